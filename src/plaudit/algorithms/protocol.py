@@ -1,0 +1,78 @@
+"""What an algorithm is: a frozen value that is its own config, made of pure functions on batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol, runtime_checkable
+
+from plaudit.experience import Experience, Loss, Outputs, Pairs
+from plaudit.functional.controllers import Carry
+
+Signal = Literal["old_logprobs", "ref_logprobs", "values"]
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """What `credit` gives back: the batch with advantages, the carry for the next iteration, metrics of the whole batch."""
+
+    batch: Experience
+    carry: Carry
+    metrics: dict[str, float]
+
+
+@runtime_checkable
+class OnlineAlgorithm(Protocol):
+    """Learns from responses it samples itself: PPO, REINFORCE, RLOO, GRPO ..."""
+
+    group_size: int
+    """Responses sampled per prompt."""
+    epochs: int
+    """Passes over each batch of rollouts."""
+    minibatches: int
+    """Optimizer steps per epoch."""
+    target_kl: float
+    """Inner epochs stop when the policy moved further than 1.5 times this from where it sampled (per token; 0: never)."""
+
+    @property
+    def needs(self) -> frozenset[Signal]:
+        """The signals that must be in the batch before `credit`."""
+        ...
+
+    def start(self) -> Carry:
+        """What is carried from iteration to iteration, at its start."""
+        ...
+
+    def credit(self, batch: Experience, carry: Carry) -> Credit:
+        """Rewards to advantages (and returns): whole batch, on the driver, no gradient."""
+        ...
+
+    def weights(self, batch: Experience) -> Experience:
+        """Fill in ``loss_weights`` for one optimizer step."""
+        ...
+
+    def loss(self, batch: Experience, out: Outputs) -> Loss:
+        """Policy loss of one microbatch."""
+        ...
+
+
+@runtime_checkable
+class ActorCritic(OnlineAlgorithm, Protocol):
+    """An online algorithm that trains a critic as well."""
+
+    critic_lr: float
+    critic_init: Literal["reward", "sft"]
+    critic_warmup: int
+
+    def value_loss(self, batch: Experience, out: Outputs) -> Loss:
+        """Critic loss of one microbatch."""
+        ...
+
+
+class OfflineAlgorithm(Protocol):
+    """Learns from a fixed data set: SFT, reward model, DPO ..."""
+
+    needs: ClassVar[frozenset[Signal]]
+
+    def loss(self, batch: Experience | Pairs, out: Outputs) -> Loss:
+        """Loss of one microbatch."""
+        ...

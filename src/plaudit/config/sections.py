@@ -1,0 +1,132 @@
+"""Typed, inert settings. The docstring under a field is its help text; the same text appears in `--help` and the docs.
+
+A section is a table of the TOML file. On the command line the table's name is left out: `[optimizer] lr` is `--lr`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Auto = Literal["auto"]
+
+
+class Section(BaseModel):
+    """Base of every table: frozen, unknown keys refused, docstrings are descriptions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DataSection(Section):
+    """How data files are read and cut."""
+
+    max_length: int = Field(512, ge=8)
+    """Longest prompt plus response, in tokens. A response is never cut."""
+    on_long: Literal["truncate_prompt", "drop", "error"] = "truncate_prompt"
+    """What happens to longer rows: cut the prompt from the left, leave the row out, or stop. Always counted and said."""
+    eval_fraction: float = Field(0.1, ge=0.0, lt=1.0)
+    """Share of the prompts held out for evaluation. Split by prompt, so no prompt is on both sides."""
+    limit: int = Field(0, ge=0)
+    """Use only the first rows of the file (0 = all)."""
+    chat_template: Literal["auto", "never"] = "auto"
+    """auto: prompts given as messages go through the tokenizer's chat template; never: they are joined as plain text."""
+
+
+class OptimizerSection(Section):
+    """AdamW and its schedule."""
+
+    lr: float = Field(1e-5, gt=0)
+    """Peak learning rate."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay; never on biases and norms."""
+    warmup_fraction: float = Field(0.03, ge=0, le=1)
+    """Share of the steps in which the learning rate rises linearly from 0."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Decay after the warm-up. cosine ends at 10 % of the peak, linear at 0."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this global norm; the norm before it is logged as grad_norm."""
+
+
+class LoraSection(Section):
+    """Low-rank adapters instead of training all weights (peft). Heads are always trained in full."""
+
+    rank: int = Field(0, ge=0)
+    """Rank of the adapters; 0 trains all weights. 8 is a good start."""
+    alpha: int = Field(16, ge=1)
+    """Adapters are scaled by alpha / rank."""
+    targets: tuple[str, ...] | Auto = "auto"
+    """Names of the linear layers that get an adapter; auto: the attention and MLP layers of the architecture."""
+    quantize: Literal["none", "4bit"] = "none"
+    """4bit: QLoRA, the frozen base in NF4 (needs the extra `plaudit[qlora]` and a GPU)."""
+
+
+class ComputeSection(Section):
+    """Where and how the arithmetic is done. Changes speed and memory, not what is learned."""
+
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ... auto: the first GPU if there is one."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Precision of the matrix products. Weights, optimizer, log-probs and losses are fp32 always. auto: bf16 on a GPU that has it."""
+    tokens_per_microbatch: int = Field(8192, ge=16)
+    """Padded tokens of one forward and backward pass. Lower it when memory runs out; results change by rounding only."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: about 1.3x the time, a fraction of the memory."""
+    threads: int | Auto = "auto"
+    """CPU threads; auto leaves PyTorch's choice. Recorded in the manifest, because it changes the last bits."""
+
+
+class SamplingSection(Section):
+    """How responses are drawn."""
+
+    temperature: float = Field(1.0, gt=0)
+    """Divides the logits, in sampling and in every log-prob that is trained on."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Nucleus sampling. Below 1 the sampled law differs from the trained one: fine for evaluation, biased in training."""
+    top_k: int = Field(0, ge=0)
+    """Sample among the k most likely tokens (0 = all). Biased in training, as top_p."""
+    max_new_tokens: int = Field(128, ge=1)
+    """Longest response. Responses that reach it are counted, and penalised if the algorithm says so."""
+    min_new_tokens: int = Field(0, ge=0)
+    """The end token cannot be drawn before this length."""
+    stop: tuple[str, ...] = ()
+    """Texts that end a response besides the end token."""
+
+
+class LogSection(Section):
+    """What is shown and kept."""
+
+    tensorboard: bool = True
+    """Write TensorBoard files where the package is installed."""
+    samples: int = Field(8, ge=0)
+    """Held-out prompts whose responses are kept in samples.jsonl at each evaluation."""
+    progress: bool = True
+    """Progress bar and status line on the console."""
+
+
+class CheckpointSection(Section):
+    """How much work a crash may cost."""
+
+    every: int = Field(50, ge=0)
+    """Optimizer steps (offline) or iterations (online) between checkpoints; 0: none but the one at SIGTERM."""
+    keep: int = Field(2, ge=1)
+    """Checkpoints kept; older ones are deleted after a newer one is complete."""
+    resume: bool = False
+    """Go on from the newest valid checkpoint in the run directory."""
+
+
+class Job(Section):
+    """What every command that trains has in common."""
+
+    out: str = "auto"
+    """Run directory; auto: runs/<command>-<date>-<time>."""
+    overwrite: bool = False
+    """Replace a run directory that exists already. Without it such a directory is an error."""
+    seed: int = Field(0, ge=0)
+    """Seed of everything random: order of the data, sampling, fresh weights."""
+    data: DataSection = DataSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    lora: LoraSection = LoraSection()
+    compute: ComputeSection = ComputeSection()
+    log: LogSection = LogSection()
+    checkpoint: CheckpointSection = CheckpointSection()

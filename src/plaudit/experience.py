@@ -1,0 +1,140 @@
+"""The batches that models and algorithms read: frozen tensors whose ``[B, T]`` columns line up with ``tokens``.
+
+``x[b, t]`` is always about ``tokens[b, t]``; so ``logprobs[b, t] = log p(tokens[b, t] | tokens[b, :t])`` and column 0
+is always masked. Rows hold prompt then response and are padded on the right. ``True`` in a mask: this position counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+
+def _select(batch: Any, rows: Tensor, units: Tensor, width: int) -> dict[str, Any]:
+    """Fields of ``batch`` for some rows: ``[rows, T]`` fields are trimmed to ``width``, ``[units]`` fields indexed by unit."""
+    picked: dict[str, Any] = {}
+    for f in fields(batch):
+        value = getattr(batch, f.name)
+        if value is None:
+            picked[f.name] = None
+        elif value.dim() == 2:
+            picked[f.name] = value[rows, :width]
+        else:
+            picked[f.name] = value[rows] if len(value) == len(batch.tokens) else value[units]
+    return picked
+
+
+@dataclass(frozen=True, slots=True)
+class Experience:
+    """Rows of prompt and response, one unit a row: rollouts, demonstrations, or rated texts."""
+
+    tokens: Tensor  # [B, T] int64
+    attention_mask: Tensor  # [B, T] bool, real token
+    response_mask: Tensor  # [B, T] bool, token that is trained on: sampled, end token included
+    group_ids: Tensor | None = None  # [B] int64, rollouts of the same prompt share one
+    rewards: Tensor | None = None  # [B] one scalar a row; NaN: scoring failed, the row is left out
+    truncated: Tensor | None = None  # [B] bool, stopped by the length limit and not by an end token
+    sampled_logprobs: Tensor | None = None  # [B, T] as recorded by the generator
+    old_logprobs: Tensor | None = None  # [B, T] policy at the start of the update
+    ref_logprobs: Tensor | None = None  # [B, T] frozen reference
+    values: Tensor | None = None  # [B, T] critic, before the token is emitted
+    token_rewards: Tensor | None = None  # [B, T] reward with its KL part, per token
+    advantages: Tensor | None = None  # [B, T]
+    returns: Tensor | None = None  # [B, T] critic targets
+    loss_weights: Tensor | None = None  # [B, T] how the mean over one optimizer step is taken
+
+    def __len__(self) -> int:
+        """Units that must stay whole in a microbatch: rows."""
+        return self.tokens.shape[0]
+
+    @property
+    def lengths(self) -> Tensor:
+        """[B] real tokens of each row."""
+        return self.attention_mask.sum(-1)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+    def select(self, rows: Tensor) -> Self:
+        """The given rows, with columns that are padding in all of them cut off."""
+        return type(self)(**_select(self, rows, rows, int(self.lengths[rows].max())))
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch on another device."""
+        return type(self)(**{f.name: _to(getattr(self, f.name), device) for f in fields(self)})
+
+    def weighted_sum(self, x: Tensor) -> Tensor:
+        """Sum of ``x`` [B, T] under ``loss_weights``: a mean over the optimizer step, added up piece by piece."""
+        assert self.loss_weights is not None and x.shape == self.loss_weights.shape, "x must be [B, T], weights set"
+        return torch.where(self.loss_weights != 0, x * self.loss_weights, 0.0).sum()
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Pairs of responses to one prompt. Rows come chosen, rejected, chosen, rejected ...: 2P rows, P units."""
+
+    tokens: Tensor  # [2P, T] int64
+    attention_mask: Tensor  # [2P, T] bool
+    response_mask: Tensor  # [2P, T] bool, the tokens in which the two differ in meaning: the responses
+    margins: Tensor  # [P] how much better chosen is; 0 where unknown
+    targets: Tensor  # [P] probability that chosen is better: 1, annotator agreement, or 0.5 for a tie
+    loss_weights: Tensor | None = None  # [P] 1/P over the pairs of one optimizer step
+    ref_logprobs: Tensor | None = None  # [2P, T] frozen reference
+
+    def __len__(self) -> int:
+        """Units that must stay whole in a microbatch: pairs."""
+        return self.tokens.shape[0] // 2
+
+    @property
+    def lengths(self) -> Tensor:
+        """[P] real tokens of the longer row of each pair, twice: what one pair costs."""
+        return 2 * self.attention_mask.sum(-1).view(-1, 2).amax(-1)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+    def select(self, units: Tensor) -> Self:
+        """The given pairs, with columns that are padding in all of them cut off."""
+        rows = torch.stack([2 * units, 2 * units + 1], -1).flatten()
+        return type(self)(**_select(self, rows, units, int(self.attention_mask[rows].sum(-1).max())))
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch on another device."""
+        return type(self)(**{f.name: _to(getattr(self, f.name), device) for f in fields(self)})
+
+    def weighted_sum(self, x: Tensor) -> Tensor:
+        """Sum of ``x`` [P] under ``loss_weights``."""
+        assert self.loss_weights is not None and x.shape == self.loss_weights.shape, "x must be [P], weights set"
+        return (x * self.loss_weights).sum()
+
+
+Batch = Experience | Pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What one forward pass gives back; only the fields its model has are filled."""
+
+    logprobs: Tensor | None = None  # [B, T] policy; 0 outside the response mask
+    entropy: Tensor | None = None  # [B, T] policy, full vocabulary; 0 outside the response mask
+    values: Tensor | None = None  # [B, T] critic; 0 outside the response mask
+    scores: Tensor | None = None  # [B] reward model, raw (not normalised)
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A loss of one microbatch. ``value`` and ``metrics`` are weighted sums, so microbatches and ranks add up."""
+
+    value: Tensor  # scalar
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+    maxima: dict[str, Tensor] = field(default_factory=dict)
+    """Metrics that combine by maximum instead of by sum."""
+
+
+def _to(value: Tensor | None, device: torch.device | str) -> Tensor | None:
+    return None if value is None else value.to(device)
