@@ -1,0 +1,1 @@
+"""Pure functions on tensors: no models, no config, no files. A mask is True where the position counts."""

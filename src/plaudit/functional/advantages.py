@@ -1,0 +1,67 @@
+"""From rewards to advantages. All per-token tensors are ``[B, T]``; rows may have gaps (tool tokens) and padding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def last_counted(mask: Tensor) -> Tensor:
+    """``[B, T]`` bool, True at the last counted token of each row: where the reward of the response belongs.
+
+    >>> last_counted(torch.tensor([[False, True, True, False]])).int()
+    tensor([[0, 0, 1, 0]], dtype=torch.int32)
+    """
+    following = mask.flip(-1).cumsum(-1).flip(-1)
+    return mask & (following == 1)
+
+
+def token_rewards(scores: Tensor, kl: Tensor, kl_coef: float, mask: Tensor) -> Tensor:
+    """Per-token reward ``-kl_coef * kl``, plus the score on the last counted token (its own KL term stays).
+
+    Args:
+        scores: ``[B]`` reward of each response, already clipped and normalised.
+        kl: ``[B, T]`` per-token KL estimate; kl_coef: nats to reward.
+
+    >>> kl = torch.tensor([[0.5, -0.2, 0.0]]); mask = torch.tensor([[True, True, False]])
+    >>> token_rewards(torch.tensor([2.0]), kl, 0.1, mask)
+    tensor([[-0.0500,  2.0200,  0.0000]])
+    """
+    assert scores.shape == mask.shape[:1] and kl.shape == mask.shape
+    penalty = torch.where(mask, -kl_coef * kl, torch.zeros_like(kl))
+    return penalty + last_counted(mask) * scores[:, None]
+
+
+def rewards_to_go(rewards: Tensor, mask: Tensor, gamma: float = 1.0) -> Tensor:
+    """``G_t = sum_{s >= t} gamma^(s-t) r_s`` over counted tokens; gaps and padding are stepped over.
+
+    >>> rewards_to_go(torch.tensor([[1.0, 2.0, 3.0]]), torch.ones(1, 3, dtype=torch.bool), 0.5)
+    tensor([[2.7500, 3.5000, 3.0000]])
+    """
+    return gae(rewards, torch.zeros_like(rewards), mask, gamma, 1.0)[1]
+
+
+def gae(
+    rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, gae_lambda: float = 0.95
+) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation (arXiv:1506.02438, eq. 16) and the critic's targets, before any whitening.
+
+    ``delta_t = r_t + gamma V_{t+1} - V_t``, ``A_t = delta_t + gamma lambda A_{t+1}``, ``returns = A + V``. The value
+    after the last counted token is 0; at uncounted tokens the next value and advantage are carried on unchanged.
+
+    >>> r, v = torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[0.5, 0.6, 0.7]])
+    >>> advantages, returns = gae(r, v, torch.ones(1, 3, dtype=torch.bool))
+    >>> advantages
+    tensor([[0.4658, 0.3850, 0.3000]])
+    """
+    assert rewards.shape == values.shape == mask.shape, "rewards, values and mask must all be [B, T]"
+    advantages = torch.zeros_like(values)
+    next_value, next_advantage = values.new_zeros(len(values)), values.new_zeros(len(values))
+    for t in range(values.shape[1] - 1, -1, -1):
+        counts = mask[:, t]
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        advantage = delta + gamma * gae_lambda * next_advantage
+        next_advantage = torch.where(counts, advantage, next_advantage)
+        next_value = torch.where(counts, values[:, t], next_value)
+        advantages[:, t] = torch.where(counts, advantage, torch.zeros_like(advantage))
+    return advantages, torch.where(mask, advantages + values, torch.zeros_like(values))

@@ -1,0 +1,68 @@
+"""What an online algorithm carries from iteration to iteration: the KL coefficient and the moments of the reward."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Count, mean and sum of squared deviations of all values seen so far (Welford; merged as Chan et al. 1979)."""
+
+    count: float = 0.0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    def update(self, values: Sequence[float]) -> Moments:
+        """With some more values; the order of the updates does not matter.
+
+        >>> m = Moments().update([1, 2, 3]).update([5]); (m.mean, m.variance)
+        (2.75, 2.1875)
+        """
+        n = len(values)
+        if n == 0:
+            return self
+        mean = math.fsum(values) / n
+        squares = math.fsum((v - mean) ** 2 for v in values)
+        total, delta = self.count + n, mean - self.mean
+        return Moments(
+            total,
+            self.mean + delta * n / total,
+            self.squares + squares + delta * delta * self.count * n / total,
+        )
+
+    @property
+    def variance(self) -> float:
+        """Population variance; 0 before the second value."""
+        return self.squares / self.count if self.count else 0.0
+
+    @property
+    def std(self) -> float:
+        """Square root of the population variance, or 1 while it is 0: safe to divide by."""
+        return math.sqrt(self.variance) or 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """State of an online algorithm between iterations. JSON-ready, so a checkpoint is trivial."""
+
+    kl_coef: float = 0.0
+    reward: Moments = Moments()
+
+
+def adapt_kl_coef(kl_coef: float, kl: float, target: float, horizon: float, episodes: int) -> float:
+    """Proportional controller of Ziegler et al. (arXiv:1909.08593, sec. 2.2), clamped to [1e-4, 10].
+
+    Args:
+        kl: measured KL to the reference per response, in nats (sum over its tokens).
+        target: wished KL in the same unit.
+        horizon: episodes in which a 20 % error changes the coefficient by 20 %.
+        episodes: responses since the last update.
+
+    >>> round(adapt_kl_coef(0.2, kl=12, target=6, horizon=10_000, episodes=256), 6)
+    0.201024
+    """
+    error = min(max(kl / target - 1, -0.2), 0.2)
+    return min(max(kl_coef * (1 + error * episodes / horizon), 1e-4), 10.0)
