@@ -52,7 +52,7 @@ def gae(
     >>> r, v = torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[0.5, 0.6, 0.7]])
     >>> advantages, returns = gae(r, v, torch.ones(1, 3, dtype=torch.bool))
     >>> advantages
-    tensor([[0.4658, 0.3850, 0.3000]])
+    tensor([[0.4657, 0.3850, 0.3000]])
     """
     assert rewards.shape == values.shape == mask.shape, "rewards, values and mask must all be [B, T]"
     advantages = torch.zeros_like(values)
