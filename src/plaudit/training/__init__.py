@@ -1,0 +1,1 @@
+"""The loops, the learner they drive, and how their state is kept."""

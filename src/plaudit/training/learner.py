@@ -1,0 +1,172 @@
+"""One trainable model with its optimizer: score without gradient, update by exactly one optimizer step."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from plaudit.config.sections import ComputeSection, OptimizerSection
+from plaudit.errors import TrainingError
+from plaudit.experience import Batch, Loss, Outputs
+from plaudit.training.microbatch import microbatches
+from plaudit.training.optim import build_optimizer, learning_rate
+
+LossFunction = Callable[[Batch, Outputs], Loss]
+SignalName = Literal["logprobs", "values", "scores"]
+NON_FINITE_LIMIT = 3
+
+
+class Scorer(Protocol):
+    """A frozen model that fills in one signal of a batch."""
+
+    def score(self, batch: Batch) -> Tensor:
+        """``[B, T]`` log-probs or values, or ``[B]`` scores; no gradient."""
+        ...
+
+
+class Learner(Scorer, Protocol):
+    """A model that learns."""
+
+    def update(self, batch: Batch, loss: LossFunction) -> dict[str, float]:
+        """One optimizer step on the whole batch; the metrics of the loss, plus ``lr`` and ``grad_norm``."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything a checkpoint must keep as tensors: trainable weights and optimizer moments."""
+        ...
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Inverse of `tensors`; a missing or unexpected name is an error."""
+        ...
+
+    step: int
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` is the first GPU if there is one, else the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(compute: ComputeSection, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """bf16 matrix products where they are asked for (or ``auto`` on a GPU that has them); weights stay fp32."""
+    automatic = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if compute.precision == "bf16" or (compute.precision == "auto" and automatic):
+        return torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+class LocalScorer:
+    """A model in this process that scores batches."""
+
+    def __init__(self, module: nn.Module, compute: ComputeSection, signal: SignalName) -> None:
+        self.device = resolve_device(compute.device)
+        self.module, self.compute, self.signal = module.to(self.device), compute, signal
+
+    @torch.no_grad()
+    def score(self, batch: Batch) -> Tensor:
+        """Forward in microbatches, results back in the order of the batch, on the CPU."""
+        shape = (len(batch.tokens),) if self.signal == "scores" else tuple(batch.tokens.shape)
+        result = torch.zeros(shape)
+        rows_per_unit = len(batch.tokens) // len(batch)
+        # Without activations to keep, four times the budget of a backward pass fits.
+        for units, part in microbatches(batch, 4 * self.compute.tokens_per_microbatch):
+            with autocast(self.compute, self.device):
+                out = getattr(self.module(part.to(self.device)), self.signal).float().cpu()
+            rows = (units[:, None] * rows_per_unit + torch.arange(rows_per_unit)).flatten()
+            if self.signal == "scores":
+                result[rows] = out
+            else:
+                result[rows, : out.shape[1]] = out
+        return result
+
+
+class LocalLearner(LocalScorer):
+    """A model in this process that learns with AdamW, fp32 weights and a global gradient norm limit."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: OptimizerSection,
+        compute: ComputeSection,
+        *,
+        total_steps: int,
+        signal: SignalName = "logprobs",
+    ) -> None:
+        super().__init__(module, compute, signal)
+        self.section, self.total_steps, self.step = optimizer, total_steps, 0
+        self.optimizer = build_optimizer(self.module, optimizer)
+        self.parameters = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+        self.non_finite_in_a_row = 0
+
+    def update(self, batch: Batch, loss: LossFunction) -> dict[str, float]:
+        """Forward and backward in microbatches, then one step. A step with a non-finite gradient is skipped.
+
+        Raises:
+            TrainingError: after three non-finite steps in a row.
+        """
+        sums: dict[str, float] = {}
+        maxima: dict[str, float] = {}
+        for _, part in microbatches(batch, self.compute.tokens_per_microbatch):
+            on_device = part.to(self.device)
+            with autocast(self.compute, self.device):
+                result = loss(on_device, self.module(on_device))
+            result.value.backward()  # type: ignore[no-untyped-call]
+            for name, value in result.metrics.items():
+                sums[name] = sums.get(name, 0.0) + float(value)
+            for name, value in result.maxima.items():
+                maxima[name] = max(maxima.get(name, float("-inf")), float(value))
+        return sums | maxima | self._step()
+
+    def _step(self) -> dict[str, float]:
+        lr = learning_rate(self.step, self.total_steps, self.section)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        norm = nn.utils.clip_grad_norm_(list(self.parameters.values()), self.section.max_grad_norm)
+        finite = bool(norm.isfinite())
+        if finite:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.non_finite_in_a_row = 0 if finite else self.non_finite_in_a_row + 1
+        if self.non_finite_in_a_row >= NON_FINITE_LIMIT:
+            raise TrainingError(
+                f"the gradient was not finite in {NON_FINITE_LIMIT} steps in a row, the last one step {self.step}",
+                where="optimizer step",
+                cure="lower --lr, use --precision fp32, or look for rows with extreme rewards in samples.jsonl",
+            )
+        return {"lr": lr, "grad_norm": float(norm), "steps_skipped": float(not finite)}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """``weight/<name>``, and ``exp_avg/<name>``, ``exp_avg_sq/<name>``, ``step/<name>`` of AdamW."""
+        result: dict[str, Tensor] = {}
+        for name, parameter in self.parameters.items():
+            result[f"weight/{name}"] = parameter.detach()
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                result[f"{key}/{name}"] = value.detach()
+        return {name: value.cpu().contiguous() for name, value in result.items()}
+
+    @torch.no_grad()
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Strict inverse of `tensors`."""
+        expected = {f"weight/{name}" for name in self.parameters}
+        found = {name for name in tensors if name.startswith("weight/")}
+        if expected != found:
+            odd = sorted(expected ^ found)
+            raise TrainingError(
+                f"the checkpoint is of another model: {len(odd)} tensors differ, the first is {odd[0]}",
+                cure="resume with the model and the LoRA settings the run was started with",
+            )
+        for name, parameter in self.parameters.items():
+            parameter.copy_(tensors[f"weight/{name}"])
+            state = {
+                key: tensors[f"{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in tensors
+            }
+            if state:
+                moved = {k: v.clone() if k == "step" else v.to(parameter.device, copy=True) for k, v in state.items()}
+                self.optimizer.state[parameter] = moved

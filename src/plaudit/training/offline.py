@@ -1,0 +1,67 @@
+"""The offline loop: a fixed data set, a fixed number of epochs. SFT, reward models, and the DPO family."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from plaudit.data.order import epoch_order
+from plaudit.experience import Batch
+from plaudit.training.learner import Learner
+
+Collate = Callable[[Sequence[int]], Batch]
+OnStep = Callable[[int, dict[str, float]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class OfflineLoop:
+    """``epochs`` passes over ``rows`` rows in batches of ``batch_size``, in an order that (seed, epoch) determines.
+
+    So a resumed run needs the step number and nothing else to see the same batches.
+    """
+
+    algorithm: Any  # OfflineAlgorithm with weights()
+    learner: Learner
+    collate: Collate
+    """Row indices -> one batch for one optimizer step."""
+    rows: int
+    batch_size: int
+    epochs: int
+    seed: int
+    on_step: OnStep
+    """Called after each step with its 1-based number and metrics; may evaluate, save, or raise to stop."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The last batch of an epoch may be smaller; no row is left out."""
+        return math.ceil(self.rows / self.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.steps_per_epoch * self.epochs
+
+    def batches(self, start: int = 0) -> Iterator[Sequence[int]]:
+        """Row indices of each step from the 0-based step ``start`` on."""
+        for step in range(start, self.total_steps):
+            epoch, position = divmod(step, self.steps_per_epoch)
+            order = epoch_order(self.rows, self.seed, epoch)
+            yield order[position * self.batch_size : (position + 1) * self.batch_size]
+
+    def run(self, start: int = 0) -> None:
+        """Train from the 0-based step ``start`` to the end."""
+        for step, rows in enumerate(self.batches(start), start + 1):
+            began = time.perf_counter()
+            batch = self.algorithm.weights(self.collate(rows))
+            metrics = self.learner.update(batch, self.algorithm.loss)
+            seconds = time.perf_counter() - began
+            tokens = int(batch.attention_mask.sum())
+            metrics |= {
+                "epoch": step / self.steps_per_epoch,
+                "time/update": seconds,
+                "throughput/tokens_per_second": tokens / seconds,
+            }
+            self.on_step(step, metrics)
