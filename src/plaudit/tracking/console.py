@@ -1,0 +1,141 @@
+"""The console while a run goes: a progress bar with the time left, and one plain line on how learning goes."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+RECENT = 5
+"""The line shows means over this many last steps: single batches are noisy."""
+
+
+class ConsoleSink:
+    """On a terminal a live bar; elsewhere (a file, CI) one line per tenth of the run. Alarms are always shown.
+
+    Args:
+        command: what runs; shown in front of the line.
+        console: where to print; the default is stdout.
+    """
+
+    def __init__(self, command: str, console: Console | None = None) -> None:
+        self._command = command
+        self._console = console or Console(highlight=False, soft_wrap=True)
+        self._total, self._unit = 0, "step"
+        self._first: dict[str, float] = {}
+        self._recent: dict[str, deque[float]] = {}
+        self._clock: tuple[int, float] | None = None
+        self._tenth = -1
+        self._progress: Progress | None = None
+
+    def expect(self, total: int, unit: str) -> None:
+        """Set where the bar ends."""
+        self._total, self._unit = total, unit
+        if not self._console.is_terminal or self._progress is not None:
+            return
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.fields[line]}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[eta]}", style="dim"),
+            console=self._console,
+        )
+        self._progress.start()
+        self._progress.add_task("", total=total, line=self._command, eta="")
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Move the bar and say how learning goes."""
+        for name, value in values.items():
+            self._first.setdefault(name, value)
+            self._recent.setdefault(name, deque(maxlen=RECENT)).append(value)
+        if self._clock is None:
+            self._clock = (step, time.monotonic())
+        recent = {name: sum(past) / len(past) for name, past in self._recent.items()}
+        line = " · ".join([self._position(step), *learning(self._first, recent)])
+        if self._progress is not None:
+            task = self._progress.task_ids[0]
+            self._progress.update(task, completed=step, line=escape(line), eta=self._time_left(step))
+        elif self._is_due(step):
+            left = self._time_left(step)
+            self._print(f"{self._command}: {line}" + (f" · {left}" if left else ""))
+
+    def event(self, kind: str, fields: Mapping[str, Any]) -> None:
+        """Alarms and resumptions are shown as they happen."""
+        if kind in ("alarm", "resumed", "rolled back"):
+            said = ", ".join(str(value) for value in fields.values())
+            self._print(f"{self._command}: {kind}: {said}", style="yellow" if kind != "resumed" else "")
+
+    def close(self) -> None:
+        """Leave the last state of the bar on the screen."""
+        if self._progress is not None:
+            self._progress.stop()
+
+    def _print(self, line: str, style: str = "") -> None:
+        # A status line must never stop a run, so characters the output cannot show are replaced.
+        encoding = self._console.encoding or "utf-8"
+        shown = line.encode(encoding, "replace").decode(encoding)
+        self._console.print(escape(shown), style=style or None)
+
+    def _position(self, step: int) -> str:
+        return f"{self._unit} {step}/{self._total}" if self._total else f"{self._unit} {step}"
+
+    def _is_due(self, step: int) -> bool:
+        tenth = step * 10 // self._total if self._total else step // 10
+        due = tenth > self._tenth
+        self._tenth = max(self._tenth, tenth)
+        return due
+
+    def _time_left(self, step: int) -> str:
+        if self._clock is None or not self._total or step <= self._clock[0] or step >= self._total:
+            return ""
+        first, began = self._clock
+        return duration((time.monotonic() - began) / (step - first) * (self._total - step)) + " left"
+
+
+def duration(seconds: float) -> str:
+    """A time span as people say it.
+
+    >>> duration(42), duration(200), duration(8000)
+    ('42 s', '3 min', '2 h 13 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def learning(first: Mapping[str, float], recent: Mapping[str, float]) -> list[str]:
+    """What the figures say about learning, in plain words, most important first.
+
+    >>> learning({"reward/mean": -0.1}, {"reward/mean": 0.35, "objective/kl": 3.1, "response/eos_rate": 0.98})
+    ['reward +0.35 (was -0.10)', 'KL 3.1 nats', 'stops by itself 98 %']
+    >>> learning({"loss": 2.31}, {"loss": 1.02, "heldout/accuracy": 0.714})
+    ['loss 2.31 → 1.02', 'held-out accuracy 71 %']
+    """
+    said = []
+    if "reward/mean" in recent:
+        was = f" (was {first['reward/mean']:+.2f})" if "reward/mean" in first else ""
+        said.append(f"reward {recent['reward/mean']:+.2f}{was}")
+    elif "loss" in recent:
+        was = f"{first['loss']:.2f} → " if "loss" in first else ""
+        said.append(f"loss {was}{recent['loss']:.2f}")
+    phrases = {
+        "objective/kl": "KL {:.1f} nats",
+        "response/length_mean": "length {:.0f}",
+        "response/eos_rate": "stops by itself {:.0%}",
+        "heldout/loss": "held-out loss {:.2f}",
+        "heldout/accuracy": "held-out accuracy {:.0%}",
+    }
+    if "heldout/accuracy" not in recent:
+        phrases["reward_model/accuracy"] = "accuracy {:.0%}"
+    said += [
+        phrase.format(recent[name]).replace("%", " %") for name, phrase in phrases.items() if name in recent
+    ]
+    return said

@@ -1,0 +1,147 @@
+"""The files of a run directory: JSON lines that survive a crash, and JSON objects that are never half written."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from plaudit.errors import DataError
+
+Row = dict[str, Any]
+
+
+def jsonable(value: Any) -> Any:
+    """``value`` as plain JSON: NaN and infinities become ``None``, number-likes (numpy, tensors) become floats.
+
+    >>> jsonable({"a": float("nan"), "b": (1, True)})
+    {'a': None, 'b': [1, True]}
+    """
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [jsonable(item) for item in value]
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return str(value)
+    return number if math.isfinite(number) else None
+
+
+class Lines:
+    """A JSONL file open for appending; every row is on disk (flushed) when ``add`` returns.
+
+    A last line torn by a crash is cut off when the file is opened again, so that the rows after it stay readable.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _cut_torn_tail(path)
+        self._file = path.open("a", encoding="utf-8")
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append one row."""
+        self._file.write(json.dumps(jsonable(row), ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def keep(self, wanted: Callable[[Row], bool]) -> int:
+        """Rewrite the file with the wanted rows only; returns how many were dropped."""
+        rows = read_lines(self.path)
+        kept = [row for row in rows if wanted(row)]
+        if len(kept) == len(rows):
+            return 0
+        self._file.close()
+        write_lines(self.path, kept)
+        self._file = self.path.open("a", encoding="utf-8")
+        return len(rows) - len(kept)
+
+    def close(self) -> None:
+        """Close the file; closing twice is fine."""
+        self._file.close()
+
+
+def _cut_torn_tail(path: Path) -> None:
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        if not content.endswith(b"\n"):
+            file.truncate(content.rfind(b"\n") + 1)
+
+
+def read_lines(path: Path) -> list[Row]:
+    """The rows of a JSONL file; [] if there is none. A torn last line, of a run that still writes, is left out.
+
+    Raises:
+        DataError: a line that is not a JSON object, with file and line.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        row = _parse(line)
+        if row is None and number == len(lines):
+            break
+        if row is None:
+            raise DataError(
+                f"this line is not a JSON object: {line[:80]!r}",
+                where=f"{path}:{number}",
+                cure="delete the line, or the file if you do not need it",
+            )
+        rows.append(row)
+    return rows
+
+
+def _parse(line: str) -> Row | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a whole JSONL file at once: readers see the old file or the new one, never a half."""
+    _replace(path, "".join(json.dumps(jsonable(row), ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_json(path: Path) -> Row:
+    """A JSON object; {} if the file does not exist.
+
+    Raises:
+        DataError: not a JSON object.
+    """
+    if not path.exists():
+        return {}
+    row = _parse(path.read_text(encoding="utf-8"))
+    if row is None:
+        raise DataError(
+            "this file is not a JSON object", where=str(path), cure="delete it; it is written anew"
+        )
+    return row
+
+
+def merge_json(path: Path, values: Mapping[str, Any]) -> Row:
+    """Add ``values`` to the JSON object in ``path`` (newer values win), atomically; returns the whole."""
+    merged = {**read_json(path), **jsonable(values)}
+    _replace(path, json.dumps(merged, indent=2, ensure_ascii=False) + "\n")
+    return merged
+
+
+def _replace(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".partial")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,106 @@
+# ruff: noqa: E501  (a table reads best with one row per line)
+"""Every metric: what it is, its unit, and the range in which a healthy run keeps it. The one table of names.
+
+Sources of the ranges: Huang et al. (the implementation details of PPO), Zheng et al. (arXiv:2307.04964),
+Gao et al. (arXiv:2210.10760). They are where to look first, not laws.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric. ``low`` and ``high`` bound the healthy range; ``None`` means no bound on that side."""
+
+    name: str
+    label: str
+    """Title of its curve."""
+    meaning: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def healthy(self) -> str:
+        """The range in words, "" where there is none.
+
+        >>> Metric("a", "A", "...", low=0.02, high=0.2).healthy
+        '0.02 to 0.2'
+        """
+        if self.low is not None and self.high is not None:
+            return f"{self.low:g} to {self.high:g}"
+        if self.low is not None:
+            return f"above {self.low:g}"
+        return f"below {self.high:g}" if self.high is not None else ""
+
+    def is_healthy(self, value: float) -> bool:
+        """Whether ``value`` is inside the range, ends included."""
+        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+
+
+_TABLE = (
+    Metric("loss", "Loss", "What the optimizer minimises, mean over the optimizer step.", "nats"),
+    Metric("lr", "Learning rate", "Learning rate of this step."),
+    Metric("grad_norm", "Gradient norm", "Global norm of the gradient before it is clipped.", "", None, 10.0),
+    Metric("heldout/loss", "Held-out loss", "The same loss on rows that are never trained on.", "nats"),
+    Metric("heldout/accuracy", "Held-out accuracy", "Held-out pairs whose chosen response scores higher, ties 1/2.", "share", 0.5),
+    Metric("reward/mean", "Reward", "Mean reward of the iteration's responses, before scaling and KL penalty."),
+    Metric("reward/std", "Reward spread", "Standard deviation of the reward over responses; 0 teaches nothing.", "", 1e-6),
+    Metric("reward/raw_mean", "Raw reward", "Mean output of the reward before normalisation."),
+    Metric("reward/error_share", "Failed rewards", "Responses whose reward raised an error or was not finite.", "share", None, 0.05),
+    Metric("reward/gold_mean", "Gold reward", "Mean of the true reward, where the world is simulated and it is known."),
+    Metric("objective/kl", "KL to the reference", "Sum over the response of log policy - log reference, mean over responses.", "nats per response", None, 10.0),
+    Metric("objective/kl_coef", "KL coefficient", "Weight of the KL in the reward."),
+    Metric("objective/kl_tok", "KL per token", "The same KL per response token.", "nats per token", None, 0.5),
+    Metric("objective/entropy", "Sampled entropy", "Mean of -log-probability summed over the response.", "nats per response"),
+    Metric("objective/rlhf_reward", "Reward minus KL penalty", "What PPO maximises: scaled reward minus KL penalty."),
+    Metric("objective/non_score_reward", "KL penalty", "The KL's part of the reward, negative."),
+    Metric("policy/loss", "Policy loss", "Clipped surrogate; near 0 when advantages are whitened, and no measure of progress."),
+    Metric("policy/entropy", "Entropy", "Entropy of the next-token law over the full vocabulary, mean over response tokens.", "nats per token", 0.1),
+    Metric("policy/clip_fraction", "Clip fraction", "Response tokens on which the clipped loss was the larger one.", "share", None, 0.4),
+    Metric("policy/approx_kl", "Policy step", "KL from the policy that sampled to the updated one (estimator k3).", "nats per token", None, 0.03),
+    Metric("policy/ratio_mean", "Mean ratio", "Mean of new over old probability; far from 1 means a bug or a large step.", "", 0.8, 1.25),
+    Metric("policy/ratio_max", "Largest ratio", "Largest ratio of new to old probability on a response token.", "", None, 10.0),
+    Metric("policy/advantages_mean", "Mean advantage", "Before whitening."),
+    Metric("policy/advantages_std", "Advantage spread", "Before whitening.", "", 1e-6),
+    Metric("critic/loss", "Critic loss", "Clipped squared error of the critic, halved."),
+    Metric("critic/explained_variance", "Explained variance", "1 - Var(return - value) / Var(return): 1 is a perfect critic.", "", 0.0, 1.0),
+    Metric("critic/clip_fraction", "Critic clip fraction", "Response tokens on which the value clip was active.", "share", None, 0.4),
+    Metric("critic/grad_norm", "Critic gradient norm", "Global norm of the critic's gradient before it is clipped.", "", None, 10.0),
+    Metric("critic/value_mean", "Mean value", "What the critic expects, mean over response tokens."),
+    Metric("critic/returns_mean", "Mean return", "What the critic should have expected."),
+    Metric("response/length_mean", "Response length", "Mean length of the responses, end token included.", "tokens"),
+    Metric("response/length_max", "Longest response", "Length of the longest response.", "tokens"),
+    Metric("response/eos_rate", "Stops by itself", "Responses that ended on their own instead of at the length limit.", "share", 0.95),
+    Metric("rollout/logprob_diff_max", "Sampler mismatch", "Largest gap between a sampled log-probability and the trainer's own.", "nats", None, 0.1),
+    Metric("reward_model/accuracy", "Accuracy", "Pairs of the step whose chosen response scores higher, ties 1/2.", "share", 0.5),
+    Metric("reward_model/margin", "Margin", "Mean score of chosen minus rejected.", "", 0.0),
+    Metric("reward_model/chosen_mean", "Score of chosen", "Mean score of the chosen responses."),
+    Metric("reward_model/rejected_mean", "Score of rejected", "Mean score of the rejected responses."),
+    Metric("throughput/tokens_per_second", "Throughput", "Tokens trained on or generated, per second of the whole step.", "tokens/s"),
+    Metric("time/generate", "Time to generate", "Sampling responses.", "s"),
+    Metric("time/score", "Time to score", "Rewards, reference and critic passes.", "s"),
+    Metric("time/update", "Time to update", "Forward and backward passes, optimizer.", "s"),
+    Metric("memory/rss_gb", "Memory", "Resident memory of the process.", "GB"),
+    Metric("memory/device_gb", "Device memory", "Peak memory allocated on the accelerator.", "GB"),
+)  # fmt: skip
+
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _TABLE}
+
+
+def unhealthy(values: dict[str, float]) -> list[Metric]:
+    """The metrics among ``values`` that are outside their healthy range, in the order of the table.
+
+    >>> [metric.name for metric in unhealthy({"objective/kl": 14.0, "policy/entropy": 2.0, "my/own": 1.0})]
+    ['objective/kl']
+    """
+    return [m for name, m in METRICS.items() if name in values and not m.is_healthy(values[name])]
+
+
+def reference_table() -> str:
+    """All metrics as a Markdown table, for the reference documentation."""
+    rows = ["| metric | what it is | unit | healthy |", "|---|---|---|---|"]
+    rows += [f"| `{m.name}` | {m.meaning} | {m.unit} | {m.healthy} |" for m in METRICS.values()]
+    return "\n".join(rows) + "\n"

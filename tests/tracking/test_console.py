@@ -1,0 +1,52 @@
+import io
+
+from rich.console import Console
+
+from plaudit.tracking.console import ConsoleSink, learning
+
+
+def sink(terminal=False, encoding="utf-8"):
+    raw = io.BytesIO()
+    text = io.TextIOWrapper(raw, encoding=encoding, write_through=True)
+    return ConsoleSink("ppo", Console(file=text, force_terminal=terminal, width=120, highlight=False)), raw
+
+
+def test_a_file_gets_about_one_line_per_tenth():
+    console, raw = sink()
+    console.expect(40, "iteration")
+    for step in range(1, 41):
+        console.metrics(step, {"reward/mean": -0.1 + step / 100, "objective/kl": 3.1})
+    console.close()
+    lines = raw.getvalue().decode().splitlines()
+    assert 10 <= len(lines) <= 12
+    assert lines[-1].startswith("ppo: iteration 40/40 · reward +0.28 (was -0.09) · KL 3.1 nats")
+
+
+def test_a_terminal_gets_a_live_bar_with_the_same_line():
+    console, raw = sink(terminal=True)
+    console.expect(2, "iteration")
+    console.metrics(1, {"reward/mean": 0.25})
+    console.metrics(2, {"reward/mean": 0.35})
+    console.close()
+    assert "iteration 2/2 · reward +0.30 (was +0.25)" in raw.getvalue().decode()
+
+
+def test_alarms_are_shown_and_markup_in_them_is_text():
+    console, raw = sink()
+    console.event("alarm", {"message": "KL [red]12[/red] nats"})
+    console.event("saved", {"step": 1})
+    assert raw.getvalue().decode() == "ppo: alarm: KL [red]12[/red] nats\n"
+
+
+def test_an_output_without_unicode_does_not_stop_the_run():
+    console, raw = sink(encoding="ascii")
+    console.metrics(1, {"loss": 2.0})
+    assert b"loss 2.00" in raw.getvalue()
+
+
+def test_recent_means_and_words_for_each_kind_of_run():
+    assert learning({"loss": 2.31}, {"loss": 1.02}) == ["loss 2.31 → 1.02"]
+    assert learning({}, {"reward_model/accuracy": 0.7}) == ["accuracy 70 %"]
+    both = {"heldout/accuracy": 0.66, "reward_model/accuracy": 0.9}
+    assert learning({}, both) == ["held-out accuracy 66 %"]
+    assert learning({}, {"my/metric": 1.0}) == []

@@ -1,0 +1,39 @@
+import subprocess
+import sys
+
+import pytest
+
+from plaudit.tracking import tensorboard as module
+from plaudit.tracking.recorder import Recorder
+
+READ = """
+import sys
+from plaudit.tracking.recorder import Recorder
+from pathlib import Path
+with Recorder(Path(sys.argv[1]), command="sft") as recorder:
+    recorder.metrics(3, {"policy/entropy": 1.5})
+print("torch" in sys.modules or "tensorflow" in sys.modules)
+"""
+
+
+def test_scalars_are_written_without_torch(tmp_path):
+    pytest.importorskip("tensorboard", reason="pip install 'plaudit[tensorboard]'")
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    command = [sys.executable, "-c", READ, str(tmp_path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1] == "False"
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    scalars = [
+        (event.step, value.tag, value.tensor.float_val[0])
+        for event in EventFileLoader(str(file)).Load()
+        for value in event.summary.value
+    ]
+    assert scalars == [(3, "policy/entropy", 1.5)]
+
+
+def test_without_the_package_there_is_no_sink(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    with Recorder(tmp_path, command="sft") as recorder:
+        recorder.metrics(1, {"loss": 1.0})
+    assert not (tmp_path / "tensorboard").exists()
