@@ -1,0 +1,1 @@
+"""Where config, backend and algorithm meet: config in, run directory out."""

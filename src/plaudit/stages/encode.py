@@ -1,0 +1,85 @@
+"""From a data source to encoded rows: load, split by prompt, template, fit the length; all of it counted and said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from plaudit.config.sections import DataSection
+from plaudit.data.chat import ChatFormat, Encoded
+from plaudit.data.fit import FitReport, fit_length
+from plaudit.data.split import split_by_prompt
+from plaudit.errors import DataError
+from plaudit.records import Demonstration, Kind, Preference, Rating
+
+R = TypeVar("R", Demonstration, Preference, Rating)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Encoded rows with the records they came from, one to one (a preference has two encodings)."""
+
+    records: list[Any]
+    encoded: list[tuple[Encoded, ...]]
+    report: FitReport
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+def encode_rows(records: Sequence[R], encode: Callable[[R], tuple[Encoded, ...]], data: DataSection) -> Rows:
+    """Encode each record and fit it to ``data.max_length``; a record is dropped as a whole or not at all."""
+    kept: list[Any] = []
+    encoded: list[tuple[Encoded, ...]] = []
+    report = FitReport()
+    for record in records:
+        before = encode(record)
+        fitted = [fit_length(e, data.max_length, data.on_long) for e in before]
+        whole = tuple(e for e in fitted if e is not None)
+        report = report.count(before, fitted)
+        if len(whole) == len(before):
+            kept.append(record)
+            encoded.append(whole)
+    return Rows(kept, encoded, report)
+
+
+def demonstration_encoder(chat: ChatFormat, all_turns: bool) -> Callable[[Demonstration], tuple[Encoded, ...]]:
+    """Prompt and response; the response (or every assistant turn) is trained on."""
+    return lambda d: (chat.encode(d.prompt, d.response, all_turns=all_turns),)
+
+
+def preference_encoder(chat: ChatFormat) -> Callable[[Preference], tuple[Encoded, ...]]:
+    """Chosen and rejected, each after the prompt."""
+    return lambda p: (chat.encode(p.prompt, p.chosen), chat.encode(p.prompt, p.rejected))
+
+
+def rating_encoder(chat: ChatFormat) -> Callable[[Rating], tuple[Encoded, ...]]:
+    """One rated response."""
+    return lambda r: (chat.encode(r.prompt, r.response),)
+
+
+def split(records: Sequence[Any], data: DataSection, seed: int, source: str) -> tuple[list[Any], list[Any]]:
+    """Training and held-out records, split by prompt.
+
+    Raises:
+        DataError: nothing is left to train on.
+    """
+    train, heldout = split_by_prompt(records, data.eval_fraction, seed)
+    if not train:
+        raise DataError(
+            f"no rows are left to train on ({len(records)} rows, {len(heldout)} held out)",
+            where=source,
+            cure="give more data or lower --eval-fraction",
+        )
+    return train, heldout
+
+
+def require_rows(rows: Rows, source: str, kind: Kind, data: DataSection) -> None:
+    """Refuse to train on nothing after length fitting."""
+    if not len(rows):
+        raise DataError(
+            f"none of the {kind} rows fits into max_length {data.max_length}: {rows.report}",
+            where=source,
+            cure="raise --max-length, or shorten the responses",
+        )

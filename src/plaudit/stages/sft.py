@@ -1,0 +1,105 @@
+"""Stage 1: supervised fine-tuning on demonstrations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from pydantic import Field
+
+from plaudit.algorithms.sft import SFT
+from plaudit.backends.local import load_policy
+from plaudit.config.sections import Job, OptimizerSection, SamplingSection
+from plaudit.data.chat import ChatFormat
+from plaudit.data.collate import collate_demonstrations
+from plaudit.data.load import load_records
+from plaudit.experience import Batch
+from plaudit.stages.artifact import announce, open_run, set_threads, write_manifest
+from plaudit.stages.encode import Rows, demonstration_encoder, encode_rows, require_rows, split
+from plaudit.stages.keeper import Keeper
+from plaudit.stages.samples import Sampler
+from plaudit.tracking.recorder import Recorder
+from plaudit.training.learner import LocalLearner
+from plaudit.training.offline import OfflineLoop
+
+EVALUATION_BATCH = 64
+
+
+class SFTJob(Job):
+    """Fine-tune a language model on demonstrations."""
+
+    model: str = ""
+    """Model to start from: hub name, directory, or GGUF file."""
+    dataset: str = ""
+    """Demonstrations: a file, a directory, or a hub name."""
+    epochs: int = Field(1, ge=1)
+    """Passes over the data."""
+    batch_size: int = Field(16, ge=1)
+    """Demonstrations per optimizer step."""
+    algorithm: SFT = SFT()
+    optimizer: OptimizerSection = OptimizerSection(lr=2e-5)
+    sampling: SamplingSection = SamplingSection(max_new_tokens=64)
+
+
+def run_sft(job: SFTJob, sources: Mapping[str, str] | None = None) -> Path:
+    """Train and save; returns the run directory.
+
+    Raises:
+        ConfigError, DataError, ModelError: with the cure.
+        Stopped: on SIGTERM or Ctrl-C, after a checkpoint.
+    """
+    set_threads(job.compute)
+    loaded = load_records(job.dataset, "demonstration", limit=job.data.limit)
+    train, heldout = split(loaded.records, job.data, job.seed, job.dataset)
+    tokenizer, policy = load_policy(job.model, job.lora, job.compute, seed=job.seed)
+    chat = ChatFormat(tokenizer, job.data.chat_template)
+    encoder = demonstration_encoder(chat, job.algorithm.all_turns)
+    rows, heldout_rows = encode_rows(train, encoder, job.data), encode_rows(heldout, encoder, job.data)
+    require_rows(rows, job.dataset, "demonstration", job.data)
+    run = open_run(job, "sft", sources)
+    write_manifest(run, job, {"model": job.model, "dataset": job.dataset})
+    announce({"data": loaded, "rows": f"{len(rows)} to train, {len(heldout_rows)} held out", "length": rows.report})
+
+    collate = partial(collate_rows, rows, tokenizer.pad_token_id)
+    steps = math.ceil(len(rows) / job.batch_size) * job.epochs
+    learner = LocalLearner(policy, job.optimizer, job.compute, total_steps=steps)
+    with Recorder(run, command="sft", log=job.log, total=steps) as recorder:
+        keeper = Keeper(run, job.checkpoint, {"policy": learner}, recorder)
+        sampler = Sampler(policy, tokenizer, chat, heldout or train, job, recorder)
+        start, _ = keeper.restore()
+        if start == 0:
+            sampler.show(0)
+
+        def on_step(step: int, metrics: dict[str, float]) -> None:
+            recorder.metrics(step, metrics)
+            keeper.after(step, dict, last=step == steps)
+
+        with keeper.watch():
+            OfflineLoop(
+                job.algorithm, learner, collate, len(rows), job.batch_size, job.epochs, job.seed, on_step
+            ).run(start)
+        sampler.show(steps)
+        recorder.summary({"train_rows": len(rows)} | heldout_loss(learner, heldout_rows, tokenizer.pad_token_id))
+        policy.save(run / "model", tokenizer)
+        recorder.event("saved", path=str(run / "model"))
+    return run
+
+
+def collate_rows(rows: Rows, pad_id: int, indices: Sequence[int]) -> Batch:
+    """The demonstrations at ``indices`` as one batch."""
+    return collate_demonstrations([rows.encoded[i][0] for i in indices], pad_id)
+
+
+def heldout_loss(learner: LocalLearner, rows: Rows, pad_id: int) -> dict[str, float]:
+    """Mean negative log-likelihood per trained token of held-out rows, in nats, and the perplexity."""
+    total, count = 0.0, 0
+    for first in range(0, len(rows), EVALUATION_BATCH):
+        batch = collate_rows(rows, pad_id, range(first, min(first + EVALUATION_BATCH, len(rows))))
+        total -= float(torch.where(batch.response_mask, learner.score(batch), 0.0).sum())
+        count += int(batch.response_mask.sum())
+    if count == 0:
+        return {}
+    return {"heldout_loss": total / count, "perplexity": math.exp(total / count), "heldout_rows": len(rows)}
