@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -21,7 +22,8 @@ def test_scalars_are_written_without_torch(tmp_path):
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
     command = [sys.executable, "-c", READ, str(tmp_path)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    said = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
     assert said.splitlines()[-1] == "False"
     (file,) = (tmp_path / "tensorboard").iterdir()
     scalars = [

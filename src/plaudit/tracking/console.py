@@ -1,4 +1,4 @@
-"""The console while a run goes: a progress bar with the time left, and one plain line on how learning goes."""
+"""The console while a run goes: a bar with the time left, and one plain line on how learning goes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RECENT = 5
 
 
 class ConsoleSink:
-    """On a terminal a live bar; elsewhere (a file, CI) one line per tenth of the run. Alarms are always shown.
+    """On a terminal a live bar; elsewhere (a file, CI) a line per tenth of the run. Alarms are always shown.
 
     Args:
         command: what runs; shown in front of the line.
@@ -135,7 +135,5 @@ def learning(first: Mapping[str, float], recent: Mapping[str, float]) -> list[st
     }
     if "heldout/accuracy" not in recent:
         phrases["reward_model/accuracy"] = "accuracy {:.0%}"
-    said += [
-        phrase.format(recent[name]).replace("%", " %") for name, phrase in phrases.items() if name in recent
-    ]
-    return said
+    shown = [phrase.format(recent[name]) for name, phrase in phrases.items() if name in recent]
+    return said + [text.replace("%", " %") for text in shown]

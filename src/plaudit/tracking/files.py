@@ -1,4 +1,4 @@
-"""The files of a run directory: JSON lines that survive a crash, and JSON objects that are never half written."""
+"""The files of a run: JSON lines that survive a crash, and JSON objects that are never half written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Row = dict[str, Any]
 
 
 def jsonable(value: Any) -> Any:
-    """``value`` as plain JSON: NaN and infinities become ``None``, number-likes (numpy, tensors) become floats.
+    """``value`` as plain JSON: NaN and infinities become ``None``, number-likes (numpy) become floats.
 
     >>> jsonable({"a": float("nan"), "b": (1, True)})
     {'a': None, 'b': [1, True]}
@@ -36,7 +36,7 @@ def jsonable(value: Any) -> Any:
 class Lines:
     """A JSONL file open for appending; every row is on disk (flushed) when ``add`` returns.
 
-    A last line torn by a crash is cut off when the file is opened again, so that the rows after it stay readable.
+    A last line torn by a crash is cut off when the file is opened again, so that later rows stay readable.
     """
 
     def __init__(self, path: Path) -> None:
@@ -76,7 +76,7 @@ def _cut_torn_tail(path: Path) -> None:
 
 
 def read_lines(path: Path) -> list[Row]:
-    """The rows of a JSONL file; [] if there is none. A torn last line, of a run that still writes, is left out.
+    """The rows of a JSONL file; [] if there is none. A torn last line is left out: a run may still write.
 
     Raises:
         DataError: a line that is not a JSON object, with file and line.

@@ -32,7 +32,7 @@ class Sink(Protocol):
 
 
 class Recorder:
-    """Writes metrics.jsonl, samples.jsonl, events.jsonl and summary.json of a run directory, and fans out to sinks.
+    """Writes metrics.jsonl, samples.jsonl, events.jsonl and summary.json of a run; fans out to sinks.
 
     A context manager: leaving it records the event ``stopped`` with the reason ("finished", or the error).
     Figures that are not finite are written as ``null``, so that every line stays valid JSON.
@@ -73,7 +73,7 @@ class Recorder:
             self.expect(total, unit)
 
     def expect(self, total: int, unit: str = "step") -> None:
-        """Say how many steps there will be, counted from the very first one of the run: gives the bar its end."""
+        """Say how many steps the run has in all, the resumed ones included: gives the bar its end."""
         for sink in self.sinks:
             sink.expect(total, unit)
 
@@ -90,7 +90,10 @@ class Recorder:
         self._samples.add({"step": step, **fields})
 
     def event(self, kind: str, **fields: Any) -> None:
-        """One line of events.jsonl: ``{"time", "event": kind, ...}``. Kinds: started, saved, resumed, alarm, stopped."""
+        """One line of events.jsonl: ``{"time", "event": kind, ...}``.
+
+        Kinds: started, saved, resumed, alarm, rolled back, stopped. An alarm says what in ``message``.
+        """
         self._events.add({"time": round(time.time(), 3), "event": kind, **fields})
         for sink in self.sinks:
             sink.event(kind, fields)
