@@ -1,0 +1,268 @@
+"""TOML files, then overrides, to one validated job, with the source of every value.
+
+Later files win over earlier ones, the command line wins over files. Nothing is guessed: an unknown key or a value
+of the wrong type is an error that names the key, the value, what was expected, and the line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails, to_jsonable_python
+
+from plaudit.config.algorithm import specialise
+from plaudit.config.fields import MISSING, Setting, find, nearest, settings
+from plaudit.config.sections import Job
+from plaudit.errors import ConfigError
+
+J = TypeVar("J", bound=Job)
+TYPE_KEY = "algorithm.type"
+Table = tuple[Setting, ...]
+
+
+@dataclass(frozen=True)
+class Loaded(Generic[J]):
+    """A validated job and where each of its values came from."""
+
+    job: J
+    sources: dict[str, str]
+    """Dotted key -> ``default``, ``FILE:line`` or ``command line``."""
+
+
+def load_job(
+    job_class: type[J], files: Sequence[Path | str] = (), overrides: Mapping[str, Any] | Sequence[str] = ()
+) -> Loaded[J]:
+    """Read and validate a job.
+
+    Args:
+        job_class: the model to fill, such as ``SFTJob``.
+        files: TOML files; later ones win.
+        overrides: ``{"lr": 1e-5}``, ``{"optimizer.lr": "1e-5"}`` or ``["lr=1e-5"]``; strings are read as the
+            setting's type. They win over files.
+
+    Raises:
+        ConfigError: a file that is missing or not TOML, an unknown key, a missing or ill-typed value.
+    """
+    layers = [Layer.read(Path(f)) for f in files]
+    job_class = specialise(job_class, *algorithm_type(layers))
+    table = settings(job_class)
+    values = {s.key: s.default for s in table if s.default is not MISSING and s.default is not None}
+    sources = dict.fromkeys((s.key for s in table), "default")
+    for layer in layers:
+        for key, value in layer.flat(table).items():
+            values[key], sources[key] = value, layer.where(key)
+    for setting, value in _overrides(overrides, table):
+        values[setting.key], sources[setting.key] = value, "command line"
+    return Loaded(_validate(job_class, values, sources, table), sources)
+
+
+def algorithm_type(layers: Sequence[Layer]) -> tuple[str, str]:
+    """The last ``[algorithm] type`` of some files and where it stands; empty strings where there is none."""
+    for layer in reversed(layers):
+        algorithm = layer.tree.get("algorithm")
+        if isinstance(algorithm, dict) and "type" in algorithm:
+            return str(algorithm["type"]), layer.where(TYPE_KEY)
+    return "", ""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One TOML file: its values, and the line on which each key stands."""
+
+    path: Path
+    tree: dict[str, Any]
+    lines: dict[str, int]
+
+    @classmethod
+    def read(cls, path: Path) -> Layer:
+        """Parse a file. Raises ConfigError naming the line when it is missing or not TOML."""
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            folder = path.parent
+            close = nearest(path.name, (p.name for p in folder.glob("*.toml"))) if folder.is_dir() else ""
+            cure = f"did you mean {folder / close}?" if close else "give the path of a TOML file in UTF-8"
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ConfigError(f"cannot read the config file: {reason}", where=str(path), cure=cure) from None
+        try:
+            return cls(path, tomllib.loads(text), _key_lines(text))
+        except tomllib.TOMLDecodeError as error:
+            line = re.search(r"line (\d+)", str(error))
+            where = f"{path}:{line[1]}" if line else str(path)
+            cure = 'texts need quotes, tables a [header]; for example lr = 1e-5 or schedule = "cosine"'
+            raise ConfigError(f"not valid TOML: {error}", where=where, cure=cure) from None
+
+    def where(self, key: str) -> str:
+        """``FILE:line`` of a key, or of the nearest table around it."""
+        while key and key not in self.lines:
+            key = key.rpartition(".")[0]
+        return f"{self.path}:{self.lines[key]}" if key else str(self.path)
+
+    def flat(self, table: Table) -> dict[str, Any]:
+        """Dotted key -> value. Raises ConfigError for a key that no setting has."""
+        keys = {s.key for s in table}
+        tables = {s.section for s in table} - {""}
+        found: dict[str, Any] = {}
+
+        def visit(tree: Mapping[str, Any], prefix: str) -> None:
+            for name, value in tree.items():
+                key = prefix + name
+                if key in keys:
+                    found[key] = value
+                elif key in tables and isinstance(value, dict):
+                    visit(value, key + ".")
+                elif key in tables:
+                    raise ConfigError(
+                        f"{key} is a table, found {_shown(value)}",
+                        where=self.where(key),
+                        cure=f"write [{key}] and the table's settings on the lines below it",
+                    )
+                elif key != TYPE_KEY:
+                    raise unknown(key, table, self.where(key))
+
+        visit(self.tree, "")
+        return found
+
+
+def unknown(key: str, table: Table, where: str) -> ConfigError:
+    """The error for a key that does not exist, with the nearest one that does."""
+    meant = find(key.rpartition(".")[2], table) or find(nearest(key, [s.key for s in table]), table)
+    if where == "command line":
+        close, named = meant and meant.flag, "--" + key.replace("_", "-")
+        listed = "`--help` lists all flags"
+    else:
+        close, named = meant and meant.key, key
+        listed = f"the tables are {', '.join(sorted({s.section for s in table} - {''}))}"
+    cure = f"did you mean {close}?" if close else listed
+    return ConfigError(f"there is no setting {named}", where=where, cure=cure)
+
+
+def _overrides(given: Mapping[str, Any] | Sequence[str], table: Table) -> list[tuple[Setting, Any]]:
+    pairs = list(given.items()) if isinstance(given, Mapping) else [_pair(text) for text in given]
+    result = []
+    for name, value in pairs:
+        setting = find(name, table)
+        if setting is None:
+            raise unknown(name.lstrip("-").replace("-", "_"), table, "command line")
+        result.append((setting, from_text(setting, value)))
+    return result
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"the override {text!r} has no value", where="command line", cure="write key=value")
+    return key.strip(), value.strip()
+
+
+def from_text(setting: Setting, value: Any) -> Any:
+    """A text (or a list of texts) from the command line as the setting's type; as it is where that fails.
+
+    Where it fails, validation says what was expected, with the same message as for a file.
+    """
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
+        return value
+    adapter = TypeAdapter(setting.annotation)
+    joined = texts[0] if len(texts) == 1 else None
+    candidates: list[Any] = [] if joined is None else [joined]
+    if joined is not None and joined[:1] in ("[", "{"):
+        with contextlib.suppress(tomllib.TOMLDecodeError):  # a text that happens to start with a bracket
+            candidates.insert(0, tomllib.loads(f"value = {joined}")["value"])
+    candidates.append(joined.split(",") if joined is not None else texts)
+    for candidate in candidates:
+        try:
+            return to_jsonable_python(adapter.validate_python(candidate), inf_nan_mode="constants")
+        except ValidationError:
+            continue
+    return value
+
+
+def _validate(job_class: type[J], values: dict[str, Any], sources: dict[str, str], table: Table) -> J:
+    """The job, or one ConfigError that lists everything wrong with it."""
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *path, last = key.split(".")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = to_jsonable_python(value, inf_nan_mode="constants")
+    try:
+        # JSON in strict mode has TOML's types: a list fills a tuple, but "5" is no number and 1 is not true.
+        job = job_class.model_validate_json(json.dumps(tree, default=str), strict=True)
+    except ValidationError as error:
+        raise _misfit(error.errors(), values, sources, table) from None
+    return job.with_sources(sources)
+
+
+def _misfit(
+    errors: list[ErrorDetails], values: dict[str, Any], sources: dict[str, str], table: Table
+) -> ConfigError:
+    """All validation errors as one: the first in full, the others by name."""
+    keys = {s.key: s for s in table}
+    lines: dict[str, tuple[str, str, str]] = {}
+    for error in errors:
+        path = [str(part) for part in error["loc"]]
+        while path and ".".join(path) not in keys:
+            path.pop()
+        key = ".".join(path) or ".".join(str(part) for part in error["loc"])
+        lines.setdefault(key, _explain(error, keys.get(key), key, values, sources))
+    what, where, cure = next(iter(lines.values()))
+    others = [name for name in lines if name != next(iter(lines))]
+    if others:
+        what += f" (and {len(others)} more: {', '.join(others)})"
+    return ConfigError(what, where=where, cure=cure)
+
+
+def _explain(
+    error: ErrorDetails, setting: Setting | None, key: str, values: dict[str, Any], sources: dict[str, str]
+) -> tuple[str, str, str]:
+    if setting is None:
+        reason = error["msg"].removeprefix("Value error, ")
+        return f"{key}: {reason}" if key else reason, sources.get(key, ""), "change one of the settings named"
+    if error["type"] == "missing":
+        cure = f"add {key} = ... to a config file, or give {setting.flag} on the command line"
+        return f"{key} is not set: {setting.help or setting.expected}", key, cure
+    value, reason = values.get(key), error["msg"].removeprefix("Value error, ")
+    where = f"{sources[key]}, {setting.flag}" if sources[key] == "command line" else sources[key]
+    cure = f"{setting.flag} takes {setting.expected}: {setting.help}".strip().rstrip(":")
+    options = [str(a) for a in typing.get_args(setting.annotation)]
+    close = nearest(str(value), options) if error["type"] == "literal_error" else ""
+    if close:
+        cure = f"did you mean {close!r}? " + cure
+    if error["type"].startswith(("value_error", "assertion")):
+        return f"{key} = {_shown(value)}: {reason}", where, cure
+    return f"{key} = {_shown(value)} does not fit, expected {setting.expected}", where, cure
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(to_jsonable_python(value, fallback=str), ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _key_lines(text: str) -> dict[str, int]:
+    """Dotted key -> line number. Good enough for messages: the text has been parsed by tomllib before."""
+    lines: dict[str, int] = {}
+    prefix = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[\[?([^\[\]]+)\]\]?\s*(#.*)?$", line)
+        key = re.match(r"""\s*([\w"'.\- ]+?)\s*=""", line)
+        if header:
+            prefix = _plain(header[1]) + "."
+            lines.setdefault(prefix[:-1], number)
+        elif key:
+            lines.setdefault(prefix + _plain(key[1]), number)
+    return lines
+
+
+def _plain(key: str) -> str:
+    return ".".join(part.strip().strip("\"'") for part in key.split("."))

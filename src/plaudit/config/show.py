@@ -1,0 +1,66 @@
+"""A job as TOML that can be fed back, each value with a comment on where it came from."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from itertools import groupby
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from plaudit.config.algorithm import type_name
+from plaudit.config.fields import settings
+from plaudit.config.sections import Job
+
+COLUMN = 44
+"""Where the comments start, if the value leaves room."""
+
+
+def to_toml(job: Job, sources: Mapping[str, str] | None = None) -> str:
+    """All settings of a job as TOML text.
+
+    Args:
+        job: any job.
+        sources: dotted key -> source; by default what `load_job` recorded in the job. A value without
+            one is marked ``default`` or ``set in Python``.
+    """
+    sources = sources or job.sources
+    blocks = []
+    for section, group in groupby(settings(type(job)), key=lambda s: s.section):
+        lines = [f"[{section}]"] if section else []
+        if section == "algorithm":
+            lines.append(f'type = "{type_name(type(getattr(job, section)))}"')
+        for setting in group:
+            value: Any = job
+            for part in setting.key.split("."):
+                value = getattr(value, part)
+            if value is None:
+                continue
+            plain = to_jsonable_python(value, inf_nan_mode="constants")
+            text = f"{setting.key.rpartition('.')[2]} = {toml_value(plain)}"
+            source = sources.get(setting.key) or ("default" if value == setting.default else "set in Python")
+            lines.append(f"{text:<{COLUMN}} # {source}".replace("\n", " "))
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def toml_value(value: Any) -> str:
+    """A JSON-like value as a TOML value on one line.
+
+    >>> toml_value([1, 0.5, "a", True, {"b": 1e-05}])
+    '[1, 0.5, "a", true, {"b" = 1e-05}]'
+    """
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return repr(value) if math.isfinite(value) else str(value)
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, Mapping):
+        pairs = (f"{toml_value(str(k))} = {toml_value(v)}" for k, v in value.items() if v is not None)
+        return "{" + ", ".join(pairs) + "}"
+    return "[" + ", ".join(toml_value(v) for v in value) + "]"
