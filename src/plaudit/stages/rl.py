@@ -1,0 +1,202 @@
+"""Stage 3: reinforcement learning of the policy against a reward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from plaudit.algorithms.ppo import PPO
+from plaudit.backends.local import build_critic, build_reward, load_policy, load_reference
+from plaudit.config.sections import Job, OptimizerSection, SamplingSection
+from plaudit.data.chat import ChatFormat
+from plaudit.data.load import load_records
+from plaudit.data.split import split_by_prompt
+from plaudit.errors import DataError, TrainingError
+from plaudit.functional.controllers import Carry, Moments
+from plaudit.generation.native import NativeGenerator
+from plaudit.generation.protocol import TokenPrompt
+from plaudit.records import Prompt, Rollout
+from plaudit.stages.artifact import announce, open_run, set_threads, write_manifest
+from plaudit.stages.keeper import Keeper
+from plaudit.stages.rl_evaluation import Evaluator
+from plaudit.tracking.recorder import Recorder
+from plaudit.training.learner import LocalLearner, LocalScorer
+from plaudit.training.online import OnlineLoop
+from plaudit.training.runtime import Reward, Runtime
+
+Sources = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
+
+
+class RLJob(Job):
+    """Optimise a policy against a reward, near its reference."""
+
+    policy: str = ""
+    """The model to train, usually an SFT run's model: hub name, directory, or GGUF file. It is also the reference."""
+    reward: Sources = ()
+    """What is maximised: reward model directories or hub names, or functions as file.py:name or module:name."""
+    reward_weights: tuple[float, ...] = ()
+    """Weight of each reward; empty: all 1."""
+    gold: Sources = ()
+    """A second judge, never trained on, that shows whether the reward is being hacked."""
+    dataset: str = ""
+    """Prompts: a file, a directory, or a hub name. Responses in it are not used."""
+    iterations: int = Field(100, ge=1)
+    """Batches of rollouts."""
+    prompts_per_iteration: int = Field(32, ge=1)
+    """Prompts in each batch; each gets group_size responses."""
+    eval_prompts: int = Field(64, ge=1)
+    """Held-out prompts on which the policy is compared with its start."""
+    eval_every: int | Literal["auto"] = "auto"
+    """Iterations between evaluations; auto: about eight in the run."""
+    kl_limit: float = Field(20.0, ge=0)
+    """The run stops when the KL to the reference exceeds this (nats per response); 0: never."""
+    algorithm: PPO = PPO()
+    optimizer: OptimizerSection = OptimizerSection(lr=1e-6, schedule="constant", warmup_fraction=0.0)
+    sampling: SamplingSection = SamplingSection()
+
+
+def run_rl(
+    job: RLJob,
+    sources: Mapping[str, str] | None = None,
+    *,
+    reward: Reward | None = None,
+    prompts: Sequence[Prompt] | None = None,
+    gold: Reward | None = None,
+) -> Path:
+    """Train and save; returns the run directory.
+
+    Args:
+        reward, prompts, gold: given as values instead of by name (the Python API and the quickstart do).
+
+    Raises:
+        ConfigError, DataError, ModelError, RewardError: with the cure.
+        TrainingError: the KL limit was exceeded, or the gradients were not finite.
+        Stopped: on SIGTERM or Ctrl-C, after a checkpoint.
+    """
+    set_threads(job.compute)
+    records = _prompts(job, prompts)
+    tokenizer, policy = load_policy(
+        job.policy, job.lora, job.compute, seed=job.seed, temperature=job.sampling.temperature,
+        entropy_grad=job.algorithm.entropy_coef > 0,
+    )  # fmt: skip
+    chat = ChatFormat(tokenizer, job.data.chat_template)
+    train, heldout, report = _tokenise(job, records, chat)
+    if reward is None:
+        reward = build_reward(job.reward, job.reward_weights, tokenizer, job.compute, where="reward")
+    if gold is None and job.gold:
+        gold = build_reward(job.gold, (), tokenizer, job.compute, where="gold")
+    run = open_run(job, "ppo", sources)
+    inputs = {"policy": job.policy, "dataset": job.dataset} | {f"reward {i}": r for i, r in enumerate(job.reward)}
+    write_manifest(run, job, inputs)
+    announce({"prompts": f"{len(train)} to train, {len(heldout)} held out", "length": report})
+
+    reference = LocalScorer(load_reference(policy), job.compute, "logprobs")
+    steps = job.iterations * job.algorithm.epochs * job.algorithm.minibatches
+    learner = LocalLearner(policy, job.optimizer, job.compute, total_steps=steps)
+    critic_section = job.optimizer.model_copy(update={"lr": job.algorithm.critic_lr})
+    critic = LocalLearner(
+        build_critic(job.algorithm.critic_init, job.reward, policy, tokenizer, job.lora),
+        critic_section, job.compute, total_steps=steps, signal="values",
+    )  # fmt: skip
+    generator = NativeGenerator(policy.lm, tokenizer, chat.end_ids)
+    runtime = Runtime(generator, learner, reference, reward, critic, gold)
+    with Recorder(run, command="ppo", log=job.log, total=job.iterations, unit="iteration") as recorder:
+        keeper = Keeper(run, job.checkpoint, {"policy": learner, "critic": critic}, recorder)
+        evaluator = Evaluator(run, runtime, heldout, job, chat, recorder, tokenizer.pad_token_id)
+        start, state = keeper.restore()
+
+        def on_iteration(iteration: int, metrics: dict[str, float], rollouts: Sequence[Rollout]) -> None:
+            metrics |= evaluator.after(iteration)
+            recorder.metrics(iteration, metrics)
+            _check_kl(job, metrics, iteration)
+            keeper.after(iteration, lambda: {"carry": asdict(loop.carry)}, last=iteration == job.iterations)
+
+        loop = OnlineLoop(
+            job.algorithm, runtime, train, job.sampling, job.prompts_per_iteration,
+            tokenizer.pad_token_id, job.seed, on_iteration,
+        )  # fmt: skip
+        if start:
+            loop.carry = _carry(state["carry"])
+            generator.policy_version = start
+        else:
+            evaluator.before()
+        with keeper.watch():
+            loop.run(job.iterations, start)
+        evaluator.finish()
+        policy.save(run / "model", tokenizer)
+        recorder.event("saved", path=str(run / "model"))
+    return run
+
+
+def _prompts(job: RLJob, prompts: Sequence[Prompt] | None) -> list[Prompt]:
+    if prompts is not None:
+        records = list(prompts)
+    else:
+        records = [r for r in load_records(job.dataset, "prompt", limit=job.data.limit).records if isinstance(r, Prompt)]
+    if len(records) < 2:
+        raise DataError(
+            f"{len(records)} prompts are too few: some are held out to measure what was learned",
+            where=job.dataset or "prompts",
+            cure="give at least two different prompts",
+        )
+    return records
+
+
+def _tokenise(
+    job: RLJob, records: Sequence[Prompt], chat: ChatFormat
+) -> tuple[list[TokenPrompt], list[TokenPrompt], str]:
+    """Training and held-out prompts as tokens; a prompt that leaves no room for the response is handled as configured."""
+    room = job.data.max_length - job.sampling.max_new_tokens
+    if room < 1:
+        raise DataError(
+            f"max_new_tokens {job.sampling.max_new_tokens} leaves no room for a prompt in max_length {job.data.max_length}",
+            where="[sampling] max_new_tokens",
+            cure="raise --max-length or lower --max-new-tokens",
+        )
+    train, heldout = split_by_prompt(records, max(job.data.eval_fraction, 1e-9), job.seed)
+    heldout, cut, dropped = heldout[: job.eval_prompts], 0, 0
+
+    def tokenise(prompts: Sequence[Prompt]) -> list[TokenPrompt]:
+        nonlocal cut, dropped
+        result = []
+        for prompt in prompts:
+            ids = chat.prompt_ids(prompt.content)
+            if len(ids) > room and job.data.on_long == "error":
+                raise DataError(
+                    f"prompt {prompt.id} has {len(ids)} tokens, {room} fit before the response",
+                    where=job.dataset,
+                    cure="raise --max-length, or use --on-long truncate_prompt or drop",
+                )
+            if len(ids) > room and job.data.on_long == "drop":
+                dropped += 1
+                continue
+            cut += len(ids) > room
+            result.append(TokenPrompt(prompt, tuple(ids[-room:])))
+        return result
+
+    tokenised = tokenise(train), tokenise(heldout)
+    if not tokenised[0] or not tokenised[1]:
+        raise DataError(
+            f"no prompts are left: {dropped} were longer than {room} tokens and dropped",
+            where=job.dataset,
+            cure="raise --max-length, or use --on-long truncate_prompt",
+        )
+    return *tokenised, f"{cut} prompts cut from the left, {dropped} dropped, to {room} tokens"
+
+
+def _check_kl(job: RLJob, metrics: Mapping[str, float], iteration: int) -> None:
+    kl = metrics.get("objective/kl", 0.0)
+    if job.kl_limit and kl > job.kl_limit:
+        raise TrainingError(
+            f"the KL to the reference is {kl:.1f} nats per response, over the limit of {job.kl_limit:g}",
+            where=f"iteration {iteration}",
+            cure="raise --kl-coef, lower --lr, or allow more with --kl-limit; the last checkpoint is kept",
+        )
+
+
+def _carry(state: dict[str, Any]) -> Carry:
+    return Carry(kl_coef=state["kl_coef"], reward=Moments(**state["reward"]))

@@ -1,0 +1,107 @@
+"""Held-out evaluation during RL: the policy against its own start, on the same prompts with the same randomness."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from plaudit.data.chat import ChatFormat
+from plaudit.data.collate import collate_rollouts
+from plaudit.experience import Experience
+from plaudit.generation.protocol import TokenPrompt
+from plaudit.records import Rollout
+from plaudit.tracking.files import Lines
+from plaudit.tracking.recorder import Recorder
+from plaudit.training.online import scored
+from plaudit.training.runtime import Runtime
+
+EVALUATION = -1  # the "iteration" of evaluation samples: the same uniforms at every evaluation, never used in training
+AUTO_EVALUATIONS = 8
+
+
+class Evaluator:
+    """Writes evaluation.jsonl and samples.jsonl, and goes back to the best weights if the last ones are worse."""
+
+    def __init__(
+        self,
+        run: Path,
+        runtime: Runtime,
+        prompts: Sequence[TokenPrompt],
+        job: Any,
+        chat: ChatFormat,
+        recorder: Recorder,
+        pad_id: int,
+    ) -> None:
+        self.run, self.runtime, self.prompts, self.job = run, runtime, prompts, job
+        self.chat, self.recorder, self.pad_id = chat, recorder, pad_id
+        self.lines = Lines(run / "evaluation.jsonl")
+        self.every = max(1, job.iterations // AUTO_EVALUATIONS) if job.eval_every == "auto" else job.eval_every
+        self.best: tuple[float, int, dict[str, torch.Tensor]] | None = None
+
+    def before(self) -> None:
+        """Evaluate the starting policy."""
+        self.evaluate(0)
+
+    def after(self, iteration: int) -> dict[str, float]:
+        """Evaluate if it is time; metrics named ``eval/...``."""
+        if iteration % self.every and iteration != self.job.iterations:
+            return {}
+        return self.evaluate(iteration)
+
+    def finish(self) -> None:
+        """If an earlier evaluation was better than the last one by more than noise, go back to its weights."""
+        self.lines.close()
+
+    def evaluate(self, iteration: int) -> dict[str, float]:
+        """Sample, score, and write one row a prompt."""
+        rollouts = self.runtime.generator.generate(
+            self.prompts, 1, self.job.sampling, seed=self.job.seed, iteration=EVALUATION
+        )
+        rollouts = scored(self.runtime.reward, rollouts)
+        gold = [r.value for r in self.runtime.gold(rollouts)] if self.runtime.gold else [None] * len(rollouts)
+        batch = collate_rollouts(rollouts, self.pad_id)
+        rows = [
+            self._row(iteration, rollout, value) | logprobs
+            for rollout, value, logprobs in zip(rollouts, gold, self._logprobs(batch), strict=True)
+        ]
+        for row in rows:
+            self.lines.add(row)
+        for row in rows[: self.job.log.samples]:
+            self.recorder.sample(iteration, row)
+        return _summary(rows)
+
+    def _row(self, iteration: int, rollout: Rollout, gold: float | None) -> dict[str, Any]:
+        row = {
+            "step": iteration,
+            "prompt_id": rollout.prompt.id,
+            "k": 0,
+            "prompt": self.chat.text(rollout.prompt.content),
+            "response": rollout.response,
+            "reward": rollout.reward,
+            "length": len(rollout.response_ids),
+            "finish_reason": rollout.finish_reason,
+        }
+        if len(rollout.reward_parts) > 1:
+            row["reward_parts"] = rollout.reward_parts
+        return row if gold is None else row | {"gold": gold}
+
+    def _logprobs(self, batch: Experience) -> list[dict[str, float]]:
+        """Sums over the response, in nats; ``kl`` is the sampled estimate of the KL to the reference."""
+        policy, reference = self.runtime.policy.score(batch), self.runtime.reference.score(batch)
+        sums = [torch.where(batch.response_mask, x, 0.0).sum(-1).tolist() for x in (policy, reference)]
+        return [{"logprob": p, "ref_logprob": r, "kl": p - r} for p, r in zip(*sums, strict=True)]
+
+
+def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    def mean(name: str) -> float:
+        values = [row[name] for row in rows if row.get(name) is not None]
+        return statistics.fmean(values) if values else float("nan")
+
+    names = {"eval/reward_mean": "reward", "eval/kl": "kl", "eval/length_mean": "length"}
+    if "gold" in rows[0]:
+        names["eval/gold_mean"] = "gold"
+    return {metric: mean(field) for metric, field in names.items()}
