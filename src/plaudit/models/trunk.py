@@ -1,0 +1,88 @@
+"""The body of a transformers model, without its head: how it is called, and how dropout and recomputation are set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from inspect import signature
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def bare(model: nn.Module) -> Any:
+    """The transformers model inside a peft wrapper; adapters stay in its layers."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def body(model: nn.Module) -> nn.Module:
+    """The part of a model that ends in hidden states ``[B, T, D]``."""
+    inner: PreTrainedModel = bare(model)
+    trunk: nn.Module = inner.base_model
+    return trunk
+
+
+def is_encoder(model: nn.Module) -> bool:
+    """Does every state see the whole text (BERT, RoBERTa ...)? Such a model has no per-token values and no policy."""
+    config = bare(model).config
+    return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+
+
+def hidden_states(trunk: nn.Module, tokens: Tensor, attention_mask: Tensor) -> Tensor:
+    """Last hidden states ``[B, T, D]`` of a causal trunk, whichever side is padded.
+
+    Positions count real tokens, so a row's states do not depend on its padding. With padding on the right no mask is
+    needed, because causal attention never looks there; that is the fast path of attention kernels.
+    """
+    right_padded = bool((attention_mask[:, 1:] <= attention_mask[:, :-1]).all())
+    positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+    options: dict[str, Any] = {"use_cache": False}
+    if not right_padded:
+        options["attention_mask"] = attention_mask.long()
+    if "position_ids" in signature(trunk.forward).parameters:
+        arange = torch.arange(tokens.shape[1], device=tokens.device)[None]
+        options["position_ids"] = arange if right_padded else positions
+    with recomputing(trunk) if torch.is_grad_enabled() else nullcontext():
+        states: Tensor = trunk(input_ids=tokens, **options).last_hidden_state
+    return states
+
+
+def silence_dropout(model: nn.Module) -> None:
+    """Set every dropout of the modules to 0 and the model to eval mode. Gradients flow all the same.
+
+    Only so is a policy the same function when it samples, when it is scored, and when it is trained. The config is not
+    touched: a saved model keeps the dropout it came with.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if ("dropout" in name or "layerdrop" in name) and isinstance(value, float):
+                setattr(module, name, 0.0)
+    model.eval()
+
+
+def enable_checkpointing(model: nn.Module) -> None:
+    """Keep layer inputs only and recompute the rest in the backward pass."""
+    bare(model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+@contextmanager
+def recomputing(trunk: nn.Module) -> Iterator[None]:
+    """Within it, layers with gradient checkpointing do recompute: transformers asks for train mode, dropout stays 0.
+
+    The layers go back to eval mode at once; a layer in train mode would silently lose its KV cache in generation.
+    """
+    layers = [m for m in trunk.modules() if isinstance(m, GradientCheckpointingLayer) and m.gradient_checkpointing]
+    for layer in layers:
+        layer.training = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = False

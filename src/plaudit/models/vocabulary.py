@@ -1,0 +1,79 @@
+"""A pad token that is not the end token, and embeddings that have a row for it.
+
+With pad = eos, "the last token that is not padding" is the wrong one, and a model that never sees its end token as real
+never learns to stop. So every tokenizer gets a pad token of its own; existing logits do not change.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+HINTS = ("pad", "reserved", "unused", "placeholder", "control")
+"""In the names of special tokens that were never trained for anything else."""
+
+NEW_PAD = "<|pad|>"
+
+
+def ensure_pad(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give the tokenizer a pad token that is used for nothing else: its own, an unused special one, or a new one."""
+    taken = _taken(tokenizer)
+    if tokenizer.pad_token is not None and tokenizer.pad_token not in taken:
+        return
+    added = sorted(tokenizer.added_tokens_decoder.items())
+    free = [token.content for _, token in added if token.special and token.content not in taken]
+    hinted = [name for hint in HINTS for name in free if hint in name.lower()]
+    if not hinted:
+        tokenizer.add_special_tokens({"pad_token": NEW_PAD})
+        return
+    tokenizer.pad_token = hinted[0]
+
+
+def _taken(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """Tokens with a meaning: end, begin, unknown, mask ..., and whatever the chat template writes."""
+    named = {str(value) for name, value in tokenizer.special_tokens_map.items() if name in _NAMED}
+    template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
+    specials = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    return named | {token for token in specials if token in template}
+
+
+_NAMED = frozenset({"bos_token", "eos_token", "unk_token", "sep_token", "cls_token", "mask_token"})
+
+
+@torch.no_grad()
+def fit_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Set the model's pad (and missing end) token and add embedding rows until every token of the tokenizer has one.
+
+    A new token gets the rows of the token that the model thinks least likely, so that it takes no probability from
+    the others.
+    """
+    config = model.config.get_text_config()
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        unlikely = _least_likely(model, rows)
+        for embedding in (model.get_input_embeddings(), model.get_output_embeddings()):
+            if embedding is not None:
+                embedding.weight[rows:] = embedding.weight[unlikely]
+                _copy_bias(getattr(embedding, "bias", None), rows, unlikely)
+    config.pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
+    if config.eos_token_id is None:
+        config.eos_token_id = tokenizer.eos_token_id
+    generation = getattr(model, "generation_config", None)
+    if generation is not None:
+        generation.pad_token_id = tokenizer.pad_token_id
+        generation.eos_token_id = generation.eos_token_id or tokenizer.eos_token_id
+
+
+def _copy_bias(bias: Tensor | None, rows: int, source: int) -> None:
+    if bias is not None:
+        bias[rows:] = bias[source]
+
+
+def _least_likely(model: PreTrainedModel, rows: int) -> int:
+    """Id of the token with the lowest mean logit after a few tokens spread over the vocabulary."""
+    if model.get_output_embeddings() is None:
+        return rows - 1
+    ids = torch.linspace(0, rows - 1, 16, device=model.device).long()[None]
+    return int(model(input_ids=ids).logits[0, :, :rows].float().mean(0).argmin())
