@@ -5,10 +5,9 @@ A section is a table of the TOML file. On the command line the table's name is l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field
 
 Auto = Literal["auto"]
 
@@ -131,16 +130,3 @@ class Job(Section):
     compute: ComputeSection = ComputeSection()
     log: LogSection = LogSection()
     checkpoint: CheckpointSection = CheckpointSection()
-
-    _sources: dict[str, str] = PrivateAttr(default_factory=dict)
-
-    @property
-    def sources(self) -> dict[str, str]:
-        """Dotted key -> ``FILE:line``, ``command line`` or ``default``; empty for a job made in Python."""
-        return dict(self._sources)
-
-    def with_sources(self, sources: Mapping[str, str]) -> Self:
-        """The same job, knowing where its values came from."""
-        job = self.model_copy()
-        job._sources = dict(sources)
-        return job
