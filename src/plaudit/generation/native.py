@@ -1,0 +1,274 @@
+"""Our own generation engine: a batched decode loop over a preallocated key/value cache.
+
+Each distinct prompt is read once and its cache copied to all responses of its group. Rows that are finished
+leave the batch at once; waiting responses take their place when a quarter of the rows is free.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plaudit.config.sections import SamplingSection
+from plaudit.errors import DataError, ModelError
+from plaudit.generation.cache import SlotCache
+from plaudit.generation.decoder import Decoder, Prefill
+from plaudit.generation.protocol import Progress, TokenPrompt
+from plaudit.generation.sampling import Law, draw, sample_seed, uniform
+from plaudit.generation.stops import StopTexts
+from plaudit.records import FinishReason, Rollout
+
+_PREFILL_TOKENS = 16384  # padded prompt tokens of one forward pass
+
+
+@dataclass(slots=True)
+class _Response:
+    """One response while it is drawn."""
+
+    prompt: TokenPrompt
+    group: int
+    seed: int
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish: FinishReason | None = None
+
+
+class NativeGenerator:
+    """Draws responses from a Hugging Face decoder in this process.
+
+    Log-probs are recorded in fp32 under softmax(logits / temperature) over the full vocabulary, the law that
+    is trained; so they equal a recomputation in training, also where top-k, top-p or min_new_tokens shape
+    what is drawn.
+
+    Args:
+        lm: causal LM, or a peft model around one. Shared with training: what is trained is drawn from.
+        tokenizer: turns ids into the text view; also finds stop texts.
+        end_ids: tokens that end a response; the one drawn stays in ``response_ids``.
+        rows: responses decoded side by side. Changes speed and memory, not the responses.
+        precision: torch.bfloat16 runs the trunk under autocast.
+    """
+
+    def __init__(
+        self,
+        lm: Any,
+        tokenizer: Any,
+        end_ids: Sequence[int],
+        *,
+        rows: int = 64,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        assert rows >= 1, "at least one row"
+        self.policy_version = 0
+        self._decoder = Decoder(lm, precision)
+        self._tokenizer = tokenizer
+        self._end_ids = tuple(end_ids)
+        self._rows = rows
+
+    def generate(
+        self,
+        prompts: Sequence[TokenPrompt],
+        n: int,
+        sampling: SamplingSection,
+        *,
+        seed: int,
+        iteration: int,
+        progress: Progress | None = None,
+    ) -> list[Rollout]:
+        """See `Generator.generate`. A stop text is cut off ``response``, its tokens stay in ``response_ids``.
+
+        Raises:
+            DataError: a prompt without tokens.
+            ConfigError: prompt and max_new_tokens exceed what the model can read.
+            ModelError: the model gives logits that are not finite.
+        """
+        _check_prompts(prompts)
+        if not prompts or n < 1:
+            return []
+        self._decoder.check_length(max(len(p.ids) for p in prompts), sampling.max_new_tokens)
+        responses = [
+            _Response(p, i, sample_seed(seed, iteration, p.prompt.id, k))
+            for i, p in enumerate(prompts)
+            for k in range(n)
+        ]
+        batch = _Batch(self._decoder, responses, min(self._rows, len(responses)), sampling.max_new_tokens)
+        stops = StopTexts(self._tokenizer, sampling.stop)
+        draws = _Draws(Law.of(sampling), sampling, self._end_ids, stops)
+        with self._decoder.ready():
+            for finished in draws.run(batch):
+                if progress is not None:
+                    progress(finished, len(responses))
+        return [self._rollout(r, stops) for r in responses]
+
+    def _rollout(self, response: _Response, stops: StopTexts) -> Rollout:
+        assert response.finish is not None, "every response is finished"
+        ids = response.ids
+        visible = ids[:-1] if response.finish == "stop" and ids[-1] in self._end_ids else ids
+        text = str(self._tokenizer.decode(visible, skip_special_tokens=True))
+        return Rollout(
+            prompt=response.prompt.prompt,
+            group_id=response.group,
+            prompt_ids=tuple(response.prompt.ids),
+            response_ids=tuple(ids),
+            logprobs=tuple(response.logprobs),
+            response=stops.cut(text) if visible is ids and response.finish == "stop" else text,
+            finish_reason=response.finish,
+            policy_version=self.policy_version,
+        )
+
+
+class _Batch:
+    """The rows being decoded: who sits in which slot, and the hidden state each next token is drawn from."""
+
+    def __init__(
+        self, decoder: Decoder, responses: Sequence[_Response], rows: int, max_new_tokens: int
+    ) -> None:
+        self._decoder = decoder
+        # Longest prompts first: neighbours are alike, memory is at its largest at once. Equal prompts
+        # together.
+        order = sorted(responses, key=lambda r: (len(r.prompt.ids), r.prompt.ids), reverse=True)
+        self._waiting, self._next = order, 0
+        self._size = rows
+        self._cache = SlotCache(rows, len(order[0].prompt.ids) + max_new_tokens)
+        self._read: dict[tuple[int, ...], tuple[Prefill, int]] = {}
+        self.rows: list[_Response] = []
+        self.hidden: Tensor | None = None  # [R, D]
+
+    def admit(self) -> None:
+        """Seat waiting responses where enough rows are free, reading those prompts that were not read yet."""
+        free = self._size - len(self.rows)
+        left = len(self._waiting) - self._next
+        if not left or (self.rows and 4 * free < self._size):
+            return
+        new = self._waiting[self._next : self._next + free]
+        self._next += len(new)
+        self._prefill({r.prompt.ids for r in new} - self._read.keys())
+        start = 0
+        while start < len(new):
+            start += self._seat(new[start:])
+        following = self._waiting[self._next].prompt.ids if self._next < len(self._waiting) else None
+        self._read = {ids: at for ids, at in self._read.items() if ids == following}
+
+    def _prefill(self, prompts: set[tuple[int, ...]]) -> None:
+        ordered = sorted(prompts, key=lambda ids: (len(ids), ids), reverse=True)
+        while ordered:
+            count = max(1, _PREFILL_TOKENS // len(ordered[0]))
+            chunk, ordered = ordered[:count], ordered[count:]
+            prefill = self._decoder.prefill(chunk)
+            self._read.update({ids: (prefill, i) for i, ids in enumerate(chunk)})
+
+    def _seat(self, new: Sequence[_Response]) -> int:
+        """Seat the first responses of ``new`` that share one prefill; how many they are."""
+        prefill, _ = self._read[new[0].prompt.ids]
+        places = [self._read[r.prompt.ids] for r in new]
+        source = [i for p, i in places if p is prefill]
+        assert all(p is prefill for p, _ in places[: len(source)]), "responses of one prefill are neighbours"
+        index = torch.tensor(source, device=prefill.hidden.device)
+        self._cache.admit(prefill.cache, index, len(self.rows))
+        hidden = prefill.hidden[index]
+        self.hidden = hidden if self.hidden is None else torch.cat([self.hidden, hidden])
+        self.rows.extend(new[: len(source)])
+        return len(source)
+
+    def leave(self) -> list[int]:
+        """Take finished rows out; the last rows move into their slots. Old row numbers in their new order."""
+        order = [i for i, r in enumerate(self.rows) if r.finish is None]
+        if len(order) == len(self.rows):
+            return order
+        kept = len(order)
+        holes = [i for i, r in enumerate(self.rows[:kept]) if r.finish is not None]
+        movers = [i for i in order if i >= kept]
+        if holes:
+            width = max(len(self.rows[i].prompt.ids) + len(self.rows[i].ids) for i in movers)
+            device = self._decoder.device
+            self._cache.move(torch.tensor(movers, device=device), torch.tensor(holes, device=device), width)
+        filled = dict(zip(holes, movers, strict=True))
+        order = [filled.get(i, i) for i in range(kept)]
+        self.rows = [self.rows[i] for i in order]
+        return order
+
+    def forward(self, tokens: Tensor) -> None:
+        """Read the tokens [R] drawn last."""
+        lengths = [len(r.prompt.ids) + len(r.ids) - 1 for r in self.rows]
+        self.hidden = self._decoder.step(tokens, lengths, self._cache) if self.rows else None
+
+    def logits(self) -> Tensor:
+        """[R, V] fp32 for the next token of each row."""
+        assert self.hidden is not None, "rows have been read"
+        return self._decoder.logits(self.hidden)
+
+
+class _Draws:
+    """Draws the tokens of a batch until every response is finished."""
+
+    def __init__(
+        self, law: Law, sampling: SamplingSection, end_ids: tuple[int, ...], stops: StopTexts
+    ) -> None:
+        self._law, self._end_ids, self._stops = law, end_ids, stops
+        self._least, self._most = sampling.min_new_tokens, sampling.max_new_tokens
+
+    def run(self, batch: _Batch) -> Iterator[int]:
+        """Yields the number of finished responses whenever it has grown."""
+        finished = 0
+        batch.admit()
+        while batch.rows:
+            tokens = self._one_token(batch)
+            before = len(batch.rows)
+            order = batch.leave()
+            if len(order) < before:
+                finished += before - len(order)
+                tokens = tokens[torch.tensor(order, dtype=torch.int64, device=tokens.device)]
+                yield finished
+            batch.forward(tokens)
+            batch.admit()
+
+    def _one_token(self, batch: _Batch) -> Tensor:
+        rows = batch.rows
+        logits = batch.logits()
+        seeds = np.array([r.seed for r in rows], dtype=np.uint64)
+        counts = np.array([len(r.ids) for r in rows], dtype=np.uint64)
+        u = torch.from_numpy(uniform(seeds, counts)).to(logits.device)
+        tokens, logprobs = draw(logits, u, self._law, self._banned(rows, logits))
+        both = torch.stack([tokens.double(), logprobs.double()])  # one transfer, exact for both
+        ids, values = both.tolist()
+        for row, token, logprob in zip(rows, ids, values, strict=True):
+            self._append(row, int(token), logprob)
+        return tokens
+
+    def _append(self, row: _Response, token: int, logprob: float) -> None:
+        if not math.isfinite(logprob):
+            raise ModelError(
+                f"the model gave a log-prob of {logprob}",
+                where=f"prompt {row.prompt.prompt.id!r}, response token {len(row.ids)}",
+                cure="look for a diverged or damaged checkpoint; lower the learning rate",
+            )
+        row.ids.append(token)
+        row.logprobs.append(logprob)
+        stopped = self._stops and len(row.ids) >= self._least and self._stops.hit(row.ids)
+        if stopped or token in self._end_ids:
+            row.finish = "stop"
+        elif len(row.ids) >= self._most:
+            row.finish = "length"
+
+    def _banned(self, rows: Sequence[_Response], logits: Tensor) -> Tensor | None:
+        """[R, V] bool: the end tokens, in rows that are still too short to end."""
+        short = [i for i, r in enumerate(rows) if len(r.ids) < self._least]
+        if not short or not self._end_ids:
+            return None
+        banned = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
+        banned[torch.tensor(short)[:, None], torch.tensor(self._end_ids)] = True
+        return banned
+
+
+def _check_prompts(prompts: Sequence[TokenPrompt]) -> None:
+    for p in prompts:
+        if not p.ids:
+            raise DataError(
+                f"prompt {p.prompt.id!r} has no tokens",
+                cure="give it some text, or use a tokenizer that adds a beginning-of-sequence token",
+            )
