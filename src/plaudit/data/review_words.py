@@ -1,0 +1,168 @@
+"""The words of the small world of reviews: the things reviewed, what they have, and what can be said of it.
+
+Everything here is plain data. ``review_grammar`` makes sentences of it and reads them back, ``reviews``
+draws from it, and ``review_score`` holds the known true preference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """Something that is reviewed.
+
+    Args:
+        aspects: the nouns that belong to it; an opinion on any other noun is off topic.
+        again: the verb phrase of a warm closing ("I would stay there again").
+        venue: one goes there; otherwise one buys it.
+        named_after: the name follows the noun ("the film Aurora") instead of leading it ("the Aurora hotel").
+    """
+
+    noun: str
+    aspects: tuple[str, ...]
+    again: str
+    venue: bool = True
+    named_after: bool = False
+
+
+THINGS = (
+    Thing("hotel", ("room", "lobby", "bathroom", "pool", "breakfast", "staff", "view"), "stay there again"),
+    Thing("restaurant", ("soup", "pasta", "dessert", "bread", "waiters", "terrace"), "eat there again"),
+    Thing("cafe", ("coffee", "tea", "cake", "sandwiches", "barista", "terrace", "music"), "sit there again"),
+    Thing("museum", ("paintings", "sculptures", "exhibits", "guide", "garden", "halls"), "visit it again"),
+    Thing("concert", ("singer", "band", "drummer", "sound", "lights", "hall"), "hear them again"),
+    Thing(
+        "film",
+        ("plot", "ending", "dialogue", "soundtrack", "costumes", "actors"),
+        "watch it again",
+        False,
+        True,
+    ),
+    Thing(
+        "book",
+        ("plot", "ending", "dialogue", "chapters", "characters", "cover"),
+        "read it again",
+        False,
+        True,
+    ),
+    Thing(
+        "game",
+        ("puzzles", "levels", "graphics", "controls", "plot", "soundtrack"),
+        "play it again",
+        False,
+        True,
+    ),
+    Thing("phone", ("battery", "camera", "screen", "buttons", "speaker", "design"), "buy it again", False),
+    Thing(
+        "laptop", ("keyboard", "processor", "touchpad", "battery", "screen", "design"), "get it again", False
+    ),
+)
+
+PLURALS = frozenset(
+    "staff waiters sandwiches paintings sculptures exhibits halls lights costumes actors chapters characters puzzles "
+    "levels graphics controls buttons".split()
+)
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "space": ("room", "lobby", "bathroom", "pool", "terrace", "garden", "halls", "hall"),
+    "food": ("breakfast", "soup", "pasta", "dessert", "bread", "coffee", "tea", "cake", "sandwiches"),
+    "host": ("staff", "waiters", "barista", "guide"),
+    "artist": ("singer", "band", "drummer", "actors", "characters"),
+    "story": ("plot", "ending", "dialogue", "chapters", "puzzles", "levels"),
+    "sound": ("music", "sound", "soundtrack", "speaker"),
+    "sight": (
+        "view",
+        "paintings",
+        "sculptures",
+        "exhibits",
+        "lights",
+        "costumes",
+        "cover",
+        "graphics",
+        "design",
+    ),
+    "device": ("battery", "camera", "screen", "buttons", "keyboard", "processor", "touchpad", "controls"),
+}
+"""Aspects by the adjectives that make sense of them."""
+
+FAMILY_ADJECTIVES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "space": (
+        ("clean", "bright", "cosy", "spacious", "peaceful"),
+        ("dirty", "dark", "noisy", "cramped", "shabby"),
+    ),
+    "food": (("fresh", "tasty", "delicious", "generous"), ("bland", "stale", "tasteless", "cold")),
+    "host": (("friendly", "kind", "helpful", "attentive"), ("rude", "careless", "unhelpful", "grumpy")),
+    "artist": (
+        ("convincing", "charming", "natural", "gifted"),
+        ("wooden", "stiff", "lifeless", "forgettable"),
+    ),
+    "story": (
+        ("clever", "moving", "gripping", "original"),
+        ("confusing", "predictable", "shallow", "tedious"),
+    ),
+    "sound": (("rich", "clear", "lively", "crisp"), ("harsh", "flat", "muffled", "shrill")),
+    "sight": (("colourful", "elegant", "striking", "beautiful"), ("ugly", "faded", "crude", "dated")),
+    "device": (("fast", "sharp", "reliable", "sturdy"), ("slow", "weak", "fragile", "unreliable")),
+}
+"""For each family the adjectives that praise (level 0.8) and those that blame (level -0.8)."""
+
+GENERAL_ADJECTIVES = {"great": 1.0, "lovely": 0.9, "good": 0.6, "poor": -0.6, "bad": -0.8, "awful": -1.0}
+"""Adjectives that fit every aspect, with their level from -1 (blame) to 1 (praise)."""
+
+VERDICTS = {
+    "wonderful": 1.0,
+    "superb": 1.0,
+    "excellent": 1.0,
+    "fantastic": 1.0,
+    "good": 0.6,
+    "nice": 0.6,
+    "pleasant": 0.6,
+    "decent": 0.2,
+    "average": 0.0,
+    "mediocre": -0.4,
+    "disappointing": -0.7,
+    "terrible": -1.0,
+    "dreadful": -1.0,
+    "awful": -1.0,
+}
+"""Adjectives of a verdict on the whole thing."""
+
+FEELINGS = {
+    "delighted": 1.0,
+    "happy": 0.8,
+    "pleased": 0.6,
+    "bored": -0.6,
+    "annoyed": -0.8,
+    "disappointed": -0.7,
+}
+VERBS = {"loved": 1.0, "adored": 1.0, "enjoyed": 0.7, "liked": 0.6, "disliked": -0.7, "hated": -1.0}
+INTENSIFIERS = {"very": 1.2, "really": 1.2, "so": 1.2, "quite": 0.8, "rather": 0.8}
+"""Factors on the level of the adjective that follows."""
+
+AUDIENCES = ("anyone", "everyone", "friends", "families", "students", "couples")
+RELATIVES = ("sister", "brother", "mother", "father", "friend", "cousin", "neighbour", "colleague")
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+NAMES = tuple(
+    "Aurora Harbor Juniper Meridian Solstice Cascade Ember Willow Falcon Orchid Summit Lantern Compass Marigold "
+    "Thistle Beacon".split()
+)
+
+PROMPTS = (
+    "A short review of {np}:",
+    "Write a short review of {np}.",
+    "What did you think of {np}?",
+    "Please review {np} in a few words.",
+    "How was {np}?",
+    "Tell us about {np}.",
+    "A {relative} asks you about {np}:",
+)
+
+THING_BY_NOUN = {thing.noun: thing for thing in THINGS}
+FAMILY_OF = {aspect: family for family, aspects in FAMILIES.items() for aspect in aspects}
+ADJECTIVE_LEVELS: dict[str, dict[str, float]] = {
+    family: {**dict.fromkeys(praise, 0.8), **dict.fromkeys(blame, -0.8), **GENERAL_ADJECTIVES}
+    for family, (praise, blame) in FAMILY_ADJECTIVES.items()
+}
+"""Family of the aspect -> adjective that makes sense of it -> level."""
