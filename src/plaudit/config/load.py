@@ -1,7 +1,7 @@
 """TOML files, then overrides, to one validated job, with the source of every value.
 
-Later files win over earlier ones, the command line wins over files. Nothing is guessed: an unknown key or a value
-of the wrong type is an error that names the key, the value, what was expected, and the line.
+Later files win over earlier ones, the command line wins over files. Nothing is guessed: an unknown key or a
+value of the wrong type is an error that names the key, the value, what was expected, and the line.
 """
 
 from __future__ import annotations
@@ -198,10 +198,9 @@ def _validate(job_class: type[J], values: dict[str, Any], sources: dict[str, str
         node[last] = to_jsonable_python(value, inf_nan_mode="constants")
     try:
         # JSON in strict mode has TOML's types: a list fills a tuple, but "5" is no number and 1 is not true.
-        job = job_class.model_validate_json(json.dumps(tree, default=str), strict=True)
+        return job_class.model_validate_json(json.dumps(tree, default=str), strict=True)
     except ValidationError as error:
         raise _misfit(error.errors(), values, sources, table) from None
-    return job.with_sources(sources)
 
 
 def _misfit(

@@ -23,10 +23,10 @@ def to_toml(job: Job, sources: Mapping[str, str] | None = None) -> str:
 
     Args:
         job: any job.
-        sources: dotted key -> source; by default what `load_job` recorded in the job. A value without
-            one is marked ``default`` or ``set in Python``.
+        sources: dotted key -> source, as `load_job` gives it. A value without one is marked ``default`` or
+            ``set in Python``.
     """
-    sources = sources or job.sources
+    sources = sources or {}
     blocks = []
     for section, group in groupby(settings(type(job)), key=lambda s: s.section):
         lines = [f"[{section}]"] if section else []
