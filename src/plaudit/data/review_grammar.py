@@ -1,8 +1,8 @@
 """Sentence shapes of the small world of reviews, and a reader that tells what a text says.
 
-The generator fills the shapes; the reader compiles the same shapes to patterns, so what one writes the other
-reads. The reader does not mind letter case or spaces before punctuation: it reads decoded tokens as well as tidy
-text.
+The generator fills the shapes; the reader compiles the same shapes to patterns, so what one writes the
+other reads. The reader does not mind letter case or spaces before punctuation: it reads decoded tokens as
+well as tidy text.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ _SLOTS = {
     "day": f"(?:{_either(words.DAYS)})",
     "relative": f"(?:{_either(words.RELATIVES)})",
     "singular": f"(?P<aspect>{_either(tuple(a for a in _ASPECTS if a not in words.PLURALS))})",
-    "plural": f"(?P<aspect>{_either(tuple(words.PLURALS))})",
+    "plural": f"(?P<aspect>{_either(words.PLURALS)})",
     "aspect": f"(?P<aspect>{_either(_ASPECTS)})",
     "second": f"(?P<second>{_either(_ASPECTS)})",
     "adjective": _ADJECTIVE,

@@ -1,8 +1,8 @@
 """The known true preference of the small world of reviews: what a reader wants, as a sum of named rules.
 
-A good review is warm, says a few different concrete things about the thing that was asked about, gives a verdict,
-and closes with a recommendation. It does not repeat itself, change the subject, contradict itself, ramble, or break
-off.
+A good review is warm, says a few different concrete things about the thing that was asked about, gives a
+verdict, and closes with a recommendation. It does not repeat itself, change the subject, contradict itself,
+ramble, or break off.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ RULES: dict[str, str] = {
     "verdict": "0.3 for a verdict on the whole",
     "closing": "0.4 for a closing advice as the last sentence, 0.2 elsewhere",
     "off_topic": "-0.6 for each aspect, noun, name or closing phrase of another thing; at most -1.8",
-    "contradiction": "-0.7 for an aspect praised and blamed, a verdict against the closing or opinions; at most -1.4",
-    "repetition": "-0.8 for a sentence said again, -0.4 for an aspect, verdict or closing again, -0.15 for a word "
-    "of opinion again; at most -3",
+    "contradiction": "-0.7 for an aspect praised and blamed, a verdict or closing against the rest; to -1.4",
+    "repetition": "of a sentence -0.8, of an aspect, verdict or closing -0.4, of a word -0.15; to -3",
     "rambling": "-0.3 for each sentence that says nothing, -0.05 for each word over 30; at most -2",
     "unreadable": "-0.8 for each sentence that is not of the grammar, -2.4 for an empty text; at most -2.4",
     "unfinished": "-0.7 when the text breaks off",

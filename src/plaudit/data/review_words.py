@@ -27,6 +27,10 @@ class Thing:
     named_after: bool = False
 
 
+def _words(line: str) -> tuple[str, ...]:
+    return tuple(line.split())
+
+
 THINGS = (
     Thing("hotel", ("room", "lobby", "bathroom", "pool", "breakfast", "staff", "view"), "stay there again"),
     Thing("restaurant", ("soup", "pasta", "dessert", "bread", "waiters", "terrace"), "eat there again"),
@@ -60,9 +64,9 @@ THINGS = (
     ),
 )
 
-PLURALS = frozenset(
-    "staff waiters sandwiches paintings sculptures exhibits halls lights costumes actors chapters characters puzzles "
-    "levels graphics controls buttons".split()
+PLURALS = _words(
+    "staff waiters sandwiches paintings sculptures exhibits halls lights costumes actors chapters characters "
+    "puzzles levels graphics controls buttons"
 )
 
 FAMILIES: dict[str, tuple[str, ...]] = {
@@ -144,9 +148,9 @@ INTENSIFIERS = {"very": 1.2, "really": 1.2, "so": 1.2, "quite": 0.8, "rather": 0
 AUDIENCES = ("anyone", "everyone", "friends", "families", "students", "couples")
 RELATIVES = ("sister", "brother", "mother", "father", "friend", "cousin", "neighbour", "colleague")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-NAMES = tuple(
-    "Aurora Harbor Juniper Meridian Solstice Cascade Ember Willow Falcon Orchid Summit Lantern Compass Marigold "
-    "Thistle Beacon".split()
+NAMES = _words(
+    "Aurora Harbor Juniper Meridian Solstice Cascade Ember Willow Falcon Orchid Summit Lantern Compass "
+    "Marigold Thistle Beacon"
 )
 
 PROMPTS = (

@@ -1,8 +1,9 @@
-"""A small world of short reviews with a known true preference: prompts, demonstrations, pairs, all from a seed.
+"""A small world of short reviews with a known true preference: prompts, demonstrations, pairs, from a seed.
 
-The quickstart learns in it from nothing: the demonstrations are fluent but of mixed quality (warm, mixed and
-cold; some ramble, repeat themselves or change the subject), so there is much to gain, and ``true_score`` says exactly how
-much was gained. Item ``i`` of a list depends on the seed and ``i`` alone: a longer list begins with the shorter one.
+The quickstart learns in it from nothing: the demonstrations are fluent but of mixed quality (warm, mixed
+and cold; some ramble, repeat themselves or change the subject), so there is much to gain, and
+``true_score`` says exactly how much was gained. Item ``i`` of a list depends on the seed and ``i`` alone: a
+longer list begins with the shorter one.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class Draw:
 
 @lru_cache(maxsize=2)
 def all_prompts(split: Split) -> tuple[Prompt, ...]:
-    """Every prompt of a split in a fixed order. The split goes by a hash of the text, the same for all seeds."""
+    """Every prompt of a split, in a fixed order. A hash of the text decides on the split, not the seed."""
     texts = [
         shape.format(np=_noun_phrase(thing, name), relative=relative)
         for shape in words.PROMPTS
@@ -128,8 +129,8 @@ def sample_pairs(n: int, seed: int, *, split: Split = "train") -> list[tuple[str
 def entropy_bound(n: int, seed: int) -> float:
     """Nats per token (end token included) that the choices behind ``n`` demonstrations took, on the average.
 
-    A text can come about in more than one way, so this bounds the entropy of the grammar from above, closely: a
-    model that has learned it reaches about this loss on held-out demonstrations, or a little less.
+    A text can come about in more than one way, so this bounds the entropy of the grammar from above, closely:
+    a model that has learned it reaches about this loss on held-out demonstrations, or a little less.
     """
     every = all_prompts("train")
     drawn = [_demonstration(every, "train", seed, index) for index in range(n)]
@@ -161,7 +162,7 @@ def write_review(prompt: str, draw: Draw) -> str:
 
 
 def readable(text: str) -> str:
-    """The text with tidy spacing and capitals, for people: "the room was clean ." -> "The room was clean.""""
+    """The text with tidy spacing and capitals, for people: ``the tea was cold .`` -> ``The tea was cold.``"""
     tidy = re.sub(r"\s+([.,!?:])", r"\1", " ".join(text.split()))
     for proper in (*words.NAMES, *words.DAYS, "I"):
         tidy = re.sub(rf"\b{proper.lower()}\b", proper, tidy)

@@ -1,9 +1,10 @@
-"""Simulated annotators: they see a known true score through noise, err at a known rate, may favour a position.
+"""Simulated annotators: they see a known true score through noise, err at a known rate, favour a position.
 
-An annotator shown two responses feels the difference of their true scores (plus ``position_bias`` for the one
-shown first) through logistic noise, so without flat errors the choice follows Bradley and Terry: P(a over b) =
-sigmoid((s_a - s_b) / temperature). With probability ``error_rate`` the verdict is then turned round. Every draw
-depends on the seed, the annotator's name and the index of the pair alone, not on the order of the judgements.
+An annotator shown two responses feels the difference of their true scores (plus ``position_bias`` for the
+one shown first) through logistic noise, so without flat errors the choice follows Bradley and Terry: P(a
+over b) = sigmoid((s_a - s_b) / temperature). With probability ``error_rate`` the verdict is then turned
+round. Every draw depends on the seed, the annotator's name and the index of the pair alone, not on the
+order of the judgements.
 """
 
 from __future__ import annotations
@@ -125,8 +126,8 @@ def judge_pairs(
 def to_preferences(judgements: Sequence[Judgement]) -> list[Preference]:
     """One preference for each pair of responses, by majority, in the order in which the pairs first appear.
 
-    ``agreement`` is the share that chose the winner of those who had a preference, ``margin`` the mean strength in
-    its favour (ties count as 0; at least 0, at most 2). A pair without a majority is left out.
+    ``agreement`` is the share that chose the winner of those who had a preference, ``margin`` the mean
+    strength in its favour (ties count as 0; at least 0, at most 2). A pair without a majority is left out.
     """
     votes: dict[tuple[str, str, str], list[Judgement]] = defaultdict(list)
     for judgement in judgements:
@@ -139,8 +140,8 @@ def to_preferences(judgements: Sequence[Judgement]) -> list[Preference]:
 def agreement_with(preferences: Sequence[Preference], score_fn: ScoreFn) -> float:
     """Share of preferences whose chosen response has the higher true score; equal scores count half.
 
-    The rate at which the labels err is one minus this; no reward model can be expected to agree with the labels more
-    often.
+    The rate at which the labels err is one minus this; no reward model can be expected to agree with
+    the labels more often.
     """
     if not preferences:
         return math.nan
