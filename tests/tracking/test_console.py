@@ -47,6 +47,6 @@ def test_an_output_without_unicode_does_not_stop_the_run():
 def test_recent_means_and_words_for_each_kind_of_run():
     assert learning({"loss": 2.31}, {"loss": 1.02}) == ["loss 2.31 → 1.02"]
     assert learning({}, {"reward_model/accuracy": 0.7}) == ["accuracy 70 %"]
-    both = {"heldout/accuracy": 0.66, "reward_model/accuracy": 0.9}
+    both = {"reward_model/heldout_accuracy": 0.66, "reward_model/accuracy": 0.9}
     assert learning({}, both) == ["held-out accuracy 66 %"]
     assert learning({}, {"my/metric": 1.0}) == []

@@ -1,0 +1,128 @@
+"""The learner: splitting a step changes nothing, broken gradients change nothing, every parameter moves."""
+
+import pytest
+import torch
+from torch import nn
+
+from plaudit.algorithms.ppo import PPO
+from plaudit.algorithms.reward_model import RewardModel
+from plaudit.config.sections import ComputeSection, OptimizerSection
+from plaudit.errors import TrainingError
+from plaudit.experience import Experience, Loss, Outputs, Pairs
+from plaudit.training.learner import LocalLearner
+from plaudit.training.microbatch import microbatches
+
+LENGTHS = [3, 7, 5, 4, 7, 2]
+
+
+class Bigram(nn.Module):
+    """A policy and scorer small enough to check by eye."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.table = nn.Parameter(0.5 * torch.randn(8, 8, generator=generator))
+        self.head = nn.Parameter(torch.randn(8, generator=generator))
+
+    def forward(self, batch):
+        logp = self.table.log_softmax(-1)[batch.tokens[:, :-1]]
+        entropy = -(logp.exp() * logp).sum(-1)
+        picked = logp.gather(-1, batch.tokens[:, 1:, None]).squeeze(-1)
+        pad = torch.zeros(len(batch.tokens), 1)
+        last = batch.tokens.gather(1, batch.attention_mask.sum(-1, keepdim=True) - 1)
+        return Outputs(
+            logprobs=torch.cat([pad, picked], 1) * batch.response_mask,
+            entropy=torch.cat([pad, entropy], 1) * batch.response_mask,
+            scores=self.head[last].squeeze(-1),
+        )
+
+
+def experience():
+    generator = torch.Generator().manual_seed(1)
+    attention = torch.arange(7)[None] < torch.tensor(LENGTHS)[:, None]
+    mask = attention & (torch.arange(7) > 0)
+    draws = torch.randn(6, 7, generator=generator)
+    return Experience(
+        tokens=torch.randint(0, 8, (6, 7), generator=generator),
+        attention_mask=attention,
+        response_mask=mask,
+        advantages=draws * mask,
+        old_logprobs=(-2 + 0.1 * draws) * mask,
+    )
+
+
+def pairs():
+    rows = experience()
+    return Pairs(rows.tokens, rows.attention_mask, rows.response_mask, torch.zeros(3), torch.ones(3))
+
+
+def updated(algorithm, batch, budget, **optimizer):
+    section = OptimizerSection(**({"lr": 0.1, "max_grad_norm": 1e9} | optimizer))
+    learner = LocalLearner(Bigram(), section, ComputeSection(tokens_per_microbatch=budget), total_steps=1)
+    metrics = learner.update(algorithm.weights(batch), algorithm.loss)
+    return learner, metrics
+
+
+@pytest.mark.parametrize(("algorithm", "batch"), [(PPO(), experience()), (RewardModel(), pairs())])
+def test_splitting_a_step_changes_nothing(algorithm, batch):
+    whole, metrics = updated(algorithm, batch, 10_000)
+    for budget in (16, 24):
+        parts, split_metrics = updated(algorithm, batch, budget)
+        assert len(list(microbatches(batch, budget))) > 1
+        for name, parameter in whole.parameters.items():
+            assert torch.allclose(parameter, parts.parameters[name], atol=1e-6), name
+        assert split_metrics == pytest.approx(metrics, abs=1e-5)
+
+
+def test_microbatches_hold_every_unit_once_and_keep_the_budget():
+    batch = experience()
+    units = [u for indices, part in microbatches(batch, 16) for u in indices.tolist()]
+    assert sorted(units) == list(range(6))
+    assert all(part.tokens.numel() <= 16 for _, part in microbatches(batch, 16))
+
+
+def test_scores_come_back_in_the_order_of_the_batch():
+    learner = LocalLearner(Bigram(), OptimizerSection(), ComputeSection(tokens_per_microbatch=16), total_steps=1)
+    batch = experience()
+    assert torch.allclose(learner.score(batch), learner.module(batch).logprobs)
+    learner.signal = "scores"
+    assert torch.allclose(learner.score(pairs()), learner.module(pairs()).scores)
+
+
+def broken(batch, out):
+    return Loss(out.logprobs.sum() * float("nan"))
+
+
+def test_a_step_with_a_broken_gradient_is_skipped_and_three_stop():
+    learner = LocalLearner(Bigram(), OptimizerSection(lr=0.1), ComputeSection(), total_steps=9)
+    before = learner.module.table.detach().clone()
+    assert learner.update(experience(), broken)["steps_skipped"] == 1
+    learner.update(PPO().weights(experience()), PPO().loss)
+    assert not torch.equal(learner.module.table, before), "one good step in between resets the count"
+    learner.update(experience(), broken)
+    learner.update(experience(), broken)
+    with pytest.raises(TrainingError, match="3 steps in a row"):
+        learner.update(experience(), broken)
+
+
+def test_gradient_norm_is_limited_and_logged_before_the_limit():
+    _, metrics = updated(PPO(), experience(), 10_000)
+    _, limited = updated(PPO(), experience(), 10_000, max_grad_norm=1e-6)
+    assert limited["grad_norm"] == pytest.approx(metrics["grad_norm"], rel=1e-5)
+
+
+def test_tensors_round_trip_continues_bit_for_bit():
+    algorithm, batch = PPO(), PPO().weights(experience())
+    first, _ = updated(algorithm, experience(), 10_000)
+    second = LocalLearner(Bigram(), first.section, first.compute, total_steps=1)
+    second.load_tensors(first.tensors())
+    second.step = first.step
+    for learner in (first, second):
+        learner.update(batch, algorithm.loss)
+    assert all(torch.equal(a, b) for a, b in zip(first.tensors().values(), second.tensors().values(), strict=True))
+
+
+def test_another_model_is_refused():
+    learner, _ = updated(PPO(), experience(), 10_000)
+    with pytest.raises(TrainingError, match="another model"):
+        learner.load_tensors({"weight/other": torch.zeros(1)})

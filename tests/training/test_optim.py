@@ -1,0 +1,28 @@
+import pytest
+from torch import nn
+
+from plaudit.config.sections import OptimizerSection
+from plaudit.training.optim import build_optimizer, learning_rate
+
+
+def rates(**changes):
+    section = OptimizerSection(**({"lr": 1.0, "warmup_fraction": 0.0} | changes))
+    return [learning_rate(step, 10, section) for step in range(10)]
+
+
+def test_cosine_starts_at_the_peak_and_heads_for_a_tenth():
+    assert rates()[0] == 1.0 and rates()[5] == pytest.approx(0.55)
+    assert learning_rate(10, 10, OptimizerSection(lr=1.0, warmup_fraction=0.0)) == pytest.approx(0.1)
+
+
+def test_warmup_never_starts_at_zero():
+    assert rates(warmup_fraction=0.2, schedule="constant")[:3] == [0.5, 1.0, 1.0]
+
+
+def test_linear_reaches_zero_after_the_last_step():
+    assert rates(schedule="linear")[-1] == pytest.approx(0.1)
+
+
+def test_biases_and_norms_do_not_decay():
+    groups = build_optimizer(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)), OptimizerSection(weight_decay=0.1)).param_groups
+    assert [(len(g["params"]), g["weight_decay"]) for g in groups] == [(1, 0.1), (3, 0.0)]
