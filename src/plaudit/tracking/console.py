@@ -116,7 +116,7 @@ def learning(first: Mapping[str, float], recent: Mapping[str, float]) -> list[st
 
     >>> learning({"reward/mean": -0.1}, {"reward/mean": 0.35, "objective/kl": 3.1, "response/eos_rate": 0.98})
     ['reward +0.35 (was -0.10)', 'KL 3.1 nats', 'stops by itself 98 %']
-    >>> learning({"loss": 2.31}, {"loss": 1.02, "heldout/accuracy": 0.714})
+    >>> learning({"loss": 2.31}, {"loss": 1.02, "reward_model/heldout_accuracy": 0.714})
     ['loss 2.31 → 1.02', 'held-out accuracy 71 %']
     """
     said = []
@@ -130,10 +130,10 @@ def learning(first: Mapping[str, float], recent: Mapping[str, float]) -> list[st
         "objective/kl": "KL {:.1f} nats",
         "response/length_mean": "length {:.0f}",
         "response/eos_rate": "stops by itself {:.0%}",
-        "heldout/loss": "held-out loss {:.2f}",
-        "heldout/accuracy": "held-out accuracy {:.0%}",
+        "eval/loss": "held-out loss {:.2f}",
+        "reward_model/heldout_accuracy": "held-out accuracy {:.0%}",
     }
-    if "heldout/accuracy" not in recent:
+    if "reward_model/heldout_accuracy" not in recent:
         phrases["reward_model/accuracy"] = "accuracy {:.0%}"
     shown = [phrase.format(recent[name]) for name, phrase in phrases.items() if name in recent]
     return said + [text.replace("%", " %") for text in shown]

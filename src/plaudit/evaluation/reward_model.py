@@ -1,0 +1,129 @@
+"""The report card of a reward model: does it rank as people do, and is it more than length?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from plaudit.errors import DataError
+from plaudit.evaluation import statistics as st
+from plaudit.tracking.files import Row, merge_json, read_lines
+
+PAIR_FIELDS = ("chosen_score", "rejected_score", "chosen_length", "rejected_length")
+
+
+def card(run_dir: Path) -> dict[str, Any]:
+    """Report card from heldout.jsonl (and rankings.jsonl, if there is one); merged into summary.json.
+
+    heldout.jsonl has pairs ``{"id", "prompt_id", "chosen_score", "rejected_score", "chosen_length",
+    "rejected_length", "margin"}`` with raw scores, or labelled texts ``{"score", "label", "length"}``.
+    rankings.jsonl has ``{"prompt_id", "scores": [...], "ranks": [...]}``, rank 1 the best.
+
+    Returns:
+        ``accuracy`` and ``accuracy_ci``, ``kendall_tau``, ``ece``, ``length_baseline_accuracy`` and its
+        interval, ``score_length_spearman``, ``reliability`` (bins), ``heldout_pairs``; for pairs also the
+        accuracy where the chosen response is the shorter one. A figure that the data cannot give is ``None``.
+
+    Raises:
+        DataError: no heldout.jsonl, or rows without scores.
+    """
+    path = Path(run_dir) / "heldout.jsonl"
+    rows = read_lines(path)
+    if not rows:
+        raise DataError(
+            "no held-out rows to evaluate the reward model on",
+            where=str(path),
+            cure="train with --eval-fraction above 0",
+        )
+    labelled = "label" in rows[0]
+    needed = ("score", "label") if labelled else PAIR_FIELDS
+    for number, row in enumerate(rows, 1):
+        missing = [name for name in needed if row.get(name) is None]
+        if missing:
+            raise DataError(
+                f"the row has no finite {' and no '.join(missing)}",
+                where=f"{path}:{number}",
+                cure="evaluate the reward model again; scores that are not finite point to diverged training",
+            )
+    figures = _labels(rows) if labelled else _pairs(rows, read_lines(Path(run_dir) / "rankings.jsonl"))
+    clean = {name: None if _is_nan(value) else value for name, value in figures.items()}
+    merge_json(Path(run_dir) / "summary.json", clean)
+    return clean
+
+
+def _pairs(rows: Sequence[Row], rankings: Sequence[Row]) -> dict[str, Any]:
+    prompts = [row.get("prompt_id", row.get("id")) for row in rows]
+    differences = [row["chosen_score"] - row["rejected_score"] for row in rows]
+    longer = [row["chosen_length"] - row["rejected_length"] for row in rows]
+    right = st.outcomes(differences)
+    accuracy, baseline = st.share(right, prompts), st.share(st.outcomes(longer), prompts)
+    advantage = st.paired_bootstrap(st.outcomes(longer), right, prompts)
+    scores = [row[f"{side}_score"] for row in rows for side in ("chosen", "rejected")]
+    lengths = [row[f"{side}_length"] for row in rows for side in ("chosen", "rejected")]
+    shorter = [value for value, gap in zip(right, longer, strict=True) if gap < 0]
+    lists = [(row["scores"], row["ranks"]) for row in rankings]
+    if not lists:
+        lists = [([row["chosen_score"], row["rejected_score"]], [1, 2]) for row in rows]
+    bins = st.reliability(differences)
+    return {
+        "accuracy": accuracy.mean,
+        "accuracy_ci": list(accuracy.interval),
+        "kendall_tau": st.kendall_tau([s for s, _ in lists], [r for _, r in lists]),
+        "kendall_tau_lists": len(lists),
+        "kendall_tau_from": "rankings" if rankings else "pairs",
+        "ece": st.ece(bins),
+        "reliability": [{"confidence": b.confidence, "accuracy": b.accuracy, "n": b.n} for b in bins],
+        "length_baseline_accuracy": baseline.mean,
+        "length_baseline_accuracy_ci": list(baseline.interval),
+        "over_length_baseline": advantage.mean,
+        "over_length_baseline_ci": list(advantage.interval),
+        "accuracy_where_chosen_is_shorter": sum(shorter) / len(shorter) if shorter else math.nan,
+        "score_length_spearman": st.spearman(scores, lengths),
+        "margin_mean": sum(differences) / len(differences),
+        "heldout_pairs": len(rows),
+        "heldout_prompts": accuracy.clusters,
+    }
+
+
+def _labels(rows: Sequence[Row]) -> dict[str, Any]:
+    """A classifier with one logit: the score is the log-odds of label 1, so the decision is at 0."""
+    signs = [1.0 if row["label"] > 0.5 else -1.0 for row in rows]
+    scores = [row["score"] for row in rows]
+    differences = [score * sign for score, sign in zip(scores, signs, strict=True)]
+    accuracy = st.share(st.outcomes(differences))
+    bins = st.reliability(differences)
+    ranks = [1 if sign > 0 else 2 for sign in signs]
+    lengths = [row.get("length") or 0 for row in rows]
+    return {
+        "accuracy": accuracy.mean,
+        "accuracy_ci": list(accuracy.interval),
+        "kendall_tau": st.kendall_tau([scores], [ranks]),
+        "kendall_tau_lists": 1,
+        "kendall_tau_from": "labels",
+        "ece": st.ece(bins),
+        "reliability": [{"confidence": b.confidence, "accuracy": b.accuracy, "n": b.n} for b in bins],
+        "length_baseline_accuracy": _best_length_threshold(lengths, signs),
+        "score_length_spearman": st.spearman(scores, lengths),
+        "heldout_pairs": len(rows),
+        "heldout_prompts": len(rows),
+    }
+
+
+def _best_length_threshold(lengths: Sequence[float], signs: Sequence[float]) -> float:
+    """Accuracy of the best rule "label 1 if longer than x" or its opposite: what length alone can tell."""
+    positives = sum(sign > 0 for sign in signs)
+    right = best = max(positives, len(signs) - positives)
+    right = positives  # threshold below everything: all are called 1
+    by_length: dict[float, float] = {}
+    for length, sign in zip(lengths, signs, strict=True):
+        by_length[length] = by_length.get(length, 0.0) + sign
+    for length in sorted(by_length):
+        right -= int(by_length[length])
+        best = max(best, right, len(signs) - right)
+    return best / len(signs)
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)

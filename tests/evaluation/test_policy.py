@@ -1,0 +1,81 @@
+import json
+import math
+
+import pytest
+
+from plaudit.errors import DataError
+from plaudit.evaluation.policy import card
+
+
+def row(step, prompt, reward, **more):
+    length = more.pop("length", 10)
+    base = {
+        "step": step,
+        "prompt_id": prompt,
+        "k": 0,
+        "prompt": "p",
+        "response": "a b",
+        "reward": reward,
+        "kl": 0.0 if step == 0 else 2.0,
+        "length": length,
+        "finish_reason": "stop",
+        "logprob": -20.0,
+        "ref_logprob": -20.0 if step == 0 else -22.0,
+    }
+    return base | more
+
+
+def write(run, rows):
+    (run / "evaluation.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+
+
+def test_figures_by_hand(tmp_path):
+    write(
+        tmp_path,
+        [row(0, "a", 1.0), row(0, "b", 1.0), row(0, "c", 3.0)]
+        + [row(5, "a", 2.0), row(5, "b", 1.0), row(5, "c", 2.0, finish_reason="length")],
+    )
+    figures = card(tmp_path)
+    assert figures["reward_mean"] == pytest.approx(5 / 3)
+    assert figures["reward_difference"] == pytest.approx(0.0)
+    assert figures["win_rate"] == pytest.approx(0.5) and figures["win_rate_judge"] == "reward"
+    assert figures["kl"] == 2.0 and figures["kl_before"] == 0.0
+    assert figures["perplexity_ratio"] == pytest.approx(math.exp(0.2))
+    assert figures["eos_rate"] == pytest.approx(2 / 3) and figures["eos_rate_before"] == 1.0
+    assert json.loads((tmp_path / "summary.json").read_text())["win_rate"] == figures["win_rate"]
+
+
+def test_gold_judges_where_it_exists(tmp_path, synthetic):
+    # Over-optimisation: the reward rises, what it stands for falls.
+    figures = card(synthetic["ppo"](tmp_path / "r", reward_gain=2.0, gold_gain=-1.0))
+    assert figures["win_rate_judge"] == "gold"
+    assert figures["win_rate_ci"][1] < 0.5 < figures["win_rate_by_reward"]
+    assert figures["gold_difference_ci"][1] < 0 < figures["reward_difference_ci"][0]
+    assert [point["step"] for point in figures["curve"]] == list(range(0, 41, 5))
+
+
+def test_failed_rewards_and_rows_written_twice_do_not_count(tmp_path):
+    write(
+        tmp_path, [row(0, "a", 1.0), row(0, "b", None), row(5, "a", 9.0), row(5, "a", 3.0), row(5, "b", 4.0)]
+    )
+    figures = card(tmp_path)
+    assert figures["reward_mean"] == pytest.approx(3.5)
+    assert figures["reward_difference"] == pytest.approx(2.0) and figures["win_rate_pairs"] == 1
+
+
+def test_the_saved_model_is_the_one_that_is_judged(tmp_path):
+    write(tmp_path, [row(0, "a", 1.0), row(5, "a", 3.0), row(10, "a", -4.0)])
+    assert card(tmp_path)["reward_mean"] == -4.0
+    (tmp_path / "summary.json").write_text('{"model_step": 5}')
+    assert card(tmp_path)["reward_mean"] == 3.0
+
+
+def test_one_step_has_levels_but_no_changes(tmp_path):
+    write(tmp_path, [row(0, "a", 1.0), row(0, "b", 2.0)])
+    figures = card(tmp_path)
+    assert figures["reward_mean"] == 1.5 and "win_rate" not in figures
+
+
+def test_no_rows(tmp_path):
+    with pytest.raises(DataError, match=r"evaluation\.jsonl"):
+        card(tmp_path)
