@@ -41,8 +41,12 @@ def specialise(job_class: type[J], name: str, where: str) -> type[J]:
             where=where,
             cure=f'write type = "{own}", use that algorithm\'s command, or name your own as "module:Class"',
         )
-    algorithm = load_algorithm(name, where)
-    if algorithm is field.annotation:
+    return with_algorithm(job_class, load_algorithm(name, where))
+
+
+def with_algorithm(job_class: type[J], algorithm: type) -> type[J]:
+    """The job class with another type of ``algorithm``; the class itself if it has that type already."""
+    if job_class.model_fields["algorithm"].annotation is algorithm:
         return job_class
     required = [f.name for f in dataclasses.fields(algorithm) if f.default is f.default_factory is MISSING]
     default: Any = ... if required else Field(default_factory=algorithm)

@@ -14,7 +14,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, to_jsonable_python
@@ -29,8 +29,7 @@ TYPE_KEY = "algorithm.type"
 Table = tuple[Setting, ...]
 
 
-@dataclass(frozen=True)
-class Loaded(Generic[J]):
+class Loaded(NamedTuple, Generic[J]):
     """A validated job and where each of its values came from."""
 
     job: J

@@ -1,6 +1,7 @@
-"""Typed, inert settings. The docstring under a field is its help text; the same text appears in `--help` and the docs.
+"""Typed, inert settings. The docstring under a field is its help text, in `--help` and in the docs.
 
-A section is a table of the TOML file. On the command line the table's name is left out: `[optimizer] lr` is `--lr`.
+A section is a table of the TOML file. On the command line the table's name is left out: `[optimizer] lr` is
+`--lr`.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ class DataSection(Section):
     max_length: int = Field(512, ge=8)
     """Longest prompt plus response, in tokens. A response is never cut."""
     on_long: Literal["truncate_prompt", "drop", "error"] = "truncate_prompt"
-    """What happens to longer rows: cut the prompt from the left, leave the row out, or stop. Always counted and said."""
+    """Longer rows: cut the prompt from the left, leave the row out, or stop. Always counted and said."""
     eval_fraction: float = Field(0.1, ge=0.0, lt=1.0)
     """Share of the prompts held out for evaluation. Split by prompt, so no prompt is on both sides."""
     limit: int = Field(0, ge=0)
     """Use only the first rows of the file (0 = all)."""
     chat_template: Literal["auto", "never"] = "auto"
-    """auto: prompts given as messages go through the tokenizer's chat template; never: they are joined as plain text."""
+    """auto: messages go through the tokenizer's chat template; never: they are joined as plain text."""
 
 
 class OptimizerSection(Section):
@@ -56,7 +57,7 @@ class LoraSection(Section):
     alpha: int = Field(16, ge=1)
     """Adapters are scaled by alpha / rank."""
     targets: tuple[str, ...] | Auto = "auto"
-    """Names of the linear layers that get an adapter; auto: the attention and MLP layers of the architecture."""
+    """Linear layers that get an adapter; auto: the attention and MLP layers of the architecture."""
     quantize: Literal["none", "4bit"] = "none"
     """4bit: QLoRA, the frozen base in NF4 (needs the extra `plaudit[qlora]` and a GPU)."""
 
@@ -67,13 +68,14 @@ class ComputeSection(Section):
     device: str = "auto"
     """cpu, cuda, cuda:1, ... auto: the first GPU if there is one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Precision of the matrix products. Weights, optimizer, log-probs and losses are fp32 always. auto: bf16 on a GPU that has it."""
+    """Precision of the matrix products; weights, optimizer, log-probs and losses are fp32 always.
+    auto: bf16 on a GPU that has it."""
     tokens_per_microbatch: int = Field(8192, ge=16)
-    """Padded tokens of one forward and backward pass. Lower it when memory runs out; results change by rounding only."""
+    """Padded tokens of one forward and backward pass. Lower it when memory runs out: only rounding changes."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about 1.3x the time, a fraction of the memory."""
     threads: int | Auto = "auto"
-    """CPU threads; auto leaves PyTorch's choice. Recorded in the manifest, because it changes the last bits."""
+    """CPU threads; auto leaves PyTorch's choice. In the manifest, because it changes the last bits."""
 
 
 class SamplingSection(Section):
@@ -82,7 +84,7 @@ class SamplingSection(Section):
     temperature: float = Field(1.0, gt=0)
     """Divides the logits, in sampling and in every log-prob that is trained on."""
     top_p: float = Field(1.0, gt=0, le=1)
-    """Nucleus sampling. Below 1 the sampled law differs from the trained one: fine for evaluation, biased in training."""
+    """Nucleus sampling. Below 1 the sampled law is not the trained one: for evaluation; biased in training."""
     top_k: int = Field(0, ge=0)
     """Sample among the k most likely tokens (0 = all). Biased in training, as top_p."""
     max_new_tokens: int = Field(128, ge=1)
@@ -108,7 +110,7 @@ class CheckpointSection(Section):
     """How much work a crash may cost."""
 
     every: int = Field(50, ge=0)
-    """Optimizer steps (offline) or iterations (online) between checkpoints; 0: none but the one at SIGTERM."""
+    """Optimizer steps (offline) or iterations (online) between checkpoints; 0: only at SIGTERM."""
     keep: int = Field(2, ge=1)
     """Checkpoints kept; older ones are deleted after a newer one is complete."""
     resume: bool = False

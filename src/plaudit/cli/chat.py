@@ -1,0 +1,51 @@
+"""`plaudit chat`: talk to a model, or to the model of a run."""
+
+from __future__ import annotations
+
+import sys
+
+from plaudit.cli.parser import Parser, show
+from plaudit.config.sections import SamplingSection
+from plaudit.records import Content, Message
+
+ABOUT = """Talk to a model. An empty line or /quit ends, /new starts over.
+A model without a chat template goes on from your text."""
+
+
+def run(command: str, argv: list[str]) -> int:
+    """Load the model and loop over the lines of stdin."""
+    parser = Parser("chat", ABOUT)
+    parser.add_argument("model", help="a run directory, a model directory, a GGUF file, or a hub name")
+    parser.add_argument(
+        "--temperature", type=float, default=0.7, help="lower is more predictable (default: 0.7)"
+    )
+    parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer (default: 256)")
+    parser.add_argument("--system", default="", help="a system message at the start of the conversation")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="the same seed and words give the same answers (default: 0)"
+    )
+    given = parser.parse_args(argv)
+    sampling = SamplingSection(temperature=given.temperature, max_new_tokens=given.max_new_tokens)
+    from plaudit.stages.respond import TrainedPolicy
+
+    policy = TrainedPolicy(given.model)
+    opening = (Message("system", given.system),) if given.system else ()
+    turns: tuple[Message, ...] = opening
+    for count, line in enumerate(iter(_ask, "")):
+        if line == "/new":
+            turns = opening
+            continue
+        turns += (Message("user", line),)
+        content: Content = turns if policy.has_template else line
+        response = policy.respond(content, sampling, seed=given.seed, turn=count)
+        show(response)
+        turns += (Message("assistant", response),)
+    return 0
+
+
+def _ask() -> str:
+    """One line from the user; empty at the end."""
+    if sys.stdin.isatty():
+        print("> ", end="", file=sys.stderr, flush=True)
+    line = sys.stdin.readline().strip()
+    return "" if line in ("/quit", "/exit") else line

@@ -1,0 +1,74 @@
+"""`plaudit data`: check files before they are trained on, and convert between formats."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, get_args
+
+from plaudit.cli.parser import Parser, show
+from plaudit.data.lint import lint
+from plaudit.data.load import load_records
+from plaudit.data.write import write_records
+from plaudit.errors import DataError
+from plaudit.records import Kind
+
+EXIT_BAD = DataError.exit_code
+
+
+def run(command: str, argv: list[str]) -> int:
+    """Dispatch to check or convert."""
+    parser = Parser("data", "Check data files, or convert them between formats.")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="check|convert", parser_class=_Sub)
+    check_parser = actions.add_parser(
+        "check", help="what a file holds, every bad row, and what looks suspicious"
+    )
+    check_parser.add_argument("files", nargs="+", metavar="FILE", help="a file, a directory, or a hub name")
+    convert_parser = actions.add_parser("convert", help="read one format, write another")
+    convert_parser.add_argument("source", metavar="IN", help="a file, a directory, or a hub name")
+    convert_parser.add_argument(
+        "target", metavar="OUT", help="its ending says the format: .jsonl .json .csv .parquet (.gz)"
+    )
+    convert_parser.add_argument(
+        "--layout", choices=("plaudit", "trl", "hh"), default="plaudit", help="field names to write"
+    )
+    for each in (check_parser, convert_parser):
+        each.add_argument(
+            "--kind", choices=get_args(Kind), help="read the rows as this kind; default: detected"
+        )
+        each.add_argument("--limit", type=int, default=0, help="only the first rows (0: all)")
+    given = parser.parse_args(argv)
+    return check(given) if given.action == "check" else convert(given)
+
+
+class _Sub(Parser):
+    def __init__(self, prog: str, **options: Any) -> None:
+        super().__init__(prog.removeprefix("plaudit "), options.pop("description", None) or "", **options)
+
+
+def check(given: Any) -> int:
+    """Report on each file; 65 if any of them cannot be used."""
+    bad = 0
+    for source in given.files:
+        try:
+            loaded = load_records(source, given.kind, limit=given.limit)
+        except DataError as error:
+            show(f"{source}: cannot be used")
+            print(error, file=sys.stderr)
+            bad += 1
+            continue
+        show(f"{source}: {len(loaded.records)} x {loaded.kind} from {loaded.rows} rows · {loaded.format}")
+        for note in loaded.notes:
+            show(f"  note  {note}")
+        for finding in lint(loaded.records):
+            examples = ", ".join(map(str, finding.examples))
+            show(f"  {finding.code}  {finding.count} rows ({finding.share:.1%}), such as {examples}")
+            show(f"      {finding.advice}")
+    return EXIT_BAD if bad else 0
+
+
+def convert(given: Any) -> int:
+    """Read, write, say what was written."""
+    loaded = load_records(given.source, given.kind, limit=given.limit)
+    write_records(loaded.records, given.target, given.layout)
+    show(f"{given.target}: {len(loaded.records)} x {loaded.kind}, read from {loaded.format}")
+    return 0

@@ -1,0 +1,39 @@
+"""`plaudit evaluate`: the report card of a reward model or a policy, from its run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from plaudit.cli.outcome import CARDS, figures
+from plaudit.cli.parser import Parser, show
+from plaudit.cli.report import run_directory
+from plaudit.errors import ConfigError
+
+ABOUT = """Compute the figures of a run again and write them to its summary.json. For a reward model: accuracy
+with its interval, Kendall's tau, calibration, and what length alone would reach. For a policy: reward, KL,
+perplexity and win rate against its start."""
+
+
+def run(command: str, argv: list[str]) -> int:
+    """Print the card."""
+    parser = Parser("evaluate", ABOUT)
+    parser.add_argument("what", choices=("reward", "policy"), help="what was trained in the run")
+    parser.add_argument("run", type=Path, help="its run directory")
+    parser.add_argument(
+        "--dataset", default="", help="reward only: score these preferences instead of the held-out ones"
+    )
+    given = parser.parse_args(argv)
+    directory = run_directory(given.run)
+    if given.dataset and given.what == "policy":
+        raise ConfigError(
+            "evaluate policy takes no --dataset: it reads what the run sampled",
+            where="command line, --dataset",
+            cure="train with `plaudit ppo --eval-prompts N` to change what is sampled",
+        )
+    if given.dataset:
+        from plaudit.stages.evaluate import score_dataset
+
+        directory = score_dataset(directory, given.dataset)
+    show(figures(CARDS["reward" if given.what == "reward" else "ppo"](directory)))
+    show(f"written to {directory / 'summary.json'}")
+    return 0

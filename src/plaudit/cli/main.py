@@ -1,0 +1,91 @@
+"""The front door: finds the command, and turns every failure into a few plain lines and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import importlib.metadata
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from plaudit.cli.failure import RESUME, explain
+from plaudit.errors import ConfigError, Stopped
+
+# name -> module of plaudit.cli, and what it does. Only commands that work are listed.
+COMMANDS = {
+    "quickstart": ("quickstart", "the whole pipeline on made-up annotators: SFT, reward model, PPO, report"),
+    "sft": ("train", "fine-tune a language model on demonstrations"),
+    "reward": ("train", "train a reward model on preferences, rankings or labels"),
+    "ppo": ("train", "optimise a policy against a reward, near its reference"),
+    "evaluate": ("evaluate", "report card of a reward model or a policy, with intervals"),
+    "report": ("report", "one self-contained HTML page about a run"),
+    "chat": ("chat", "talk to a model or a run"),
+    "data": ("data", "check data files, convert between formats"),
+    "config": ("config", "show the resolved settings, each with its source"),
+    "doctor": ("doctor", "what this machine has, and whether Plaudit works on it"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (0 done, 65 data, 70 our fault, 75 stopped, 78 config)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [w for w in words if w != "--debug"]
+    with contextlib.suppress(ValueError):  # not in the main thread: the caller keeps its own handlers
+        signal.signal(signal.SIGTERM, _stop)
+    try:
+        return _dispatch(words)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader (head, less) has left
+        return 0
+    except SystemExit as leave:  # argparse after --help
+        return int(leave.code or 0)
+    except BaseException as error:
+        if debug:
+            traceback.print_exc()
+        failure = explain(error)
+        print(failure, file=sys.stderr)
+        return failure.exit_code
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"plaudit {importlib.metadata.version('plaudit')}")
+        return 0
+    name = words[0]
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        cure = f"did you mean `plaudit {close[0]}`?" if close else "`plaudit --help` lists the commands"
+        raise ConfigError(f"there is no command {name!r}", where="command line", cure=cure)
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # so that "my_module:MyAlgorithm" and reward functions are found
+    run = importlib.import_module(f"plaudit.cli.{COMMANDS[name][0]}").run
+    return int(run(name, words[1:]) or 0)
+
+
+def overview() -> str:
+    """The table of commands."""
+    rows = "\n".join(f"  {name:<12}{text}" for name, (_, text) in COMMANDS.items())
+    return (
+        "Plaudit: reinforcement learning from human feedback, measured.\n\n"
+        f"usage: plaudit COMMAND ...\n\n{rows}\n\n"
+        "`plaudit COMMAND --help` lists the command's settings; --debug shows the traceback of an error.\n"
+        "First time here: `plaudit quickstart`."
+    )
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped("stopped by SIGTERM", cure=RESUME)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""argparse with our errors. The flags of a job are made from its settings."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any, NoReturn
+
+from pydantic import BaseModel
+
+from plaudit.config.fields import MISSING, Setting, find, nearest, settings
+from plaudit.config.load import unknown
+from plaudit.errors import ConfigError
+
+LIST = "list of"
+
+
+class Parser(argparse.ArgumentParser):
+    """No abbreviations, and a wrong command line is a ConfigError (exit 78) that names the nearest flag."""
+
+    def __init__(self, prog: str, description: str, **options: Any) -> None:
+        super().__init__(
+            prog=f"plaudit {prog}",
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **options,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of exiting."""
+        known = [o for action in self._actions for o in action.option_strings]
+        strange = message.removeprefix("unrecognized arguments: ").split(" ")[0].split("=")[0]
+        close = nearest(strange, known) if message.startswith("unrecognized") else ""
+        cure = f"did you mean {close}?" if close else f"see `{self.prog} --help`"
+        raise ConfigError(message, where="command line", cure=cure)
+
+
+def split_files(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The TOML files before the first flag, and the flags."""
+    files = list(takewhile(lambda word: not word.startswith("-"), argv))
+    return files, list(argv[len(files) :])
+
+
+def parse_flags(command: str, job_class: type[BaseModel], argv: Sequence[str]) -> dict[str, Any]:
+    """Overrides by dotted key from flags such as ``--kl-coef 0.1``. ``--help`` prints them all and exits."""
+    table = settings(job_class)
+    parser = job_parser(command, job_class, table)
+    given = vars(parser.parse_args([_canonical(word, table) for word in argv]))
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _canonical(word: str, table: tuple[Setting, ...]) -> str:
+    """A flag as the parser knows it: ``--kl_coef=1`` -> ``--kl-coef=1``, an alias -> the flag it means."""
+    name, equals, value = word.partition("=")
+    if not name.startswith("--") or name == "--help":
+        return word
+    setting = find(name, table)
+    negated = find(name.removeprefix("--no-"), table) if name.startswith("--no-") else None
+    if setting is None and (negated is None or negated.annotation is not bool):
+        raise unknown(name.lstrip("-"), table, "command line")
+    return (setting.flag if setting else name) + equals + value
+
+
+def job_parser(command: str, job_class: type[BaseModel], table: tuple[Setting, ...]) -> Parser:
+    """A parser with one flag for each setting, grouped as the tables of the TOML file are."""
+    about = " ".join((job_class.__doc__ or "").split("\n\n")[0].split())
+    usage = f"plaudit {command} [CONFIG.toml ...] [--flag value ...]"
+    epilog = f"Files come before flags; later files win over earlier ones, flags win over files.\n{GUIDE}"
+    parser = Parser(command, about, usage=usage, epilog=epilog)
+    groups: dict[str, Any] = {}
+    for setting in table:
+        section = setting.section
+        if section not in groups:
+            groups[section] = parser.add_argument_group(f"[{section}]" if section else "job")
+        _add(groups[section], setting)
+    return parser
+
+
+GUIDE = "`plaudit config CONFIG.toml` shows the resolved values. All settings: docs/reference/config.md"
+
+
+def _add(group: Any, setting: Setting) -> None:
+    default = "required" if setting.default is MISSING else f"default: {_short(setting.default)}"
+    text = f"{setting.help} ({default})".replace("%", "%%")
+    shape: dict[str, Any] = {"metavar": setting.expected.split(" ")[0].upper()}
+    if setting.annotation is bool:
+        group.add_argument(
+            f"--no-{setting.flag[2:]}",
+            dest=setting.key,
+            action="store_const",
+            const="false",
+            help=argparse.SUPPRESS,
+        )
+        shape = {"nargs": "?", "const": "true", "metavar": "true|false"}
+    elif LIST in setting.expected:
+        shape = {"nargs": "*", "metavar": "VALUE"}
+    elif "|" in setting.expected:
+        shape = {"metavar": setting.expected.replace(" ", "")}
+    group.add_argument(setting.flag, dest=setting.key, help=text, **shape)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (tuple, list)):
+        return " ".join(map(str, value)) or "none"
+    return str(value) if value != "" else "none"
+
+
+def show(text: str) -> None:
+    """Print to stdout: what the user asked for, as opposed to progress and errors, which go to stderr."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")

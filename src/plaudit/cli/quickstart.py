@@ -1,0 +1,23 @@
+"""`plaudit quickstart`: the whole pipeline, offline, on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from plaudit.cli.parser import Parser
+
+ABOUT = """Simulated annotators compare responses; from their answers come an SFT model, a reward model and
+a PPO policy, all small enough for the CPU of a laptop, and a report that shows what each step gained.
+No network, no account."""
+
+
+def run(command: str, argv: list[str]) -> int:
+    """Run the pipeline."""
+    parser = Parser("quickstart", ABOUT)
+    parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="directory of the results")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
+    given = parser.parse_args(argv)
+    from plaudit.stages.quickstart import run_quickstart
+
+    run_quickstart(given.out, given.seed)
+    return 0

@@ -1,0 +1,68 @@
+"""`plaudit sft`, `plaudit reward`, `plaudit ppo`: settings in, run directory and report out."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from plaudit.cli.outcome import finish
+from plaudit.cli.parser import parse_flags, split_files
+from plaudit.config.algorithm import specialise
+from plaudit.config.fields import settings
+from plaudit.config.load import Layer, algorithm_type, load_job
+from plaudit.config.sections import Job
+from plaudit.errors import ConfigError
+
+
+class Stage(NamedTuple):
+    """Where a command's job and its code live. Named, not imported: they load torch."""
+
+    module: str
+    job: str
+    run: str
+    algorithm: str
+    needs: tuple[str, ...]
+    """Settings that the command line must have, although the Python API may give them as values."""
+
+
+STAGES = {
+    "sft": Stage("plaudit.stages.sft", "SFTJob", "run_sft", "sft", ("model", "dataset")),
+    "reward": Stage(
+        "plaudit.stages.reward_model", "RewardJob", "run_reward", "reward_model", ("model", "dataset")
+    ),
+    "ppo": Stage("plaudit.stages.rl", "RLJob", "run_rl", "ppo", ("policy", "reward", "dataset")),
+}
+
+
+def run(command: str, argv: list[str]) -> int:
+    """Train, evaluate, and say where the results are."""
+    stage = STAGES[command]
+    files, flags = split_files(argv)
+    job_class = job_of(command)
+    layers = [Layer.read(Path(f)) for f in files]
+    overrides = parse_flags(command, specialise(job_class, *algorithm_type(layers)), flags)
+    job, sources = load_job(job_class, files, overrides)
+    require(job, stage.needs)
+    run_dir = getattr(importlib.import_module(stage.module), stage.run)(job, sources)
+    finish(run_dir, command)
+    return 0
+
+
+def job_of(command: str) -> type[Job]:
+    """The job class of a command; loads torch."""
+    stage = STAGES[command]
+    job_class: type[Job] = getattr(importlib.import_module(stage.module), stage.job)
+    return job_class
+
+
+def require(job: Job, names: tuple[str, ...]) -> None:
+    """Raise ConfigError for the first of the named settings that is empty."""
+    table: dict[str, Any] = {s.key: s for s in settings(type(job))}
+    for name in names:
+        if not getattr(job, name):
+            raise ConfigError(
+                f"{name} is not set: {table[name].help}",
+                where="command line and config files",
+                cure=f'give {table[name].flag} VALUE, or write {name} = "..." in a config file',
+            )
