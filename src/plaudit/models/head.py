@@ -1,4 +1,4 @@
-"""From hidden states to log-probabilities: the LM head in fp32, at the wanted positions only, a chunk at a time."""
+"""From hidden states to log-probabilities: the LM head in fp32, at the wanted positions, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch.utils.checkpoint import checkpoint
 from plaudit.models.trunk import bare
 
 CHUNK = 2**26
-"""Logits held at once (fp32, so 256 MiB). More positions than that are recomputed chunk by chunk in the backward pass."""
+"""Logits held at once (fp32: 256 MiB). Where there are more, the backward pass recomputes them by chunks."""
 
 
 class TokenLaw(torch.autograd.Function):
-    """``log softmax(z)[tokens]`` and the entropy of ``softmax(z)``, with one buffer of probabilities for both.
+    """``log softmax(z)[tokens]`` and the entropy of ``softmax(z)``, with one buffer of probabilities.
 
-    Saves the probabilities for the backward pass and turns them into the gradient in place; plain autograd holds four
-    such buffers. Not differentiable twice.
+    The probabilities are all that the backward pass needs; plain autograd holds four such buffers.
+    Not differentiable twice.
     """
 
     @staticmethod
@@ -30,7 +30,9 @@ class TokenLaw(torch.autograd.Function):
         logprobs = logits.gather(-1, tokens[:, None]).squeeze(-1) - normaliser
         entropy = normaliser - torch.linalg.vecdot(probs, logits)
         ctx.entropy_grad = entropy_grad
-        ctx.save_for_backward(probs, tokens, *((logits - normaliser[:, None], entropy) if entropy_grad else ()))
+        ctx.save_for_backward(
+            probs, tokens, *((logits - normaliser[:, None], entropy) if entropy_grad else ())
+        )
         if not entropy_grad:
             ctx.mark_non_differentiable(entropy)
         return logprobs, entropy
@@ -61,7 +63,7 @@ class LMHead(nn.Module):
         self.entropy_grad = entropy_grad
 
     def logits(self, states: Tensor) -> Tensor:
-        """``states [N, D]`` -> fp32 logits ``[N, V]``, divided by the temperature. Autocast does not reach in here."""
+        """``states [N, D]`` -> logits ``[N, V]`` over temperature, in fp32 whatever autocast says outside."""
         linear = self._linear[0]
         with torch.autocast(states.device.type, enabled=False):
             if type(linear) is nn.Linear:
@@ -70,11 +72,13 @@ class LMHead(nn.Module):
             else:
                 z = linear(states).float()
         if self.softcap is not None:
-            return torch.tanh(z * (self.scale * self.temperature / self.softcap)) * (self.softcap / self.temperature)
+            return torch.tanh(z * (self.scale * self.temperature / self.softcap)) * (
+                self.softcap / self.temperature
+            )
         return z if self.scale == 1.0 else z * self.scale
 
     def forward(self, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probs of ``tokens [N]`` and entropies ``[N]`` of the laws that ``states [N, D]`` predict, both fp32."""
+        """Log-probs of ``tokens [N]`` and entropies ``[N]`` under what ``states [N, D]`` predict, fp32."""
         size = max(1, CHUNK // self._linear[0].weight.shape[0])
         if len(tokens) <= size:
             return self._law(states, tokens)

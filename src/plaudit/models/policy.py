@@ -1,14 +1,15 @@
-"""The policy: log-probabilities and entropies of response tokens under a causal language model; and its frozen reference."""
+"""The policy: log-probs and entropies of response tokens under a causal LM; and its frozen reference."""
 
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from plaudit.errors import ModelError
@@ -22,13 +23,13 @@ from plaudit.models.trunk import bare, body, enable_checkpointing, hidden_states
 class Policy(nn.Module):
     """A causal language model (with or without LoRA) that scores the response tokens of a batch.
 
-    Dropout is off for good, so that sampling, scoring and training see the same law. The LM head is applied where a
-    response token is predicted and nowhere else.
+    Dropout is off for good, so that sampling, scoring and training see the same law. The LM head is applied
+    where a response token is predicted and nowhere else.
 
     Args:
-        lm: a transformers causal LM, plain or wrapped by `add_lora`. It stays usable for generation as ``policy.lm``.
+        lm: a transformers causal LM, plain or wrapped by `add_lora`; ``policy.lm`` stays usable to generate.
         temperature: divides the logits, as in sampling.
-        entropy_grad: let gradients flow through the entropy (for an entropy bonus; costs two more logit buffers).
+        entropy_grad: let gradients flow through the entropy, for an entropy bonus; needs more memory.
         gradient_checkpointing: recompute activations in the backward pass.
 
     Raises:
@@ -46,7 +47,7 @@ class Policy(nn.Module):
         super().__init__()
         if is_encoder(lm):
             raise ModelError(
-                f"{bare(lm).config.model_type} is an encoder: each state sees the whole text, so it cannot be a policy",
+                f"{bare(lm).config.model_type} is an encoder: it sees the whole text and cannot be a policy",
                 cure="use a causal language model, such as Llama, Qwen or GPT-2",
             )
         silence_dropout(lm)
@@ -57,7 +58,7 @@ class Policy(nn.Module):
         self._check_head()
 
     def forward(self, batch: Batch) -> Outputs:
-        """``logprobs`` and ``entropy`` ``[B, T]`` in fp32 nats, about ``tokens``; 0 outside the response mask."""
+        """``logprobs`` and ``entropy`` ``[B, T]`` in fp32 nats, about ``tokens``; 0 outside the responses."""
         hidden = hidden_states(body(self.lm), batch.tokens, batch.attention_mask)
         states = predicting_states(hidden, batch.response_mask)
         logprobs, entropy = self.head(states, batch.tokens[batch.response_mask])
@@ -75,12 +76,12 @@ class Policy(nn.Module):
         return isinstance(self.lm, PeftModel)
 
     def save(self, path: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Write model and tokenizer so that ``AutoModelForCausalLM.from_pretrained(path)`` loads them; LoRA merged."""
+        """Write model (LoRA merged) and tokenizer for ``AutoModelForCausalLM.from_pretrained(path)``."""
         save_causal_lm(self.lm, path, tokenizer)
 
     @torch.no_grad()
     def _check_head(self) -> None:
-        """Our logits of two tokens must be the model's own; a check of what its architecture does after the LM head."""
+        """Our logits of two tokens must be the model's: what does its architecture do after the LM head?"""
         weight = bare(self.lm).get_output_embeddings().weight
         if weight.device.type == "meta":
             return
@@ -89,7 +90,9 @@ class Policy(nn.Module):
         theirs = self.lm(input_ids=tokens, attention_mask=mask, use_cache=False).logits[0].float()
         ours = self.head.logits(hidden_states(body(self.lm), tokens, mask)[0]) * self.head.temperature
         tolerance = 1e-3 if weight.dtype == torch.float32 else 5e-2
-        if not torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance * float(theirs.abs().max().clamp(min=1))):
+        if not torch.allclose(
+            ours, theirs, rtol=tolerance, atol=tolerance * float(theirs.abs().max().clamp(min=1))
+        ):
             raise ModelError(
                 f"{bare(self.lm).config.model_type} changes its logits after the LM head in an unknown way",
                 cure="use another architecture, or add its scale to models/head.py",
@@ -99,43 +102,23 @@ class Policy(nn.Module):
 class ReferencePolicy(nn.Module):
     """The frozen law that the KL penalty holds the policy to.
 
-    Under LoRA it is the policy with its adapters off and costs no memory; otherwise a frozen copy, taken now. A copy
-    holds no optimizer and never changes.
+    Under LoRA it is the policy with its adapters off and costs no memory; otherwise a frozen copy, taken now.
     """
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()
         self.shared = policy.uses_lora
-        self._policy = [policy if self.shared else _frozen(policy)]  # in a list: its parameters are not this module's
+        self._policy = [policy]  # in a list: the parameters of a shared policy are not this module's
+        if not self.shared:
+            self._policy = [copy.deepcopy(policy)]
+            self.frozen = self._policy[0].requires_grad_(False)
+            self.frozen.head.entropy_grad = False
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Outputs:
         """As `Policy.forward`, without gradients."""
         policy = self._policy[0]
-        if not self.shared:
-            out: Outputs = policy(batch)
-            return out
         lm: Any = policy.lm
-        with lm.disable_adapter():
-            out = policy(batch)
+        with lm.disable_adapter() if self.shared else nullcontext():
+            out: Outputs = policy(batch)
         return out
-
-    def _apply(self, fn: Any, recurse: bool = True) -> ReferencePolicy:
-        """Moves (``.to(device)``) reach the frozen copy as well."""
-        if not self.shared:
-            self._policy[0]._apply(fn)
-        return super()._apply(fn, recurse)
-
-
-def _frozen(policy: Policy) -> Policy:
-    twin = copy.deepcopy(policy)
-    twin.head = LMHead(twin.lm, temperature=policy.head.temperature)
-    for parameter in twin.parameters():
-        parameter.requires_grad_(False)
-    return twin
-
-
-def response_logprobs(out: Outputs) -> Tensor:
-    """Log-probability ``[B]`` of each whole response: the sum over its tokens."""
-    assert out.logprobs is not None, "only a policy gives log-probs"
-    return out.logprobs.sum(-1)

@@ -1,4 +1,4 @@
-"""Writing models so that plain transformers loads them: adapters merged, safetensors, tokenizer and special tokens along."""
+"""Writing models so that plain transformers loads them: adapters merged, safetensors, tokenizer along."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftModel
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -52,8 +51,3 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> li
     known = getattr(model.generation_config, "eos_token_id", None)
     ids = known if isinstance(known, list) else [known]
     return sorted({int(i) for i in (*ids, tokenizer.eos_token_id) if i is not None})
-
-
-def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The parameters that learn, by name: adapters and heads under LoRA, else all."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}

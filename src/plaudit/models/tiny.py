@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoModelForCausalLM as CausalLM
+from transformers import AutoModelForSequenceClassification as Classifier
 from transformers import (
     GPT2Config,
     LlamaConfig,
@@ -17,31 +19,30 @@ from transformers import (
     Qwen2Config,
     RobertaConfig,
 )
-from transformers import AutoModelForCausalLM as CausalLM
-from transformers import AutoModelForSequenceClassification as Classifier
 
 Kind = Literal["llama", "gpt2", "qwen2", "roberta"]
 
 SPECIALS = ("<pad>", "<unk>", "<s>", "</s>")
 ROLES = ("system", "user", "assistant", "tool")
 PIECE = r" ?[\p{L}\p{N}']+| ?[^\s\p{L}\p{N}']|\s"
-"""A word or a punctuation mark with the space before it, so that decoding is concatenation and loses nothing."""
+"""A word or a punctuation mark with the space before it, so that decoding is mere concatenation."""
 
 CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}{{ eos_token }}"
-    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    "{{ bos_token }}{% for message in messages %}"
+    "<|{{ message['role'] }}|>{{ message['content'] }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
 
 def tiny_tokenizer(
     texts: Iterable[str], vocab_size: int = 512, *, kind: Literal["word", "bpe"] = "word", chat: bool = True
 ) -> PreTrainedTokenizerFast:
-    """A fast tokenizer learned from ``texts``, with distinct ``<pad>``, ``<unk>``, ``<s>``, ``</s>``; adds one BOS.
+    """A fast tokenizer learned from ``texts``, with ``<pad>``, ``<unk>``, ``<s>``, ``</s>``; adds one BOS.
 
     Args:
         texts: what the vocabulary is taken from; the most frequent pieces win, ties in alphabetical order.
-        vocab_size: size of the whole vocabulary, special tokens included; smaller if the texts have fewer pieces.
-        kind: word: one token a word (with the space before it), unknown words become ``<unk>``; bpe: byte level, no unknowns.
+        vocab_size: of the whole vocabulary, special tokens included; smaller if the texts have fewer pieces.
+        kind: word: a token is a word with the space before it, unknown ones are ``<unk>``; bpe: byte level.
         chat: add role tokens and a chat template, where ``</s>`` ends every turn.
     """
     roles = tuple(f"<|{role}|>" for role in ROLES) if chat else ()
@@ -127,7 +128,7 @@ def tiny_classifier(
     scale: float = 0.02,
     labels: int = 1,
 ) -> PreTrainedModel:
-    """A sequence classifier (or, with one label, a reward model) with random weights; arguments as in `tiny_lm`."""
+    """A sequence classifier (with one label: a reward model) with random weights; see `tiny_lm`."""
     config = tiny_config(kind, tokenizer, hidden=hidden, layers=layers, scale=scale)
     config.num_labels = labels
     with torch.random.fork_rng(devices=[]):
@@ -137,7 +138,13 @@ def tiny_classifier(
 
 
 def tiny_config(
-    kind: Kind, tokenizer: PreTrainedTokenizerFast, *, hidden: int, layers: int, scale: float = 0.02, positions: int = 512
+    kind: Kind,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    hidden: int,
+    layers: int,
+    scale: float = 0.02,
+    positions: int = 512,
 ) -> PreTrainedConfig:
     """The configuration of a tiny model of one of four architectures, with 4 heads and tied embeddings."""
     shared: dict[str, Any] = {
@@ -158,5 +165,9 @@ def tiny_config(
             type_vocab_size=1,
             **shared,
         )
-    shared |= {"intermediate_size": 8 * hidden // 3, "max_position_embeddings": positions, "num_key_value_heads": 2}
+    shared |= {
+        "intermediate_size": 8 * hidden // 3,
+        "max_position_embeddings": positions,
+        "num_key_value_heads": 2,
+    }
     return LlamaConfig(**shared) if kind == "llama" else Qwen2Config(**shared)

@@ -1,4 +1,4 @@
-"""The body of a transformers model, without its head: how it is called, and how dropout and recomputation are set."""
+"""The body of a transformers model, without its head: how to call it, dropout, recomputation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def body(model: nn.Module) -> nn.Module:
 
 
 def is_encoder(model: nn.Module) -> bool:
-    """Does every state see the whole text (BERT, RoBERTa ...)? Such a model has no per-token values and no policy."""
+    """Does every state see the whole text (BERT, RoBERTa ...)? Then it has no values and is no policy."""
     config = bare(model).config
     return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
 
@@ -36,8 +36,8 @@ def is_encoder(model: nn.Module) -> bool:
 def hidden_states(trunk: nn.Module, tokens: Tensor, attention_mask: Tensor) -> Tensor:
     """Last hidden states ``[B, T, D]`` of a causal trunk, whichever side is padded.
 
-    Positions count real tokens, so a row's states do not depend on its padding. With padding on the right no mask is
-    needed, because causal attention never looks there; that is the fast path of attention kernels.
+    Positions count real tokens, so a row's states do not depend on its padding. With padding on the right no
+    mask is needed, because causal attention never looks there; that is the fast path of attention kernels.
     """
     right_padded = bool((attention_mask[:, 1:] <= attention_mask[:, :-1]).all())
     positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
@@ -52,11 +52,17 @@ def hidden_states(trunk: nn.Module, tokens: Tensor, attention_mask: Tensor) -> T
     return states
 
 
+def to_the_left(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The same rows padded on the right, so that the first real token (an encoder's [CLS]) is in column 0."""
+    order = (~mask).int().argsort(dim=-1, stable=True)
+    return tokens.gather(-1, order), mask.gather(-1, order)
+
+
 def silence_dropout(model: nn.Module) -> None:
     """Set every dropout of the modules to 0 and the model to eval mode. Gradients flow all the same.
 
-    Only so is a policy the same function when it samples, when it is scored, and when it is trained. The config is not
-    touched: a saved model keeps the dropout it came with.
+    Only so is a policy the same function when it samples, when it is scored, and when it is trained. The
+    config is not touched: a saved model keeps the dropout it came with.
     """
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
@@ -69,16 +75,21 @@ def silence_dropout(model: nn.Module) -> None:
 
 def enable_checkpointing(model: nn.Module) -> None:
     """Keep layer inputs only and recompute the rest in the backward pass."""
-    bare(model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    inner = bare(model)
+    # The name changes between versions of transformers.
+    enable = getattr(inner, "activation_checkpointing_enable", None) or inner.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 @contextmanager
 def recomputing(trunk: nn.Module) -> Iterator[None]:
-    """Within it, layers with gradient checkpointing do recompute: transformers asks for train mode, dropout stays 0.
+    """Within it, layers with gradient checkpointing recompute: transformers wants train mode for that.
 
-    The layers go back to eval mode at once; a layer in train mode would silently lose its KV cache in generation.
+    They go back to eval mode at once: a layer in train mode would silently lose its KV cache in generation.
     """
-    layers = [m for m in trunk.modules() if isinstance(m, GradientCheckpointingLayer) and m.gradient_checkpointing]
+    layers = [
+        m for m in trunk.modules() if isinstance(m, GradientCheckpointingLayer) and m.gradient_checkpointing
+    ]
     for layer in layers:
         layer.training = True
     try:

@@ -1,14 +1,16 @@
 """A pad token that is not the end token, and embeddings that have a row for it.
 
-With pad = eos, "the last token that is not padding" is the wrong one, and a model that never sees its end token as real
-never learns to stop. So every tokenizer gets a pad token of its own; existing logits do not change.
+With pad = eos, "the last token that is not padding" is the wrong one, and a model whose end token is masked
+as padding never learns to stop. So every tokenizer gets a pad token of its own; no logit changes.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 HINTS = ("pad", "reserved", "unused", "placeholder", "control")
 """In the names of special tokens that were never trained for anything else."""
@@ -17,13 +19,14 @@ NEW_PAD = "<|pad|>"
 
 
 def ensure_pad(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Give the tokenizer a pad token that is used for nothing else: its own, an unused special one, or a new one."""
+    """Give the tokenizer a pad token used for nothing else: its own, an unused special one, or a new one."""
     taken = _taken(tokenizer)
     if tokenizer.pad_token is not None and tokenizer.pad_token not in taken:
         return
     added = sorted(tokenizer.added_tokens_decoder.items())
     free = [token.content for _, token in added if token.special and token.content not in taken]
     hinted = [name for hint in HINTS for name in free if hint in name.lower()]
+    hinted += [name for name in free if name == tokenizer.unk_token]
     if not hinted:
         tokenizer.add_special_tokens({"pad_token": NEW_PAD})
         return
@@ -35,18 +38,31 @@ def _taken(tokenizer: PreTrainedTokenizerBase) -> set[str]:
     named = {str(value) for name, value in tokenizer.special_tokens_map.items() if name in _NAMED}
     template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
     specials = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    if tokenizer.unk_token not in (tokenizer.eos_token, tokenizer.bos_token) and _knows_every_byte(tokenizer):
+        named.discard(str(tokenizer.unk_token))
     return named | {token for token in specials if token in template}
+
+
+def _knows_every_byte(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Can it write any text without the unknown token (byte-level BPE, or byte fallback)? Then that one is free."""
+    core = getattr(tokenizer, "backend_tokenizer", None)
+    if core is None:
+        return False
+    splits = core.pre_tokenizer
+    return bool(getattr(core.model, "byte_fallback", False)) or (
+        splits is not None and b'"ByteLevel"' in splits.__getstate__()
+    )
 
 
 _NAMED = frozenset({"bos_token", "eos_token", "unk_token", "sep_token", "cls_token", "mask_token"})
 
 
 @torch.no_grad()
-def fit_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Set the model's pad (and missing end) token and add embedding rows until every token of the tokenizer has one.
+def fit_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Set the model's pad (and missing end) token; add embedding rows until every token has one.
 
-    A new token gets the rows of the token that the model thinks least likely, so that it takes no probability from
-    the others.
+    A new token gets the rows of the token that the model thinks least likely, so that it takes no probability
+    from the others.
     """
     config = model.config.get_text_config()
     rows = model.get_input_embeddings().weight.shape[0]
@@ -71,7 +87,7 @@ def _copy_bias(bias: Tensor | None, rows: int, source: int) -> None:
         bias[rows:] = bias[source]
 
 
-def _least_likely(model: PreTrainedModel, rows: int) -> int:
+def _least_likely(model: Any, rows: int) -> int:
     """Id of the token with the lowest mean logit after a few tokens spread over the vocabulary."""
     if model.get_output_embeddings() is None:
         return rows - 1

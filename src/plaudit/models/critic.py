@@ -1,0 +1,95 @@
+"""The critic: what return to expect before each response token is emitted."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from plaudit.config.sections import LoraSection
+from plaudit.errors import ConfigError
+from plaudit.experience import Batch, Outputs
+from plaudit.functional.logprobs import at_mask, predicting_states
+from plaudit.models.lora import add_lora
+from plaudit.models.saving import merged
+from plaudit.models.scalar import RewardModel
+from plaudit.models.trunk import bare, body, enable_checkpointing, hidden_states, is_encoder, silence_dropout
+
+
+class Critic(nn.Module):
+    """A causal trunk with a linear head. The value at token t is read from the state before it.
+
+    Args:
+        trunk: the body of a decoder, plain or wrapped by `add_lora`; it becomes this critic's own.
+        head: ``Linear(D, 1)``, kept in fp32.
+        gradient_checkpointing: recompute activations in the backward pass.
+
+    Raises:
+        ConfigError: the trunk is an encoder, whose state at token t knows the tokens after t.
+    """
+
+    def __init__(self, trunk: nn.Module, head: nn.Linear, *, gradient_checkpointing: bool = False) -> None:
+        super().__init__()
+        _refuse_encoder(trunk)
+        silence_dropout(trunk)
+        if gradient_checkpointing:
+            enable_checkpointing(trunk)
+        self.trunk, self.head = trunk, head.float()
+
+    @classmethod
+    def from_reward(
+        cls, reward: RewardModel, lora: LoraSection | None = None, *, gradient_checkpointing: bool = False
+    ) -> Self:
+        """Start as a copy of a decoder reward model; values are its normalised scores."""
+        _refuse_encoder(reward.model)
+        plain = merged(reward.model)
+        score: Any = plain.score
+        head = nn.Linear(score.in_features, 1)
+        with torch.no_grad():
+            head.weight.copy_(score.weight / reward.std)
+            bias = 0.0 if score.bias is None else float(score.bias)
+            head.bias.fill_((bias - reward.mean) / reward.std)
+        trunk = _own_trunk(plain, lora)
+        return cls(trunk, head.to(score.weight.device), gradient_checkpointing=gradient_checkpointing)
+
+    @classmethod
+    def from_policy(
+        cls, lm: nn.Module, lora: LoraSection | None = None, *, gradient_checkpointing: bool = False
+    ) -> Self:
+        """Start as a copy of a causal LM's body with a zero head: every value is 0 at first."""
+        _refuse_encoder(lm)
+        trunk = _own_trunk(merged(lm), lora)
+        weight = bare(lm).get_input_embeddings().weight
+        head = nn.Linear(bare(lm).config.get_text_config().hidden_size, 1, device=weight.device)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        return cls(trunk, head, gradient_checkpointing=gradient_checkpointing)
+
+    def forward(self, batch: Batch) -> Outputs:
+        """``values [B, T]`` in fp32, about ``tokens``; 0 outside the response mask."""
+        hidden = hidden_states(body(self.trunk), batch.tokens, batch.attention_mask)
+        states = predicting_states(hidden, batch.response_mask)
+        with torch.autocast(states.device.type, enabled=False):
+            values = self.head(states.float()).squeeze(-1)
+        return Outputs(values=at_mask(values, batch.response_mask))
+
+    def train(self, mode: bool = True) -> Self:
+        """Stays in eval mode: there is no dropout to switch on."""
+        return super().train(False)
+
+
+def _own_trunk(plain: nn.Module, lora: LoraSection | None) -> nn.Module:
+    trunk = copy.deepcopy(body(plain)).requires_grad_(True)
+    return trunk if lora is None else add_lora(trunk, lora, task="scalar")
+
+
+def _refuse_encoder(model: nn.Module) -> None:
+    if is_encoder(model):
+        raise ConfigError(
+            f"{bare(model).config.model_type} is an encoder: its state at a token knows the tokens after it, "
+            "so it has no values",
+            where="[algorithm] critic_init",
+            cure="use critic_init = 'sft', or a decoder as reward model",
+        )

@@ -1,0 +1,157 @@
+"""Low-rank adapters through peft: LoRA (arXiv:2106.09685), QLoRA (arXiv:2305.14314)."""
+
+from __future__ import annotations
+
+import difflib
+from importlib.util import find_spec
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from plaudit.config.sections import LoraSection
+from plaudit.errors import ConfigError, ModelError
+from plaudit.models.trunk import bare, body
+
+LLAMA = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+BERT = ("query", "key", "value", "intermediate.dense", "output.dense")
+NEOX = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
+
+TARGETS: dict[str, tuple[str, ...]] = {
+    "gpt2": ("c_attn", "c_proj", "c_fc"),
+    "gpt_bigcode": ("c_attn", "c_proj", "c_fc"),
+    "gpt_neo": ("q_proj", "k_proj", "v_proj", "out_proj", "c_fc", "c_proj"),
+    "gptj": ("q_proj", "k_proj", "v_proj", "out_proj", "fc_in", "fc_out"),
+    "gpt_neox": NEOX,
+    "bloom": NEOX,
+    "falcon": NEOX,
+    "mpt": ("Wqkv", "out_proj", "up_proj", "down_proj"),
+    "opt": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
+    "phi": ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"),
+    "phi3": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
+    "bert": BERT,
+    "roberta": BERT,
+    "xlm-roberta": BERT,
+    "camembert": BERT,
+    "electra": BERT,
+    "deberta-v2": ("query_proj", "key_proj", "value_proj", "intermediate.dense", "output.dense"),
+    "distilbert": ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"),
+    "modernbert": ("Wqkv", "Wo", "Wi"),
+}
+"""Attention and MLP layers by ``model_type``. Others: the names of Llama, else every linear layer."""
+
+HEADS = ("score", "classifier")
+
+
+def add_lora(
+    model: nn.Module, section: LoraSection, *, task: Literal["causal", "scalar"], seed: int = 0
+) -> nn.Module:
+    """Freeze a transformers model and give its linear layers adapters, which change nothing at first.
+
+    Args:
+        model: a causal LM (task causal), or a classifier or a bare trunk (task scalar).
+        section: rank 0 returns the model as it is.
+        task: scalar: the head stays outside the adapters and is trained in full.
+        seed: of the adapters' random halves.
+
+    Raises:
+        ConfigError: a target that the model does not have.
+        ModelError: 4bit was asked for, but the model was not loaded so.
+    """
+    if section.rank == 0:
+        if section.quantize != "none":
+            raise ConfigError(
+                "quantize = '4bit' without adapters: quantised weights cannot be trained",
+                where="[lora] rank",
+                cure="set a rank, e.g. 8",
+            )
+        return model
+    if section.quantize == "4bit" and not getattr(model, "is_loaded_in_4bit", False):
+        raise ModelError(
+            "the model was not loaded in 4 bit", where="[lora] quantize", cure="quantize = 'none'"
+        )
+    layers = linear_layers(model)
+    names = _given(section.targets, layers) if section.targets != "auto" else auto_targets(model, layers)
+    config = LoraConfig(
+        r=section.rank,
+        lora_alpha=section.alpha,
+        lora_dropout=0.0,
+        bias="none",
+        target_modules=list(names),
+        fan_in_fan_out=any(isinstance(layers[name], Conv1D) for name in _matches(names, layers)),
+        task_type=TaskType.CAUSAL_LM if task == "causal" else None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        wrapped: PeftModel = get_peft_model(model, config)
+    for name in HEADS:
+        head = getattr(bare(wrapped), name, None)
+        if task == "scalar" and head is not None:
+            head.requires_grad_(True)
+    return wrapped
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Layers of the body that can take an adapter, by full name; no embeddings, heads, poolers, routers."""
+    found: dict[str, nn.Module] = {}
+    for name, module in body(model).named_modules():
+        leaf = name.rpartition(".")[2]
+        if (
+            isinstance(module, (nn.Linear, Conv1D))
+            and "pooler" not in name
+            and leaf not in ("router", "gate")
+        ):
+            found[name] = module
+    return found
+
+
+def auto_targets(model: nn.Module, layers: dict[str, nn.Module]) -> tuple[str, ...]:
+    """Names of the attention and MLP layers of the model's architecture."""
+    known = TARGETS.get(bare(model).config.model_type, LLAMA)
+    present = tuple(name for name in known if _matches((name,), layers))
+    return present or tuple(sorted({name.rpartition(".")[2] for name in layers}))
+
+
+def _matches(names: tuple[str, ...], layers: dict[str, nn.Module]) -> list[str]:
+    return [layer for layer in layers if any(layer == n or layer.endswith(f".{n}") for n in names)]
+
+
+def _given(names: tuple[str, ...], layers: dict[str, nn.Module]) -> tuple[str, ...]:
+    known = sorted({name.rpartition(".")[2] for name in layers})
+    for name in names:
+        if not _matches((name,), layers):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ConfigError(
+                f"this model has no linear layer named {name!r}",
+                where="[lora] targets",
+                cure=f"{hint}It has: {', '.join(known)}; or write targets = 'auto'",
+            )
+    return names
+
+
+def quantization_options() -> dict[str, Any]:
+    """Keyword arguments of ``from_pretrained`` that load a frozen base in NF4 (QLoRA).
+
+    Raises:
+        ModelError: bitsandbytes is not installed, or there is no GPU.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise ModelError(
+            "4-bit weights need the package bitsandbytes",
+            where="[lora] quantize",
+            cure="pip install 'plaudit[qlora]', or quantize = 'none'",
+        )
+    if not torch.cuda.is_available():
+        raise ModelError("4-bit weights need a GPU", where="[lora] quantize", cure="quantize = 'none'")
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    return {"quantization_config": config, "device_map": {"": 0}}

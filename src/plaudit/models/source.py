@@ -1,0 +1,118 @@
+"""What a model's name means: a directory, a run, a GGUF file, or a name on the hub."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi
+from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
+    GatedRepoError,
+    HFValidationError,
+    HTTPError,  # of the HTTP client in use, whose name differs between versions
+    RepositoryNotFoundError,
+)
+
+from plaudit.errors import ModelError
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a model lies: ``name`` is a hub name or a directory; ``gguf`` the file in it, if it is one."""
+
+    name: str
+    gguf: str | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of ``from_pretrained`` that choose the file."""
+        return {"gguf_file": self.gguf} if self.gguf else {}
+
+
+def resolve(source: str | Path) -> Source:
+    """Find what ``source`` means.
+
+    Args:
+        source: hub name, model directory, run directory (its ``model/`` is taken), ``.gguf`` file, or a
+            directory with exactly one ``.gguf`` file.
+
+    Raises:
+        ModelError: a path that does not exist, or a directory without a model.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise ModelError(
+                f"{source} is a file, but not a .gguf file", cure="give the directory it lies in"
+            )
+        return Source(str(path.parent), path.name)
+    if path.is_dir():
+        return _in_directory(path)
+    if _looks_local(str(source)):
+        near = _nearest(path.name, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [])
+        raise ModelError(f"no model at {source}", cure=f"check the path{near}")
+    _check_hub(str(source))
+    return Source(str(source))
+
+
+def _in_directory(path: Path) -> Source:
+    if (path / "config.json").is_file():
+        return Source(str(path))
+    if (path / "model" / "config.json").is_file():
+        return Source(str(path / "model"))
+    ggufs = sorted(path.glob("*.gguf"))
+    if len(ggufs) == 1:
+        return Source(str(path), ggufs[0].name)
+    if ggufs:
+        names = ", ".join(p.name for p in ggufs)
+        raise ModelError(f"{path} has {len(ggufs)} GGUF files", cure=f"name one of them: {names}")
+    if (path / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{path} holds a LoRA adapter only", cure="merge it into its base model and save that"
+        )
+    raise ModelError(
+        f"{path} holds no model", where=str(path), cure="a model directory has config.json, or one .gguf file"
+    )
+
+
+def _check_hub(name: str) -> None:
+    """Say at once that a hub name is wrong or the hub out of reach; a download would retry for a minute."""
+    cached = _cached_names()
+    if name in cached:
+        return
+    near = _nearest(name, cached)
+    try:
+        HfApi().model_info(name, timeout=10)
+    except GatedRepoError:
+        return
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ModelError(
+            f"no model {name!r}: there is no such directory here, and none of this name on the hub",
+            cure=f"check the spelling{near}; a private model needs HF_TOKEN",
+        ) from error
+    except (OSError, HTTPError) as error:
+        raise ModelError(
+            f"{name!r} is no directory here, and the hub cannot be reached to look for it",
+            cure=f"check the spelling{near} and the network, or give a local directory",
+        ) from error
+
+
+def _looks_local(source: str) -> bool:
+    parent = Path(source).parent
+    near = parent != Path() and parent.is_dir()
+    return near or source.startswith((".", "/", "~")) or source.endswith(".gguf") or source.count("/") > 1
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _cached_names() -> list[str]:
+    """Hub names of the models that were downloaded before."""
+    folder = Path(HF_HUB_CACHE)
+    names = [p.name for p in folder.glob("models--*")] if folder.is_dir() else []
+    return [name.removeprefix("models--").replace("--", "/") for name in names]
