@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 from plaudit.config.sections import DataSection
 from plaudit.data.chat import ChatFormat, Encoded
-from plaudit.data.fit import FitReport, fit_length
+from plaudit.data.fit import FitReport, fit_each
 from plaudit.data.split import split_by_prompt
 from plaudit.errors import DataError
-from plaudit.records import Demonstration, Kind, Preference, Rating
+from plaudit.records import Demonstration, Preference, Rating
 
 R = TypeVar("R", Demonstration, Preference, Rating)
 
@@ -28,20 +28,17 @@ class Rows:
         return len(self.records)
 
 
-def encode_rows(records: Sequence[R], encode: Callable[[R], tuple[Encoded, ...]], data: DataSection) -> Rows:
-    """Encode each record and fit it to ``data.max_length``; a record is dropped as a whole or not at all."""
-    kept: list[Any] = []
-    encoded: list[tuple[Encoded, ...]] = []
-    report = FitReport()
-    for record in records:
-        before = encode(record)
-        fitted = [fit_length(e, data.max_length, data.on_long) for e in before]
-        whole = tuple(e for e in fitted if e is not None)
-        report = report.count(before, fitted)
-        if len(whole) == len(before):
-            kept.append(record)
-            encoded.append(whole)
-    return Rows(kept, encoded, report)
+def encode_rows(
+    records: Sequence[R], encode: Callable[[R], tuple[Encoded, ...]], data: DataSection, source: str
+) -> Rows:
+    """Encode each record and fit it to ``data.max_length``; a record is dropped as a whole or not at all.
+
+    Raises:
+        DataError: a row is too long and ``on_long`` is "error", or no row is left.
+    """
+    fitted, report = fit_each([encode(r) for r in records], data.max_length, data.on_long, where=source)
+    kept = [(record, unit) for record, unit in zip(records, fitted, strict=True) if unit is not None]
+    return Rows([record for record, _ in kept], [unit for _, unit in kept], report)
 
 
 def demonstration_encoder(chat: ChatFormat, all_turns: bool) -> Callable[[Demonstration], tuple[Encoded, ...]]:
@@ -73,13 +70,3 @@ def split(records: Sequence[Any], data: DataSection, seed: int, source: str) -> 
             cure="give more data or lower --eval-fraction",
         )
     return train, heldout
-
-
-def require_rows(rows: Rows, source: str, kind: Kind, data: DataSection) -> None:
-    """Refuse to train on nothing after length fitting."""
-    if not len(rows):
-        raise DataError(
-            f"none of the {kind} rows fits into max_length {data.max_length}: {rows.report}",
-            where=source,
-            cure="raise --max-length, or shorten the responses",
-        )

@@ -21,7 +21,7 @@ from plaudit.errors import DataError
 from plaudit.experience import Batch
 from plaudit.records import Rating
 from plaudit.stages.artifact import announce, open_run, set_threads, write_manifest
-from plaudit.stages.encode import Rows, encode_rows, preference_encoder, rating_encoder, require_rows, split
+from plaudit.stages.encode import Rows, encode_rows, preference_encoder, rating_encoder, split
 from plaudit.stages.keeper import Keeper
 from plaudit.tracking.files import write_lines
 from plaudit.tracking.recorder import Recorder
@@ -62,11 +62,11 @@ def run_reward(job: RewardJob, sources: Mapping[str, str] | None = None) -> Path
     tokenizer, model = load_reward_model(job.model, job.lora, job.compute, seed=job.seed)
     chat = ChatFormat(tokenizer, job.data.chat_template)
     encoder: Any = rating_encoder(chat) if isinstance(train[0], Rating) else preference_encoder(chat)
-    rows, heldout_rows = encode_rows(train, encoder, job.data), encode_rows(heldout, encoder, job.data)
-    require_rows(rows, job.dataset, loaded.kind, job.data)
+    rows = encode_rows(train, encoder, job.data, job.dataset)
+    heldout_rows = encode_rows(heldout, encoder, job.data, job.dataset)
     run = open_run(job, "reward", sources)
     write_manifest(run, job, {"model": job.model, "dataset": job.dataset})
-    announce({"data": loaded, "rows": f"{len(rows)} to train, {len(heldout_rows)} held out", "length": rows.report})
+    announce({"data": loaded.format, "rows": f"{len(rows)} to train, {len(heldout_rows)} held out", "length": rows.report})
 
     pad_id = tokenizer.pad_token_id
     steps = math.ceil(len(rows) / job.batch_size) * job.epochs

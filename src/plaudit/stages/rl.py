@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,12 +19,13 @@ from plaudit.errors import DataError, TrainingError
 from plaudit.functional.controllers import Carry, Moments
 from plaudit.generation.native import NativeGenerator
 from plaudit.generation.protocol import TokenPrompt
+from plaudit.models.policy import Policy
 from plaudit.records import Prompt, Rollout
 from plaudit.stages.artifact import announce, open_run, set_threads, write_manifest
 from plaudit.stages.keeper import Keeper
 from plaudit.stages.rl_evaluation import Evaluator
 from plaudit.tracking.recorder import Recorder
-from plaudit.training.learner import LocalLearner, LocalScorer
+from plaudit.training.learner import Learner, LocalLearner, LocalScorer
 from plaudit.training.online import OnlineLoop
 from plaudit.training.runtime import Reward, Runtime
 
@@ -78,58 +79,82 @@ def run_rl(
         Stopped: on SIGTERM or Ctrl-C, after a checkpoint.
     """
     set_threads(job.compute)
-    records = _prompts(job, prompts)
+    parts = _build(job, _prompts(job, prompts), reward, gold)  # all that can fail does so before a file is written
+    run = open_run(job, "ppo", sources)
+    inputs = {"policy": job.policy, "dataset": job.dataset} | {f"reward {i}": r for i, r in enumerate(job.reward)}
+    write_manifest(run, job, inputs)
+    announce({"prompts": f"{len(parts.train)} to train, {len(parts.heldout)} held out", "length": parts.report})
+    with Recorder(run, command="ppo", log=job.log, total=job.iterations, unit="iteration") as recorder:
+        evaluator = Evaluator(run, parts.runtime, parts.heldout, job, parts.chat, recorder)
+        _train(job, parts, recorder, evaluator, Keeper(run, job.checkpoint, parts.learners, recorder))
+        parts.policy.save(run / "model", parts.tokenizer)
+        recorder.event("saved", path=str(run / "model"))
+    return run
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a run is made of."""
+
+    tokenizer: Any
+    chat: ChatFormat
+    policy: Policy
+    runtime: Runtime
+    learners: dict[str, Learner]
+    train: list[TokenPrompt]
+    heldout: list[TokenPrompt]
+    report: str
+    """What became of prompts that were too long."""
+
+
+def _build(job: RLJob, records: Sequence[Prompt], reward: Reward | None, gold: Reward | None) -> Parts:
+    """Load models and rewards and put them together."""
+    algorithm, compute = job.algorithm, job.compute
     tokenizer, policy = load_policy(
-        job.policy, job.lora, job.compute, seed=job.seed, temperature=job.sampling.temperature,
-        entropy_grad=job.algorithm.entropy_coef > 0,
+        job.policy, job.lora, compute, seed=job.seed, temperature=job.sampling.temperature,
+        entropy_grad=algorithm.entropy_coef > 0,
     )  # fmt: skip
     chat = ChatFormat(tokenizer, job.data.chat_template)
     train, heldout, report = _tokenise(job, records, chat)
     if reward is None:
-        reward = build_reward(job.reward, job.reward_weights, tokenizer, job.compute, where="reward")
+        reward = build_reward(job.reward, job.reward_weights, tokenizer, compute, where="reward")
     if gold is None and job.gold:
-        gold = build_reward(job.gold, (), tokenizer, job.compute, where="gold")
-    run = open_run(job, "ppo", sources)
-    inputs = {"policy": job.policy, "dataset": job.dataset} | {f"reward {i}": r for i, r in enumerate(job.reward)}
-    write_manifest(run, job, inputs)
-    announce({"prompts": f"{len(train)} to train, {len(heldout)} held out", "length": report})
-
-    reference = LocalScorer(load_reference(policy), job.compute, "logprobs")
-    steps = job.iterations * job.algorithm.epochs * job.algorithm.minibatches
-    learner = LocalLearner(policy, job.optimizer, job.compute, total_steps=steps)
-    critic_section = job.optimizer.model_copy(update={"lr": job.algorithm.critic_lr})
+        gold = build_reward(job.gold, (), tokenizer, compute, where="gold")
+    reference = LocalScorer(load_reference(policy), compute, "logprobs")
+    steps = job.iterations * algorithm.epochs * algorithm.minibatches
+    learner = LocalLearner(policy, job.optimizer, compute, total_steps=steps)
     critic = LocalLearner(
-        build_critic(job.algorithm.critic_init, job.reward, policy, tokenizer, job.lora),
-        critic_section, job.compute, total_steps=steps, signal="values",
+        build_critic(algorithm.critic_init, job.reward, policy, tokenizer, job.lora),
+        job.optimizer.model_copy(update={"lr": algorithm.critic_lr}), compute, total_steps=steps, signal="values",
     )  # fmt: skip
     generator = NativeGenerator(policy.lm, tokenizer, chat.end_ids)
     runtime = Runtime(generator, learner, reference, reward, critic, gold)
-    with Recorder(run, command="ppo", log=job.log, total=job.iterations, unit="iteration") as recorder:
-        keeper = Keeper(run, job.checkpoint, {"policy": learner, "critic": critic}, recorder)
-        evaluator = Evaluator(run, runtime, heldout, job, chat, recorder, tokenizer.pad_token_id)
-        start, state = keeper.restore()
+    learners: dict[str, Learner] = {"policy": learner, "critic": critic}
+    return Parts(tokenizer, chat, policy, runtime, learners, train, heldout, report)
 
-        def on_iteration(iteration: int, metrics: dict[str, float], rollouts: Sequence[Rollout]) -> None:
-            metrics |= evaluator.after(iteration)
-            recorder.metrics(iteration, metrics)
-            _check_kl(job, metrics, iteration)
-            keeper.after(iteration, lambda: {"carry": asdict(loop.carry)}, last=iteration == job.iterations)
 
-        loop = OnlineLoop(
-            job.algorithm, runtime, train, job.sampling, job.prompts_per_iteration,
-            tokenizer.pad_token_id, job.seed, on_iteration,
-        )  # fmt: skip
-        if start:
-            loop.carry = _carry(state["carry"])
-            generator.policy_version = start
-        else:
-            evaluator.before()
-        with keeper.watch():
-            loop.run(job.iterations, start)
-        evaluator.finish()
-        policy.save(run / "model", tokenizer)
-        recorder.event("saved", path=str(run / "model"))
-    return run
+def _train(job: RLJob, parts: Parts, recorder: Recorder, evaluator: Evaluator, keeper: Keeper) -> None:
+    """Restore or start, run the loop with evaluations and checkpoints, and end with the weights that are kept."""
+
+    def on_iteration(iteration: int, metrics: dict[str, float], rollouts: Sequence[Rollout]) -> None:
+        metrics |= evaluator.after(iteration)
+        recorder.metrics(iteration, metrics)
+        _check_kl(job, metrics, iteration)
+        keeper.after(iteration, lambda: {"carry": asdict(loop.carry)}, last=iteration == job.iterations)
+
+    loop = OnlineLoop(
+        job.algorithm, parts.runtime, parts.train, job.sampling, job.prompts_per_iteration,
+        parts.tokenizer.pad_token_id, job.seed, on_iteration,
+    )  # fmt: skip
+    start, state = keeper.restore()
+    if start:
+        loop.carry = _carry(state["carry"])
+        parts.runtime.generator.policy_version = start
+    else:
+        evaluator.before()
+    with keeper.watch():
+        loop.run(job.iterations, start)
+    evaluator.finish()
 
 
 def _prompts(job: RLJob, prompts: Sequence[Prompt] | None) -> list[Prompt]:

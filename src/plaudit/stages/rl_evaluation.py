@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,15 @@ EVALUATION = -1  # the "iteration" of evaluation samples: the same uniforms at e
 AUTO_EVALUATIONS = 8
 
 
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The weights with the highest held-out mean so far."""
+
+    value: float
+    step: int
+    weights: dict[str, torch.Tensor]
+
+
 class Evaluator:
     """Writes evaluation.jsonl and samples.jsonl, and goes back to the best weights if the last ones are worse."""
 
@@ -34,13 +44,14 @@ class Evaluator:
         job: Any,
         chat: ChatFormat,
         recorder: Recorder,
-        pad_id: int,
     ) -> None:
-        self.run, self.runtime, self.prompts, self.job = run, runtime, prompts, job
-        self.chat, self.recorder, self.pad_id = chat, recorder, pad_id
+        self.runtime, self.prompts, self.job = runtime, prompts, job
+        self.chat, self.recorder = chat, recorder
         self.lines = Lines(run / "evaluation.jsonl")
         self.every = max(1, job.iterations // AUTO_EVALUATIONS) if job.eval_every == "auto" else job.eval_every
-        self.best: tuple[float, int, dict[str, torch.Tensor]] | None = None
+        self.judge = "gold" if runtime.gold else "reward"
+        self.start = self.last = float("nan")
+        self.best = Best(float("-inf"), 0, {})
 
     def before(self) -> None:
         """Evaluate the starting policy."""
@@ -53,8 +64,25 @@ class Evaluator:
         return self.evaluate(iteration)
 
     def finish(self) -> None:
-        """If an earlier evaluation was better than the last one by more than noise, go back to its weights."""
+        """A policy that ends worse than it started is not handed out: go back to the best evaluated weights, and say so."""
         self.lines.close()
+        step = self.job.iterations
+        if self.best.weights and self.last < self.start:
+            step = self.best.step
+            self.runtime.policy.restore(self.best.weights)
+            self.recorder.event(
+                "rolled back",
+                step=step,
+                why=f"the held-out {self.judge} ended at {self.last:.3f}, below its start {self.start:.3f}",
+            )
+        self.recorder.summary({"model_step": step})
+
+    def _remember(self, step: int, value: float) -> None:
+        if step == 0:
+            self.start = value
+        self.last = value
+        if value > self.best.value:
+            self.best = Best(value, step, self.runtime.policy.weights())
 
     def evaluate(self, iteration: int) -> dict[str, float]:
         """Sample, score, and write one row a prompt."""
@@ -63,7 +91,7 @@ class Evaluator:
         )
         rollouts = scored(self.runtime.reward, rollouts)
         gold = [r.value for r in self.runtime.gold(rollouts)] if self.runtime.gold else [None] * len(rollouts)
-        batch = collate_rollouts(rollouts, self.pad_id)
+        batch = collate_rollouts(rollouts, pad_id=0)  # never read: every model is given the attention mask
         rows = [
             self._row(iteration, rollout, value) | logprobs
             for rollout, value, logprobs in zip(rollouts, gold, self._logprobs(batch), strict=True)
@@ -72,7 +100,9 @@ class Evaluator:
             self.lines.add(row)
         for row in rows[: self.job.log.samples]:
             self.recorder.sample(iteration, row)
-        return _summary(rows)
+        summary = _summary(rows)
+        self._remember(iteration, summary[f"eval/{self.judge}_mean"])
+        return summary
 
     def _row(self, iteration: int, rollout: Rollout, gold: float | None) -> dict[str, Any]:
         row = {

@@ -18,7 +18,7 @@ from plaudit.data.collate import collate_demonstrations
 from plaudit.data.load import load_records
 from plaudit.experience import Batch
 from plaudit.stages.artifact import announce, open_run, set_threads, write_manifest
-from plaudit.stages.encode import Rows, demonstration_encoder, encode_rows, require_rows, split
+from plaudit.stages.encode import Rows, demonstration_encoder, encode_rows, split
 from plaudit.stages.keeper import Keeper
 from plaudit.stages.samples import Sampler
 from plaudit.tracking.recorder import Recorder
@@ -57,11 +57,11 @@ def run_sft(job: SFTJob, sources: Mapping[str, str] | None = None) -> Path:
     tokenizer, policy = load_policy(job.model, job.lora, job.compute, seed=job.seed)
     chat = ChatFormat(tokenizer, job.data.chat_template)
     encoder = demonstration_encoder(chat, job.algorithm.all_turns)
-    rows, heldout_rows = encode_rows(train, encoder, job.data), encode_rows(heldout, encoder, job.data)
-    require_rows(rows, job.dataset, "demonstration", job.data)
+    rows = encode_rows(train, encoder, job.data, job.dataset)
+    heldout_rows = encode_rows(heldout, encoder, job.data, job.dataset)
     run = open_run(job, "sft", sources)
     write_manifest(run, job, {"model": job.model, "dataset": job.dataset})
-    announce({"data": loaded, "rows": f"{len(rows)} to train, {len(heldout_rows)} held out", "length": rows.report})
+    announce({"data": loaded.format, "rows": f"{len(rows)} to train, {len(heldout_rows)} held out", "length": rows.report})
 
     collate = partial(collate_rows, rows, tokenizer.pad_token_id)
     steps = math.ceil(len(rows) / job.batch_size) * job.epochs

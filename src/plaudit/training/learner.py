@@ -35,6 +35,14 @@ class Learner(Scorer, Protocol):
         """One optimizer step on the whole batch; the metrics of the loss, plus ``lr`` and ``grad_norm``."""
         ...
 
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of the trainable weights, on the CPU."""
+        ...
+
+    def restore(self, weights: dict[str, Tensor]) -> None:
+        """Go back to weights that `weights` gave; the optimizer stays as it is."""
+        ...
+
     def tensors(self) -> dict[str, Tensor]:
         """Everything a checkpoint must keep as tensors: trainable weights and optimizer moments."""
         ...
@@ -141,6 +149,16 @@ class LocalLearner(LocalScorer):
                 cure="lower --lr, use --precision fp32, or look for rows with extreme rewards in samples.jsonl",
             )
         return {"lr": lr, "grad_norm": float(norm), "steps_skipped": float(not finite)}
+
+    def weights(self) -> dict[str, Tensor]:
+        """See `Learner.weights`."""
+        return {name: p.detach().cpu().clone() for name, p in self.parameters.items()}
+
+    @torch.no_grad()
+    def restore(self, weights: dict[str, Tensor]) -> None:
+        """See `Learner.restore`."""
+        for name, parameter in self.parameters.items():
+            parameter.copy_(weights[name])
 
     def tensors(self) -> dict[str, Tensor]:
         """``weight/<name>``, and ``exp_avg/<name>``, ``exp_avg_sq/<name>``, ``step/<name>`` of AdamW."""
