@@ -1,0 +1,244 @@
+"""Prompts and responses to token ids, the same way for training, scoring and generation.
+
+The prompt and the response are tokenized apart and joined as tokens, so that a trained sequence is token for
+token what generation sees: no merge at the boundary, one beginning-of-text token at most, one end token
+after the response.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+from plaudit.data.transcripts import as_messages, plain_text, write_transcript
+from plaudit.errors import DataError, ModelError
+from plaudit.records import Content, Message
+
+
+class Tokenizer(Protocol):
+    """The part of a Hugging Face fast tokenizer that is used here."""
+
+    chat_template: Any
+    eos_token_id: int | None
+    bos_token_id: int | None
+
+    def __call__(self, text: str, **options: Any) -> Any:
+        """Token ids under "input_ids", and "offset_mapping" where asked for."""
+
+    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
+        """A conversation as text."""
+
+    def convert_ids_to_tokens(self, ids: int) -> Any:
+        """The token with an id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One row: prompt tokens, then response tokens."""
+
+    ids: list[int]
+    mask: list[bool]
+    """True on tokens that are trained on: the response with its end token, and earlier turns if asked for."""
+    prompt_length: int
+    """Tokens before the response."""
+    opening: int = 0
+    """Tokens at the very start (the beginning-of-text token) that stay when the prompt is cut."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class ChatFormat:
+    """How contents become token ids for one tokenizer.
+
+    A text prompt is continued as it stands. A chat goes through the tokenizer's chat template; without a
+    template, or with ``template="never"``, it is written as a `Human:/Assistant:` transcript, where one
+    space comes before the response.
+    """
+
+    tokenizer: Tokenizer
+    template: Literal["auto", "never"] = "auto"
+
+    # What the tokenizer brings along
+
+    @property
+    def uses_template(self) -> bool:
+        """Whether chats go through the tokenizer's chat template."""
+        return self.template == "auto" and bool(self.tokenizer.chat_template)
+
+    @property
+    def name(self) -> str:
+        """How chats are written, for the log."""
+        return "the tokenizer's chat template" if self.uses_template else "Human:/Assistant: transcripts"
+
+    @cached_property
+    def opening(self) -> tuple[int, ...]:
+        """Tokens that the tokenizer puts before every text: the beginning-of-text token, or none."""
+        bare = self._ids("a")
+        dressed = list(self.tokenizer("a")["input_ids"])
+        at = next((i for i in range(len(dressed)) if bare and dressed[i : i + len(bare)] == bare), 0)
+        return tuple(dressed[:at])
+
+    @cached_property
+    def end_ids(self) -> tuple[int, ...]:
+        """Tokens that end a response: the one of chats first, then the one of plain texts, if they differ.
+
+        Raises:
+            ModelError: the tokenizer has no end token.
+        """
+        plain = self.tokenizer.eos_token_id
+        if plain is None:
+            plain = getattr(self.tokenizer, "sep_token_id", None)
+        of_chat = self._end_of_turn() if self.uses_template else None
+        found = [end for end in (of_chat, plain) if end is not None]
+        if not found:
+            raise ModelError("the tokenizer has no end token", cure="set its eos_token, and save it again")
+        return tuple(dict.fromkeys(found))
+
+    def _end_of_turn(self) -> int | None:
+        """The special token that the template puts after an assistant turn."""
+        said = "plaudit"
+        text = self._render((Message("user", "a"), Message("assistant", said)), open_end=False)
+        after = self._ids(text[text.rfind(said) + len(said) :])
+        return next((i for i in after if self._is_special(i)), None)
+
+    def _is_special(self, token: int) -> bool:
+        added = getattr(self.tokenizer, "added_tokens_decoder", {}).get(token)
+        return token in getattr(self.tokenizer, "all_special_ids", ()) or bool(added and added.special)
+
+    # Encoding
+
+    def prompt_ids(self, content: Content) -> list[int]:
+        """The tokens a response continues; never empty.
+
+        A chat ends with the opening of the assistant's turn.
+        """
+        text = content if isinstance(content, str) else self._write(content)
+        return self._opened(self._ids(text))[0]
+
+    def encode_prompt(self, content: Content) -> Encoded:
+        """A prompt alone, ready to be fitted to a length."""
+        ids = self.prompt_ids(content)
+        return Encoded(ids, [False] * len(ids), len(ids), self._opening_of(ids))
+
+    def encode(self, prompt: Content, response: Content, *, all_turns: bool = False) -> Encoded:
+        """A prompt and its response, with one end token after it.
+
+        Args:
+            prompt: text or chat.
+            response: text, or turns that end with the assistant's; all assistant turns among them are masked
+                True.
+            all_turns: also mask True the assistant turns of the prompt, each with its end token. (A
+                transcript without a template has none inside.)
+
+        Raises:
+            DataError: the chat does not end with the assistant's turn, or the template refuses it.
+        """
+        if isinstance(response, str) and (isinstance(prompt, str) or not prompt):
+            ids = self.prompt_ids(prompt or "")
+            return self._joined(ids, [False] * len(ids), len(ids), response, self.end_ids[-1])
+        asked = as_messages(prompt, "user") if prompt else ()
+        *earlier, last = (*asked, *as_messages(response, "assistant"))
+        if last.role != "assistant":
+            raise DataError(
+                f"the response ends with a turn of {last.role}", cure="end it with the assistant's turn"
+            )
+        ids, mask, starts = self._history(tuple(earlier), 0 if all_turns else len(asked))
+        length = min((at for turn, at in starts.items() if turn >= len(asked)), default=len(ids))
+        said = last.content if self.uses_template else " " + last.content
+        return self._joined(ids, mask, length, said, self.end_ids[0])
+
+    def text(self, content: Content) -> str:
+        """A content as people read it."""
+        return plain_text(content)
+
+    def _joined(self, ids: list[int], mask: list[bool], length: int, said: str, end: int) -> Encoded:
+        answer = self._ids(said)
+        while answer and answer[-1] == end:
+            answer.pop()
+        answer.append(end)
+        return Encoded(ids + answer, mask + [True] * len(answer), length, self._opening_of(ids))
+
+    def _history(
+        self, turns: tuple[Message, ...], first: int
+    ) -> tuple[list[int], list[bool], dict[int, int]]:
+        """Tokens of all turns before the response, which of them are assistant turns from turn ``first`` on,
+        and the token with which each of these turns starts."""
+        text = self._write(turns)
+        spans = self._spans(text, turns, first)
+        if not spans:
+            ids = self._opened(self._ids(text))[0]
+            return ids, [False] * len(ids), {}
+        read = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, shift = self._opened(list(read["input_ids"]))
+        mask = [False] * len(ids)
+        starts: dict[int, int] = {}
+        for index, (start, end) in enumerate(read["offset_mapping"]):
+            turn = next((t for t, (a, b) in spans.items() if a <= start < b and start < end), None)
+            if turn is not None and index + shift >= 0:
+                mask[index + shift] = True
+                starts.setdefault(turn, index + shift)
+        return ids, mask, starts
+
+    def _spans(self, text: str, turns: tuple[Message, ...], first: int) -> dict[int, tuple[int, int]]:
+        """Where in ``text`` the assistant turns stand, each with its end token. Turns that the template
+        leaves out or rewrites have no span."""
+        spans: dict[int, tuple[int, int]] = {}
+        end_token = str(self.tokenizer.convert_ids_to_tokens(self.end_ids[0])) if self.uses_template else ""
+        for index in range(first, len(turns)):
+            if turns[index].role != "assistant":
+                continue
+            before = self._write(turns[:index]) if index else ""
+            said = turns[index].content if self.uses_template else " " + turns[index].content
+            forms = (said, said.strip())
+            found = next((f for f in forms if text.startswith(before + f)), None)
+            if found is not None:
+                end = len(before) + len(found)
+                spans[index] = (len(before), end + len(end_token) * text.startswith(end_token, end))
+        return spans
+
+    # Text and tokens
+
+    def _write(self, turns: tuple[Message, ...]) -> str:
+        return (
+            self._render(turns, open_end=True)
+            if self.uses_template
+            else write_transcript(turns, open_end=True)
+        )
+
+    def _render(self, turns: tuple[Message, ...], *, open_end: bool) -> str:
+        conversation = [{"role": turn.role, "content": turn.content} for turn in turns]
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    conversation, tokenize=False, add_generation_prompt=open_end
+                )
+            )
+        except Exception as error:  # a template may raise anything
+            roles = ", ".join(turn.role for turn in turns) or "none"
+            what = f"the tokenizer's chat template refuses a chat with the turns {roles}: {error}"
+            raise DataError(what, cure="let the roles alternate, or set chat_template to never") from error
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+    def _opened(self, ids: list[int]) -> tuple[list[int], int]:
+        """The tokens with the opening exactly once in front, and by how much they moved to the right.
+
+        A text with no tokens at all gets the beginning-of-text or the end token, since something must come
+        first.
+        """
+        opening, bare = list(self.opening), ids
+        while opening and bare[: len(opening)] == opening:
+            bare = bare[len(opening) :]
+        if not opening and not bare:
+            bos = self.tokenizer.bos_token_id
+            opening = [self.end_ids[-1] if bos is None else bos]
+        return opening + bare, len(opening) + len(bare) - len(ids)
+
+    def _opening_of(self, ids: list[int]) -> int:
+        if self.opening and tuple(ids[: len(self.opening)]) == self.opening:
+            return len(self.opening)
+        return int(bool(ids) and ids[0] == self.tokenizer.bos_token_id)

@@ -1,0 +1,97 @@
+"""Rows to batches: right-padded tensors. Masks come from lengths, never from the padding token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from plaudit.data.chat import Encoded
+from plaudit.experience import Experience, Pairs
+from plaudit.records import Rollout
+
+
+def collate_demonstrations(rows: Sequence[Encoded], pad_id: int) -> Experience:
+    """Demonstrations as a batch; ``response_mask`` is the mask of the rows."""
+    tokens, attention_mask, response_mask = _padded(rows, pad_id)
+    return Experience(tokens, attention_mask, response_mask)
+
+
+def collate_ratings(rows: Sequence[Encoded], rewards: Sequence[float], pad_id: int) -> Experience:
+    """Rated responses as a batch with ``rewards`` [B] float32."""
+    batch = collate_demonstrations(rows, pad_id)
+    return batch.replace(rewards=_numbers(rewards, len(rows)))
+
+
+def collate_pairs(
+    chosen: Sequence[Encoded],
+    rejected: Sequence[Encoded],
+    margins: Sequence[float | None],
+    targets: Sequence[float],
+    pad_id: int,
+) -> Pairs:
+    """Pairs as a batch with rows chosen, rejected, chosen, rejected ...
+
+    Args:
+        chosen: P rows.
+        rejected: P rows.
+        margins: P numbers, how much better chosen is; ``None`` (unknown) becomes 0.
+        targets: P probabilities that chosen is better.
+        pad_id: token of the padding.
+    """
+    rows = [row for pair in zip(chosen, rejected, strict=True) for row in pair]
+    tokens, attention_mask, response_mask = _padded(rows, pad_id)
+    known = [0.0 if margin is None else margin for margin in margins]
+    return Pairs(
+        tokens, attention_mask, response_mask, _numbers(known, len(chosen)), _numbers(targets, len(chosen))
+    )
+
+
+def collate_rollouts(rollouts: Sequence[Rollout], pad_id: int) -> Experience:
+    """Rollouts as a batch with group ids, rewards (NaN: not scored), truncation, log-probs as sampled."""
+    rows = [_encoded(rollout) for rollout in rollouts]
+    tokens, attention_mask, response_mask = _padded(rows, pad_id)
+    sampled = torch.zeros(tokens.shape, dtype=torch.float32)
+    for row, rollout in zip(sampled, rollouts, strict=True):
+        start = len(rollout.prompt_ids)
+        row[start : start + len(rollout.logprobs)] = torch.tensor(rollout.logprobs, dtype=torch.float32)
+    rewards = [float("nan") if r.reward is None else r.reward for r in rollouts]
+    return Experience(
+        tokens,
+        attention_mask,
+        response_mask,
+        group_ids=torch.tensor([r.group_id for r in rollouts], dtype=torch.int64),
+        rewards=_numbers(rewards, len(rollouts)),
+        truncated=torch.tensor([r.finish_reason == "length" for r in rollouts], dtype=torch.bool),
+        sampled_logprobs=sampled,
+    )
+
+
+def _encoded(rollout: Rollout) -> Encoded:
+    assert len(rollout.logprobs) == len(rollout.response_ids), "one log-prob per response token"
+    length = len(rollout.prompt_ids)
+    ids = [*rollout.prompt_ids, *rollout.response_ids]
+    return Encoded(ids, [i >= length for i in range(len(ids))], length)
+
+
+def _padded(rows: Sequence[Encoded], pad_id: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens [B, T] int64, attention mask and response mask [B, T] bool.
+
+    Column 0 has nothing before it: masked.
+    """
+    shape = (len(rows), max((len(row) for row in rows), default=0))
+    tokens = torch.full(shape, pad_id, dtype=torch.int64)
+    attention_mask = torch.zeros(shape, dtype=torch.bool)
+    response_mask = torch.zeros(shape, dtype=torch.bool)
+    for index, row in enumerate(rows):
+        tokens[index, : len(row)] = torch.tensor(row.ids, dtype=torch.int64)
+        attention_mask[index, : len(row)] = True
+        response_mask[index, : len(row)] = torch.tensor(row.mask, dtype=torch.bool)
+    response_mask[:, :1] = False
+    return tokens, attention_mask, response_mask
+
+
+def _numbers(values: Sequence[float], length: int) -> Tensor:
+    assert len(values) == length, "one number per unit"
+    return torch.tensor(values, dtype=torch.float32)

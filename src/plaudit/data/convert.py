@@ -1,0 +1,218 @@
+"""From one kind of record to another: prompts, demonstrations, preferences, ratings out of what there is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from statistics import fmean
+
+from plaudit.data.reading import ReadLog
+from plaudit.data.transcripts import prompt_key
+from plaudit.errors import DataError
+from plaudit.records import (
+    Content,
+    Demonstration,
+    Judgement,
+    Kind,
+    Preference,
+    Prompt,
+    Ranking,
+    Rating,
+    Record,
+)
+
+KIND_OF: dict[type, Kind] = {
+    Prompt: "prompt",
+    Demonstration: "demonstration",
+    Preference: "preference",
+    Ranking: "ranking",
+    Rating: "rating",
+    Judgement: "judgement",
+}
+
+
+def convert(records: Sequence[Record], kind: Kind, log: ReadLog) -> list[Record]:
+    """The records as records of another kind; what is left out on the way is counted in ``log``.
+
+    Args:
+        records: all of one kind.
+        kind: "prompt" is made of every kind that has prompts; "preference" of rankings (all pairs), ratings
+            (same prompt, different reward) and judgements (majority); "demonstration" of what was chosen;
+            "rating" of preferences (chosen 1, rejected 0).
+        log: takes the counts.
+
+    Raises:
+        DataError: there is no such conversion, or nothing is left after it.
+    """
+    if not records or KIND_OF[type(records[0])] == kind:
+        return list(records)
+    have = KIND_OF[type(records[0])]
+    path = _PATHS.get((have, kind))
+    if path is None:
+        ways = sorted(to for origin, to in _PATHS if origin == have)
+        cure = f"use other data, or ask for {' or '.join([have, *ways])}"
+        raise DataError(f"the data are of kind {have}, and {kind} is needed", where=log.source, cure=cure)
+    converted: list[Record] = list(records)
+    for step in path:
+        converted = step(converted, log)
+    if not converted:
+        cure = "; ".join(log.notes) or "use other data"
+        raise DataError(f"no {kind} can be made of these data", where=log.source, cure=cure)
+    return converted
+
+
+# Each step takes records of one kind. `Record` is a union, so they are told apart as they are read.
+
+
+def _to_prompts(records: Sequence[Record], log: ReadLog) -> list[Record]:
+    kept: dict[str, Record] = {}
+    empty = 0
+    for record in records:
+        asked = record.content if isinstance(record, Prompt) else record.prompt
+        empty += not asked
+        if asked:
+            kept.setdefault(prompt_key(asked), Prompt(record.id, asked))
+    log.count("rows without a prompt, left out", empty)
+    log.count("further rows with a prompt that was there already", len(records) - empty - len(kept))
+    return list(kept.values())
+
+
+def _chosen(records: Sequence[Record], log: ReadLog) -> list[Record]:
+    kept: dict[tuple[str, Content], Record] = {}
+    for r in records:
+        if isinstance(r, Preference):
+            kept.setdefault((prompt_key(r.prompt), r.chosen), Demonstration(r.id, r.prompt, r.chosen))
+    log.count("chosen responses that were there already, left out", len(records) - len(kept))
+    return list(kept.values())
+
+
+def _best(records: Sequence[Record], log: ReadLog) -> list[Record]:
+    rankings = [r for r in records if isinstance(r, Ranking)]
+    return [Demonstration(r.id, r.prompt, r.responses[r.ranks.index(min(r.ranks))]) for r in rankings]
+
+
+def _texts(records: Sequence[Record], log: ReadLog) -> list[Record]:
+    """Demonstrations: those rated 1 of 0 and 1, or all texts of a corpus without prompts."""
+    ratings = [r for r in records if isinstance(r, Rating)]
+    if all(not r.prompt for r in ratings):
+        log.note("labels are not used: all texts are demonstrations")
+        return [Demonstration(r.id, r.prompt, r.response) for r in ratings]
+    if not {r.reward for r in ratings} <= {0.0, 1.0}:
+        cure = "keep the rows worth imitating and remove their reward, or ask for preferences"
+        raise DataError("ratings do not say which responses to imitate", where=log.source, cure=cure)
+    good = [Demonstration(r.id, r.prompt, r.response) for r in ratings if r.reward == 1.0]
+    log.count("responses rated 0, left out", len(ratings) - len(good))
+    return list(good)
+
+
+def _all_pairs(records: Sequence[Record], log: ReadLog) -> list[Record]:
+    pairs: list[Record] = []
+    ties = 0
+    for r in records:
+        if not isinstance(r, Ranking):
+            continue
+        for i, j in combinations(range(len(r.ranks)), 2):
+            if r.ranks[i] == r.ranks[j]:
+                ties += 1
+                continue
+            good, bad = (i, j) if r.ranks[i] < r.ranks[j] else (j, i)
+            pairs.append(Preference(f"{r.id}/{good}>{bad}", r.prompt, r.responses[good], r.responses[bad]))
+    log.count("tied pairs of rankings, left out", ties)
+    return pairs
+
+
+def _rated_pairs(records: Sequence[Record], log: ReadLog) -> list[Record]:
+    groups: dict[str, list[Rating]] = {}
+    for r in records:
+        if isinstance(r, Rating) and r.prompt:
+            groups.setdefault(prompt_key(r.prompt), []).append(r)
+    pairs: list[Record] = []
+    equal = 0
+    for group in groups.values():
+        for one, other in combinations(group, 2):
+            if one.reward == other.reward:
+                equal += 1
+                continue
+            good, bad = (one, other) if one.reward > other.reward else (other, one)
+            margin = good.reward - bad.reward
+            pairs.append(Preference(f"{good.id}>{bad.id}", good.prompt, good.response, bad.response, margin))
+    log.count("pairs of equal rating, left out", equal)
+    log.count(
+        "ratings whose prompt has no second response", sum(len(group) == 1 for group in groups.values())
+    )
+    return pairs
+
+
+def _majorities(records: Sequence[Record], log: ReadLog) -> list[Record]:
+    """Judgements of the same two responses as one preference, where one of the two has most votes.
+
+    A tie counts half for each in the agreement.
+    """
+    groups: dict[tuple[str, frozenset[Content]], list[Judgement]] = {}
+    for r in records:
+        if isinstance(r, Judgement):
+            both = frozenset((r.response_a, r.response_b))
+            groups.setdefault((prompt_key(r.prompt), both), []).append(r)
+    graded = any(abs(r.strength) == 2 for group in groups.values() for r in group)
+    pairs = [pair for group in groups.values() if (pair := _majority(group, graded))]
+    log.count("pairs without a majority, left out", len(groups) - len(pairs))
+    return list(pairs)
+
+
+def _majority(group: Sequence[Judgement], graded: bool) -> Preference | None:
+    first = group[0]
+    strengths = [r.strength if r.response_a == first.response_a else -r.strength for r in group]
+    for_a, for_b, ties = sum(s < 0 for s in strengths), sum(s > 0 for s in strengths), strengths.count(0)
+    won, lost = max(for_a, for_b), min(for_a, for_b)
+    if won <= max(lost, ties) or first.response_a == first.response_b:
+        return None
+    chosen, rejected = first.response_a, first.response_b
+    if for_b > for_a:
+        chosen, rejected = rejected, chosen
+    agreement = (won + ties / 2) / len(group)
+    margin = abs(fmean(strengths)) if graded else None
+    annotator = first.annotator if len(group) == 1 and first.annotator else None
+    identity = first.id.removesuffix(f"/{first.annotator}")
+    return Preference(identity, first.prompt, chosen, rejected, margin, agreement, annotator)
+
+
+def _unpaired(records: Sequence[Record], log: ReadLog) -> list[Record]:
+    pairs = [r for r in records if isinstance(r, Preference)]
+    both = (
+        (
+            Rating(f"{r.id}/chosen", r.prompt, r.chosen, 1.0),
+            Rating(f"{r.id}/rejected", r.prompt, r.rejected, 0.0),
+        )
+        for r in pairs
+    )
+    return [rating for two in both for rating in two]
+
+
+_Step = Callable[[Sequence[Record], ReadLog], list[Record]]
+_PATHS: dict[tuple[Kind, Kind], tuple[_Step, ...]] = {
+    ("demonstration", "prompt"): (_to_prompts,),
+    ("preference", "prompt"): (_to_prompts,),
+    ("ranking", "prompt"): (_to_prompts,),
+    ("rating", "prompt"): (_to_prompts,),
+    ("judgement", "prompt"): (_to_prompts,),
+    ("preference", "demonstration"): (_chosen,),
+    ("ranking", "demonstration"): (_best,),
+    ("rating", "demonstration"): (_texts,),
+    ("judgement", "demonstration"): (_majorities, _chosen),
+    ("ranking", "preference"): (_all_pairs,),
+    ("rating", "preference"): (_rated_pairs,),
+    ("judgement", "preference"): (_majorities,),
+    ("preference", "rating"): (_unpaired,),
+}
+
+
+def number_repeated_ids(records: Sequence[Record], log: ReadLog) -> list[Record]:
+    """The records with every id used once: a second "x" becomes "x#2"."""
+    seen: dict[str, int] = {}
+    numbered: list[Record] = []
+    for record in records:
+        times = seen[record.id] = seen.get(record.id, 0) + 1
+        numbered.append(record if times == 1 else dataclasses.replace(record, id=f"{record.id}#{times}"))
+    log.count("repeated ids, numbered (a second x is x#2)", len(records) - len(seen))
+    return numbered

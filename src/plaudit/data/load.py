@@ -1,0 +1,129 @@
+"""Records from a file, a directory or the hub. Their kind is found out and said; all faults come at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from plaudit.data.convert import convert, number_repeated_ids
+from plaudit.data.files import READABLE, encoding_of, read_file
+from plaudit.data.hub import HUB_NAME, hub_rows
+from plaudit.data.layouts import Layout, detect, parse_rows
+from plaudit.data.reading import ReadLog, Row
+from plaudit.errors import DataError
+from plaudit.records import Kind, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Records of one kind, and what was found out while they were read."""
+
+    records: tuple[Record, ...]
+    kind: Kind
+    format: str
+    """One line, as "preferences with the prompt inside both texts (HH-RLHF transcripts), JSONL gzip"."""
+    source: str
+    rows: int
+    """Rows read; several records can come of one row."""
+    notes: tuple[str, ...] = ()
+    """What was left out, numbered or read in a particular way, each with its count."""
+
+
+def load_records(source: str, kind: Kind | None = None, *, limit: int = 0) -> Loaded:
+    """All records of a source.
+
+    Args:
+        source: a local file (JSON, JSONL, CSV, Parquet, each also gzipped), a directory of such files, or a
+            hub name ("Anthropic/hh-rlhf", "name:split", "name:subset:split").
+        kind: the kind that is needed; data of another kind are converted where that makes sense.
+        limit: read only so many rows (0 = all).
+
+    Raises:
+        DataError: nothing there, nothing in it, or no known kind of data.
+        BadRows: a DataError that lists the faults of all rows.
+    """
+    log = ReadLog(source)
+    names, rows_of = _find(source, log, limit)
+    stems: list[tuple[str, list[Row]]] = []
+    left = limit or None
+    for name, some_rows in rows_of:
+        stems.append((name, list(islice(some_rows, left))))
+        left = None if left is None else left - len(stems[-1][1])
+        if left == 0:
+            break
+    rows = [row for _, some in stems for row in some]
+    layout = _layout(rows, source, log)
+    records = [record for stem, some in stems for record in parse_rows(some, layout, stem, log)]
+    log.raise_if_faulty()
+    unique = number_repeated_ids(records, log)
+    converted = convert(unique, kind, log) if kind else unique
+    return Loaded(
+        tuple(converted), kind or layout.kind, _say(layout, names, log), source, len(rows), log.notes
+    )
+
+
+def _layout(rows: Sequence[Row], source: str, log: ReadLog) -> Layout:
+    if not rows:
+        log.raise_if_faulty()
+        raise DataError("there are no rows in it", where=source, cure="check that it is complete")
+    try:
+        return detect(rows, source)
+    except DataError:
+        log.raise_if_faulty()
+        raise
+
+
+def _say(layout: Layout, encodings: Sequence[str], log: ReadLog) -> str:
+    """One readable line: layout, how texts are written, encoding. A response to a chat is plain text."""
+    styles = [style for style, _ in log.styles.most_common() if style != "plain text"] or ["plain text"]
+    return f"{layout.name} ({' and '.join(styles)}), {' and '.join(dict.fromkeys(encodings))}"
+
+
+# Where a source is
+
+
+def _find(source: str, log: ReadLog, limit: int) -> tuple[list[str], Iterator[tuple[str, Iterator[Row]]]]:
+    """How the parts of a source are encoded, and each part's name and rows."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        files = _files_in(path)
+        log.note(f"{len(files)} files of the directory: {', '.join(f.name for f in files[:8])}")
+    elif path.exists():
+        files = [path]
+    elif _is_hub_name(source):
+        return ["from the hub"], iter([(source.split("/")[-1], hub_rows(source, log, limit=limit))])
+    else:
+        raise DataError("no such file", where=source, cure=_nearest_file(path))
+    opened = [(file.name.split(".")[0], *read_file(file, log)) for file in files]
+    return [encoding for _, encoding, _ in opened], iter((stem, rows) for stem, _, rows in opened)
+
+
+def _files_in(path: Path) -> list[Path]:
+    files = sorted(f for f in path.iterdir() if f.is_file() and encoding_of(f) and not f.name.startswith("."))
+    if not files:
+        raise DataError("no data files in the directory", where=str(path), cure=f"expected {READABLE}")
+    return files
+
+
+def _is_hub_name(source: str) -> bool:
+    path = Path(source)
+    looks_local = encoding_of(path) is not None or source.startswith((".", "~", "/", "\\"))
+    return not looks_local and bool(HUB_NAME.fullmatch(source)) and not _similar(path)
+
+
+def _nearest_file(path: Path) -> str:
+    near = _similar(path)
+    return (
+        f"did you mean {path.parent / near}?" if near else "check the path; a hub name is written owner/name"
+    )
+
+
+def _similar(path: Path) -> str:
+    try:
+        names = [p.name for p in path.expanduser().parent.iterdir()]
+    except OSError:
+        return ""
+    return next(iter(difflib.get_close_matches(path.name, names, 1, 0.7)), "")

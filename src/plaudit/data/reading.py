@@ -1,0 +1,129 @@
+"""What reading a source gives: rows, faults that stop it, and notes that are only said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from plaudit.errors import DataError
+
+MOST_SHOWN = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a source, not yet understood."""
+
+    where: str
+    """File and line ("a.jsonl:3"), or file and row where there are no lines."""
+    number: int
+    """Counts rows of the file from 1."""
+    values: dict[str, Any]
+    cells: bool = False
+    """Every value is the text of a CSV cell: numbers and lists are still to be read out of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with one row."""
+
+    where: str
+    """File and line, or file and row."""
+    field: str
+    found: str
+    cure: str
+
+    def __str__(self) -> str:
+        return f"{self.where} · {self.field} · found {self.found} · {self.cure}"
+
+
+class BadRows(DataError):
+    """All faults of a source at once: ``faults`` holds the first 100, ``total`` counts every one."""
+
+    def __init__(self, source: str, faults: tuple[Fault, ...], total: int) -> None:
+        self.faults, self.total = faults, total
+        if total == 1:
+            only = faults[0]
+            super().__init__(f"{only.field}: found {only.found}", where=only.where, cure=only.cure)
+            return
+        lines = [f"{total} faults in {source}", *(f"    {fault}" for fault in faults)]
+        if total > len(faults):
+            lines.append(f"    ... and {total - len(faults)} more")
+        super().__init__(
+            "\n".join(lines),
+            where=source,
+            cure="mend or remove these rows; `plaudit data check` reads the file again without training",
+        )
+
+
+class ReadLog:
+    """Collects faults and notes while one source is read."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.faults: list[Fault] = []
+        self.total = 0
+        self.styles: Counter[str] = Counter()
+        """How texts are written (plain text, messages, transcripts), and how often."""
+        self._notes: dict[str, int] = {}
+
+    def fault(self, where: str, field: str, found: str, cure: str) -> None:
+        """Count a fault, and keep it while fewer than 100 are kept."""
+        self.total += 1
+        if len(self.faults) < MOST_SHOWN:
+            self.faults.append(Fault(where, field, found, cure))
+
+    def note(self, text: str) -> None:
+        """Say something once about the whole source."""
+        self._notes.setdefault(text, 0)
+
+    def count(self, text: str, times: int = 1) -> None:
+        """Say something about some rows; the number of times is put in front of the text."""
+        if times:
+            self._notes[text] = self._notes.get(text, 0) + times
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes in the order in which they first came up."""
+        return tuple(f"{times} {text}" if times else text for text, times in self._notes.items())
+
+    def raise_if_faulty(self) -> None:
+        """Raise:
+        BadRows: with every fault, if there is one.
+        """
+        if self.total:
+            raise BadRows(self.source, tuple(self.faults), self.total)
+
+
+def shorten(value: Any, width: int = 60) -> str:
+    """A value as an error message shows it: one short line, whatever it is.
+
+    >>> shorten("a" * 100, width=10)
+    "'aaaaaaaaa...'"
+    >>> shorten([1, 2])
+    'a list of 2'
+    """
+    match value:
+        case None:
+            return "nothing (null)"
+        case str():
+            return repr(value) if len(value) <= width else repr(value[: width - 1])[:-1] + "...'"
+        case list() | tuple():
+            return f"a list of {len(value)}"
+        case dict():
+            return "an object with " + (shorten_names(value) or "no fields")
+        case bool():
+            return "true" if value else "false"
+        case int() if abs(value) >= 10**15:
+            return f"a whole number of {value.bit_length()} bits"
+        case int() | float():
+            return repr(value)
+    return f"a value of type {type(value).__name__}"
+
+
+def shorten_names(names: Any, most: int = 12) -> str:
+    """Field names as a comma-separated list that cannot get long."""
+    listed = [str(name) for name in names]
+    shown = ", ".join(ascii(name)[1:-1][:40] for name in listed[:most])
+    return shown + (f" and {len(listed) - most} more" if len(listed) > most else "")

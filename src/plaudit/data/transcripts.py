@@ -1,0 +1,107 @@
+"""`Human:/Assistant:` transcripts, what two transcripts have in common, and texts as people read them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from plaudit.records import Content, Message, Role
+
+_START = re.compile(r"\s*(?:Human|System):")
+_TURN = re.compile(r"(?:^\s*|\n\n)(Human|Assistant|System):")
+_ROLE_OF: dict[str, Role] = {"Human": "user", "Assistant": "assistant", "System": "system"}
+_NAME_OF: dict[str, str] = {"user": "Human", "assistant": "Assistant", "system": "System", "tool": "Tool"}
+
+
+def is_transcript(text: str) -> bool:
+    """Whether a text is a conversation as HH-RLHF writes it: "Human:" first, and an "Assistant:" turn.
+
+    >>> is_transcript("\\n\\nHuman: Hi\\n\\nAssistant: Hello"), is_transcript("Human: after all")
+    (True, False)
+    """
+    return bool(_START.match(text)) and "\n\nAssistant:" in text
+
+
+def parse_transcript(text: str, *, whole: bool = False) -> tuple[Message, ...]:
+    """The turns of a transcript. One space after each colon belongs to the format; all other space is kept.
+
+    An empty last assistant turn is an empty response if the transcript is ``whole``; otherwise it only marks
+    where a response belongs, and is left out.
+
+    >>> parse_transcript("\\n\\nHuman: Hi\\n\\nAssistant:")
+    (Message(role='user', content='Hi'),)
+    """
+    parts = _TURN.split(text)[1:]
+    named = zip(parts[::2], parts[1::2], strict=True)
+    turns = [Message(_ROLE_OF[name], said.removeprefix(" ")) for name, said in named]
+    open_end = turns[-1].role == "assistant" and not turns[-1].content
+    return tuple(turns[:-1] if open_end and not whole else turns)
+
+
+def write_transcript(messages: Sequence[Message], *, open_end: bool = False) -> str:
+    """Turns as an HH-RLHF transcript; ``open_end`` adds the "Assistant:" that a response continues.
+
+    >>> write_transcript([Message("user", "Hi")], open_end=True)
+    '\\n\\nHuman: Hi\\n\\nAssistant:'
+    """
+    turns = "".join(f"\n\n{_NAME_OF[m.role]}: {m.content}" for m in messages)
+    return turns + ("\n\nAssistant:" if open_end else "")
+
+
+def as_messages(content: Content, role: Role) -> tuple[Message, ...]:
+    """A chat as it stands; a text as one turn of ``role``."""
+    return (Message(role, content),) if isinstance(content, str) else content
+
+
+def plain_text(content: Content) -> str:
+    """A text or chat for people and reward functions: one lone turn is its text, several are named turns."""
+    if isinstance(content, str):
+        return content
+    if len(content) == 1:
+        return content[0].content
+    return write_transcript(content).lstrip("\n")
+
+
+def prompt_key(prompt: Content) -> str:
+    """What makes two prompts the same one: roles and words, whatever the case and the spaces."""
+    said = as_messages(prompt, "user")
+    return "\n".join(f"{m.role}:{' '.join(m.content.casefold().split())}" for m in said)
+
+
+def split_shared(chosen: Content, rejected: Content) -> tuple[Content, Content, Content]:
+    """Two whole transcripts as prompt, chosen, rejected: the prompt is what they share.
+
+    Chats are split before the first assistant turn that differs, so earlier turns may differ as well: they
+    are then part of the responses. Chats that differ from the first turn on share an empty prompt. Plain
+    texts are split at the last space that they share.
+
+    >>> split_shared("The sky is blue.", "The sky is green.")
+    ('The sky is', ' blue.', ' green.')
+    """
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        at = _shared_text(chosen, rejected)
+        return chosen[:at], chosen[at:], rejected[at:]
+    first, second = as_messages(chosen, "assistant"), as_messages(rejected, "assistant")
+    at = _shared_turns(first, second)
+    return first[:at], response_of(first[at:]), response_of(second[at:])
+
+
+def response_of(turns: tuple[Message, ...]) -> Content:
+    """Turns that answer a prompt: a lone assistant turn is its text."""
+    return turns[0].content if len(turns) == 1 and turns[0].role == "assistant" else turns
+
+
+def _shared_turns(first: tuple[Message, ...], second: tuple[Message, ...]) -> int:
+    shortest = min(len(first), len(second))
+    at = next((i for i in range(shortest) if first[i] != second[i]), shortest)
+    while at > 0 and not (at < shortest and first[at].role == second[at].role == "assistant"):
+        at -= 1
+    return at
+
+
+def _shared_text(first: str, second: str) -> int:
+    shortest = min(len(first), len(second))
+    at = next((i for i in range(shortest) if first[i] != second[i]), shortest)
+    while at > 0 and not (at < shortest and first[at].isspace()):
+        at -= 1
+    return at
