@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
-import importlib.metadata
 import os
 import signal
 import sys
@@ -14,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from plaudit import __version__
 from plaudit.cli.failure import RESUME, explain
 from plaudit.errors import ConfigError, Stopped
 
@@ -59,7 +59,7 @@ def _dispatch(words: list[str]) -> int:
         print(overview())
         return 0
     if words[0] in ("-V", "--version"):
-        print(f"plaudit {importlib.metadata.version('plaudit')}")
+        print(f"plaudit {__version__}")
         return 0
     name = words[0]
     if name not in COMMANDS:

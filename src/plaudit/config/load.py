@@ -88,7 +88,7 @@ class Layer:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             folder = path.parent
-            close = nearest(path.name, (p.name for p in folder.glob("*.toml"))) if folder.is_dir() else ""
+            close = "" if path.exists() else nearest(path.name, [p.name for p in folder.glob("*.toml")])
             cure = f"did you mean {folder / close}?" if close else "give the path of a TOML file in UTF-8"
             reason = getattr(error, "strerror", None) or str(error)
             raise ConfigError(f"cannot read the config file: {reason}", where=str(path), cure=cure) from None

@@ -1,0 +1,81 @@
+"""What must not load torch does not, and the configuration stays small."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from plaudit.cli.train import STAGES, job_of
+from plaudit.config.fields import settings
+
+ROOT = Path(__file__).parents[2]
+MOST_FIELDS = 120
+HEAVY = ("torch", "transformers", "pandas", "pyarrow", "matplotlib")
+
+
+def run_python(code: str) -> str:
+    """stdout of a fresh interpreter that can import the package."""
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r})\n{code}"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def loaded_by(statement: str) -> list[str]:
+    return run_python(
+        f"{statement}\nprint(*(m for m in {HEAVY} if m in sys.modules), sep='\\n')"
+    ).splitlines()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import plaudit",
+        "from plaudit import load_records, Prompt, ConfigError, load_job",
+        "import plaudit.cli.main as m; m.main(['--help'])",
+        "import plaudit.records, plaudit.tracking.recorder, plaudit.preferences.simulated",
+    ],
+)
+def test_does_not_load_heavy_packages(statement: str) -> None:
+    assert [line for line in loaded_by(statement) if line in HEAVY] == []
+
+
+def test_the_check_notices_torch() -> None:
+    assert "torch" in loaded_by("import torch")
+
+
+def test_every_public_name_can_be_imported() -> None:
+    import plaudit
+
+    assert all(getattr(plaudit, name) is not None for name in plaudit.__all__)
+    assert set(plaudit.__all__) <= set(dir(plaudit))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = plaudit.no_such_name
+
+
+def test_help_is_instant() -> None:
+    code = "import plaudit.cli.main as m; m.main(['--help'])"
+    run_python(code)  # writes the bytecode
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        run_python(code)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 1.0, f"`plaudit --help` took {min(times):.2f} s; alone on a machine it is 0.1 s"
+
+
+def test_there_are_few_settings() -> None:
+    keys: set[str] = set()
+    for command in STAGES:
+        table = settings(job_of(command))
+        keys |= {s.key if s.section not in ("", "algorithm") else f"{command}: {s.key}" for s in table}
+    assert len(keys) <= MOST_FIELDS, f"{len(keys)} settings: a new one must replace, derive or justify"
+
+
+def test_every_setting_is_explained_and_has_a_short_flag() -> None:
+    for command in STAGES:
+        table = settings(job_of(command))
+        assert [s.key for s in table if len(s.help) < 10] == []
+        assert [s.key for s in table if "." in s.name] == [], "the same name in two tables"

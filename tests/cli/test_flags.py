@@ -1,0 +1,92 @@
+"""Flags are made from the settings of a job."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import Field
+
+from plaudit.cli.parser import Parser, job_parser, parse_flags, split_files
+from plaudit.config.fields import settings
+from plaudit.config.sections import Job, SamplingSection
+from plaudit.errors import ConfigError
+
+
+class ToyJob(Job):
+    """Train a toy.
+
+    More about it.
+    """
+
+    policy: str
+    """Model to train, 100 % of it."""
+    prompts_per_iteration: int = Field(32, ge=1)
+    """Prompts in each batch."""
+    sampling: SamplingSection = SamplingSection()
+
+
+def parse(*words: str) -> dict[str, Any]:
+    return parse_flags("toy", ToyJob, words)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--lr", "1e-5"], {"optimizer.lr": "1e-5"}),
+        (["--lr=1e-5"], {"optimizer.lr": "1e-5"}),
+        (["--optimizer.lr", "1"], {"optimizer.lr": "1"}),
+        (["--batch-size", "16"], {"prompts_per_iteration": "16"}),
+        (["--batch_size=16"], {"prompts_per_iteration": "16"}),
+        (["--sft_model", "x"], {"policy": "x"}),
+        (["--max_new_tokens", "3"], {"sampling.max_new_tokens": "3"}),
+        (["--overwrite"], {"overwrite": "true"}),
+        (["--overwrite", "false"], {"overwrite": "false"}),
+        (["--no-progress"], {"log.progress": "false"}),
+        (["--stop", "a", "b", "--seed", "1"], {"sampling.stop": ["a", "b"], "seed": "1"}),
+        (["--eval-fraction", "-1"], {"data.eval_fraction": "-1"}),
+        ([], {}),
+    ],
+)
+def test_flags(words: list[str], expected: dict[str, Any]) -> None:
+    assert parse(*words) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "cure"),
+    [
+        (["--kl-coef", "1"], ""),
+        (["--polcy", "x"], "did you mean --policy?"),
+        (["--tempratur=1"], "did you mean --temperature?"),
+        (["--no-policy"], ""),
+        (["--lr"], "see `plaudit toy --help`"),
+        (["--lr", "1", "stray"], ""),
+    ],
+)
+def test_wrong_flags_are_config_errors(words: list[str], cure: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(*words)
+    assert caught.value.exit_code == 78
+    assert cure in caught.value.cure and caught.value.cure
+
+
+def test_help_shows_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("--help")
+    text = " ".join(capsys.readouterr().out.split())
+    for setting in settings(ToyJob):
+        assert setting.flag in text
+        assert setting.help in text
+    assert "Train a toy." in text and "More about it" not in text
+    assert "(required)" in text and "[optimizer]" in text
+
+
+def test_files_come_first() -> None:
+    assert split_files(["a.toml", "b.toml", "--lr", "1"]) == (["a.toml", "b.toml"], ["--lr", "1"])
+    assert split_files(["--lr", "1", "a.toml"]) == ([], ["--lr", "1", "a.toml"])
+
+
+def test_job_parser_allows_no_abbreviations() -> None:
+    assert isinstance(job_parser("toy", ToyJob, settings(ToyJob)), Parser)
+    with pytest.raises(ConfigError):
+        parse("--temp", "1")
