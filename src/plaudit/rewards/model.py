@@ -1,0 +1,61 @@
+"""The reward of a reward model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from plaudit.errors import RewardError
+from plaudit.records import Content, RewardResult, Rollout
+from plaudit.rewards.protocol import to_result
+
+
+class Scorer(Protocol):
+    """A reward model, wherever it runs. Scores are normalised (see `RewardModel.normalise`)."""
+
+    def score_tokens(self, rows: Sequence[Sequence[int]]) -> list[float]:
+        """Scores of whole texts given as the token ids of prompt and response."""
+        ...
+
+    def score_texts(self, prompts: Sequence[Content], responses: Sequence[str]) -> list[float]:
+        """Scores of texts, which the scorer tokenises (and puts into its own chat template) by itself."""
+        ...
+
+
+class ModelReward:
+    """Scores rollouts with a reward model.
+
+    With the tokenizer of the policy it reads the sampled token ids as they are: prompt, response, and the end
+    token if and only if one was sampled. Nothing is decoded and encoded again, so what is scored is what is
+    trained. A model with another tokenizer, or an encoder with its own template, gets texts.
+
+    Args:
+        scorer: the model.
+        name: in metrics.
+        same_tokenizer: whether it reads the token ids of the policy.
+    """
+
+    def __init__(self, scorer: Scorer, name: str = "reward_model", *, same_tokenizer: bool = True) -> None:
+        self.name = name
+        self._scorer = scorer
+        self._same_tokenizer = same_tokenizer
+
+    def __call__(self, rollouts: Sequence[Rollout]) -> list[RewardResult]:
+        """One score per rollout; NaN and inf become errors.
+
+        Raises:
+            RewardError: the scorer gave another number of scores.
+        """
+        if not rollouts:
+            return []
+        if self._same_tokenizer:
+            scores = self._scorer.score_tokens([r.prompt_ids + r.response_ids for r in rollouts])
+        else:
+            prompts = [r.prompt.content for r in rollouts]
+            scores = self._scorer.score_texts(prompts, [r.response for r in rollouts])
+        if len(scores) != len(rollouts):
+            raise RewardError(
+                f"{self.name} gave {len(scores)} scores for {len(rollouts)} responses",
+                cure="return exactly one score for each row, in order",
+            )
+        return [to_result(score, self.name) for score in scores]

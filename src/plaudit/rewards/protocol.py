@@ -1,0 +1,68 @@
+"""What every reward promises: a finite number for each rollout, or the reason why there is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any, Protocol
+
+from plaudit.records import Content, RewardResult, Rollout
+
+
+class Reward(Protocol):
+    """Scores rollouts. It never makes up a number: what could not be scored has value None and an error."""
+
+    name: str
+    """What it is called in metrics and in ``reward_parts``."""
+
+    def __call__(self, rollouts: Sequence[Rollout]) -> list[RewardResult]:
+        """One result per rollout, in their order."""
+        ...
+
+
+def to_result(value: Any, name: str) -> RewardResult:
+    """A result from what a reward gave: a number (Python, numpy or a tensor of one element), or an error.
+
+    >>> to_result(2, "length")
+    RewardResult(value=2.0, parts={'length': 2.0}, error='')
+    >>> to_result(float("nan"), "length").error
+    'length returned nan, not a finite number'
+    """
+    try:
+        number = _number(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        number = math.nan
+    if math.isfinite(number):
+        return RewardResult(number, {name: number})
+    return RewardResult(None, error=f"{name} returned {shortened(value)}, not a finite number")
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, Real):
+        return float(value)
+    item = getattr(value, "item", None)  # a tensor or array with one element
+    number = item() if callable(item) else None
+    return float(number) if isinstance(number, Real) else math.nan
+
+
+def shortened(value: Any, limit: int = 80) -> str:
+    """The ``repr`` of any value, cut; never raises."""
+    try:
+        text = repr(value)
+    except Exception:  # the repr of a user's object may do anything
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def plain_text(content: Content) -> str:
+    """A prompt or response as one text. One message is its content; several are ``role: content`` paragraphs.
+
+    >>> plain_text("Tell me.")
+    'Tell me.'
+    """
+    if isinstance(content, str):
+        return content
+    if len(content) == 1:
+        return content[0].content
+    return "\n\n".join(f"{m.role}: {m.content}" for m in content)

@@ -1,0 +1,117 @@
+"""Rewards that need no model: rules a program can check."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+from plaudit.errors import ConfigError
+from plaudit.rewards.function import FunctionReward
+
+Rule = Callable[..., float]
+
+_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+")
+_FENCE = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n\s*```\s*\Z", re.DOTALL)
+
+
+def contains(text: str) -> Rule:
+    """1 if ``text`` occurs in the response (upper and lower case count as equal), else 0."""
+
+    def rule(prompt: str, response: str) -> float:
+        return float(text.casefold() in response.casefold())
+
+    return rule
+
+
+def length(words: int) -> Rule:
+    """1 for a response of exactly ``words`` words, falling to 0 for an empty one and for twice as many."""
+
+    def rule(prompt: str, response: str) -> float:
+        return max(0.0, 1.0 - abs(len(response.split()) - words) / words)
+
+    return rule
+
+
+def valid_json(prompt: str, response: str) -> float:
+    """1 if the whole response is one JSON value (RFC 8259: no NaN), alone or in a code fence; else 0."""
+    fence = _FENCE.match(response)
+    try:
+        json.loads(fence.group(1) if fence else response, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return 0.0
+    return 1.0
+
+
+def exact_answer(prompt: str, response: str, answer: str | None) -> float:
+    """1 if the response is the answer; case, runs of blanks and a final full stop do not matter."""
+    return float(_normal(response) == _normal(_given(answer)))
+
+
+def last_number(prompt: str, response: str, answer: str | None) -> float:
+    """1 if the last number of the response equals the answer: the usual check for GSM8K (Cobbe et al. 2021).
+
+    The answer may be a bare number or end in ``#### number``. 1,000 = 1000 and 42.0 = 42.
+    """
+    truth = numbers(_given(answer).rpartition("####")[2])
+    if not truth:
+        raise ValueError(f"the answer {answer!r} has no number")
+    found = numbers(response)
+    return float(bool(found) and found[-1] == truth[-1])
+
+
+def numbers(text: str) -> list[Decimal]:
+    """All decimal numbers of a text; commas between groups of three digits are dropped.
+
+    >>> [str(n) for n in numbers("From 1,000.50 to -3.")]
+    ['1000.50', '-3']
+    """
+    found = []
+    for match in _NUMBER.finditer(text):
+        joined = match.start() > 0 and text[match.start() - 1].isalnum()  # "3-2" is 3 and 2, not 3 and -2
+        digits = match.group().replace(",", "")
+        found.append(Decimal(digits.lstrip("+-") if joined else digits))
+    return found
+
+
+def load_rule(spec: str, *, where: str = "reward") -> FunctionReward:
+    """A rule by name: ``contains:TEXT``, ``length:WORDS``, ``json``, ``exact_answer``, ``last_number``.
+
+    Raises:
+        ConfigError: unknown rule, or an argument that is missing, superfluous or of the wrong kind.
+    """
+    name, _, argument = spec.partition(":")
+    if name in _PLAIN and not argument:
+        return FunctionReward(_PLAIN[name], name)
+    if name == "contains" and argument:
+        return FunctionReward(contains(argument), name)
+    if name == "length" and argument.isdecimal() and int(argument) > 0:
+        return FunctionReward(length(int(argument)), name)
+    forms = [*_PLAIN, "contains:TEXT", "length:WORDS"]
+    near = difflib.get_close_matches(name, [f.partition(":")[0] for f in forms], n=1)
+    form = next((f for f in forms if near and f.startswith(near[0])), "")
+    raise ConfigError(
+        f"{spec!r} is not a rule",
+        where=where,
+        cure=f"write {form}" if form else f"use one of {', '.join(forms)}",
+    )
+
+
+_PLAIN: dict[str, Rule] = {"json": valid_json, "exact_answer": exact_answer, "last_number": last_number}
+
+
+def _given(answer: str | None) -> str:
+    if answer is None:
+        raise ValueError("the prompt has no answer; give one in the data (field answer)")
+    return answer
+
+
+def _normal(text: str) -> str:
+    return " ".join(text.split()).rstrip(".").casefold()
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
