@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -19,12 +19,10 @@ from transformers import (
 from transformers.utils import logging as logs
 
 from plaudit.errors import ModelError
-from plaudit.models.lora import quantization_options
-from plaudit.models.source import Source, resolve
+from plaudit.models.source import resolve
 from plaudit.models.vocabulary import ensure_pad, fit_vocabulary
 
 T = TypeVar("T")
-Quantize = Literal["none", "4bit"]
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
@@ -47,7 +45,7 @@ def load_causal_lm(
     *,
     precision_dtype: torch.dtype = torch.float32,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    quantize: Quantize = "none",
+    **options: Any,
 ) -> PreTrainedModel:
     """A causal language model on the CPU, in eval mode, with room for the pad token of its tokenizer.
 
@@ -55,26 +53,19 @@ def load_causal_lm(
         source: as in `resolve`.
         precision_dtype: of the weights. Trained weights should be fp32: RL steps vanish in bf16 rounding.
         tokenizer: from `load_tokenizer`, if it is loaded already.
-        quantize: 4bit: NF4 weights on the GPU, to be frozen under LoRA (QLoRA).
+        options: further arguments of ``from_pretrained``, such as `quantization_options`.
 
     Raises:
         ModelError: unknown name, no weights, or not a causal language model.
     """
-    place = resolve(source)
-    model: PreTrainedModel = _load(
-        lambda: AutoModelForCausalLM.from_pretrained(
-            place.name, **_weights(place, precision_dtype, quantize)
-        ),
-        source,
-        "causal language model",
-    )
-    if model.config.is_encoder_decoder:
+    model, missing = _load_weights(AutoModelForCausalLM, source, {"dtype": precision_dtype} | options)
+    if missing:
         raise ModelError(
-            f"{source} is an encoder-decoder", cure="use a decoder, such as Llama, Qwen or GPT-2"
+            f"{source} lacks {len(missing)} weights of a language model, the first is {missing[0]}",
+            cure="give a causal language model; a reward model or classifier cannot write text",
         )
-    dequantized(model)
     fit_vocabulary(model, tokenizer or load_tokenizer(source))
-    return model.eval()
+    return model
 
 
 def load_classifier(
@@ -83,7 +74,7 @@ def load_classifier(
     labels: int | None = None,
     precision_dtype: torch.dtype = torch.float32,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    quantize: Quantize = "none",
+    **options: Any,
 ) -> tuple[PreTrainedModel, bool]:
     """A sequence classifier on the CPU, in eval mode, and whether its head is fresh (not in the file).
 
@@ -92,34 +83,20 @@ def load_classifier(
         labels: number of outputs; None takes what the file says.
         precision_dtype: of the weights.
         tokenizer: from `load_tokenizer`, if it is loaded already.
-        quantize: 4bit: NF4 weights on the GPU, to be frozen under LoRA (QLoRA).
+        options: further arguments of ``from_pretrained``, such as `quantization_options`.
 
     Raises:
         ModelError: unknown name, no weights, no classifier of this architecture, other number of labels.
     """
-    place = resolve(source)
-    options = _weights(place, precision_dtype, quantize) | ({} if labels is None else {"num_labels": labels})
-    model, report = _load(
-        lambda: AutoModelForSequenceClassification.from_pretrained(
-            place.name, output_loading_info=True, **options
-        ),
-        source,
-        "classifier",
-    )
-    if model.config.is_encoder_decoder:
-        raise ModelError(
-            f"{source} is an encoder-decoder", cure="use a decoder or an encoder, such as RoBERTa"
-        )
-    missing = set(report["missing_keys"])
-    base = f"{model.base_model_prefix}."
-    lost = sorted(key for key in missing if key.startswith(base) and ".pooler." not in key)
+    options |= {"dtype": precision_dtype} | ({} if labels is None else {"num_labels": labels})
+    model, missing = _load_weights(AutoModelForSequenceClassification, source, options)
+    lost = [key for key in missing if key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key]
     if lost:
         raise ModelError(
             f"{source} lacks {len(lost)} weights, the first is {lost[0]}", cure="get the whole model"
         )
-    dequantized(model)
     fit_vocabulary(model, tokenizer or load_tokenizer(source))
-    return model.eval(), bool(missing)
+    return model, bool(missing)
 
 
 def dequantized(model: Any) -> Any:
@@ -132,15 +109,25 @@ def dequantized(model: Any) -> Any:
     return model
 
 
-def _weights(place: Source, dtype: torch.dtype, quantize: Quantize) -> dict[str, Any]:
-    options: dict[str, Any] = {"dtype": dtype} | (place.options or {"use_safetensors": True})
-    if quantize == "none":
-        return options
-    if place.gguf:
+def _load_weights(
+    auto: Any, source: str | Path, options: dict[str, Any]
+) -> tuple[PreTrainedModel, list[str]]:
+    """The model in eval mode, and the names of weights that the file did not have."""
+    place = resolve(source)
+    if place.gguf and "quantization_config" in options:
         raise ModelError(
             "a GGUF file cannot be loaded in 4 bit", where="[lora] quantize", cure="quantize = 'none'"
         )
-    return options | quantization_options()
+    options = (place.options or {"use_safetensors": True}) | options
+    model, report = _load(
+        lambda: auto.from_pretrained(place.name, output_loading_info=True, **options), source, "model"
+    )
+    if model.config.is_encoder_decoder:
+        raise ModelError(
+            f"{source} is an encoder-decoder", cure="use a decoder, such as Llama, Qwen or GPT-2"
+        )
+    dequantized(model)
+    return model.eval(), sorted(report["missing_keys"])
 
 
 def _load(build: Callable[[], T], source: str | Path, what: str) -> T:

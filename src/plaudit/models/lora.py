@@ -68,7 +68,7 @@ def add_lora(
                 cure="set a rank, e.g. 8",
             )
         return model
-    if section.quantize == "4bit" and not getattr(model, "is_loaded_in_4bit", False):
+    if section.quantize == "4bit" and not is_4bit(model):
         raise ModelError(
             "the model was not loaded in 4 bit", where="[lora] quantize", cure="quantize = 'none'"
         )
@@ -91,6 +91,11 @@ def add_lora(
         if task == "scalar" and head is not None:
             head.requires_grad_(True)
     return wrapped
+
+
+def is_4bit(model: nn.Module) -> bool:
+    """Does it hold weights quantised by bitsandbytes?"""
+    return any(type(module).__name__ == "Linear4bit" for module in model.modules())
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:

@@ -75,7 +75,7 @@ class RewardModel(nn.Module):
             source: hub name, directory or GGUF file.
             tokenizer: the one it is trained with, from `load_tokenizer`.
             seed: of the fresh head.
-            options: further arguments of `load_classifier`, e.g. ``quantize``.
+            options: further arguments of ``from_pretrained``, such as `quantization_options`.
         """
         model, fresh = load_classifier(source, labels=1, tokenizer=tokenizer, **(options or {}))
         if fresh:

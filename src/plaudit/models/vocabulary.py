@@ -44,7 +44,7 @@ def _taken(tokenizer: PreTrainedTokenizerBase) -> set[str]:
 
 
 def _knows_every_byte(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Can it write any text without the unknown token (byte-level BPE, or byte fallback)? Then that one is free."""
+    """Can it write any text without the unknown token (byte-level BPE, byte fallback)? Then that is free."""
     core = getattr(tokenizer, "backend_tokenizer", None)
     if core is None:
         return False
