@@ -64,7 +64,7 @@ _TABLE = (
     Metric("policy/advantages_std", "Advantage spread", "Before whitening.", "", 1e-6),
     Metric("policy/stopped_early", "Stopped early", "1 where the inner epochs stopped because the policy had moved far enough.", "share"),
     Metric("critic/loss", "Critic loss", "Clipped squared error of the critic, halved."),
-    Metric("critic/explained_variance", "Explained variance", "1 - Var(return - value) / Var(return): 1 is a perfect critic.", "", 0.0, 1.0),
+    Metric("critic/explained_variance", "Explained variance", "1 - Var(return - value) / Var(return): 1 is a perfect critic.", "", 0.0),
     Metric("critic/clip_fraction", "Critic clip fraction", "Response tokens on which the value clip was active.", "share", None, 0.4),
     Metric("critic/grad_norm", "Critic gradient norm", "Global norm of the critic's gradient before it is clipped.", "", None, 10.0),
     Metric("critic/value_mean", "Mean value", "What the critic expects, mean over response tokens."),

@@ -1,0 +1,68 @@
+"""Responses before and after, side by side. Never picked by how good they look: the first prompts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from plaudit.evaluation.rundir import Run
+from plaudit.evaluation.words import signed
+from plaudit.tracking.files import Row
+
+SHOWN = 8
+LONGEST = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One response and what was thought of it."""
+
+    response: str
+    notes: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A prompt with the first and the last response to it."""
+
+    prompt: str
+    before: Side | None
+    after: Side
+
+
+def pairs(run: Run) -> list[Pair]:
+    """Up to eight prompts of samples.jsonl, in the order in which they were recorded."""
+    rows = run.samples
+    if not rows:
+        return []
+    steps = [row["step"] for row in rows]
+    first, last = min(steps), run.summary.get("model_step", max(steps))
+    before = {_key(row): row for row in rows if row["step"] == first}
+    after = {_key(row): row for row in rows if row["step"] == last}
+    found = []
+    for key, row in list(after.items())[:SHOWN]:
+        old = before.get(key) if first != last else None
+        found.append(Pair(_text(row.get("prompt"))[:LONGEST], _side(old) if old else None, _side(row)))
+    return found
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return (str(row.get("prompt_id", row.get("prompt"))), row.get("k", 0))
+
+
+def _side(row: Row) -> Side:
+    notes = []
+    for name in ("gold", "reward"):
+        if isinstance(row.get(name), (int, float)):
+            notes.append(f"{name} {signed(row[name])}")
+    if row.get("finish_reason") == "length":
+        notes.append("cut off")
+    return Side(_text(row.get("response"))[:LONGEST], " · ".join(notes))
+
+
+def _text(value: Any) -> str:
+    """A prompt or response as readable text; chats become one line per turn."""
+    if isinstance(value, list):
+        turns = [turn for turn in value if isinstance(turn, dict)]
+        return "\n".join(f"{turn.get('role', '')}: {turn.get('content', '')}" for turn in turns)
+    return "" if value is None else str(value)
