@@ -162,7 +162,7 @@ def write_review(prompt: str, draw: Draw) -> str:
 
 
 def readable(text: str) -> str:
-    """The text with tidy spacing and capitals, for people: ``the tea was cold .`` -> ``The tea was cold.``"""
+    """The text with tidy spacing and capitals: ``the cake was cold .`` -> ``The cake was cold.``"""
     tidy = re.sub(r"\s+([.,!?:])", r"\1", " ".join(text.split()))
     for proper in (*words.NAMES, *words.DAYS, "I"):
         tidy = re.sub(rf"\b{proper.lower()}\b", proper, tidy)
