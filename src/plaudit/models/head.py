@@ -25,9 +25,10 @@ class TokenLaw(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, tokens: Tensor, entropy_grad: bool) -> tuple[Tensor, Tensor]:
         """``logits [N, V]`` fp32, ``tokens [N]`` -> log-probs ``[N]``, entropy ``[N]``."""
         probs = logits.softmax(-1)
-        # The largest probability is never 0, so this is the normaliser to full precision without another exp.
-        normaliser = logits.amax(-1) - probs.amax(-1).log()
-        logprobs = logits.gather(-1, tokens[:, None]).squeeze(-1) - normaliser
+        # The largest probability is never 0, so this is exact where the normaliser would round at |z|.
+        top, log_top = logits.amax(-1), probs.amax(-1).log()
+        logprobs = logits.gather(-1, tokens[:, None]).squeeze(-1) - top + log_top
+        normaliser = top - log_top
         entropy = normaliser - torch.linalg.vecdot(probs, logits)
         ctx.entropy_grad = entropy_grad
         ctx.save_for_backward(
