@@ -97,12 +97,27 @@ class ChatFormat:
             raise ModelError("the tokenizer has no end token", cure="set its eos_token, and save it again")
         return tuple(dict.fromkeys(found))
 
+    @cached_property
+    def _around_turn(self) -> tuple[str, str]:
+        """What chats put between the opening of an assistant turn and its text, and what after the text."""
+        if not self.uses_template:
+            return " ", ""
+        said = "plaudit"
+        asked = (Message("user", "a"),)
+        text = self._render((*asked, Message("assistant", said)), open_end=False)
+        at = text.rfind(said)
+        opened = self._render(asked, open_end=True)
+        lead = text[len(opened) : at] if text.startswith(opened) else ""
+        return lead if lead.isspace() else "", text[at + len(said) :]
+
     def _end_of_turn(self) -> int | None:
         """The special token that the template puts after an assistant turn."""
-        said = "plaudit"
-        text = self._render((Message("user", "a"), Message("assistant", said)), open_end=False)
-        after = self._ids(text[text.rfind(said) + len(said) :])
-        return next((i for i in after if self._is_special(i)), None)
+        return next((i for i in self._ids(self._around_turn[1]) if self._is_special(i)), None)
+
+    def _said(self, text: str) -> str:
+        """The text of an assistant turn with the space that chats put in front of it, if it has none yet."""
+        lead = self._around_turn[0]
+        return text if text.startswith(lead) else lead + text
 
     def _is_special(self, token: int) -> bool:
         added = getattr(self.tokenizer, "added_tokens_decoder", {}).get(token)
@@ -147,8 +162,7 @@ class ChatFormat:
             )
         ids, mask, starts = self._history(tuple(earlier), 0 if all_turns else len(asked))
         length = min((at for turn, at in starts.items() if turn >= len(asked)), default=len(ids))
-        said = last.content if self.uses_template else " " + last.content
-        return self._joined(ids, mask, length, said, self.end_ids[0])
+        return self._joined(ids, mask, length, self._said(last.content), self.end_ids[0])
 
     def text(self, content: Content) -> str:
         """A content as people read it."""
@@ -191,9 +205,9 @@ class ChatFormat:
             if turns[index].role != "assistant":
                 continue
             before = self._write(turns[:index]) if index else ""
-            said = turns[index].content if self.uses_template else " " + turns[index].content
-            forms = (said, said.strip())
-            found = next((f for f in forms if text.startswith(before + f)), None)
+            said = turns[index].content
+            forms = (self._said(said), self._said(said.strip()), said, said.strip())
+            found = next((form for form in forms if form and text.startswith(before + form)), None)
             if found is not None:
                 end = len(before) + len(found)
                 spans[index] = (len(before), end + len(end_token) * text.startswith(end_token, end))

@@ -100,10 +100,10 @@ def _cut(unit: tuple[Encoded, ...], max_length: int) -> tuple[Encoded, ...] | No
 def _without(row: Encoded, excess: int) -> Encoded | None:
     """The row without ``excess`` prompt tokens after its opening; at least one prompt token stays."""
     start = row.opening + excess
-    if start > row.prompt_length or (row.opening == 0 and start == row.prompt_length):
-        return None
     while start < row.prompt_length and row.mask[start - 1] and row.mask[start]:
         start += 1  # what is left of an earlier response that was cut is not trained on: leave it out
+    if start > row.prompt_length or (row.opening == 0 and start == row.prompt_length):
+        return None
     ids = row.ids[: row.opening] + row.ids[start:]
     mask = row.mask[: row.opening] + row.mask[start:]
     return Encoded(ids, mask, row.prompt_length - (start - row.opening), row.opening)

@@ -1,0 +1,205 @@
+"""Records to files: JSON, JSONL, CSV or Parquet by the ending of the name, each also gzipped, three layouts."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from plaudit.data.convert import KIND_OF, convert
+from plaudit.data.files import READABLE, Encoding, encoding_of
+from plaudit.data.reading import ReadLog, shorten
+from plaudit.data.tables import neutralise
+from plaudit.data.transcripts import as_messages, write_transcript
+from plaudit.errors import DataError
+from plaudit.records import (
+    Content,
+    Demonstration,
+    Preference,
+    Prompt,
+    Rating,
+    Record,
+    to_json,
+)
+
+Layout = Literal["plaudit", "trl", "hh"]
+
+
+def write_records(records: Sequence[Record], path: str | Path, layout: Layout = "plaudit") -> tuple[str, ...]:
+    """Write records, all of one kind, and say what changed on the way (empty if they read back as they were).
+
+    Args:
+        records: at least one.
+        path: ends with .jsonl, .json, .csv or .parquet, and .gz to compress. It is replaced in one step,
+            when all is written. Text cells of CSV that a spreadsheet would run as a formula get a quote in
+            front, which ``load_records`` takes away again.
+        layout: "plaudit" keeps everything; "trl" writes TRL's dataset types (prompt and completion,
+            preference, unpaired preference, prompt only); "hh" writes preferences as `Human:/Assistant:`
+            transcripts.
+
+    Raises:
+        DataError: nothing to write, an unknown ending, text that is no Unicode, or a layout that cannot hold
+            it.
+    """
+    target = Path(path)
+    encoding = encoding_of(target)
+    if encoding is None:
+        raise DataError(
+            f"unknown file type {target.suffix!r}", where=str(target), cure=f"end the name as {READABLE}"
+        )
+    if not records:
+        raise DataError("there are no records to write", where=str(target), cure="check what was read")
+    log = ReadLog(str(target))
+    rows = _rows(records, layout, log)
+    data = _encoded(rows, encoding, log)
+    _replace(target, gzip.compress(data, mtime=0) if target.suffix.lower() == ".gz" else data)
+    return log.notes
+
+
+def _rows(records: Sequence[Record], layout: Layout, log: ReadLog) -> list[dict[str, Any]]:
+    if layout == "plaudit":
+        return [_own_row(record) for record in records]
+    kind = KIND_OF[type(records[0])]
+    if (layout == "hh" and kind != "preference") or kind in ("ranking", "judgement"):
+        log.note(f"{kind} records were made into preferences")
+        records = convert(records, "preference", log)
+    write = _transcripts_row if layout == "hh" else _trl_row
+    return [write(record, log) for record in records]
+
+
+# Layouts
+
+
+def _own_row(record: Record) -> dict[str, Any]:
+    """The fields of the record under the names that are read, without those that say nothing."""
+    row: dict[str, Any] = to_json(record)
+    if isinstance(record, Prompt):
+        row["prompt"] = row.pop("content")
+    if isinstance(record, Preference) and record.agreement == 1.0:
+        del row["agreement"]
+    empty = [name for name in ("axes", "model_a", "model_b", "annotator") if row.get(name) in ({}, "")]
+    return {name: value for name, value in row.items() if name not in empty}
+
+
+def _trl_row(record: Record, log: ReadLog) -> dict[str, Any]:
+    """A row of one of TRL's dataset types: standard for plain texts, conversational for chats."""
+    if isinstance(record, Prompt):
+        answer = {} if record.answer is None else {"answer": record.answer}
+        return {"prompt": to_json(record.content), **answer}
+    if isinstance(record, Demonstration):
+        return _trl_fields(record.prompt, completion=record.response)
+    if isinstance(record, Preference):
+        log.count("margins, agreements or annotators left out", _has_more(record))
+        return _trl_fields(record.prompt, chosen=record.chosen, rejected=record.rejected)
+    if isinstance(record, Rating) and record.reward in (0.0, 1.0):
+        log.count("named axes left out", bool(record.axes))
+        return {**_trl_fields(record.prompt, completion=record.response), "label": record.reward == 1.0}
+    what = f"TRL's unpaired preferences are true or false; record {record.id} is not"
+    raise DataError(what, where=log.source, cure="write the layout plaudit, or convert to preference first")
+
+
+def _trl_fields(prompt: Content, **responses: Content) -> dict[str, Any]:
+    is_chat = not isinstance(prompt, str) or any(not isinstance(r, str) for r in responses.values())
+    if not is_chat:
+        return {"prompt": prompt, **responses}
+    row: dict[str, Any] = {"prompt": to_json(as_messages(prompt, "user") if prompt else ())}
+    return row | {name: to_json(as_messages(said, "assistant")) for name, said in responses.items()}
+
+
+def _has_more(record: Preference) -> bool:
+    return record.margin is not None or record.agreement != 1.0 or record.annotator is not None
+
+
+def _transcripts_row(record: Record, log: ReadLog) -> dict[str, Any]:
+    """Chosen and rejected as whole transcripts."""
+    assert isinstance(record, Preference), "converted before"
+    log.count("margins, agreements or annotators left out", _has_more(record))
+    log.count("plain-text prompts written as a turn of Human", isinstance(record.prompt, str))
+    asked = as_messages(record.prompt, "user") if record.prompt else ()
+    both = {"chosen": record.chosen, "rejected": record.rejected}
+    return {name: write_transcript((*asked, *as_messages(said, "assistant"))) for name, said in both.items()}
+
+
+# Encodings
+
+
+def _encoded(rows: list[dict[str, Any]], encoding: Encoding, log: ReadLog) -> bytes:
+    if encoding == "Parquet":
+        return _parquet(rows, log)
+    if encoding == "CSV":
+        text = _csv(rows, log)
+    elif encoding == "JSONL":
+        text = "".join(_json(row) + "\n" for row in rows)
+    else:
+        text = "[\n" + ",\n".join(_json(row) for row in rows) + "\n]\n"
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        near = shorten(ascii(text[max(error.start - 20, 0) : error.end]))
+        cure = "replace the broken character"
+        raise DataError(f"half of a surrogate pair near {near}", where=log.source, cure=cure) from error
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _columns(rows: Iterable[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _csv(rows: list[dict[str, Any]], log: ReadLog) -> str:
+    out = io.StringIO(newline="")
+    columns = _columns(rows)
+    writer = csv.writer(out)
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_cell(row.get(name), log) for name in columns])
+    return out.getvalue()
+
+
+def _cell(value: Any, log: ReadLog) -> Any:
+    if isinstance(value, (list, dict)):
+        return _json(value)
+    if not isinstance(value, str):
+        return value
+    safe = neutralise(value)
+    log.count("cells protected against spreadsheet formulas by a quote in front", safe != value)
+    return safe
+
+
+def _parquet(rows: list[dict[str, Any]], log: ReadLog) -> bytes:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        cure = "pip install pyarrow, or write another format"
+        raise DataError("Parquet needs the package pyarrow", where=log.source, cure=cure) from error
+    columns = _columns(rows)
+    out = pyarrow.BufferOutputStream()
+    try:
+        table = pyarrow.table({name: [row.get(name) for row in rows] for name in columns})
+        pyarrow.parquet.write_table(table, out)
+    except (pyarrow.ArrowException, ValueError) as error:
+        what = f"the records do not fit one table: {shorten(str(error), 120)[1:-1]}"
+        cure = "texts and chats cannot share a column: write JSONL"
+        raise DataError(what, where=log.source, cure=cure) from error
+    return bytes(out.getvalue())
+
+
+def _replace(target: Path, data: bytes) -> None:
+    """Write beside the target and rename, so that a reader sees all of it or nothing."""
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        os.replace(partial, target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        cure = "check the path, the rights and the free space"
+        raise DataError(f"cannot write: {error.strerror or error}", where=str(target), cure=cure) from error
