@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WIDTH, HEIGHT, WIDE = 360, 190, 430
-"""Of a chart in CSS pixels: text keeps about its size from a phone to a desktop page of two or three columns."""
+"""Of a chart in CSS pixels: text keeps about its size from a phone to a page of two or three columns."""
 INKS = {
     "#010101": "var(--ink)",
     "#020202": "var(--muted)",
@@ -179,8 +179,17 @@ def _bound(axes: Any, bound: float | None, word: str, share: bool) -> None:
         return
     axes.axhline(bound, color=SECOND, linewidth=1, dashes=(3, 3))
     said = f"{100 * bound:g} %" if share else f"{bound:g}"
-    where = {"ha": "right", "va": "bottom" if word == "above" else "top", "fontsize": 10, "color": SECOND}
-    axes.annotate(f"healthy {word} {said}", (1, bound), xycoords=axes.get_yaxis_transform(), **where)
+    axes.annotate(
+        f"healthy {word} {said}",
+        (1, bound),
+        xytext=(0, 3 if word == "above" else -4),
+        xycoords=axes.get_yaxis_transform(),
+        textcoords="offset points",
+        ha="right",
+        va="bottom" if word == "above" else "top",
+        fontsize=10,
+        color=SECOND,
+    )
 
 
 def _format(axes: Any, share: bool) -> None:

@@ -1,0 +1,110 @@
+import json
+
+import pytest
+
+from plaudit.evaluation.rundir import load_run
+from plaudit.evaluation.verdict import verdict, warnings
+
+
+def read(path):
+    run = load_run(path)
+    return verdict(run), warnings(run)
+
+
+def test_gold_that_rose_is_called_better_and_nothing_is_suspicious(tmp_path, synthetic):
+    said, found = read(synthetic["ppo"](tmp_path / "r"))
+    assert (said.tone, said.headline) == ("good", "It got better.")
+    assert "64 held-out prompts" in said.evidence and "KL of 4.7 nats" in said.evidence
+    assert found == []
+
+
+def test_over_optimisation_is_called_worse_with_every_sign_of_it(tmp_path, synthetic):
+    said, found = read(synthetic["ppo"](tmp_path / "r", gold_gain=-0.8, reward_gain=2.5, kl=14, growth=2.1))
+    assert (said.tone, said.headline) == ("bad", "It got worse.")
+    assert found[0].startswith("Over-optimised")
+    assert any("KL is 13" in w for w in found) and any("2.0 times as long" in w for w in found)
+
+
+def test_a_difference_within_noise_is_no_success(tmp_path, synthetic):
+    said, _ = read(synthetic["ppo"](tmp_path / "r", gold_gain=0.0))
+    assert (said.tone, said.headline) == ("flat", "No clear change.")
+
+
+def test_without_gold_the_page_does_not_claim_improvement(tmp_path, synthetic):
+    said, _ = read(synthetic["ppo"](tmp_path / "r", gold=False))
+    assert said.headline == "The reward rose." and "a second judge or people have to say" in said.evidence
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"eos_rate": 0.5}, "end by themselves"),
+        ({"perplexity_ratio": 2.0}, "gibberish"),
+        ({"perplexity_ratio": 0.4}, "bland"),
+        ({"distinct_2": 0.1, "distinct_2_before": 0.5}, "Diversity fell"),
+        ({"reward_length_spearman": 0.7, "reward_length_spearman_before": 0.1}, "follows length"),
+    ],
+)
+def test_each_detector_fires(tmp_path, synthetic, change, words):
+    run = synthetic["ppo"](tmp_path / "r")
+    load_run(run)
+    summary = json.loads((run / "summary.json").read_text()) | change
+    (run / "summary.json").write_text(json.dumps(summary))
+    (found,) = read(run)[1]
+    assert words in found
+
+
+def test_curves_have_detectors_too(tmp_path, synthetic):
+    run = synthetic["ppo"](tmp_path / "r")
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for row in rows[-6:]:
+        row |= {"policy/entropy": 0.1, "policy/clip_fraction": 0.6, "critic/explained_variance": -0.5}
+        row |= {"reward/error_share": 0.1}
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = " ".join(read(run)[1])
+    for words in ("Entropy collapsed", "60", "critic explains nothing", "reward failed on"):
+        assert words in found
+
+
+def test_alarms_and_an_unfinished_run_are_said(tmp_path, synthetic):
+    run = synthetic["ppo"](tmp_path / "r")
+    lines = (run / "events.jsonl").read_text().splitlines()
+    alarm = json.dumps({"time": 1.76e9, "event": "alarm", "message": "KL 12 nats"})
+    stop = json.dumps({"time": 1.76e9, "event": "stopped", "reason": "TRAINING: the KL exploded"})
+    (run / "events.jsonl").write_text("\n".join([*lines[:-1], alarm, alarm, stop]) + "\n")
+    found = read(run)[1]
+    assert found == ["The run did not finish: TRAINING: the KL exploded", "During the run: KL 12 nats"]
+
+
+def test_reward_models(tmp_path, synthetic):
+    said, found = read(synthetic["reward"](tmp_path / "good"))
+    assert said.tone == "good" and "as the annotators did" in said.headline and found == []
+    said, _ = read(synthetic["reward"](tmp_path / "coin", skill=0.0))
+    assert said.headline == "It does not rank better than a coin."
+    _, found = read(synthetic["reward"](tmp_path / "few", pairs=40))
+    assert "Only 40 held-out pairs" in found[0]
+
+
+def test_a_reward_model_that_only_knows_length_is_found_out(tmp_path, synthetic):
+    run = synthetic["reward"](tmp_path / "r")
+    rows = [json.loads(line) for line in (run / "heldout.jsonl").read_text().splitlines()]
+    for i, row in enumerate(rows):
+        longer, shorter = (20, 10) if i % 4 else (10, 20)
+        row |= {
+            "chosen_length": longer,
+            "rejected_length": shorter,
+            "chosen_score": longer,
+            "rejected_score": shorter,
+        }
+    (run / "heldout.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said, found = read(run)
+    assert said.tone == "flat" and "so might length alone" in said.headline
+    assert any("Scores follow length" in w for w in found)
+
+
+def test_sft(tmp_path, synthetic):
+    said, found = read(synthetic["sft"](tmp_path / "r"))
+    assert said.headline == "It learned to imitate." and "96 held-out" in said.evidence and found == []
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text()) | {"heldout_loss": 2.5}
+    (tmp_path / "r" / "summary.json").write_text(json.dumps(summary))
+    assert "Overfitting" in read(tmp_path / "r")[1][0]
