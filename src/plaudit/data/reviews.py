@@ -170,7 +170,10 @@ def readable(text: str) -> str:
 
 
 def vocabulary() -> list[str]:
-    """Every word and mark of the world, sorted, in the spellings that occur ("The" and "the" are two)."""
+    """Every word and mark of the world, sorted, in the spellings that occur ("The" and "the" are two).
+
+    Bare words: a tokenizer whose tokens carry the space before them is built from texts, not from this list.
+    """
     texts = [_text(prompt) for prompt in all_prompts("train") + all_prompts("heldout")]
     shapes = (
         grammar.VERDICT_SHAPES
