@@ -7,21 +7,12 @@ import shutil
 import sys
 from pathlib import Path
 
+from plaudit import __version__
 from plaudit.cli.machine import GIB, devices, existing, version, writable
 from plaudit.cli.parser import Parser, show
 from plaudit.errors import ConfigError
 
-LIBRARIES = (
-    "plaudit",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "safetensors",
-    "peft",
-    "datasets",
-    "numpy",
-    "pydantic",
-)
+LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "peft", "datasets", "numpy", "pydantic")
 OPTIONAL = {"tensorboard": "tensorboard", "bitsandbytes": "qlora"}
 
 
@@ -32,7 +23,8 @@ def run(command: str, argv: list[str]) -> int:
         "--out", type=Path, default=Path("runs"), help="where runs will be written (default: runs)"
     )
     given = parser.parse_args(argv)
-    show(f"python        {platform.pythonversion()} on {platform.system()} {platform.machine()}")
+    show(f"plaudit       {__version__}")
+    show(f"python        {platform.python_version()} on {platform.system()} {platform.machine()}")
     show("\n".join(f"{name:<14}{version(name)}" for name in LIBRARIES))
     for name, extra in OPTIONAL.items():
         found = version(name)

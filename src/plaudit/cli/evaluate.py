@@ -34,6 +34,6 @@ def run(command: str, argv: list[str]) -> int:
         from plaudit.stages.evaluate import score_dataset
 
         directory = score_dataset(directory, given.dataset)
-    show(figures(CARDS["reward" if given.what == "reward" else "ppo"](directory)))
+    show(figures(CARDS["ppo" if given.what == "policy" else "reward"](directory)))
     show(f"written to {directory / 'summary.json'}")
     return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +11,47 @@ from plaudit.cli.parser import show
 from plaudit.evaluation import policy, reward_model
 from plaudit.evaluation.report import write_report
 
-CARDS = {"reward": reward_model.card, "ppo": policy.card}
-HIDDEN = {"command"}
+
+def _summary(run: Path) -> dict[str, Any]:
+    """Training wrote all there is to know."""
+    path = run / "summary.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+CARDS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "sft": _summary,
+    "reward": reward_model.card,
+    "ppo": policy.card,
+}
+"""Command -> the figures of its run."""
+HEADLINES = {
+    "reward": ("accuracy", "accuracy_ci", "length_baseline_accuracy"),
+    "ppo": ("reward_difference", "gold_difference", "gold_difference_ci", "win_rate", "win_rate_ci", "kl"),
+}
+"""What a pipeline says of each of its runs; the rest is in the report."""
 
 
 def finish(run: Path, command: str) -> None:
     """Compute the card of the run's kind, write report.html, print both."""
-    card = CARDS[command](run) if command in CARDS else {}
+    card = CARDS[command](run)
     report = write_report(run)
     show(figures(card))
     show(f"model   {run / 'model'}\nreport  {report}")
 
 
-def figures(card: dict[str, Any]) -> str:
+def finish_pipeline(out: Path) -> None:
+    """The same for a directory of runs (sft/, reward/, ppo/), with one report over all of them."""
+    for command, names in HEADLINES.items():
+        card = CARDS[command](out / command)
+        show(f"{command}\n{figures({name: card[name] for name in names if name in card}, indent='  ')}")
+    show(f"model   {out / 'ppo' / 'model'}\nreport  {write_report(out)}")
+
+
+def figures(card: dict[str, Any], indent: str = "") -> str:
     """A card as lines of ``name  value``; intervals in brackets."""
-    rows = {name: _number(value) for name, value in card.items() if name not in HIDDEN and _number(value)}
+    rows = {name: _number(value) for name, value in card.items() if name != "command" and _number(value)}
     width = max(map(len, rows), default=0)
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows.items())
+    return "\n".join(f"{indent}{name:<{width}}  {text}" for name, text in rows.items())
 
 
 def _number(value: Any) -> str:

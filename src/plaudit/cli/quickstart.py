@@ -17,7 +17,8 @@ def run(command: str, argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="directory of the results")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
     given = parser.parse_args(argv)
+    from plaudit.cli.outcome import finish_pipeline
     from plaudit.stages.quickstart import run_quickstart
 
-    run_quickstart(given.out, given.seed)
+    finish_pipeline(run_quickstart(given.out, given.seed))
     return 0

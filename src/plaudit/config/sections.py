@@ -71,7 +71,7 @@ class ComputeSection(Section):
     """Precision of the matrix products; weights, optimizer, log-probs and losses are fp32 always.
     auto: bf16 on a GPU that has it."""
     tokens_per_microbatch: int = Field(8192, ge=16)
-    """Padded tokens of one forward and backward pass. Lower it when memory runs out: only rounding changes."""
+    """Padded tokens of one forward and backward pass. Lower it when memory is short: only rounding changes."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about 1.3x the time, a fraction of the memory."""
     threads: int | Auto = "auto"
@@ -84,7 +84,7 @@ class SamplingSection(Section):
     temperature: float = Field(1.0, gt=0)
     """Divides the logits, in sampling and in every log-prob that is trained on."""
     top_p: float = Field(1.0, gt=0, le=1)
-    """Nucleus sampling. Below 1 the sampled law is not the trained one: for evaluation; biased in training."""
+    """Nucleus sampling. Below 1 the sampled law is not the trained one: biased in training."""
     top_k: int = Field(0, ge=0)
     """Sample among the k most likely tokens (0 = all). Biased in training, as top_p."""
     max_new_tokens: int = Field(128, ge=1)

@@ -25,7 +25,7 @@ from plaudit.stages.encode import Rows, encode_rows, preference_encoder, rating_
 from plaudit.stages.keeper import Keeper
 from plaudit.tracking.files import write_lines
 from plaudit.tracking.recorder import Recorder
-from plaudit.training.learner import LocalLearner
+from plaudit.training.learner import LocalLearner, LocalScorer
 from plaudit.training.offline import OfflineLoop
 
 PROBES = 8
@@ -57,7 +57,7 @@ def run_reward(job: RewardJob, sources: Mapping[str, str] | None = None) -> Path
         Stopped: on SIGTERM or Ctrl-C, after a checkpoint.
     """
     set_threads(job.compute)
-    loaded = _load(job)
+    loaded = load_comparisons(job)
     train, heldout = split(loaded.records, job.data, job.seed, job.dataset)
     tokenizer, model = load_reward_model(job.model, job.lora, job.compute, seed=job.seed)
     chat = ChatFormat(tokenizer, job.data.chat_template)
@@ -102,7 +102,7 @@ def run_reward(job: RewardJob, sources: Mapping[str, str] | None = None) -> Path
     return run
 
 
-def _load(job: RewardJob) -> Loaded:
+def load_comparisons(job: RewardJob) -> Loaded:
     """Preferences where they can be had from the data; labelled texts as they are."""
     loaded = load_records(job.dataset, limit=job.data.limit)
     labels = {r.reward for r in loaded.records if isinstance(r, Rating)}
@@ -126,7 +126,7 @@ def collate_rows(rows: Rows, pad_id: int, indices: Sequence[int]) -> Batch:
     return collate_pairs([e[0] for e in encoded], [e[1] for e in encoded], margins, [r.agreement for r in records], pad_id)
 
 
-def heldout_scores(learner: LocalLearner, rows: Rows, pad_id: int) -> list[dict[str, Any]]:
+def heldout_scores(learner: LocalScorer, rows: Rows, pad_id: int) -> list[dict[str, Any]]:
     """Raw scores of held-out rows, one JSON-ready dict a pair or labelled text."""
     result: list[dict[str, Any]] = []
     for first in range(0, len(rows), EVALUATION_BATCH):

@@ -29,7 +29,13 @@ from plaudit.training.learner import Learner, LocalLearner, LocalScorer
 from plaudit.training.online import OnlineLoop
 from plaudit.training.runtime import Reward, Runtime
 
-Sources = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
+
+def _several(value: Any) -> Any:
+    """One name as a tuple of one; a list, which strict validation does not take for a tuple, as a tuple."""
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+Sources = Annotated[tuple[str, ...], BeforeValidator(_several)]
 
 
 class RLJob(Job):

@@ -1,0 +1,84 @@
+"""Write docs/reference from the code: settings and metrics. A test checks that the pages are current."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from plaudit.cli.train import STAGES, job_of
+from plaudit.config.fields import MISSING, Setting, settings
+from plaudit.tracking.names import reference_table
+
+FOLDER = Path(__file__).parents[1] / "docs" / "reference"
+NOTE = "<!-- Written by `make docs` from the code. Do not edit. -->\n\n"
+HEAD = "| key | flag | type | default | what it does |\n|---|---|---|---|---|\n"
+
+
+def config_page() -> str:
+    """Settings: those of one command first, then the tables that commands share."""
+    tables = {command: settings(job_of(command)) for command in STAGES}
+    defaults: dict[str, dict[str, Any]] = {}
+    for command, table in tables.items():
+        for setting in table:
+            defaults.setdefault(setting.key, {})[command] = setting.default
+    common = {key for key, given in defaults.items() if len(given) > 1 and not key.startswith("algorithm.")}
+    shared = {s.key: s for table in tables.values() for s in table if s.key in common and "." in s.key}
+    parts = [
+        "# Settings\n\nA key is given in a TOML file or as a flag; `plaudit config FILE` shows the resolved values and "
+        "where each came from.\n"
+    ]
+    for command, table in tables.items():
+        own = [s for s in table if "." not in s.key]
+        parts.append(f"## plaudit {command}\n\n{_rows(own)}")
+        for section in dict.fromkeys(s.section for s in table):
+            inside = [s for s in table if s.section == section and s.key not in shared]
+            if section and inside:
+                kind = f' (type = "{STAGES[command].algorithm}")' if section == "algorithm" else ""
+                parts.append(f"### [{section}]{kind}\n\n{_rows(inside)}")
+    parts.append("## Tables that commands share\n")
+    for section in dict.fromkeys(s.section for s in shared.values()):
+        inside = [s for s in shared.values() if s.section == section]
+        parts.append(f"### [{section}]\n\n{_rows(inside, defaults)}")
+    return NOTE + "\n".join(parts)
+
+
+def _rows(table: list[Setting], defaults: dict[str, dict[str, Any]] | None = None) -> str:
+    lines = []
+    for s in table:
+        given = (defaults or {}).get(s.key, {"": s.default})
+        texts = {command: _shown(value) for command, value in given.items()}
+        same = len(set(texts.values())) == 1
+        default = next(iter(texts.values())) if same else ", ".join(f"{c}: {t}" for c, t in texts.items())
+        kind = s.expected.replace("|", "\\|")
+        name = s.key.rpartition(".")[2]
+        lines.append(f"| `{name}` | `{s.flag}` | {kind} | {default} | {s.help.replace('|', chr(92) + '|')} |")
+    return HEAD + "\n".join(lines) + "\n"
+
+
+def _shown(value: Any) -> str:
+    return "required" if value is MISSING else f"`{json.dumps(value)}`"
+
+
+def metrics_page() -> str:
+    """Every metric of metrics.jsonl."""
+    about = "What stands in `metrics.jsonl`, one object a step. Ranges say where to look first.\n"
+    return f"{NOTE}# Metrics\n\n{about}\n{reference_table()}"
+
+
+def pages() -> dict[Path, str]:
+    """Path -> text of every generated page."""
+    return {FOLDER / "config.md": config_page(), FOLDER / "metrics.md": metrics_page()}
+
+
+def main() -> int:
+    """Write the pages."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

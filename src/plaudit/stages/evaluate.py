@@ -1,0 +1,51 @@
+"""A trained reward model on preferences that it was not made with."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from plaudit.config.load import load_job
+from plaudit.data.chat import ChatFormat
+from plaudit.errors import DataError
+from plaudit.models.load import load_tokenizer
+from plaudit.models.scalar import RewardModel
+from plaudit.records import Rating
+from plaudit.stages.artifact import set_threads
+from plaudit.stages.encode import encode_rows, preference_encoder, rating_encoder
+from plaudit.stages.reward_model import RewardJob, heldout_scores, load_comparisons
+from plaudit.tracking.files import write_lines
+from plaudit.training.learner import LocalScorer
+
+
+def score_dataset(run: Path, dataset: str) -> Path:
+    """Score every row of ``dataset`` with the run's model, under the run's settings.
+
+    Returns:
+        A directory below the run, with a heldout.jsonl that `plaudit.evaluation.reward_model.card` reads.
+
+    Raises:
+        DataError: the directory is not a reward model's run, or the data cannot be used.
+    """
+    if not (run / "config.toml").is_file() or not (run / "model").is_dir():
+        raise DataError(
+            "the directory is not a finished reward model run: it needs config.toml and model/",
+            where=str(run),
+            cure="give the directory that `plaudit reward` printed",
+        )
+    job = load_job(RewardJob, [run / "config.toml"], {"dataset": dataset}).job
+    set_threads(job.compute)
+    tokenizer = load_tokenizer(str(run / "model"))
+    model = RewardModel.load(run / "model", tokenizer)
+    records: Any = load_comparisons(job).records
+    chat = ChatFormat(tokenizer, job.data.chat_template)
+    encoder: Any = rating_encoder(chat) if isinstance(records[0], Rating) else preference_encoder(chat)
+    rows = encode_rows(records, encoder, job.data, dataset)
+    scorer = LocalScorer(model, job.compute, "scores")
+    target = (
+        run / "evaluations" / (re.sub(r"[^A-Za-z0-9]+", "-", Path(dataset).stem).strip("-").lower() or "data")
+    )
+    target.mkdir(parents=True, exist_ok=True)
+    write_lines(target / "heldout.jsonl", heldout_scores(scorer, rows, tokenizer.pad_token_id))
+    return target
