@@ -76,6 +76,18 @@ def test_alarms_and_an_unfinished_run_are_said(tmp_path, synthetic):
     assert found == ["The run did not finish: TRAINING: the KL exploded", "During the run: KL 12 nats"]
 
 
+def test_a_policy_put_back_to_its_start_is_no_success(tmp_path, synthetic):
+    run = synthetic["ppo"](tmp_path / "r", gold_gain=-1.0)
+    event = {"time": 1.76e9, "event": "rolled back", "step": 0, "why": "gold ended below its start"}
+    with (run / "events.jsonl").open("a") as file:
+        file.write(json.dumps(event) + "\n")
+    (run / "summary.json").write_text('{"command": "ppo", "model_step": 0}')
+    said, found = read(run)
+    assert said.headline == "It was put back to where it started." and "gold ended below" in said.evidence
+    assert found[0].startswith("Put back to iteration 0")
+    assert json.loads((run / "summary.json").read_text())["win_rate"] == 0.5
+
+
 def test_reward_models(tmp_path, synthetic):
     said, found = read(synthetic["reward"](tmp_path / "good"))
     assert said.tone == "good" and "as the annotators did" in said.headline and found == []

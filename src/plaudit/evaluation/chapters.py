@@ -87,7 +87,10 @@ def chapter(run: Run, *, whole: bool = True) -> Chapter:
     said = verdict(run)
     if run.kind == "rl" and not whole:
         climb = f"{signed(run.start('reward/mean'))} to {signed(run.end('reward/mean'))}"
-        evidence = f"In training the reward went from {climb} while the KL to the start was kept in check."
+        kl = number(run.end("objective/kl"), 1)
+        evidence = (
+            f"In training the reward went from {climb}; the KL to its start reached {kl} nats per response."
+        )
         said = Verdict("flat", "It was trained against the reward model.", evidence)
     panels = (
         {"sft": _no_panels, "reward": _reward_panels, "rl": _policy_panels}[run.kind](run) if whole else []

@@ -44,7 +44,7 @@ def card(run_dir: Path) -> Figures:
         after_step = max(steps)
     after = steps[after_step]
     figures = {"evaluated_step": after_step} | _levels(after)
-    if min(steps) != after_step:
+    if len(steps) > 1:
         before = steps[min(steps)]
         figures |= {f"{name}_before": value for name, value in _levels(before).items()}
         figures |= _changes(before, after)

@@ -35,6 +35,11 @@ def warnings(run: Run) -> list[str]:
     alarms = [str(e.get("message") or e.get("reason") or "") for e in run.events if e.get("event") == "alarm"]
     if run.reason and run.reason != "finished":
         found.insert(0, f"The run did not finish: {run.reason}")
+    found += [
+        f"Put back to {run.unit} {e.get('step')}: {e.get('why', 'it was better there')}."
+        for e in run.events
+        if e.get("event") == "rolled back"
+    ]
     return found + [f"During the run: {alarm}" for alarm in dict.fromkeys(alarms) if alarm]
 
 
@@ -118,6 +123,9 @@ def _policy(run: Run) -> Verdict:
             "Not evaluated on held-out prompts.",
             f"In training the reward went {moved}; without held-out prompts this is no proof of anything.",
         )
+    if card.get("evaluated_step") == 0:
+        why = next((str(e.get("why", "")) for e in run.events if e.get("event") == "rolled back"), "")
+        return Verdict("bad", "It was put back to where it started.", f"No evaluation was better: {why}.")
     evidence = _evidence(run, judge)
     if interval[0] > 0:
         return Verdict("good", "It got better." if judge == "gold" else "The reward rose.", evidence)
