@@ -18,7 +18,9 @@ def tokenizer():
     return tiny_tokenizer([WORDS, WORDS.replace("cat", "fox")], 64)
 
 
-def make_rows(seed: int = 0, lengths: Sequence[int] = (11, 5, 8), low: int = 8, high: int = 24) -> list[list[int]]:
+def make_rows(
+    seed: int = 0, lengths: Sequence[int] = (11, 5, 8), low: int = 8, high: int = 24
+) -> list[list[int]]:
     """Token rows that start with BOS (2) and end with EOS (3)."""
     draw = torch.Generator().manual_seed(seed)
     inner = [torch.randint(low, high, (n - 2,), generator=draw).tolist() for n in lengths]

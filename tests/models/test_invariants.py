@@ -1,4 +1,4 @@
-"""algorithms.md 3.5: what must not matter: padding and its side, other rows, their order, the pad token, the future."""
+"""What must not matter: padding and its side, other rows, their order, the pad token, the future."""
 
 from __future__ import annotations
 
@@ -148,7 +148,9 @@ def test_alignment_with_a_deterministic_next_token_table(tokenizer, batch):
 
 
 @torch.no_grad()
-def test_fresh_adapters_change_nothing_and_the_reference_is_the_policy_without_them(decoder, tokenizer, rows, batch):
+def test_fresh_adapters_change_nothing_and_the_reference_is_the_policy_without_them(
+    decoder, tokenizer, rows, batch
+):
     data = batch(rows())
     lm = tiny_lm(decoder, tokenizer, hidden=32, layers=2, scale=SCALE)
     plain = Policy(lm)(data).logprobs

@@ -54,7 +54,8 @@ def test_the_scalar_head_is_trained_in_full(kind, tokenizer):
 def test_seed_decides_the_adapters_and_leaves_the_global_random_state(tokenizer):
     state = torch.get_rng_state()
     first, again, other = (
-        add_lora(tiny_lm("llama", tokenizer, hidden=32, layers=1), LORA, task="causal", seed=s) for s in (0, 0, 1)
+        add_lora(tiny_lm("llama", tokenizer, hidden=32, layers=1), LORA, task="causal", seed=s)
+        for s in (0, 0, 1)
     )
     weights = [next(p for n, p in m.named_parameters() if "lora_A" in n) for m in (first, again, other)]
     assert torch.equal(weights[0], weights[1])
@@ -108,7 +109,9 @@ def test_unknown_architectures_fall_back_to_their_linear_layers(tokenizer, monke
 
 def test_4bit_is_refused_with_the_cure_where_it_cannot_be(tokenizer, monkeypatch):
     with pytest.raises(ConfigError, match="without adapters"):
-        add_lora(tiny_lm("llama", tokenizer, hidden=32, layers=1), LoraSection(quantize="4bit"), task="causal")
+        add_lora(
+            tiny_lm("llama", tokenizer, hidden=32, layers=1), LoraSection(quantize="4bit"), task="causal"
+        )
     section = LoraSection(rank=8, quantize="4bit")
     with pytest.raises(ModelError, match="not loaded in 4 bit"):
         add_lora(tiny_lm("llama", tokenizer, hidden=32, layers=1), section, task="causal")

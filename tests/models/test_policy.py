@@ -1,4 +1,4 @@
-"""Log-probs, entropies and their gradients against plain transformers; the reference; dropout; recomputation."""
+"""Log-probs, entropies and gradients against plain transformers; reference; dropout; recomputation."""
 
 from __future__ import annotations
 
@@ -173,7 +173,9 @@ def count_calls(trunk):
     calls: dict[str, int] = {}
     for name, module in trunk.named_modules():
         if name.endswith("mlp"):
-            module.register_forward_pre_hook(lambda *_, name=name: calls.update({name: calls.get(name, 0) + 1}))
+            module.register_forward_pre_hook(
+                lambda *_, name=name: calls.update({name: calls.get(name, 0) + 1})
+            )
     return calls
 
 

@@ -37,7 +37,9 @@ def train_a_little(model, data):
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_saved_model_scores_the_same_here_and_in_plain_transformers(kind, lora, tokenizer, rows, batch, tmp_path):
+def test_saved_model_scores_the_same_here_and_in_plain_transformers(
+    kind, lora, tokenizer, rows, batch, tmp_path
+):
     model, texts = reward_model(kind, tokenizer, lora=lora), rows()
     model.mean, model.std = 0.5, 2.0
     train_a_little(model, batch(texts))
@@ -129,7 +131,9 @@ def test_every_parameter_learns(kind, tokenizer, rows, batch):
 
 
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
-def test_critic_from_reward_gives_normalised_scores_and_owns_its_weights(decoder, tokenizer, rows, batch, lora):
+def test_critic_from_reward_gives_normalised_scores_and_owns_its_weights(
+    decoder, tokenizer, rows, batch, lora
+):
     model, text = reward_model(decoder, tokenizer), rows(lengths=(9,))[0]
     model.mean, model.std = 0.3, 1.7
     critic = Critic.from_reward(model, lora)
@@ -166,7 +170,10 @@ def test_critic_from_policy_starts_at_zero_and_learns(decoder, tokenizer, rows, 
 def test_an_encoder_is_refused_as_critic(tokenizer):
     model = reward_model("roberta", tokenizer)
     assert model.is_encoder
-    for build in (lambda: Critic.from_reward(model), lambda: Critic(model.model.base_model, torch.nn.Linear(32, 1))):
+    for build in (
+        lambda: Critic.from_reward(model),
+        lambda: Critic(model.model.base_model, torch.nn.Linear(32, 1)),
+    ):
         with pytest.raises(ConfigError, match="encoder") as caught:
             build()
         assert "sft" in caught.value.cure
