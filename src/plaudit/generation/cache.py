@@ -12,7 +12,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 class SlotCache(Cache):
     """One slot per response being decoded. Column c of a slot belongs to position c of that response.
 
-    A layer is one tensor [2, rows, heads, capacity, head_dim]: keys, then values. Live rows fill the slots
+    A layer is two tensors [rows, heads, capacity, head_dim]: keys and values. Live rows fill the slots
     from 0 on without gaps, so that attention reads a view of the store: a step copies nothing but the new
     keys and values. Rows have different lengths; what lies beyond a row's length is stale and must be masked
     out.
@@ -21,7 +21,7 @@ class SlotCache(Cache):
     def __init__(self, rows: int, capacity: int) -> None:
         super().__init__(layers=[])
         self._rows, self._capacity = rows, capacity
-        self._store: list[Tensor] = []
+        self._store: list[tuple[Tensor, Tensor]] = []
         self._slots = self._positions = torch.empty(0, dtype=torch.int64)
         self._column: int | None = None
         self._live, self._width = 0, 0
@@ -30,20 +30,18 @@ class SlotCache(Cache):
         """Fill slots ``start``, ``start + 1`` ... with the rows ``source`` [m] of a prefilled cache."""
         for i, layer in enumerate(prompts.layers):
             assert isinstance(layer, DynamicLayer), "every layer attends to everything before it"
-            keys, values = layer.keys, layer.values
-            assert keys is not None and values is not None, "a prefill fills every layer"
+            assert layer.keys is not None and layer.values is not None, "a prefill fills every layer"
             if i == len(self._store):
-                shape = (2, self._rows, keys.shape[1], self._capacity, keys.shape[3])
-                # zeros and not empty: a masked column has weight 0, but 0 * NaN would be NaN
-                self._store.append(torch.zeros(shape, dtype=keys.dtype, device=keys.device))
-            rows = slice(start, start + len(source))
-            self._store[i][0, rows, :, : keys.shape[2]] = keys[source]
-            self._store[i][1, rows, :, : keys.shape[2]] = values[source]
+                self._store.append((self._allocate(layer.keys), self._allocate(layer.values)))
+            rows, width = slice(start, start + len(source)), layer.keys.shape[2]
+            for stored, new in zip(self._store[i], (layer.keys, layer.values), strict=True):
+                stored[rows, :, :width] = new[source].to(stored.dtype)
 
     def move(self, source: Tensor, target: Tensor, width: int) -> None:
         """Copy the first ``width`` columns of some slots [m] over other slots [m]."""
-        for store in self._store:
-            store[:, target, :, :width] = store[:, source, :, :width]
+        for layer in self._store:
+            for stored in layer:
+                stored[target, :, :width] = stored[source, :, :width]
 
     def aim(self, positions: Tensor, lengths: list[int]) -> None:
         """Say where the next token of live row i goes: column ``positions[i]``, which is ``lengths[i]``."""
@@ -56,13 +54,11 @@ class SlotCache(Cache):
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Write new keys and values [R, heads, 1, head_dim]; give back views [R, heads, width, head_dim]."""
-        keys, values = self._store[layer_idx].unbind(0)
-        if self._column is not None:
-            keys[: self._live, :, self._column] = key_states[:, :, 0]
-            values[: self._live, :, self._column] = value_states[:, :, 0]
-        else:
-            keys[self._slots, :, self._positions] = key_states[:, :, 0]
-            values[self._slots, :, self._positions] = value_states[:, :, 0]
+        keys, values = self._store[layer_idx]
+        rows = slice(self._live) if self._column is not None else self._slots
+        columns = self._positions if self._column is None else self._column
+        keys[rows, :, columns] = key_states[:, :, 0].to(keys.dtype)
+        values[rows, :, columns] = value_states[:, :, 0].to(values.dtype)
         return keys[: self._live, :, : self._width], values[: self._live, :, : self._width]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -72,3 +68,14 @@ class SlotCache(Cache):
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         """Width of the mask, and its offset."""
         return self._width, 0
+
+    def _allocate(self, like: Tensor) -> Tensor:
+        """Room for keys or values [M, heads, T, head_dim] of all rows, in the type of attention."""
+        shape = (self._rows, like.shape[1], self._capacity, like.shape[3])
+        # Zeros and not empty: a masked column has weight 0, but 0 * NaN would be NaN.
+        return torch.zeros(shape, dtype=attention_dtype(like.dtype, like.device), device=like.device)
+
+
+def attention_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """What attention over tensors of ``dtype`` computes in here: under autocast its type, else their own."""
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else dtype

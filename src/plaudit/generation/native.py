@@ -123,7 +123,7 @@ class NativeGenerator:
 
 
 class _Batch:
-    """The rows being decoded: who sits in which slot, and the hidden state each next token is drawn from."""
+    """The rows being decoded: who sits in which slot, and the state each next token is drawn from."""
 
     def __init__(
         self, decoder: Decoder, responses: Sequence[_Response], rows: int, max_new_tokens: int
@@ -137,7 +137,7 @@ class _Batch:
         self._cache = SlotCache(rows, len(order[0].prompt.ids) + max_new_tokens)
         self._read: dict[tuple[int, ...], tuple[Prefill, int]] = {}
         self.rows: list[_Response] = []
-        self.hidden: Tensor | None = None  # [R, D]
+        self.state: Tensor | None = None  # [R, D]
 
     def admit(self) -> None:
         """Seat waiting responses where enough rows are free, reading those prompts that were not read yet."""
@@ -168,10 +168,10 @@ class _Batch:
         places = [self._read[r.prompt.ids] for r in new]
         source = [i for p, i in places if p is prefill]
         assert all(p is prefill for p, _ in places[: len(source)]), "responses of one prefill are neighbours"
-        index = torch.tensor(source, device=prefill.hidden.device)
+        index = torch.tensor(source, device=prefill.state.device)
         self._cache.admit(prefill.cache, index, len(self.rows))
-        hidden = prefill.hidden[index]
-        self.hidden = hidden if self.hidden is None else torch.cat([self.hidden, hidden])
+        state = prefill.state[index]
+        self.state = state if self.state is None else torch.cat([self.state, state])
         self.rows.extend(new[: len(source)])
         return len(source)
 
@@ -195,12 +195,12 @@ class _Batch:
     def forward(self, tokens: Tensor) -> None:
         """Read the tokens [R] drawn last."""
         lengths = [len(r.prompt.ids) + len(r.ids) - 1 for r in self.rows]
-        self.hidden = self._decoder.step(tokens, lengths, self._cache) if self.rows else None
+        self.state = self._decoder.step(tokens, lengths, self._cache) if self.rows else None
 
     def logits(self) -> Tensor:
         """[R, V] fp32 for the next token of each row."""
-        assert self.hidden is not None, "rows have been read"
-        return self._decoder.logits(self.hidden)
+        assert self.state is not None, "rows have been read"
+        return self._decoder.logits(self.state)
 
 
 class _Draws:

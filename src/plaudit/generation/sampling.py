@@ -36,9 +36,10 @@ def uniform(seeds: NDArray[np.uint64], t: NDArray[np.uint64]) -> NDArray[np.floa
 
     ``seeds`` and ``t`` broadcast. Any element can be had without those before it.
     """
-    z = seeds + (t + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is meant
+        z = seeds + (t + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     z = z ^ (z >> np.uint64(31))
     u: NDArray[np.float64] = (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
     return u
