@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -9,9 +11,13 @@ from transformers import AutoModelForCausalLM
 from plaudit.config.sections import LoraSection
 from plaudit.errors import ConfigError, ModelError
 from plaudit.models import lora
+from plaudit.models.critic import Critic
+from plaudit.models.load import load_causal_lm
 from plaudit.models.lora import add_lora
 from plaudit.models.policy import Policy
+from plaudit.models.saving import save_causal_lm
 from plaudit.models.tiny import tiny_classifier, tiny_lm
+from plaudit.models.trunk import is_4bit
 
 LORA = LoraSection(rank=8, alpha=16)
 LEAVES = {
@@ -119,3 +125,26 @@ def test_4bit_is_refused_with_the_cure_where_it_cannot_be(tokenizer, monkeypatch
     with pytest.raises(ModelError, match="bitsandbytes") as caught:
         lora.quantization_options()
     assert "plaudit[qlora]" in caught.value.cure
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs `pip install 'plaudit[qlora]'`")
+@pytest.mark.filterwarnings("ignore")
+def test_4bit_base_with_adapters_is_saved_in_full_precision(tokenizer, rows, batch, tmp_path):
+    save_causal_lm(tiny_lm("llama", tokenizer, hidden=64, layers=2, scale=0.1), tmp_path / "base", tokenizer)
+    lm = load_causal_lm(tmp_path / "base", **lora.quantization_options())
+    assert is_4bit(lm)
+    section, data = LoraSection(rank=4, quantize="4bit"), batch(rows())
+    policy = Policy(add_lora(lm, section, task="causal"))
+    policy(data).logprobs.sum().backward()
+    with torch.no_grad():
+        for p in (p for p in policy.parameters() if p.requires_grad):
+            p.add_(p.grad.sign(), alpha=0.05)
+    expected = policy(data).logprobs.detach()
+    critic = Critic.from_policy(policy.lm, section)
+    assert is_4bit(critic)
+    assert not critic(data).values.any()
+    assert not is_4bit(Critic.from_policy(policy.lm))
+    policy.save(tmp_path / "merged", tokenizer)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert not is_4bit(loaded)
+    assert torch.allclose(Policy(loaded)(data).logprobs, expected, atol=1e-4)

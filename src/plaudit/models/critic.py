@@ -13,9 +13,17 @@ from plaudit.errors import ConfigError
 from plaudit.experience import Batch, Outputs
 from plaudit.functional.logprobs import at_mask, predicting_states
 from plaudit.models.lora import add_lora
-from plaudit.models.saving import merged
+from plaudit.models.saving import merged, without_adapters
 from plaudit.models.scalar import RewardModel
-from plaudit.models.trunk import bare, body, enable_checkpointing, hidden_states, is_encoder, silence_dropout
+from plaudit.models.trunk import (
+    bare,
+    body,
+    enable_checkpointing,
+    hidden_states,
+    is_4bit,
+    is_encoder,
+    silence_dropout,
+)
 
 
 class Critic(nn.Module):
@@ -44,7 +52,7 @@ class Critic(nn.Module):
     ) -> Self:
         """Start as a copy of a decoder reward model; values are its normalised scores."""
         _refuse_encoder(reward.model)
-        plain = merged(reward.model)
+        plain: Any = _plain(reward.model, lora)
         score: Any = plain.score
         head = nn.Linear(score.in_features, 1)
         with torch.no_grad():
@@ -60,7 +68,7 @@ class Critic(nn.Module):
     ) -> Self:
         """Start as a copy of a causal LM's body with a zero head: every value is 0 at first."""
         _refuse_encoder(lm)
-        trunk = _own_trunk(merged(lm), lora)
+        trunk = _own_trunk(_plain(lm, lora), lora)
         weight = bare(lm).get_input_embeddings().weight
         head = nn.Linear(bare(lm).config.get_text_config().hidden_size, 1, device=weight.device)
         nn.init.zeros_(head.weight)
@@ -81,8 +89,19 @@ class Critic(nn.Module):
 
 
 def _own_trunk(plain: nn.Module, lora: LoraSection | None) -> nn.Module:
-    trunk = copy.deepcopy(body(plain)).requires_grad_(True)
-    return trunk if lora is None else add_lora(trunk, lora, task="scalar")
+    trunk = copy.deepcopy(body(plain))
+    if lora is not None and lora.rank:
+        section = lora if is_4bit(trunk) else lora.model_copy(update={"quantize": "none"})
+        return add_lora(trunk, section, task="scalar")
+    return trunk.requires_grad_(True)
+
+
+def _plain(model: nn.Module, lora: LoraSection | None) -> nn.Module:
+    """The model with its adapters merged; without them where it stays in 4 bit below new ones."""
+    if lora is None or not lora.rank or not is_4bit(model):
+        return merged(model)
+    copied: Any = copy.deepcopy(model)
+    return without_adapters(copied.unload())
 
 
 def _refuse_encoder(model: nn.Module) -> None:

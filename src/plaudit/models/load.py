@@ -20,6 +20,7 @@ from transformers.utils import logging as logs
 
 from plaudit.errors import ModelError
 from plaudit.models.source import resolve
+from plaudit.models.trunk import is_4bit
 from plaudit.models.vocabulary import ensure_pad, fit_vocabulary
 
 T = TypeVar("T")
@@ -101,7 +102,7 @@ def load_classifier(
 
 def dequantized(model: Any) -> Any:
     """Forget that the file was GGUF: the weights are plain tensors, and only so can the model be saved."""
-    if getattr(getattr(model.config, "quantization_config", None), "quant_method", None) in (None, "gguf"):
+    if not is_4bit(model):
         model.hf_quantizer = None
         model.is_quantized = False
         if hasattr(model.config, "quantization_config"):

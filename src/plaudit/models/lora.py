@@ -9,11 +9,12 @@ from typing import Any, Literal
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from torch import nn
+from transformers import BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
 from plaudit.config.sections import LoraSection
 from plaudit.errors import ConfigError, ModelError
-from plaudit.models.trunk import bare, body
+from plaudit.models.trunk import bare, body, is_4bit
 
 LLAMA = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 BERT = ("query", "key", "value", "intermediate.dense", "output.dense")
@@ -93,11 +94,6 @@ def add_lora(
     return wrapped
 
 
-def is_4bit(model: nn.Module) -> bool:
-    """Does it hold weights quantised by bitsandbytes?"""
-    return any(type(module).__name__ == "Linear4bit" for module in model.modules())
-
-
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Layers of the body that can take an adapter, by full name; no embeddings, heads, poolers, routers."""
     found: dict[str, nn.Module] = {}
@@ -141,7 +137,7 @@ def quantization_options() -> dict[str, Any]:
     """Keyword arguments of ``from_pretrained`` that load a frozen base in NF4 (QLoRA).
 
     Raises:
-        ModelError: bitsandbytes is not installed, or there is no GPU.
+        ModelError: bitsandbytes is not installed.
     """
     if find_spec("bitsandbytes") is None:
         raise ModelError(
@@ -149,14 +145,11 @@ def quantization_options() -> dict[str, Any]:
             where="[lora] quantize",
             cure="pip install 'plaudit[qlora]', or quantize = 'none'",
         )
-    if not torch.cuda.is_available():
-        raise ModelError("4-bit weights need a GPU", where="[lora] quantize", cure="quantize = 'none'")
-    from transformers import BitsAndBytesConfig
-
+    on_gpu = torch.cuda.is_available()
     config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_compute_dtype=torch.bfloat16 if on_gpu else torch.float32,
     )
-    return {"quantization_config": config, "device_map": {"": 0}}
+    return {"quantization_config": config, "device_map": {"": 0 if on_gpu else "cpu"}}

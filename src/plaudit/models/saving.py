@@ -6,24 +6,46 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from plaudit.models.load import dequantized
+from plaudit.models.trunk import is_4bit
 
 
 def merged(model: nn.Module) -> PreTrainedModel:
-    """The plain model: itself, or under LoRA a copy with the adapters added to its weights."""
+    """The plain model: itself, or under LoRA a copy with the adapters added to its weights, dequantised."""
     if not isinstance(model, PeftModel):
-        plain: Any = model
-        return dequantized(plain)
+        return dequantized(model)
     copied: Any = copy.deepcopy(model)
-    result: PreTrainedModel = dequantized(copied.merge_and_unload())
-    if hasattr(result, "peft_config"):
-        del result.peft_config
-    result._hf_peft_config_loaded = False
-    return result
+    result = _merged_4bit(copied) if is_4bit(model) else copied.merge_and_unload()
+    return without_adapters(result)
+
+
+def without_adapters(plain: Any) -> PreTrainedModel:
+    """Forget that there were adapters (or a quantised file), so that the whole model is saved."""
+    if hasattr(plain, "peft_config"):
+        del plain.peft_config
+    plain._hf_peft_config_loaded = False
+    return dequantized(plain)
+
+
+@torch.no_grad()
+def _merged_4bit(copied: Any) -> Any:
+    """Dequantise first and add the adapters then: adding them in 4 bit would round most of them away."""
+    layers: dict[str, Any] = {
+        n: m for n, m in copied.get_base_model().named_modules() if isinstance(m, LoraLayer)
+    }
+    changes = {
+        name: sum(layer.get_delta_weight(a) for a in layer.active_adapters) for name, layer in layers.items()
+    }
+    plain = copied.unload().dequantize(torch.float32)
+    for name, change in changes.items():
+        plain.get_submodule(name).weight += change
+    return plain.float()
 
 
 def save_causal_lm(model: nn.Module, path: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -33,6 +33,11 @@ def is_encoder(model: nn.Module) -> bool:
     return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
 
 
+def is_4bit(model: nn.Module) -> bool:
+    """Does it hold weights quantised by bitsandbytes?"""
+    return any(type(module).__name__ == "Linear4bit" for module in model.modules())
+
+
 def hidden_states(trunk: nn.Module, tokens: Tensor, attention_mask: Tensor) -> Tensor:
     """Last hidden states ``[B, T, D]`` of a causal trunk, whichever side is padded.
 
