@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 from plaudit.data.json_rows import json_rows, jsonl_rows
 from plaudit.data.reading import ReadLog, Row
-from plaudit.data.streams import BROKEN, open_stream, whole_text
+from plaudit.data.streams import BROKEN, is_gzip, open_stream, whole_text
 from plaudit.data.tables import csv_rows, parquet_rows
 from plaudit.errors import DataError
 
@@ -44,7 +44,9 @@ def read_file(path: Path, log: ReadLog) -> tuple[str, Iterator[Row]]:
         DataError: the file cannot be opened, or is of no known encoding.
     """
     try:
-        stream, start, zipped = open_stream(path)
+        zipped = is_gzip(path)
+        with open_stream(path) as stream:
+            start = stream.read(8)
     except BROKEN as error:
         why = getattr(error, "strerror", None) or str(error)
         cure = "check its path, rights and size"
@@ -52,7 +54,7 @@ def read_file(path: Path, log: ReadLog) -> tuple[str, Iterator[Row]]:
     encoding = _sniff(path, start)
     if path.suffix.lower() == ".gz" and start and not zipped:
         log.note(f"{path.name} is not gzipped, in spite of its name")
-    return f"{encoding} gzip" if zipped else encoding, _rows(stream, path, encoding, log)
+    return f"{encoding} gzip" if zipped else encoding, _rows(path, encoding, log)
 
 
 def _sniff(path: Path, start: bytes) -> Encoding:
@@ -66,9 +68,9 @@ def _sniff(path: Path, start: bytes) -> Encoding:
     return known
 
 
-def _rows(stream: BinaryIO, path: Path, encoding: Encoding, log: ReadLog) -> Iterator[Row]:
+def _rows(path: Path, encoding: Encoding, log: ReadLog) -> Iterator[Row]:
     where = str(path)
-    with stream:
+    with open_stream(path) as stream:
         if encoding == "Parquet":
             yield from parquet_rows(stream, where, log)
         elif encoding == "JSONL":

@@ -36,8 +36,11 @@ def fit_length(encoded: Encoded, max_length: int, on_long: OnLong) -> Encoded | 
     Raises:
         DataError: ``on_long`` is "error" and the row does not fit.
     """
-    rows, _ = fit_rows([(encoded,)], max_length, on_long)
-    return rows[0][0] if rows else None
+    if len(encoded) > max_length and on_long == "error":
+        what = f"a row has {len(encoded)} tokens, and {max_length} are allowed"
+        raise DataError(what, cure="raise max_length, or set on_long to truncate_prompt or drop")
+    fitted = (_cut if on_long == "truncate_prompt" else _whole)((encoded,), max_length)
+    return fitted[0] if fitted else None
 
 
 Unit = tuple[Encoded, ...]

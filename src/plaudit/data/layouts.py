@@ -88,15 +88,20 @@ LAYOUTS: tuple[Layout, ...] = (
 
 
 def detect(rows: Sequence[Row], source: str) -> Layout:
-    """The layout that fits most rows; of those that fit equally many, the one that says most.
+    """The layout that says most among those that fit at least half of the rows; else the one that fits most.
+
+    So a few rows that lack a field are faults, and do not turn the file into one of another kind. A field
+    counts as there if any row has a value for it.
 
     Raises:
         DataError: no row has any known layout.
     """
-    shapes = Counter(_fields_of(row) for row in rows)
+    alive = {name for row in rows for name, value in row.values.items() if value is not None}
+    shapes = Counter(frozenset(alive.intersection(row.values)) for row in rows)
     fitting = [sum(times for fields, times in shapes.items() if layout.fits(fields)) for layout in LAYOUTS]
-    if max(fitting):
-        return LAYOUTS[fitting.index(max(fitting))]
+    enough = min(max(fitting), (len(rows) + 1) // 2)
+    if enough:
+        return next(layout for layout, fits in zip(LAYOUTS, fitting, strict=True) if fits >= enough)
     found = [name for name, _ in Counter(name for fields in shapes for name in sorted(fields)).most_common()]
     known = sorted({name for layout in LAYOUTS for names in layout.needs for name in names})
     guesses = [f"{near} for {shorten(name)}" for name in found if (near := _nearest(name, known))]
@@ -137,7 +142,3 @@ def _report_unused(unused: Counter[str], rows: Sequence[Row], layout: Layout, lo
 
 def _nearest(name: str, known: Sequence[str]) -> str:
     return next(iter(difflib.get_close_matches(name.lower(), known, 1, 0.75)), "")
-
-
-def _fields_of(row: Row) -> frozenset[str]:
-    return frozenset(name for name, value in row.values.items() if value is not None)

@@ -243,7 +243,7 @@ def _bias(code: str, what: str, ids: Sequence[str], among: int, cure: str) -> Fi
     if among == 0:
         return None
     low, high = wilson(len(ids), among)
-    chance = "which chance can explain" if low <= 0.5 <= high else f"more than chance; {cure}"
+    chance = "which chance can explain" if low <= 0.5 <= high else f"which is not chance; {cure}"
     share = len(ids) / among
     advice = (
         f"{what} in {share:.0%} of {among} decided pairs (95 % interval {low:.0%} to {high:.0%}), {chance}"

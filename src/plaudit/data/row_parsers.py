@@ -47,9 +47,9 @@ def prompt(fields: Fields, record_id: str) -> list[Record]:
     """`prompt`, optionally `answer`."""
     content = fields.content("prompt", transcript="prompt")
     answer = fields.label("answer")
-    if not content or not _said(content):
+    if not _said(content) and not fields.faulty:
         fields.fault("prompt", "an empty prompt", "write a prompt, or remove the row")
-    elif isinstance(content, tuple) and content[-1].role == "assistant":
+    elif isinstance(content, tuple) and content and content[-1].role == "assistant":
         fields.fault("prompt", "a chat that ends with the assistant's turn", "end it with the user's turn")
     return [Prompt(record_id, content, answer)]
 

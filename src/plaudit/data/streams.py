@@ -22,12 +22,15 @@ _BYTE_ORDER_MARKS = (
 _UTF8_MARK = b"\xef\xbb\xbf"
 
 
-def open_stream(path: Path) -> tuple[BinaryIO, bytes, bool]:
-    """The bytes of a file, decompressed; the first few of them; whether it is gzipped, whatever its name."""
-    raw = path.open("rb")
-    zipped = raw.peek(2)[:2] == b"\x1f\x8b"
-    stream = gzip.GzipFile(fileobj=raw) if zipped else raw
-    return cast(BinaryIO, stream), stream.peek(8)[:8], zipped
+def is_gzip(path: Path) -> bool:
+    """Whether a file is gzipped, whatever its name."""
+    with path.open("rb") as raw:
+        return raw.read(2) == b"\x1f\x8b"
+
+
+def open_stream(path: Path) -> BinaryIO:
+    """The bytes of a file, decompressed if need be."""
+    return cast(BinaryIO, gzip.open(path)) if is_gzip(path) else path.open("rb")
 
 
 def whole_text(stream: BinaryIO, where: str, log: ReadLog) -> str | None:

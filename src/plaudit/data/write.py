@@ -1,7 +1,8 @@
-"""Records to files: JSON, JSONL, CSV or Parquet by the ending of the name, each also gzipped, three layouts."""
+"""Records to files: JSON, JSONL, CSV or Parquet by the ending of the name, each also gzipped."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
@@ -77,9 +78,7 @@ def _rows(records: Sequence[Record], layout: Layout, log: ReadLog) -> list[dict[
 
 def _own_row(record: Record) -> dict[str, Any]:
     """The fields of the record under the names that are read, without those that say nothing."""
-    row: dict[str, Any] = to_json(record)
-    if isinstance(record, Prompt):
-        row["prompt"] = row.pop("content")
+    row: dict[str, Any] = {"prompt" if name == "content" else name: v for name, v in to_json(record).items()}
     if isinstance(record, Preference) and record.agreement == 1.0:
         del row["agreement"]
     empty = [name for name in ("axes", "model_a", "model_b", "annotator") if row.get(name) in ({}, "")]
@@ -200,6 +199,7 @@ def _replace(target: Path, data: bytes) -> None:
         partial.write_bytes(data)
         os.replace(partial, target)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         cure = "check the path, the rights and the free space"
         raise DataError(f"cannot write: {error.strerror or error}", where=str(target), cure=cure) from error

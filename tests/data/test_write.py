@@ -1,0 +1,151 @@
+"""What is written is read back as it was; what cannot be is refused or said."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from plaudit.data.load import load_records
+from plaudit.data.write import write_records
+from plaudit.errors import DataError
+from plaudit.records import Demonstration, Judgement, Message, Preference, Prompt, Ranking, Rating
+
+ASKED = (Message("system", "Be kind."), Message("user", "Hi"))
+KINDS = {
+    "demonstration": [Demonstration("1", ASKED, "Hello\n"), Demonstration("2", ASKED[1:], " ")][:1],
+    "plain demonstration": [Demonstration("1", "Q: \r\n", "=1+1"), Demonstration("2", "", "'=x")],
+    "preference": [Preference("1", ASKED, "a", "b", 1.5, 0.75, "ann"), Preference("2", ASKED, "", "c")],
+    "preference over turns": [
+        Preference(
+            "1", ASKED, (Message("assistant", "a"), Message("user", "b"), Message("assistant", "c")), "d"
+        )
+    ],
+    "preference without prompt": [
+        Preference("1", (), (*ASKED, Message("assistant", "a")), (ASKED[1], Message("assistant", "b")))
+    ],
+    "ranking": [Ranking("1", "q", ("a", "b", "-c"), (1, 3, 1))],
+    "rating": [Rating("1", "q", "a", -1.5), Rating("2", "", "b", 2.0)],
+    "axes": [Rating("1", "q", "a", 3.0, {"wit": 2.0})],
+    "judgement": [Judgement("1", "q", "a", "b", -2, "m", "n", "ann"), Judgement("2", "q", "a", "b", 0)],
+    "prompt": [Prompt("1", ASKED, "42"), Prompt("2", ASKED)],
+}
+ENDINGS = ["jsonl", "json", "csv", "parquet"]
+
+
+@pytest.mark.parametrize("ending", [*ENDINGS, *(f"{e}.gz" for e in ENDINGS)])
+@pytest.mark.parametrize("name", KINDS)
+def test_own_layout_reads_back(name, ending, tmp_path):
+    path = tmp_path / f"records.{ending}"
+    if name == "preference over turns" and ending.startswith("parquet"):
+        with pytest.raises(DataError, match="do not fit one table"):
+            write_records([*KINDS[name], *KINDS["preference"]], path)
+        return
+    write_records(KINDS[name], path)
+    assert load_records(str(path)).records == tuple(KINDS[name])
+
+
+def test_compressed_files_are_the_same_each_time(tmp_path):
+    write_records(KINDS["prompt"], tmp_path / "a.jsonl.gz")
+    write_records(KINDS["prompt"], tmp_path / "b.jsonl.gz")
+    assert (tmp_path / "a.jsonl.gz").read_bytes() == (tmp_path / "b.jsonl.gz").read_bytes()
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(
+    str.strip
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(texts, texts), min_size=1, max_size=20))
+def test_any_unicode_text_reads_back(tmp_path, pairs):
+    records = tuple(Demonstration(f"id{i}", prompt, said) for i, (prompt, said) in enumerate(pairs))
+    for ending in ("jsonl", "csv", "json"):
+        path = tmp_path / f"records.{ending}"
+        write_records(records, path)
+        assert load_records(str(path)).records == records
+
+
+def test_formulas_are_neutralised_and_come_back(tmp_path):
+    said = ["=1+1", "+1", "-1", "@A1", "\tx", "\rx", "'=x", "'plain", "1=1"]
+    records = tuple(Demonstration(f"id{i}", "q", text) for i, text in enumerate(said))
+    notes = write_records(records, tmp_path / "a.csv")
+    assert notes == ("7 cells protected against spreadsheet formulas by a quote in front",)
+    with open(tmp_path / "a.csv", newline="") as file:
+        cells = [row["response"] for row in csv.DictReader(file)]
+    assert not any(cell.startswith(tuple("=+-@\t\r")) for cell in cells)
+    loaded = load_records(str(tmp_path / "a.csv"))
+    assert loaded.records == records
+    assert "7 cells protected against spreadsheet formulas, read without the quote" in loaded.notes
+
+
+def _rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+TURN = {"role": "user", "content": "Hi"}
+SAID = {"role": "assistant", "content": "a"}
+
+
+@pytest.mark.parametrize(
+    ("record", "row"),
+    [
+        (Prompt("1", "q", "4"), {"prompt": "q", "answer": "4"}),
+        (Demonstration("1", "q", "a"), {"prompt": "q", "completion": "a"}),
+        (Demonstration("1", (Message("user", "Hi"),), "a"), {"prompt": [TURN], "completion": [SAID]}),
+        (Preference("1", "q", "a", "b"), {"prompt": "q", "chosen": "a", "rejected": "b"}),
+        (Rating("1", "q", "a", 1.0), {"prompt": "q", "completion": "a", "label": True}),
+        (Ranking("1", "q", ("a", "b"), (1, 2)), {"prompt": "q", "chosen": "a", "rejected": "b"}),
+    ],
+)
+def test_trl_layout(record, row, tmp_path):
+    path = tmp_path / "a.jsonl"
+    write_records([record], path, "trl")
+    assert _rows(path) == [row]
+
+
+def test_trl_conversations_read_back(tmp_path):
+    path = tmp_path / "a.jsonl"
+    write_records(KINDS["preference over turns"], path, "trl")
+    (read,) = load_records(str(path)).records
+    (was,) = KINDS["preference over turns"]
+    assert (read.prompt, read.chosen, read.rejected) == (was.prompt, was.chosen, was.rejected)
+
+
+def test_hh_layout_reads_back(tmp_path):
+    record = Preference("hh-1", (Message("user", "Hi"),), "a", " b")
+    path = tmp_path / "hh.jsonl.gz"
+    write_records([record], path, "hh")
+    row = json.loads(gzip.decompress(path.read_bytes()))
+    assert row == {"chosen": "\n\nHuman: Hi\n\nAssistant: a", "rejected": "\n\nHuman: Hi\n\nAssistant:  b"}
+    assert load_records(str(path)).records == (record,)
+
+
+def test_what_a_layout_cannot_hold_is_said(tmp_path):
+    notes = write_records(KINDS["preference"], tmp_path / "a.jsonl", "hh")
+    assert notes == ("1 margins, agreements or annotators left out",)
+    assert write_records([Preference("1", "q", "a", "b")], tmp_path / "a.jsonl", "hh") == (
+        "1 plain-text prompts written as a turn of Human",
+    )
+    with pytest.raises(DataError, match="true or false"):
+        write_records(KINDS["rating"], tmp_path / "a.jsonl", "trl")
+    with pytest.raises(DataError, match="preference is needed"):
+        write_records(KINDS["prompt"], tmp_path / "a.jsonl", "hh")
+
+
+def test_refusals(tmp_path):
+    with pytest.raises(DataError, match="unknown file type"):
+        write_records(KINDS["prompt"], tmp_path / "a.xlsx")
+    with pytest.raises(DataError, match="no records"):
+        write_records([], tmp_path / "a.jsonl")
+    for ending in ENDINGS:
+        with pytest.raises(DataError):
+            write_records([Prompt("1", "half \ud800")], tmp_path / f"a.{ending}")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot write"):
+        write_records(KINDS["prompt"], tmp_path / "file" / "a.jsonl")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file"], "nothing half-written is left"
