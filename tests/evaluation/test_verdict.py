@@ -120,3 +120,14 @@ def test_sft(tmp_path, synthetic):
     summary = json.loads((tmp_path / "r" / "summary.json").read_text()) | {"heldout_loss": 2.5}
     (tmp_path / "r" / "summary.json").write_text(json.dumps(summary))
     assert "Overfitting" in read(tmp_path / "r")[1][0]
+
+
+def test_the_rule_to_beat_is_the_better_one_of_longer_and_shorter(tmp_path, synthetic):
+    run = synthetic["reward"](tmp_path / "shorter_is_better")
+    rows = [json.loads(line) for line in (run / "heldout.jsonl").read_text().splitlines()]
+    for i, row in enumerate(rows):
+        row |= {"chosen_length": 10 if i % 10 else 20, "rejected_length": 15}
+    (run / "heldout.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said, _ = read(run)
+    assert "so might length alone" in said.headline
+    assert "Always taking the shorter one would be right 90" in said.evidence

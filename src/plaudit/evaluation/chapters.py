@@ -11,8 +11,8 @@ from markupsafe import Markup
 from plaudit.evaluation import charts
 from plaudit.evaluation.rundir import Run
 from plaudit.evaluation.samples import Pair, pairs
-from plaudit.evaluation.verdict import Verdict, verdict, warnings
-from plaudit.evaluation.words import number, percent, signed, span
+from plaudit.evaluation.verdict import Verdict, length_rule, verdict, warnings
+from plaudit.evaluation.words import change, number, percent, signed, span
 from plaudit.tracking.files import Row, read_lines
 from plaudit.tracking.names import METRICS
 
@@ -169,13 +169,10 @@ def _reward_figures(run: Run) -> list[Figure]:
     card = run.summary
     if card.get("accuracy") is None:
         return []
+    rule, baseline = length_rule(card)
     return [
         Figure("Accuracy", percent(card["accuracy"]), span(card.get("accuracy_ci"), "percent")),
-        Figure(
-            "Length alone",
-            percent(card.get("length_baseline_accuracy")),
-            span(card.get("length_baseline_accuracy_ci"), "percent") or "the best rule on length",
-        ),
+        Figure("Length alone", percent(baseline), rule.lower()),
         Figure(
             "Kendall’s τ", number(card.get("kendall_tau")), f"mean of {card.get('kendall_tau_lists')} lists"
         ),
@@ -197,8 +194,8 @@ def _policy_figures(run: Run) -> list[Figure]:
     for name, label in (("gold", "Gold reward"), ("reward", "Reward")):
         if card.get(f"{name}_mean") is None:
             continue
-        change = span(card.get(f"{name}_difference_ci"), "signed")
-        note = f"was {number(card.get(f'{name}_mean_before'))}; change {change}" if change else ""
+        moved = span(card.get(f"{name}_difference_ci"), "signed")
+        note = f"was {number(card.get(f'{name}_mean_before'))}; change {moved}" if moved else ""
         figures.append(Figure(label, number(card[f"{name}_mean"]), note))
     if card.get("win_rate") is not None:
         figures.append(
@@ -259,10 +256,10 @@ def _curve(run: Run, name: str) -> Chart | None:
         legend = (("accent", "in training"), ("second", "held out"))
     bounds = (metric.low, metric.high) if metric else (None, None)
     svg = charts.line(f"{run.kind} {label}", series, x_label=run.unit, bounds=bounds, share=share)
-    say = percent if share else number
     unit = f" {metric.unit.split()[0]}" if metric and metric.unit not in ("", "share") else ""
-    change = f"{say(run.start(name))} → {say(run.end(name))}{unit}"
-    return Chart(label, Markup(svg), change, metric.meaning if metric else "", legend)
+    ends = run.start(name), run.end(name)
+    moved = f"{percent(ends[0])} → {percent(ends[1])}" if share else change(*ends) + unit
+    return Chart(label, Markup(svg), moved, metric.meaning if metric else "", legend)
 
 
 def _no_panels(run: Run) -> list[Chart]:
@@ -280,7 +277,10 @@ def _reward_panels(run: Run) -> list[Chart]:
         return []
     dots = [_dot("Reward model", card, "accuracy")]
     if card.get("length_baseline_accuracy_ci"):
-        dots.append(_dot("Longer wins", card, "length_baseline_accuracy", strong=False))
+        dot = _dot("Longer wins", card, "length_baseline_accuracy", strong=False)
+        if dot.mean < 0.5:
+            dot = charts.Dot("Shorter wins", 1 - dot.mean, 1 - dot.high, 1 - dot.low, strong=False)
+        dots.append(dot)
     caption = "Share of held-out pairs ranked right, with 95 % intervals. The dashed line is a coin."
     if card.get("accuracy_where_chosen_is_shorter") is not None:
         caption += (
@@ -299,7 +299,7 @@ def _reward_panels(run: Run) -> list[Chart]:
             Chart(
                 "Does it know what it knows?",
                 Markup(charts.reliability("Reliability of the reward model", card["reliability"])),
-                caption="A dot is a tenth of the pairs. On the dashed line it is as right as it is sure.",
+                caption="A dot is a part of the pairs. On the dashed line it is as right as it is sure.",
                 wide=True,
             )
         )

@@ -262,7 +262,8 @@ def frontier(title: str, points: Sequence[dict[str, float]]) -> str:
         for field, colour in (("reward", SECOND), ("gold", ACCENT)):
             if all(field in p for p in points):
                 y = [p[field] for p in points]
-                axes.plot(x, y, color=colour, linewidth=1.8, marker="o", markersize=5, markeredgewidth=0)
+                axes.plot(x, y, color=colour, linewidth=1.5, alpha=0.35)
+                axes.plot(x, y, color=colour, linewidth=0, marker="o", markersize=6, markeredgewidth=0)
         _format(axes, share=False)
         _format_x(axes, share=False)
         axes.set_xlabel("√KL, in √nats", loc="right", labelpad=2)

@@ -59,7 +59,9 @@ def _pairs(rows: Sequence[Row], rankings: Sequence[Row]) -> dict[str, Any]:
     longer = [row["chosen_length"] - row["rejected_length"] for row in rows]
     right = st.outcomes(differences)
     accuracy, baseline = st.share(right, prompts), st.share(st.outcomes(longer), prompts)
-    advantage = st.paired_bootstrap(st.outcomes(longer), right, prompts)
+    # Where shorter responses are preferred, "shorter wins" is the rule to beat.
+    rule = longer if baseline.mean >= 0.5 else [-gap for gap in longer]
+    advantage = st.paired_bootstrap(st.outcomes(rule), right, prompts)
     scores = [row[f"{side}_score"] for row in rows for side in ("chosen", "rejected")]
     lengths = [row[f"{side}_length"] for row in rows for side in ("chosen", "rejected")]
     shorter = [value for value, gap in zip(right, longer, strict=True) if gap < 0]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 from plaudit.errors import DataError
@@ -16,7 +17,7 @@ from plaudit.tracking.files import Row, read_json, read_lines
 Kind = Literal["sft", "reward", "rl"]
 KINDS: tuple[Kind, ...] = ("sft", "reward", "rl")
 EDGE = 5
-"""The start and the end of a curve are means over this many steps."""
+"""The start and the end of a curve are means over at most this many steps, and at most a tenth of them."""
 
 
 class Setting(NamedTuple):
@@ -77,13 +78,17 @@ class Run:
 
     def start(self, name: str) -> float | None:
         """Mean of a metric over its first steps."""
-        values = self.series(name)[1][:EDGE]
-        return sum(values) / len(values) if values else None
+        values = self.series(name)[1]
+        return fmean(values[: _edge(values)]) if values else None
 
     def end(self, name: str) -> float | None:
         """Mean of a metric over its last steps."""
-        values = self.series(name)[1][-EDGE:]
-        return sum(values) / len(values) if values else None
+        values = self.series(name)[1]
+        return fmean(values[-_edge(values) :]) if values else None
+
+
+def _edge(values: list[float]) -> int:
+    return min(EDGE, len(values) // 10 + 1)
 
 
 def is_run(path: Path) -> bool:

@@ -42,7 +42,9 @@ def pairs(run: Run) -> list[Pair]:
     found = []
     for key, row in list(after.items())[:SHOWN]:
         old = before.get(key) if first != last else None
-        found.append(Pair(_text(row.get("prompt"))[:LONGEST], _side(old) if old else None, _side(row)))
+        found.append(
+            Pair(_text(row.get("prompt")).strip()[:LONGEST], _side(old) if old else None, _side(row))
+        )
     return found
 
 
@@ -57,7 +59,7 @@ def _side(row: Row) -> Side:
             notes.append(f"{name} {signed(row[name])}")
     if row.get("finish_reason") == "length":
         notes.append("cut off")
-    return Side(_text(row.get("response"))[:LONGEST], " · ".join(notes))
+    return Side(_text(row.get("response")).strip()[:LONGEST], " · ".join(notes))
 
 
 def _text(value: Any) -> str:

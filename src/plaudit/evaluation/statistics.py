@@ -156,9 +156,13 @@ def kendall_tau(scores: Sequence[Floats], ranks: Sequence[Floats]) -> float:
     return float(np.mean(values)) if values else math.nan
 
 
+ROWS_PER_BIN = 20
+"""Fewer rows than this in a bin are noise, which would count as miscalibration."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """A tenth of the pairs, by confidence: how sure the model was, how often it was right."""
+    """A part of the pairs, by confidence: how sure the model was, how often it was right."""
 
     confidence: float
     accuracy: float
@@ -177,7 +181,7 @@ def reliability(differences: Floats, temperature: float = 1.0, bins: int = 10) -
     confidence = 1 / (1 + np.exp(-np.minimum(np.abs(x) / temperature, 500)))
     order = np.argsort(confidence, kind="stable")
     right = outcomes(x)
-    parts = [part for part in np.array_split(order, min(bins, len(x))) if len(part)]
+    parts = np.array_split(order, max(1, min(bins, len(x) // ROWS_PER_BIN)))
     return [Bin(float(confidence[part].mean()), float(right[part].mean()), len(part)) for part in parts]
 
 

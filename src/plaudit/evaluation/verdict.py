@@ -7,6 +7,7 @@ from typing import Literal
 
 from plaudit.evaluation.rundir import Run
 from plaudit.evaluation.words import THIN, number, percent, signed, span
+from plaudit.tracking.files import Row
 
 Tone = Literal["good", "flat", "bad"]
 MAX_KL = 10.0
@@ -74,14 +75,10 @@ def _reward_model(run: Run) -> Verdict:
         return Verdict(
             "flat", "Not evaluated.", "There are no held-out rows, so nothing can be said about it."
         )
-    rule = (
-        "The best rule on length"
-        if card.get("kendall_tau_from") == "labels"
-        else "Always taking the longer one"
-    )
+    rule, baseline = length_rule(card)
     evidence = (
         f"The {INTERVAL} is {span(interval, 'percent')}, on {card.get('heldout_pairs')} held-out rows. "
-        f"{rule} would be right {percent(card.get('length_baseline_accuracy'))} of the time. "
+        f"{rule} would be right {percent(baseline)} of the time. "
         f"Kendall’s τ is {number(card.get('kendall_tau'))}."
     )
     over = card.get("over_length_baseline_ci")
@@ -90,6 +87,16 @@ def _reward_model(run: Run) -> Verdict:
     if over is not None and over[0] <= 0:
         return Verdict("flat", f"It ranks {percent(accuracy)} right, but so might length alone.", evidence)
     return Verdict("good", f"It ranks {percent(accuracy)} of unseen pairs as the annotators did.", evidence)
+
+
+def length_rule(card: Row) -> tuple[str, float | None]:
+    """The rule on length alone that does best on the held-out rows, in words, and its accuracy."""
+    accuracy = card.get("length_baseline_accuracy")
+    if card.get("kendall_tau_from") == "labels" or accuracy is None:
+        return "The best rule on length", accuracy
+    if accuracy >= 0.5:
+        return "Always taking the longer one", accuracy
+    return "Always taking the shorter one", 1 - accuracy
 
 
 def _reward_warnings(run: Run) -> list[str]:
@@ -101,7 +108,7 @@ def _reward_warnings(run: Run) -> list[str]:
         found.append(
             f"Scores follow length (Spearman {signed(rho)}): a policy may learn to write {_more(rho)}."
         )
-    if ece is not None and ece > 0.1:
+    if ece is not None and ece > 0.1 and (pairs or 0) >= ENOUGH_PAIRS:
         found.append(
             f"It is badly calibrated (expected calibration error {number(ece)}): do not trust its margins."
         )
@@ -178,6 +185,10 @@ def _hacking(run: Run) -> list[str]:
         found.append(
             f"Responses are {number(after / before, 1)} times as long as before ({number(before, 0)} to "
             f"{number(after, 0)} tokens): look at the samples, and at what the reward thinks of length."
+        )
+    if before and after and after < 0.6 * before:
+        found.append(
+            f"Responses shrank from {number(before, 0)} to {number(after, 0)} tokens: look at the samples."
         )
     rho, rho_before = card.get("reward_length_spearman"), card.get("reward_length_spearman_before")
     if rho is not None and rho_before is not None and rho - rho_before > 0.2 and rho > 0.3:

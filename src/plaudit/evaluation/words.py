@@ -21,8 +21,6 @@ def number(value: float | None, digits: int = 2) -> str:
         digits = 0
     elif size >= 100:
         digits = min(digits, 1)
-    elif 0 < size < 10 ** -(digits + 1):
-        return f"{value:.1e}".replace("-", MINUS)
     text = f"{value:.{digits}f}"
     if float(text) == 0:
         text = text.lstrip("-")
@@ -39,6 +37,18 @@ def signed(value: float | None, digits: int = 2) -> str:
         return "–"
     text = f"{value:+.{digits}f}"
     return (text if float(text) else text[1:]).replace("-", MINUS)
+
+
+def change(before: float | None, after: float | None) -> str:
+    """From what to what, with as many digits as both need.
+
+    >>> change(0.5, 1.25), change(8e-4, 4.1e-4)
+    ('0.50 → 1.25', '8.0e−04 → 4.1e−04')
+    """
+    known = [abs(value) for value in (before, after) if value is not None]
+    if known and 0 < max(known) < 0.005:
+        return " → ".join("–" if v is None else f"{v:.1e}".replace("-", MINUS) for v in (before, after))
+    return f"{number(before)} → {number(after)}"
 
 
 def percent(value: float | None, digits: int = 0) -> str:

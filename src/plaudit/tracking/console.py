@@ -121,11 +121,11 @@ def learning(first: Mapping[str, float], recent: Mapping[str, float]) -> list[st
     """
     said = []
     if "reward/mean" in recent:
-        was = f" (was {first['reward/mean']:+.2f})" if "reward/mean" in first else ""
-        said.append(f"reward {recent['reward/mean']:+.2f}{was}")
+        was, now = first.get("reward/mean"), recent["reward/mean"]
+        said.append(f"reward {now:+.2f}" + (f" (was {was:+.2f})" if was not in (None, now) else ""))
     elif "loss" in recent:
-        was = f"{first['loss']:.2f} → " if "loss" in first else ""
-        said.append(f"loss {was}{recent['loss']:.2f}")
+        was, now = first.get("loss"), recent["loss"]
+        said.append("loss " + (f"{was:.2f} → " if was not in (None, now) else "") + f"{now:.2f}")
     phrases = {
         "objective/kl": "KL {:.1f} nats",
         "response/length_mean": "length {:.0f}",
@@ -136,4 +136,4 @@ def learning(first: Mapping[str, float], recent: Mapping[str, float]) -> list[st
     if "reward_model/heldout_accuracy" not in recent:
         phrases["reward_model/accuracy"] = "accuracy {:.0%}"
     shown = [phrase.format(recent[name]) for name, phrase in phrases.items() if name in recent]
-    return said + [text.replace("%", " %") for text in shown]
+    return said + [text.replace("%", " %").replace("-0.0 ", "0.0 ") for text in shown]
