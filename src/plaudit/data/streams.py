@@ -53,21 +53,27 @@ def whole_text(stream: BinaryIO, where: str, log: ReadLog) -> str | None:
 
 def numbered_lines(stream: BinaryIO, where: str, log: ReadLog) -> Iterator[tuple[int, str]]:
     """Numbered lines (LF, CRLF or CR) that are not blank."""
+    for number, line in enumerate(_raw_lines(stream, where, log), 1):
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            _not_utf8(f"{where}:{number}", error, log)
+            continue
+        if text.strip():
+            yield number, text
+
+
+def _raw_lines(stream: BinaryIO, where: str, log: ReadLog) -> Iterator[bytes]:
+    """Lines as bytes, without their ends; nothing if the file is in another encoding."""
     number = 0
     try:
         for chunk in stream:
-            if number == 0:
-                if _other_encoding(chunk[:4], where, log):
-                    return
-                chunk = _without_mark(chunk, log)
-            for line in chunk.removesuffix(b"\n").removesuffix(b"\r").split(b"\r"):
+            if number == 0 and _other_encoding(chunk[:4], where, log):
+                return
+            lines = chunk if number else _without_mark(chunk, log)
+            for line in lines.removesuffix(b"\n").removesuffix(b"\r").split(b"\r"):
                 number += 1
-                if not line.strip():
-                    continue
-                try:
-                    yield number, line.decode("utf-8")
-                except UnicodeDecodeError as error:
-                    _not_utf8(f"{where}:{number}", error, log)
+                yield line
     except BROKEN as error:
         note_damage(f"{where}:{number + 1}", error, log)
 
