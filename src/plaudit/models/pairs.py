@@ -1,0 +1,42 @@
+"""How an encoder reads a prompt with its response: as a pair of texts, for RoBERTa ``<s>prompt</s></s>response</s>``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from plaudit.errors import ModelError
+
+POSITIONS = 512
+"""What encoders of the BERT family can read."""
+
+
+def pair_ids(tokenizer: Any, prompt: str, response: str, limit: int = POSITIONS) -> list[int]:
+    """Token ids of the pair. A pair that is too long loses the beginning of its prompt, never of its response.
+
+    Args:
+        tokenizer: the encoder's own.
+        prompt, response: plain texts; an empty prompt gives the response alone.
+        limit: most tokens, special ones included.
+
+    Raises:
+        ModelError: the response alone is too long.
+    """
+    limit = min(limit, int(tokenizer.model_max_length))
+    if not prompt:
+        ids: list[int] = tokenizer(response, truncation=False)["input_ids"]
+        excess = len(ids) - limit
+    else:
+        ids = tokenizer(prompt, response, truncation=False)["input_ids"]
+        excess = len(ids) - limit
+        if excess > 0:
+            offsets = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)[
+                "offset_mapping"
+            ]
+            kept = prompt[offsets[excess][0] :] if excess < len(offsets) else ""
+            return pair_ids(tokenizer, kept, response, limit)
+    if excess > 0:
+        raise ModelError(
+            f"a response of {len(ids)} tokens does not fit into the {limit} that this encoder reads",
+            cure="lower max_new_tokens (or --max-length), or use a decoder as reward model",
+        )
+    return ids
