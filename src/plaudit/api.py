@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from plaudit.algorithms.reward_model import RewardModel
 from plaudit.algorithms.sft import SFT
 from plaudit.config.algorithm import with_algorithm
-from plaudit.config.load import load_job
+from plaudit.config.load import Loaded, load_job
 from plaudit.config.sections import Job, SamplingSection
 from plaudit.errors import ConfigError
 from plaudit.evaluation import policy as policy_card
@@ -99,16 +99,15 @@ def train(
         ConfigError, DataError, ModelError, RewardError, TrainingError: with the cure.
     """
     if isinstance(algorithm, SFT):
-        path = run_sft(_job(SFTJob, algorithm, settings))
+        path = run_sft(*_job(SFTJob, algorithm, settings))
     elif isinstance(algorithm, RewardModel):
-        path = run_reward(_job(RewardJob, algorithm, settings))
+        path = run_reward(*_job(RewardJob, algorithm, settings))
         reward_card.card(path)
     else:
         given = {"dataset": prompts, "reward": reward, "gold": gold}
         named = {n: v for n, v in given.items() if isinstance(v, str) or (n != "dataset" and _is_named(v))}
-        job = _job(RLJob, algorithm, settings | named)
         path = run_rl(
-            job,
+            *_job(RLJob, algorithm, settings | named),
             reward=None if "reward" in named else _reward(reward, "reward"),
             prompts=None if prompts is None or "dataset" in named else _prompts(prompts),
             gold=None if gold is None or "gold" in named else _reward(gold, "gold"),
@@ -118,9 +117,10 @@ def train(
     return Run(path)
 
 
-def _job(job_class: type[J], algorithm: Any, settings: Mapping[str, Any]) -> J:
+def _job(job_class: type[J], algorithm: Any, settings: Mapping[str, Any]) -> Loaded[J]:
     values = {f"algorithm.{f.name}": getattr(algorithm, f.name) for f in dataclasses.fields(algorithm)}
-    return load_job(with_algorithm(job_class, type(algorithm)), (), {**values, **settings}).job
+    job_class = with_algorithm(job_class, type(algorithm))
+    return load_job(job_class, (), {**values, **settings}, "set in Python")
 
 
 def _is_named(value: Any) -> bool:

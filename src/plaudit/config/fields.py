@@ -23,6 +23,7 @@ MISSING: Any = dataclasses.MISSING
 """The default of a setting that must be given."""
 
 ALIASES = {
+    "learning_rate": "lr",
     "batch_size": "prompts_per_iteration",
     "model_name": "model",
     "sft_model": "policy",

@@ -20,12 +20,13 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, to_jsonable_python
 
 from plaudit.config.algorithm import specialise
-from plaudit.config.fields import MISSING, Setting, find, nearest, settings
+from plaudit.config.fields import ALIASES, MISSING, Setting, find, nearest, settings
 from plaudit.config.sections import Job
 from plaudit.errors import ConfigError
 
 J = TypeVar("J", bound=Job)
 TYPE_KEY = "algorithm.type"
+COMMAND_LINE = "command line"
 Table = tuple[Setting, ...]
 
 
@@ -38,7 +39,10 @@ class Loaded(NamedTuple, Generic[J]):
 
 
 def load_job(
-    job_class: type[J], files: Sequence[Path | str] = (), overrides: Mapping[str, Any] | Sequence[str] = ()
+    job_class: type[J],
+    files: Sequence[Path | str] = (),
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    origin: str = COMMAND_LINE,
 ) -> Loaded[J]:
     """Read and validate a job.
 
@@ -47,6 +51,7 @@ def load_job(
         files: TOML files; later ones win.
         overrides: ``{"lr": 1e-5}``, ``{"optimizer.lr": "1e-5"}`` or ``["lr=1e-5"]``; strings are read as the
             setting's type. They win over files.
+        origin: what the overrides are called in sources and errors.
 
     Raises:
         ConfigError: a file that is missing or not TOML, an unknown key, a missing or ill-typed value.
@@ -59,8 +64,8 @@ def load_job(
     for layer in layers:
         for key, value in layer.flat(table).items():
             values[key], sources[key] = value, layer.where(key)
-    for setting, value in _overrides(overrides, table):
-        values[setting.key], sources[setting.key] = value, "command line"
+    for setting, value in _overrides(overrides, table, origin):
+        values[setting.key], sources[setting.key] = value, origin
     return Loaded(_validate(job_class, values, sources, table), sources)
 
 
@@ -134,8 +139,10 @@ class Layer:
 
 def unknown(key: str, table: Table, where: str) -> ConfigError:
     """The error for a key that does not exist, with the nearest one that does."""
-    meant = find(key.rpartition(".")[2], table) or find(nearest(key, [s.key for s in table]), table)
-    if where == "command line":
+    meant = find(key.rpartition(".")[2], table) or find(
+        nearest(key, [*(s.key for s in table), *ALIASES]), table
+    )
+    if where == COMMAND_LINE:
         close, named = meant and meant.flag, "--" + key.replace("_", "-")
         listed = "`--help` lists all flags"
     else:
@@ -145,13 +152,15 @@ def unknown(key: str, table: Table, where: str) -> ConfigError:
     return ConfigError(f"there is no setting {named}", where=where, cure=cure)
 
 
-def _overrides(given: Mapping[str, Any] | Sequence[str], table: Table) -> list[tuple[Setting, Any]]:
+def _overrides(
+    given: Mapping[str, Any] | Sequence[str], table: Table, origin: str
+) -> list[tuple[Setting, Any]]:
     pairs = list(given.items()) if isinstance(given, Mapping) else [_pair(text) for text in given]
     result = []
     for name, value in pairs:
         setting = find(name, table)
         if setting is None:
-            raise unknown(name.lstrip("-").replace("-", "_"), table, "command line")
+            raise unknown(name.lstrip("-").replace("-", "_"), table, origin)
         result.append((setting, from_text(setting, value)))
     return result
 
@@ -159,7 +168,7 @@ def _overrides(given: Mapping[str, Any] | Sequence[str], table: Table) -> list[t
 def _pair(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals:
-        raise ConfigError(f"the override {text!r} has no value", where="command line", cure="write key=value")
+        raise ConfigError(f"the override {text!r} has no value", where=COMMAND_LINE, cure="write key=value")
     return key.strip(), value.strip()
 
 
@@ -231,7 +240,7 @@ def _explain(
         cure = f"add {key} = ... to a config file, or give {setting.flag} on the command line"
         return f"{key} is not set: {setting.help or setting.expected}", key, cure
     value, reason = values.get(key), error["msg"].removeprefix("Value error, ")
-    where = f"{sources[key]}, {setting.flag}" if sources[key] == "command line" else sources[key]
+    where = f"{sources[key]}, {setting.flag}" if sources[key] == COMMAND_LINE else sources[key]
     cure = f"{setting.flag} takes {setting.expected}: {setting.help}".strip().rstrip(":")
     options = [str(a) for a in typing.get_args(setting.annotation)]
     close = nearest(str(value), options) if error["type"] == "literal_error" else ""

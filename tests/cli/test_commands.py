@@ -1,0 +1,153 @@
+"""Every command, typed as a user would, on a tiny model."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plaudit.cli.main import main
+
+FILES = ("config.toml", "manifest.json", "metrics.jsonl", "events.jsonl", "summary.json", "report.html")
+
+
+@pytest.mark.parametrize("name", ["sft", "reward", "ppo"])
+def test_runs_have_all_their_files(world: Any, name: str) -> None:
+    run: Path = getattr(world, name)
+    assert [f for f in FILES if not (run / f).is_file()] == []
+    assert (run / "model" / "config.json").is_file()
+    config = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
+    assert config["seed"] == 3
+    assert "# command line" in (run / "config.toml").read_text(encoding="utf-8")
+
+
+def test_flags_of_the_guides_arrive(world: Any) -> None:
+    reward = tomllib.loads((world.reward / "config.toml").read_text(encoding="utf-8"))
+    assert (reward["epochs"], reward["optimizer"]["lr"], reward["batch_size"]) == (1, 1e-3, 8)
+    ppo = tomllib.loads((world.ppo / "config.toml").read_text(encoding="utf-8"))
+    assert (ppo["prompts_per_iteration"], ppo["algorithm"]["kl_coef"], ppo["optimizer"]["lr"]) == (
+        4,
+        0.1,
+        1e-4,
+    )
+    assert ppo["algorithm"]["type"] == "ppo"
+
+
+def test_the_report_card_is_written(world: Any) -> None:
+    card = json.loads((world.reward / "summary.json").read_text(encoding="utf-8"))
+    assert {"accuracy", "accuracy_ci", "kendall_tau", "ece", "length_baseline_accuracy"} <= set(card)
+    card = json.loads((world.ppo / "summary.json").read_text(encoding="utf-8"))
+    assert {"reward_mean", "kl", "perplexity_ratio", "win_rate", "win_rate_ci"} <= set(card)
+
+
+def test_config_of_a_run_can_be_fed_back(
+    world: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["config", str(world.ppo / "config.toml"), "--kl-coef", "0.3"]) == 0
+    text = capsys.readouterr().out
+    resolved, before = (
+        tomllib.loads(text),
+        tomllib.loads((world.ppo / "config.toml").read_text(encoding="utf-8")),
+    )
+    assert resolved["algorithm"].pop("kl_coef") == 0.3
+    before["algorithm"].pop("kl_coef")
+    assert resolved == before
+    assert f"{world.ppo / 'config.toml'}:" in text
+
+
+def test_config_needs_to_know_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text("seed = 4\n", encoding="utf-8")
+    assert main(["config", str(file)]) == 78
+    assert "sft|reward|ppo" in capsys.readouterr().err
+    assert main(["config", "sft", str(file)]) == 0
+    assert tomllib.loads(capsys.readouterr().out)["seed"] == 4
+
+
+def test_a_run_directory_is_not_overwritten(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(world.commands()[0]) == 78
+    assert "--overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["sft", "reward", "ppo"])
+def test_what_must_be_given(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command]) == 78
+    assert "is not set" in capsys.readouterr().err
+
+
+def test_evaluate_and_report(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "reward", str(world.reward)]) == 0
+    assert "accuracy_ci" in capsys.readouterr().out
+    assert main(["evaluate", "reward", str(world.reward), "--dataset", str(world.preferences)]) == 0
+    assert re.search(r"heldout_pairs +24\n", capsys.readouterr().out)
+    assert main(["evaluate", "policy", str(world.ppo)]) == 0
+    assert "win_rate" in capsys.readouterr().out
+    assert main(["evaluate", "policy", str(world.ppo), "--dataset", "x"]) == 78
+    assert main(["report", str(world.ppo)]) == 0
+    assert str(world.ppo / "report.html") in capsys.readouterr().out
+    assert main(["report", str(world.root / "nowhere")]) == 65
+
+
+def test_chat(world: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    said = []
+    for _ in range(2):
+        monkeypatch.setattr(
+            sys, "stdin", io.StringIO("the film was\n/new\nthe film was\n/quit\nnever read\n")
+        )
+        assert main(["chat", str(world.sft), "--max-new-tokens", "4"]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] and len(said[0].splitlines()) == 2
+
+
+def test_data_check(world: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", str(world.preferences), str(world.demonstrations)]) == 0
+    out = capsys.readouterr().out
+    assert "24 x preference" in out and "24 x demonstration" in out
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(
+        '{"prompt": "a", "chosen": "b", "rejected": "c"}\n{"prompt": "a", "chosen": 3}\n', encoding="utf-8"
+    )
+    assert main(["data", "check", str(bad), str(world.preferences)]) == 65
+    both = capsys.readouterr()
+    assert f"{bad}:2" in both.err and "24 x preference" in both.out
+
+
+@pytest.mark.parametrize("target", ["a.json", "a.jsonl.gz", "a.csv", "a.parquet"])
+def test_data_convert(world: Any, tmp_path: Path, target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / target
+    assert main(["data", "convert", str(world.preferences), str(path), "--layout", "trl"]) == 0
+    assert main(["data", "check", str(path)]) == 0
+    assert "24 x preference" in capsys.readouterr().out
+
+
+def test_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "torch" in out and "cores" in out and "GiB free" in out
+
+
+def test_doctor_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from plaudit.cli import doctor
+
+    monkeypatch.setattr(doctor, "LIBRARIES", ("torch", "no-such-library"))
+    assert main(["doctor", "--out", str(tmp_path)]) == 78
+    assert "no-such-library is not installed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "report", "chat", "quickstart", "doctor", "data", "sft"])
+def test_help_of_each_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert f"plaudit {command}" in capsys.readouterr().out
+
+
+def test_wrong_flag_of_a_plain_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--ou", "x"]) == 78
+    assert "did you mean --out?" in capsys.readouterr().err

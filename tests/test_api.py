@@ -1,0 +1,90 @@
+"""Training from Python: the same names as on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import plaudit
+from plaudit.models.saving import save_causal_lm
+from plaudit.models.tiny import tiny_lm, tiny_tokenizer
+
+WORDS = "the a film soup bed room was is very quite good bad warm cold and but we they liked left".split()
+COMMON: dict[str, Any] = {"max_length": 32, "precision": "fp32", "progress": False, "tensorboard": False}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("api") / "start"
+    tokenizer = tiny_tokenizer([" ".join(WORDS)], 64)
+    save_causal_lm(tiny_lm("llama", tokenizer, hidden=16, layers=1), path, tokenizer)
+    return str(path)
+
+
+def ppo(model: str, out: Path, **settings: Any) -> plaudit.Run:
+    prompts = [f"the {word} was" for word in WORDS]
+    algorithm = plaudit.PPO(kl_coef=0.07, critic_warmup=0, critic_init="sft")
+    arguments = {"prompts": prompts, "batch_size": 4, "iterations": 2, "max_new_tokens": 5, "lr": 1e-3}
+    return plaudit.train(algorithm, policy=model, out=str(out), **{**COMMON, **arguments, **settings})
+
+
+def test_ppo_with_a_function_as_reward(model: str, tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def reward(prompt: str, response: str) -> float:
+        seen.append(prompt)
+        return float(response.count("good"))
+
+    run = ppo(model, tmp_path / "run", reward=reward)
+    assert seen and all(text.startswith("the ") for text in seen)
+    assert run.report.is_file() and "win_rate" in run.summary
+    config = (run.path / "config.toml").read_text(encoding="utf-8")
+    assert "kl_coef = 0.07" in config and "prompts_per_iteration = 4" in config
+    first = run.policy.generate("the film was", max_new_tokens=4)
+    assert isinstance(first, str) and first == run.policy.generate("the film was", max_new_tokens=4)
+
+
+def test_weighted_functions_and_a_gold_judge(model: str, tmp_path: Path) -> None:
+    run = ppo(
+        model,
+        tmp_path / "run",
+        reward=[(lambda prompt, response: 1.0, 2.0), lambda prompt, response: 0.5],
+        gold=lambda prompt, response: float(len(response)),
+    )
+    rows = (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(rows[0])["reward/mean"] == pytest.approx(2.5)
+    assert "gold_mean" in run.summary
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"reward": 3}, "reward = 3"),
+        ({"reward": None}, "reward"),
+        ({"reward": lambda p, r: 1.0, "learning_rat": 1}, "learning_rat"),
+        ({"reward": lambda p, r: 1.0, "iterations": "many"}, "iterations"),
+    ],
+)
+def test_mistakes_are_config_errors(model: str, tmp_path: Path, settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(plaudit.ConfigError, match=says):
+        ppo(model, tmp_path / "run", **settings)
+
+
+def test_sft_and_reward_model(model: str, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    rows = [{"prompt": f"the {w} was", "chosen": f"very {w}", "rejected": f"quite {w}"} for w in WORDS]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    sft = plaudit.train(plaudit.SFT(), model=model, dataset=str(pairs), out=str(tmp_path / "sft"), **COMMON)
+    assert sft.summary["heldout_rows"] > 0
+    trained = plaudit.train(
+        plaudit.RewardModel(label_smoothing=0.1),
+        model=model,
+        dataset=str(pairs),
+        out=str(tmp_path / "rm"),
+        **COMMON,
+    )
+    assert 0 <= trained.summary["accuracy"] <= 1
+    assert "label_smoothing = 0.1" in (trained.path / "config.toml").read_text(encoding="utf-8")
