@@ -1,4 +1,4 @@
-"""How an encoder reads a prompt with its response: as a pair of texts, for RoBERTa ``<s>prompt</s></s>response</s>``."""
+"""How an encoder reads a prompt with its response: as a pair of texts, ``<s>prompt</s></s>response</s>``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ POSITIONS = 512
 
 
 def pair_ids(tokenizer: Any, prompt: str, response: str, limit: int = POSITIONS) -> list[int]:
-    """Token ids of the pair. A pair that is too long loses the beginning of its prompt, never of its response.
+    """Token ids of the pair. One that is too long loses the beginning of its prompt, never of its response.
 
     Args:
         tokenizer: the encoder's own.
