@@ -242,6 +242,15 @@ def test_a_hundred_faults_are_shown_and_all_are_counted(write_lines):
     assert "and 150 more" in str(caught.value)
 
 
+def test_faults_are_in_the_order_of_lines(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"prompt": 1}\n' * 9 + "{broken\n" + '{"prompt": 1}\n{"prompt": "fine"}\n' * 12)
+    with pytest.raises(BadRows) as caught:
+        load_records(str(path))
+    lines = [int(f.where.rsplit(":")[-1]) for f in caught.value.faults]
+    assert lines == sorted(lines) and lines[9] == 10
+
+
 def test_one_fault_is_four_lines(write_lines):
     with pytest.raises(BadRows) as caught:
         load_records(write_lines({"prompt": "a"}, {"prompt": ["b"]}))

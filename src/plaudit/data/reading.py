@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from plaudit.errors import DataError
 
 MOST_SHOWN = 100
+_NUMBER = re.compile(r"([0-9]{1,18})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,12 @@ class ReadLog:
         BadRows: with every fault, if there is one.
         """
         if self.total:
-            raise BadRows(self.source, tuple(self.faults), self.total)
+            raise BadRows(self.source, tuple(sorted(self.faults, key=_place)), self.total)
+
+
+def _place(fault: Fault) -> list[tuple[int, str]]:
+    """Sorts faults by file and line, line 9 before line 10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in _NUMBER.split(fault.where)]
 
 
 def shorten(value: Any, width: int = 60) -> str:

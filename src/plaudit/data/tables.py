@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import re
 from collections.abc import Iterator
@@ -103,7 +104,8 @@ def parquet_rows(stream: BinaryIO, where: str, log: ReadLog) -> Iterator[Row]:
         return
     number = 0
     try:
-        source = stream if stream.seekable() and not hasattr(stream, "mtime") else io.BytesIO(stream.read())
+        # Parquet is read from its end, which a gzip stream can reach only by reading everything, again and again.
+        source = io.BytesIO(stream.read()) if isinstance(stream, gzip.GzipFile) else stream
         for batch in pyarrow.parquet.ParquetFile(source).iter_batches(1024):
             for values in batch.to_pylist():
                 number += 1
