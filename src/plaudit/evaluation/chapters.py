@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from plaudit.evaluation import charts
 from plaudit.evaluation.rundir import Run
-from plaudit.evaluation.samples import Pair, pairs
+from plaudit.evaluation.samples import Pair, pairs, readable
 from plaudit.evaluation.verdict import Verdict, length_rule, verdict, warnings
 from plaudit.evaluation.words import change, number, percent, signed, span
 from plaudit.tracking.files import Row, read_lines
@@ -140,9 +140,7 @@ def data_chapter(folder: Path) -> Chapter | None:
 
 def _example(row: Row) -> Row:
     names = ("prompt", "response", "completion", "chosen", "rejected", "messages")
-    return {
-        name: row[name] if isinstance(row[name], str) else str(row[name]) for name in names if row.get(name)
-    }
+    return {name: readable(row[name]) for name in names if row.get(name)}
 
 
 def _brief(run: Run) -> str:

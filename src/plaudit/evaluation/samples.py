@@ -42,9 +42,7 @@ def pairs(run: Run) -> list[Pair]:
     found = []
     for key, row in list(after.items())[:SHOWN]:
         old = before.get(key) if first != last else None
-        found.append(
-            Pair(_text(row.get("prompt")).strip()[:LONGEST], _side(old) if old else None, _side(row))
-        )
+        found.append(Pair(readable(row.get("prompt")), _side(old) if old else None, _side(row)))
     return found
 
 
@@ -59,12 +57,13 @@ def _side(row: Row) -> Side:
             notes.append(f"{name} {signed(row[name])}")
     if row.get("finish_reason") == "length":
         notes.append("cut off")
-    return Side(_text(row.get("response")).strip()[:LONGEST], " · ".join(notes))
+    return Side(readable(row.get("response")), " · ".join(notes))
 
 
-def _text(value: Any) -> str:
-    """A prompt or response as readable text; chats become one line per turn."""
+def readable(value: Any) -> str:
+    """A prompt or response as text of bounded length; chats become one line per turn."""
     if isinstance(value, list):
         turns = [turn for turn in value if isinstance(turn, dict)]
-        return "\n".join(f"{turn.get('role', '')}: {turn.get('content', '')}" for turn in turns)
-    return "" if value is None else str(value)
+        value = "\n".join(f"{turn.get('role', '')}: {turn.get('content', '')}" for turn in turns)
+    text = "" if value is None else str(value).strip()
+    return text if len(text) <= LONGEST else text[:LONGEST] + " […]"
