@@ -91,9 +91,7 @@ class ReadLog:
         return tuple(f"{times} {text}" if times else text for text, times in self._notes.items())
 
     def raise_if_faulty(self) -> None:
-        """Raise:
-        BadRows: with every fault, if there is one.
-        """
+        """Raise ``BadRows`` with every fault, if there is one."""
         if self.total:
             raise BadRows(self.source, tuple(sorted(self.faults, key=_place)), self.total)
 

@@ -7,7 +7,7 @@ import gzip
 import io
 import re
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from plaudit.data.reading import ReadLog, Row, shorten
 from plaudit.data.streams import BROKEN
@@ -105,7 +105,7 @@ def parquet_rows(stream: BinaryIO, where: str, log: ReadLog) -> Iterator[Row]:
     number = 0
     try:
         # Parquet is read from its end, which a gzip stream can reach only by reading everything, again and again.
-        source = io.BytesIO(stream.read()) if isinstance(stream, gzip.GzipFile) else stream
+        source = io.BytesIO(stream.read()) if isinstance(cast(object, stream), gzip.GzipFile) else stream
         for batch in pyarrow.parquet.ParquetFile(source).iter_batches(1024):
             for values in batch.to_pylist():
                 number += 1
