@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def _select(batch: Any, rows: Tensor, units: Tensor, width: int) -> dict[str, Any]:
-    """Fields of ``batch`` for some rows: ``[rows, T]`` fields are trimmed to ``width``, ``[units]`` fields indexed by unit."""
+    """Fields for some rows: ``[rows, T]`` fields are trimmed to ``width``, ``[units]`` fields indexed by unit."""
     picked: dict[str, Any] = {}
     for f in fields(batch):
         value = getattr(batch, f.name)
@@ -136,5 +136,5 @@ class Loss:
     """Metrics that combine by maximum instead of by sum."""
 
 
-def _to(value: Tensor | None, device: torch.device | str) -> Tensor | None:
+def _to(value: Tensor | None, device: torch.device | str) -> Any:
     return None if value is None else value.to(device)

@@ -20,7 +20,7 @@ class Message:
 
 
 Content = str | tuple[Message, ...]
-"""A prompt or a response: plain text, or chat turns. A plain-text prompt is continued as it stands, without a template."""
+"""A prompt or a response: plain text, or chat turns. A plain-text prompt is continued as it is, without a template."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,9 @@ def test_scores_are_normalised_by_moments_that_saw_them_and_then_clipped():
     algorithm = PPO(**(PLAIN | {"reward_scaling": "normalize", "reward_clip": 1.0}))
     credit = algorithm.credit(experience((1.0, 2.0, 3.0)), Carry())
     assert credit.carry.reward == Moments().update([1, 2, 3])
-    assert credit.batch.token_rewards[:, -1].tolist() == pytest.approx([-1.0, 0.0, 1.0])  # +-1.22 clipped to 1
+    assert credit.batch.token_rewards[:, -1].tolist() == pytest.approx(
+        [-1.0, 0.0, 1.0]
+    )  # +-1.22 clipped to 1
 
 
 def test_clip_never_touches_the_kl_part():
@@ -76,7 +78,7 @@ def test_a_failed_reward_takes_part_in_nothing():
 def test_adaptive_kl_follows_the_measured_kl():
     algorithm = PPO(kl_coef=0.2, kl_target=6.0, kl_horizon=10.0)
     credit = algorithm.credit(experience((1.0, 2.0)), algorithm.start())
-    assert credit.carry.kl_coef == pytest.approx(0.2 * (1 - 0.2 * 2 / 10))  # KL 0.7 is far below 6: error clipped to -0.2
+    assert credit.carry.kl_coef == pytest.approx(0.2 * (1 - 0.2 * 2 / 10))  # far below 6: clipped to -0.2
     assert credit.metrics["objective/kl_coef"] == 0.2, "the metric is the coefficient that was used"
 
 
@@ -96,7 +98,8 @@ def test_entropy_bonus_is_subtracted():
     batch = PPO().weights(PPO().credit(experience(), Carry()).batch)
     entropy = torch.full((1, 4), 2.0)
     with_bonus, without = (
-        PPO(entropy_coef=c).loss(batch, Outputs(logprobs=batch.old_logprobs, entropy=entropy)).value for c in (0.1, 0.0)
+        PPO(entropy_coef=c).loss(batch, Outputs(logprobs=batch.old_logprobs, entropy=entropy)).value
+        for c in (0.1, 0.0)
     )
     assert (with_bonus - without).item() == pytest.approx(-0.2, abs=1e-6)
 

@@ -54,4 +54,6 @@ def test_a1_adaptive_kl(kl, expected):
 @pytest.mark.parametrize(("values", "expected"), [([1, 2, 3], 1), ([2, 2, 2], 0), ([3, 2, 1], -3)])
 def test_e1_explained_variance(values, expected):
     returns, mask = torch.tensor([1.0, 2.0, 3.0]), torch.ones(3, dtype=torch.bool)
-    assert explained_variance(torch.tensor(values, dtype=torch.float32), returns, mask).item() == pytest.approx(expected)
+    assert explained_variance(
+        torch.tensor(values, dtype=torch.float32), returns, mask
+    ).item() == pytest.approx(expected)

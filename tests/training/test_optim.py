@@ -24,5 +24,7 @@ def test_linear_reaches_zero_after_the_last_step():
 
 
 def test_biases_and_norms_do_not_decay():
-    groups = build_optimizer(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)), OptimizerSection(weight_decay=0.1)).param_groups
+    groups = build_optimizer(
+        nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)), OptimizerSection(weight_decay=0.1)
+    ).param_groups
     assert [(len(g["params"]), g["weight_decay"]) for g in groups] == [(1, 0.1), (3, 0.0)]

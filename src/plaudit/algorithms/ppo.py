@@ -74,7 +74,7 @@ class PPO:
     critic_lr: float = 1e-5
     """Learning rate of the critic, which has its own optimizer."""
     critic_init: Literal["reward", "sft"] = "reward"
-    """Start the critic from the reward model (a decoder with the policy's tokenizer) or from the policy with a zero head."""
+    """Start the critic from the reward model (a decoder with the policy's tokenizer), or the policy and a zero head."""
     critic_warmup: int = 5
     """Iterations at the start in which only the critic learns."""
 

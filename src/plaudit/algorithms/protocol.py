@@ -13,7 +13,7 @@ Signal = Literal["old_logprobs", "ref_logprobs", "values"]
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """What `credit` gives back: the batch with advantages, the carry for the next iteration, metrics of the whole batch."""
+    """What `credit` gives back: the batch with advantages, the next iteration's carry, metrics of the whole batch."""
 
     batch: Experience
     carry: Carry
@@ -31,7 +31,7 @@ class OnlineAlgorithm(Protocol):
     minibatches: int
     """Optimizer steps per epoch."""
     target_kl: float
-    """Inner epochs stop when the policy moved further than 1.5 times this from where it sampled (per token; 0: never)."""
+    """Inner epochs stop when the policy moved 1.5 times this from where it sampled (nats per token; 0: never)."""
 
     @property
     def needs(self) -> frozenset[Signal]:

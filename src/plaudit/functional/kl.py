@@ -1,4 +1,4 @@
-"""Estimators of KL(policy || reference) from the log-probs of sampled tokens (Schulman, "Approximating KL divergence")."""
+"""Estimators of KL(policy || reference) from log-probs of sampled tokens (Schulman, "Approximating KL divergence")."""
 
 from __future__ import annotations
 

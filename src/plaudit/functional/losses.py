@@ -55,7 +55,12 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float)
 
 
 def bradley_terry(
-    chosen: Tensor, rejected: Tensor, *, margins: Tensor | float = 0.0, targets: Tensor | float = 1.0, temperature: float = 1.0
+    chosen: Tensor,
+    rejected: Tensor,
+    *,
+    margins: Tensor | float = 0.0,
+    targets: Tensor | float = 1.0,
+    temperature: float = 1.0,
 ) -> Tensor:
     """Pairwise loss ``-p log sigma(d) - (1 - p) log sigma(-d)`` with ``d = (s_c - s_r) / temperature - margin``.
 

@@ -85,11 +85,17 @@ def run_rl(
         Stopped: on SIGTERM or Ctrl-C, after a checkpoint.
     """
     set_threads(job.compute)
-    parts = _build(job, _prompts(job, prompts), reward, gold)  # all that can fail does so before a file is written
+    parts = _build(
+        job, _prompts(job, prompts), reward, gold
+    )  # all that can fail does so before a file is written
     run = open_run(job, "ppo", sources)
-    inputs = {"policy": job.policy, "dataset": job.dataset} | {f"reward {i}": r for i, r in enumerate(job.reward)}
+    inputs = {"policy": job.policy, "dataset": job.dataset} | {
+        f"reward {i}": r for i, r in enumerate(job.reward)
+    }
     write_manifest(run, job, inputs)
-    announce({"prompts": f"{len(parts.train)} to train, {len(parts.heldout)} held out", "length": parts.report})
+    announce(
+        {"prompts": f"{len(parts.train)} to train, {len(parts.heldout)} held out", "length": parts.report}
+    )
     with Recorder(run, command="ppo", log=job.log, total=job.iterations, unit="iteration") as recorder:
         evaluator = Evaluator(run, parts.runtime, parts.heldout, job, parts.chat, recorder)
         _train(job, parts, recorder, evaluator, Keeper(run, job.checkpoint, parts.learners, recorder))
@@ -167,7 +173,11 @@ def _prompts(job: RLJob, prompts: Sequence[Prompt] | None) -> list[Prompt]:
     if prompts is not None:
         records = list(prompts)
     else:
-        records = [r for r in load_records(job.dataset, "prompt", limit=job.data.limit).records if isinstance(r, Prompt)]
+        records = [
+            r
+            for r in load_records(job.dataset, "prompt", limit=job.data.limit).records
+            if isinstance(r, Prompt)
+        ]
     if len(records) < 2:
         raise DataError(
             f"{len(records)} prompts are too few: some are held out to measure what was learned",
@@ -180,11 +190,11 @@ def _prompts(job: RLJob, prompts: Sequence[Prompt] | None) -> list[Prompt]:
 def _tokenise(
     job: RLJob, records: Sequence[Prompt], chat: ChatFormat
 ) -> tuple[list[TokenPrompt], list[TokenPrompt], str]:
-    """Training and held-out prompts as tokens; a prompt that leaves no room for the response is handled as configured."""
+    """Training and held-out prompts as tokens; a prompt too long for a response after it is handled as configured."""
     room = job.data.max_length - job.sampling.max_new_tokens
     if room < 1:
         raise DataError(
-            f"max_new_tokens {job.sampling.max_new_tokens} leaves no room for a prompt in max_length {job.data.max_length}",
+            f"max_new_tokens {job.sampling.max_new_tokens} leaves no room in max_length {job.data.max_length}",
             where="[sampling] max_new_tokens",
             cure="raise --max-length or lower --max-new-tokens",
         )

@@ -20,7 +20,9 @@ from plaudit.tracking.recorder import Recorder
 from plaudit.training.online import scored
 from plaudit.training.runtime import Runtime
 
-EVALUATION = -1  # the "iteration" of evaluation samples: the same uniforms at every evaluation, never used in training
+EVALUATION = (
+    -1
+)  # the "iteration" of evaluation samples: the same uniforms at every evaluation, never used in training
 AUTO_EVALUATIONS = 8
 
 
@@ -48,7 +50,9 @@ class Evaluator:
         self.runtime, self.prompts, self.job = runtime, prompts, job
         self.chat, self.recorder = chat, recorder
         self.lines = Lines(run / "evaluation.jsonl")
-        self.every = max(1, job.iterations // AUTO_EVALUATIONS) if job.eval_every == "auto" else job.eval_every
+        self.every = (
+            max(1, job.iterations // AUTO_EVALUATIONS) if job.eval_every == "auto" else job.eval_every
+        )
         self.judge = "gold" if runtime.gold else "reward"
         self.start = self.last = float("nan")
         self.best = Best(float("-inf"), 0, {})
@@ -64,7 +68,7 @@ class Evaluator:
         return self.evaluate(iteration)
 
     def finish(self) -> None:
-        """A policy that ends worse than it started is not handed out: go back to the best evaluated weights, and say so."""
+        """A policy that ends worse than it started is not handed out: go back to the best weights, and say so."""
         self.lines.close()
         step = self.job.iterations
         if self.best.weights and self.last < self.start:

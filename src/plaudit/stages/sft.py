@@ -61,7 +61,13 @@ def run_sft(job: SFTJob, sources: Mapping[str, str] | None = None) -> Path:
     heldout_rows = encode_rows(heldout, encoder, job.data, job.dataset)
     run = open_run(job, "sft", sources)
     write_manifest(run, job, {"model": job.model, "dataset": job.dataset})
-    announce({"data": loaded.format, "rows": f"{len(rows)} to train, {len(heldout_rows)} held out", "length": rows.report})
+    announce(
+        {
+            "data": loaded.format,
+            "rows": f"{len(rows)} to train, {len(heldout_rows)} held out",
+            "length": rows.report,
+        }
+    )
 
     collate = partial(collate_rows, rows, tokenizer.pad_token_id)
     steps = math.ceil(len(rows) / job.batch_size) * job.epochs
@@ -82,7 +88,9 @@ def run_sft(job: SFTJob, sources: Mapping[str, str] | None = None) -> Path:
                 job.algorithm, learner, collate, len(rows), job.batch_size, job.epochs, job.seed, on_step
             ).run(start)
         sampler.show(steps)
-        recorder.summary({"train_rows": len(rows)} | heldout_loss(learner, heldout_rows, tokenizer.pad_token_id))
+        recorder.summary(
+            {"train_rows": len(rows)} | heldout_loss(learner, heldout_rows, tokenizer.pad_token_id)
+        )
         policy.save(run / "model", tokenizer)
         recorder.event("saved", path=str(run / "model"))
     return run

@@ -34,7 +34,9 @@ class Checkpoint:
     trainer: dict[str, Any]
 
 
-def save(directory: Path, step: int, tensors: Mapping[str, dict[str, Tensor]], trainer: dict[str, Any], keep: int) -> Path:
+def save(
+    directory: Path, step: int, tensors: Mapping[str, dict[str, Tensor]], trainer: dict[str, Any], keep: int
+) -> Path:
     """Write ``directory/step-NNNNNN`` and delete all but the newest ``keep`` checkpoints.
 
     Raises:
@@ -47,7 +49,10 @@ def save(directory: Path, step: int, tensors: Mapping[str, dict[str, Tensor]], t
         for role, values in tensors.items():
             save_file(values, temporary / f"{role}.safetensors")
         (temporary / "trainer.json").write_text(json.dumps(trainer), encoding="utf-8")
-        files = [{"name": p.name, "bytes": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(temporary.iterdir())]
+        files = [
+            {"name": p.name, "bytes": p.stat().st_size, "sha256": _sha256(p)}
+            for p in sorted(temporary.iterdir())
+        ]
         manifest = {"format": FORMAT, "step": step, "files": files}
         manifest["self_sha256"] = _self_hash(manifest)
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")

@@ -124,7 +124,7 @@ class LocalLearner(LocalScorer):
             on_device = part.to(self.device)
             with autocast(self.compute, self.device):
                 result = loss(on_device, self.module(on_device))
-            result.value.backward()  # type: ignore[no-untyped-call]
+            result.value.backward()
             for name, value in result.metrics.items():
                 sums[name] = sums.get(name, 0.0) + float(value)
             for name, value in result.maxima.items():
