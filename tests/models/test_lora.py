@@ -16,7 +16,7 @@ from plaudit.models.load import load_causal_lm
 from plaudit.models.lora import add_lora
 from plaudit.models.policy import Policy
 from plaudit.models.saving import save_causal_lm
-from plaudit.models.tiny import tiny_classifier, tiny_lm
+from plaudit.models.tiny import tiny_classifier, tiny_lm, tiny_tokenizer
 from plaudit.models.trunk import is_4bit
 
 LORA = LoraSection(rank=8, alpha=16)
@@ -148,3 +148,12 @@ def test_4bit_base_with_adapters_is_saved_in_full_precision(tokenizer, rows, bat
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert not is_4bit(loaded)
     assert torch.allclose(Policy(loaded)(data).logprobs, expected, atol=1e-4)
+
+
+def test_adapters_in_the_last_layers_only():
+    tokenizer = tiny_tokenizer(["a b c"])
+    model = add_lora(tiny_lm("llama", tokenizer, hidden=16, layers=3), LoraSection(rank=2, last_layers=1), task="causal")
+    adapted = {name.split("layers.")[1].split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert adapted == {"2"}
+    with pytest.raises(ConfigError, match="3 layers"):
+        add_lora(tiny_lm("llama", tokenizer, hidden=16, layers=3), LoraSection(rank=2, last_layers=4), task="causal")

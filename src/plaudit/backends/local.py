@@ -14,6 +14,7 @@ from plaudit.errors import ConfigError, ModelError
 from plaudit.models.critic import Critic
 from plaudit.models.load import load_causal_lm, load_tokenizer
 from plaudit.models.lora import add_lora, quantization_options
+from plaudit.models.pairs import pair_ids
 from plaudit.models.policy import Policy, ReferencePolicy
 from plaudit.models.scalar import RewardModel
 from plaudit.records import Content
@@ -62,22 +63,21 @@ def load_reward_model(
     tokenizer = load_tokenizer(source)
     options = quantization_options() if lora.quantize == "4bit" else {}
     plain = RewardModel.start(source, tokenizer, seed=seed, options=options)
-    if lora.rank == 0:
-        return tokenizer, plain
     adapted = add_lora(plain.model, lora, task="scalar", seed=seed)
     return tokenizer, RewardModel(adapted, gradient_checkpointing=compute.gradient_checkpointing)
 
 
 def build_critic(
-    init: Literal["reward", "sft"], rewards: Sequence[str], policy: Policy, tokenizer: Any, lora: LoraSection
-) -> Critic:
+    init: Literal["reward", "sft"], rewards: Sequence[str], policy: Policy, tokenizer: Any, lora: LoraSection,
+    *, gradient_checkpointing: bool = False,
+) -> Critic:  # fmt: skip
     """A critic from the first reward model, or from the policy with a zero head.
 
     Raises:
         ConfigError: the reward is a function, an encoder, or has another tokenizer.
     """
     if init == "sft" or not any(not is_function(source) for source in rewards):
-        return Critic.from_policy(policy.lm, lora)
+        return Critic.from_policy(policy.lm, lora, gradient_checkpointing=gradient_checkpointing)
     source = next(source for source in rewards if not is_function(source))
     if not same_tokenizer(tokenizer, load_tokenizer(source)):
         raise ConfigError(
@@ -85,7 +85,8 @@ def build_critic(
             where="[algorithm] critic_init",
             cure="use critic_init = 'sft', or train the reward model from the policy's own SFT model",
         )
-    return Critic.from_reward(RewardModel.load(source, tokenizer), lora)
+    model = RewardModel.load(source, tokenizer)
+    return Critic.from_reward(model, lora, gradient_checkpointing=gradient_checkpointing)
 
 
 def build_reward(
@@ -123,7 +124,8 @@ def _reward(source: str, policy_tokenizer: Any, compute: ComputeSection) -> Rewa
         return FunctionReward(load_function(source))
     tokenizer = load_tokenizer(source)
     scorer = RewardModelScorer(RewardModel.load(source, tokenizer), tokenizer, compute)
-    return ModelReward(scorer, same_tokenizer=not scorer.model.is_encoder and same_tokenizer(policy_tokenizer, tokenizer))
+    token_in = scorer.model.trained_on == "comparisons" and not scorer.model.is_encoder
+    return ModelReward(scorer, same_tokenizer=token_in and same_tokenizer(policy_tokenizer, tokenizer))
 
 
 class RewardModelScorer:
@@ -145,16 +147,11 @@ class RewardModelScorer:
         return self.score_tokens([self._encode(p, r) for p, r in zip(prompts, responses, strict=True)])
 
     def _encode(self, prompt: Content, response: str) -> list[int]:
+        if self.model.trained_on == "labels":  # a classifier of texts: reads what was written as one finished text
+            prompt, response = "", (prompt if isinstance(prompt, str) else "") + response
         if self.chat is not None:
             return list(self.chat.encode(prompt, response).ids)
-        text = prompt if isinstance(prompt, str) else "\n\n".join(m.content for m in prompt)
-        # The prompt is cut from the left, never the response.
-        limit = min(int(self.tokenizer.model_max_length), 512)
-        response_ids = self.tokenizer(response, add_special_tokens=False)["input_ids"]
-        room = max(limit - len(response_ids) - self.tokenizer.num_special_tokens_to_add(pair=True), 0)
-        prompt_ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        kept = prompt_ids[-room:] if room else []
-        return list(self.tokenizer.build_inputs_with_special_tokens(kept, response_ids))
+        return pair_ids(self.tokenizer, prompt, response)
 
 
 def _require(source: str, what: str) -> None:

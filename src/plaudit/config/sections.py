@@ -58,6 +58,8 @@ class LoraSection(Section):
     """Adapters are scaled by alpha / rank."""
     targets: tuple[str, ...] | Auto = "auto"
     """Linear layers that get an adapter; auto: the attention and MLP layers of the architecture."""
+    last_layers: int = Field(0, ge=0)
+    """Adapters in the last so many layers only (0: in all). The layers below need no backward pass."""
     quantize: Literal["none", "4bit"] = "none"
     """4bit: QLoRA, the frozen base in NF4 (needs the extra `plaudit[qlora]` and a GPU)."""
 

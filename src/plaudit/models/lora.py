@@ -81,6 +81,7 @@ def add_lora(
         lora_dropout=0.0,
         bias="none",
         target_modules=list(names),
+        layers_to_transform=_last_layers(model, section.last_layers),
         fan_in_fan_out=any(isinstance(layers[name], Conv1D) for name in _matches(names, layers)),
         task_type=TaskType.CAUSAL_LM if task == "causal" else None,
     )
@@ -92,6 +93,18 @@ def add_lora(
         if task == "scalar" and head is not None:
             head.requires_grad_(True)
     return wrapped
+
+
+def _last_layers(model: nn.Module, count: int) -> list[int] | None:
+    """Indices of the last ``count`` layers; None for all."""
+    depth = int(bare(model).config.get_text_config().num_hidden_layers)
+    if count > depth:
+        raise ConfigError(
+            f"last_layers is {count}, but the model has {depth} layers",
+            where="[lora] last_layers",
+            cure=f"use at most {depth}, or 0 for all",
+        )
+    return list(range(depth - count, depth)) if count else None
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ from plaudit.models.trunk import (
     silence_dropout,
     to_the_left,
 )
+
+TrainedOn = Literal["comparisons", "labels"]
+"""comparisons: scores responses to a prompt. labels: a classifier of whole texts, whose score is the log-odds of label 1."""
 
 PROBE_FILE = "probe.json"
 TOLERANCE = 1e-4
@@ -58,6 +61,7 @@ class RewardModel(nn.Module):
         if gradient_checkpointing:
             enable_checkpointing(model)
         self.model, self.mean, self.std = model, mean, std
+        self.trained_on: TrainedOn = getattr(bare(model).config, "plaudit_trained_on", "comparisons")
         self.is_encoder = is_encoder(model)
 
     @classmethod
@@ -154,6 +158,7 @@ class RewardModel(nn.Module):
         config: Any = plain.config
         config.pad_token_id, config.problem_type = tokenizer.pad_token_id, "regression"
         config.plaudit_reward_mean, config.plaudit_reward_std = self.mean, self.std
+        config.plaudit_trained_on = self.trained_on
         write(plain, path, tokenizer)
         rows = [list(map(int, row)) for row in probe]
         scores = type(self)(plain).score_rows(rows)

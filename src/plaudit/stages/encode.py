@@ -10,8 +10,10 @@ from plaudit.config.sections import DataSection
 from plaudit.data.chat import ChatFormat, Encoded
 from plaudit.data.fit import FitReport, fit_each
 from plaudit.data.split import split_by_prompt
+from plaudit.data.transcripts import plain_text
 from plaudit.errors import DataError
-from plaudit.records import Demonstration, Preference, Rating
+from plaudit.models.pairs import pair_ids
+from plaudit.records import Content, Demonstration, Preference, Rating
 
 R = TypeVar("R", Demonstration, Preference, Rating)
 
@@ -54,6 +56,19 @@ def preference_encoder(chat: ChatFormat) -> Callable[[Preference], tuple[Encoded
 def rating_encoder(chat: ChatFormat) -> Callable[[Rating], tuple[Encoded, ...]]:
     """One rated response."""
     return lambda r: (chat.encode(r.prompt, r.response),)
+
+
+def pair_encoder(tokenizer: Any) -> Callable[[Any], tuple[Encoded, ...]]:
+    """As an encoder reads them: prompt and response as a pair of texts, by its own tokenizer."""
+
+    def encode(prompt: Content, response: Content) -> Encoded:
+        ids = pair_ids(tokenizer, plain_text(prompt), plain_text(response))
+        return Encoded(ids, [True] * len(ids), 0)
+
+    def responses(record: Any) -> tuple[Content, ...]:
+        return (record.response,) if isinstance(record, Rating) else (record.chosen, record.rejected)
+
+    return lambda record: tuple(encode(record.prompt, response) for response in responses(record))
 
 
 def split(records: Sequence[Any], data: DataSection, seed: int, source: str) -> tuple[list[Any], list[Any]]:

@@ -6,9 +6,8 @@ by the judge that it was never trained on?
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,13 @@ from plaudit.generation.native import NativeGenerator
 from plaudit.generation.protocol import TokenPrompt
 from plaudit.models.load import load_causal_lm, load_tokenizer
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
-from plaudit.preferences.simulated import SimulatedAnnotator, judge_pairs, to_preferences
-from plaudit.records import Preference, Prompt
+from plaudit.preferences.simulated import judge_pairs, panel, to_preferences
+from plaudit.records import Demonstration, Preference, Prompt
 from plaudit.stages.reward_model import RewardJob, run_reward
 from plaudit.stages.rl import RLJob, run_rl
 from plaudit.stages.sft import SFTJob, run_sft
 
+ERROR_RATE = 0.05
 GOLD = "plaudit.data.reviews:true_score"
 SAMPLING = SamplingSection(max_new_tokens=48)
 DATA = DataSection(max_length=96)
@@ -40,14 +40,14 @@ class Scale:
 
     demonstrations: int = 4000
     sft_epochs: int = 3
-    comparisons: int = 1500
+    comparisons: int = 5000
     annotators_per_comparison: int = 1
     prompts: int = 600
     iterations: int = 50
     prompts_per_iteration: int = 64
     eval_prompts: int = 200
     hidden: int = 128
-    layers: int = 4
+    layers: int = 2
 
 
 def run_quickstart(out: Path, seed: int = 0, scale: Scale | None = None) -> Path:
@@ -55,14 +55,15 @@ def run_quickstart(out: Path, seed: int = 0, scale: Scale | None = None) -> Path
     scale = scale or Scale()
     out.mkdir(parents=True, exist_ok=True)
     _say("1 of 4  demonstrations: people write reviews, good and bad")
-    demonstrations = reviews.demonstrations(scale.demonstrations, seed)
+    # A plain-text prompt is continued as it stands, so the response brings the space between the two.
+    demonstrations = [replace(d, response=f" {d.response}") for d in reviews.demonstrations(scale.demonstrations, seed)]
     write_records(demonstrations, out / "data" / "demonstrations.jsonl", "plaudit")
-    _start_model(out / "start", scale, seed)
+    _start_model(out / "start", demonstrations, scale, seed)
     common = {"seed": seed, "data": DATA, "compute": COMPUTE, "checkpoint": CHECKPOINT}
     sft = run_sft(
         SFTJob(
             model=str(out / "start"), dataset=str(out / "data" / "demonstrations.jsonl"), out=str(out / "sft"),
-            epochs=scale.sft_epochs, batch_size=64, optimizer=OptimizerSection(lr=2e-3), sampling=SAMPLING, **common,
+            epochs=scale.sft_epochs, batch_size=16, optimizer=OptimizerSection(lr=4e-3), sampling=SAMPLING, **common,
         )
     )  # fmt: skip
 
@@ -72,7 +73,7 @@ def run_quickstart(out: Path, seed: int = 0, scale: Scale | None = None) -> Path
     reward = run_reward(
         RewardJob(
             model=str(sft / "model"), dataset=str(out / "data" / "preferences.jsonl"), out=str(out / "reward"),
-            epochs=2, batch_size=32, optimizer=OptimizerSection(lr=5e-4), **common,
+            epochs=2, batch_size=16, optimizer=OptimizerSection(lr=1e-3), **common,
         )
     )  # fmt: skip
 
@@ -110,7 +111,7 @@ def collect(model: Path, scale: Scale, seed: int) -> list[Preference]:
     tokenised = [TokenPrompt(p, tuple(chat.prompt_ids(p.content))) for p in prompts]
     rollouts = NativeGenerator(lm, tokenizer, chat.end_ids).generate(tokenised, 2, SAMPLING, seed=seed, iteration=-2)
     texts = [(str(a.prompt.content), a.response, b.response) for a, b in zip(rollouts[::2], rollouts[1::2], strict=True)]
-    annotators = [SimulatedAnnotator(f"annotator-{i}", error_rate=0.1) for i in range(5)]
+    annotators = panel(5, error_rate=ERROR_RATE)
     different = [pair for pair in texts if pair[1] != pair[2]]
     judged = judge_pairs(
         different, annotators, reviews.true_score, seed=seed, annotators_per_item=scale.annotators_per_comparison
@@ -125,10 +126,12 @@ def _repeat(prompts: Sequence[Prompt], n: int) -> list[Prompt]:
     ]
 
 
-def _start_model(path: Path, scale: Scale, seed: int) -> None:
+def _start_model(path: Path, demonstrations: Sequence[Demonstration], scale: Scale, seed: int) -> None:
     """A small Llama with random weights and a tokenizer of the world's words."""
-    tokenizer = tiny_tokenizer([json.dumps(reviews.vocabulary())], 1024, kind="word", chat=False)
-    lm = tiny_lm("llama", tokenizer, hidden=scale.hidden, layers=scale.layers, seed=seed)
+    texts = [f"{d.prompt}{d.response}" for d in demonstrations]
+    texts += [str(p.content) for split in ("train", "heldout") for p in reviews.all_prompts(split)]
+    tokenizer = tiny_tokenizer(texts, 1024, kind="word", chat=False)
+    lm = tiny_lm("llama", tokenizer, hidden=scale.hidden, layers=scale.layers, seed=seed, scale=0.08)
     lm.save_pretrained(path)
     tokenizer.save_pretrained(path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -17,11 +18,12 @@ from plaudit.config.sections import Job, OptimizerSection
 from plaudit.data.chat import ChatFormat
 from plaudit.data.collate import collate_pairs, collate_ratings
 from plaudit.data.load import Loaded, load_records
+from plaudit.data.transcripts import prompt_key
 from plaudit.errors import DataError
 from plaudit.experience import Batch
 from plaudit.records import Rating
 from plaudit.stages.artifact import announce, open_run, set_threads, write_manifest
-from plaudit.stages.encode import Rows, encode_rows, preference_encoder, rating_encoder, split
+from plaudit.stages.encode import Rows, encode_rows, pair_encoder, preference_encoder, rating_encoder, split
 from plaudit.stages.keeper import Keeper
 from plaudit.tracking.files import write_lines
 from plaudit.tracking.recorder import Recorder
@@ -61,7 +63,7 @@ def run_reward(job: RewardJob, sources: Mapping[str, str] | None = None) -> Path
     train, heldout = split(loaded.records, job.data, job.seed, job.dataset)
     tokenizer, model = load_reward_model(job.model, job.lora, job.compute, seed=job.seed)
     chat = ChatFormat(tokenizer, job.data.chat_template)
-    encoder: Any = rating_encoder(chat) if isinstance(train[0], Rating) else preference_encoder(chat)
+    encoder = _encoder(model, tokenizer, chat, train[0])
     rows = encode_rows(train, encoder, job.data, job.dataset)
     heldout_rows = encode_rows(heldout, encoder, job.data, job.dataset)
     run = open_run(job, "reward", sources)
@@ -92,7 +94,10 @@ def run_reward(job: RewardJob, sources: Mapping[str, str] | None = None) -> Path
                 job.seed,
                 on_step,
             ).run(start)
-        fit_normalisation(learner, model, rows, pad_id)
+        if isinstance(train[0], Rating):
+            model.trained_on = "labels"  # log-odds have a unit of their own: not normalised
+        else:
+            fit_normalisation(learner, model, rows, pad_id)
         write_lines(run / "heldout.jsonl", heldout_scores(learner, heldout_rows, pad_id))
         _score_rankings(job, run, learner, chat, pad_id)
         recorder.summary({"train_rows": len(rows), "reward_mean": model.mean, "reward_std": model.std})
@@ -134,8 +139,14 @@ def heldout_scores(learner: LocalScorer, rows: Rows, pad_id: int) -> list[dict[s
         scores = learner.score(collate_rows(rows, pad_id, indices)).view(len(indices), -1).tolist()
         for i, row_scores in zip(indices, scores, strict=True):
             lengths = [int(sum(e.mask)) for e in rows.encoded[i]]
-            result.append({"id": rows.records[i].id, "prompt_id": rows.records[i].id} | _scored(rows.records[i], row_scores, lengths))
+            record = rows.records[i]
+            result.append({"id": record.id, "prompt_id": _prompt_id(record)} | _scored(record, row_scores, lengths))
     return result
+
+
+def _prompt_id(record: Any) -> str:
+    """The same for all rows about one prompt, so that intervals count prompts and not pairs."""
+    return hashlib.blake2b(prompt_key(record.prompt).encode(), digest_size=8).hexdigest() if record.prompt else str(record.id)
 
 
 def _scored(record: Any, scores: Sequence[float], lengths: Sequence[int]) -> dict[str, Any]:

@@ -136,7 +136,10 @@ def _build(job: RLJob, records: Sequence[Prompt], reward: Reward | None, gold: R
     steps = job.iterations * algorithm.epochs * algorithm.minibatches
     learner = LocalLearner(policy, job.optimizer, compute, total_steps=steps)
     critic = LocalLearner(
-        build_critic(algorithm.critic_init, job.reward, policy, tokenizer, job.lora),
+        build_critic(
+            algorithm.critic_init, job.reward, policy, tokenizer, job.lora,
+            gradient_checkpointing=compute.gradient_checkpointing,
+        ),
         job.optimizer.model_copy(update={"lr": algorithm.critic_lr}), compute, total_steps=steps, signal="values",
     )  # fmt: skip
     generator = NativeGenerator(policy.lm, tokenizer, chat.end_ids)
