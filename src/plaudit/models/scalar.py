@@ -27,7 +27,7 @@ from plaudit.models.trunk import (
 )
 
 TrainedOn = Literal["comparisons", "labels"]
-"""comparisons: scores responses to a prompt. labels: a classifier of whole texts, whose score is the log-odds of label 1."""
+"""comparisons: scores responses to a prompt. labels: classifies whole texts, the score is the log-odds of label 1."""
 
 PROBE_FILE = "probe.json"
 TOLERANCE = 1e-4

@@ -13,6 +13,7 @@ from plaudit.data.split import split_by_prompt
 from plaudit.data.transcripts import plain_text
 from plaudit.errors import DataError
 from plaudit.models.pairs import pair_ids
+from plaudit.models.scalar import RewardModel
 from plaudit.records import Content, Demonstration, Preference, Rating
 
 R = TypeVar("R", Demonstration, Preference, Rating)
@@ -69,6 +70,15 @@ def pair_encoder(tokenizer: Any) -> Callable[[Any], tuple[Encoded, ...]]:
         return (record.response,) if isinstance(record, Rating) else (record.chosen, record.rejected)
 
     return lambda record: tuple(encode(record.prompt, response) for response in responses(record))
+
+
+def reward_encoder(
+    model: RewardModel, tokenizer: Any, chat: ChatFormat, first: Any
+) -> Callable[[Any], tuple[Encoded, ...]]:
+    """How a reward model reads records like ``first``."""
+    if model.is_encoder:
+        return pair_encoder(tokenizer)
+    return rating_encoder(chat) if isinstance(first, Rating) else preference_encoder(chat)
 
 
 def split(records: Sequence[Any], data: DataSection, seed: int, source: str) -> tuple[list[Any], list[Any]]:

@@ -11,9 +11,8 @@ from plaudit.data.chat import ChatFormat
 from plaudit.errors import DataError
 from plaudit.models.load import load_tokenizer
 from plaudit.models.scalar import RewardModel
-from plaudit.records import Rating
 from plaudit.stages.artifact import set_threads
-from plaudit.stages.encode import encode_rows, preference_encoder, rating_encoder
+from plaudit.stages.encode import encode_rows, reward_encoder
 from plaudit.stages.reward_model import RewardJob, heldout_scores, load_comparisons
 from plaudit.tracking.files import write_lines
 from plaudit.training.learner import LocalScorer
@@ -40,7 +39,7 @@ def score_dataset(run: Path, dataset: str) -> Path:
     model = RewardModel.load(run / "model", tokenizer)
     records: Any = load_comparisons(job).records
     chat = ChatFormat(tokenizer, job.data.chat_template)
-    encoder: Any = rating_encoder(chat) if isinstance(records[0], Rating) else preference_encoder(chat)
+    encoder = reward_encoder(model, tokenizer, chat, records[0])
     rows = encode_rows(records, encoder, job.data, dataset)
     scorer = LocalScorer(model, job.compute, "scores")
     target = (

@@ -1,4 +1,4 @@
-"""The whole of RLHF in minutes, from nothing: a small world of reviews, simulated annotators, a model trained on the spot.
+"""The whole of RLHF in minutes, from nothing: a small world of reviews, simulated annotators, a model made on the spot.
 
 The true preference of this world is known, so the last line of the story is a measurement: did the policy get better
 by the judge that it was never trained on?
@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.algorithms.ppo import PPO
-from plaudit.config.sections import CheckpointSection, ComputeSection, DataSection, OptimizerSection, SamplingSection
+from plaudit.config.sections import (
+    CheckpointSection,
+    ComputeSection,
+    DataSection,
+    OptimizerSection,
+    SamplingSection,
+)
 from plaudit.data import reviews
 from plaudit.data.chat import ChatFormat
 from plaudit.data.write import write_records
@@ -109,8 +115,10 @@ def collect(model: Path, scale: Scale, seed: int) -> list[Preference]:
     chat = ChatFormat(tokenizer, "auto")
     prompts = _repeat(reviews.prompts(min(scale.comparisons, 1000), seed), scale.comparisons)
     tokenised = [TokenPrompt(p, tuple(chat.prompt_ids(p.content))) for p in prompts]
-    rollouts = NativeGenerator(lm, tokenizer, chat.end_ids).generate(tokenised, 2, SAMPLING, seed=seed, iteration=-2)
-    texts = [(str(a.prompt.content), a.response, b.response) for a, b in zip(rollouts[::2], rollouts[1::2], strict=True)]
+    generator = NativeGenerator(lm, tokenizer, chat.end_ids)
+    rollouts = generator.generate(tokenised, 2, SAMPLING, seed=seed, iteration=-2)
+    twos = zip(rollouts[::2], rollouts[1::2], strict=True)
+    texts = [(str(a.prompt.content), a.response, b.response) for a, b in twos]
     annotators = panel(5, error_rate=ERROR_RATE)
     different = [pair for pair in texts if pair[1] != pair[2]]
     judged = judge_pairs(
@@ -121,9 +129,8 @@ def collect(model: Path, scale: Scale, seed: int) -> list[Preference]:
 
 def _repeat(prompts: Sequence[Prompt], n: int) -> list[Prompt]:
     """``n`` prompts; a prompt that comes again gets an id of its own, hence responses of its own."""
-    return [
-        Prompt(f"{prompts[i % len(prompts)].id}-{i // len(prompts)}", prompts[i % len(prompts)].content) for i in range(n)
-    ]
+    rounds = ((i // len(prompts), prompts[i % len(prompts)]) for i in range(n))
+    return [Prompt(f"{prompt.id}-{number}", prompt.content) for number, prompt in rounds]
 
 
 def _start_model(path: Path, demonstrations: Sequence[Demonstration], scale: Scale, seed: int) -> None:

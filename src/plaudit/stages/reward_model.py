@@ -14,7 +14,7 @@ from pydantic import Field
 
 from plaudit.algorithms.reward_model import RewardModel
 from plaudit.backends.local import load_reward_model
-from plaudit.config.sections import Job, OptimizerSection
+from plaudit.config.sections import Job
 from plaudit.data.chat import ChatFormat
 from plaudit.data.collate import collate_pairs, collate_ratings
 from plaudit.data.load import Loaded, load_records
@@ -23,7 +23,7 @@ from plaudit.errors import DataError
 from plaudit.experience import Batch
 from plaudit.records import Rating
 from plaudit.stages.artifact import announce, open_run, set_threads, write_manifest
-from plaudit.stages.encode import Rows, encode_rows, pair_encoder, preference_encoder, rating_encoder, split
+from plaudit.stages.encode import Rows, encode_rows, reward_encoder, split
 from plaudit.stages.keeper import Keeper
 from plaudit.tracking.files import write_lines
 from plaudit.tracking.recorder import Recorder
@@ -63,12 +63,13 @@ def run_reward(job: RewardJob, sources: Mapping[str, str] | None = None) -> Path
     train, heldout = split(loaded.records, job.data, job.seed, job.dataset)
     tokenizer, model = load_reward_model(job.model, job.lora, job.compute, seed=job.seed)
     chat = ChatFormat(tokenizer, job.data.chat_template)
-    encoder = _encoder(model, tokenizer, chat, train[0])
+    encoder = reward_encoder(model, tokenizer, chat, train[0])
     rows = encode_rows(train, encoder, job.data, job.dataset)
     heldout_rows = encode_rows(heldout, encoder, job.data, job.dataset)
     run = open_run(job, "reward", sources)
     write_manifest(run, job, {"model": job.model, "dataset": job.dataset})
-    announce({"data": loaded.format, "rows": f"{len(rows)} to train, {len(heldout_rows)} held out", "length": rows.report})
+    counts = f"{len(rows)} to train, {len(heldout_rows)} held out"
+    announce({"data": loaded.format, "rows": counts, "length": rows.report})
 
     pad_id = tokenizer.pad_token_id
     steps = math.ceil(len(rows) / job.batch_size) * job.epochs
@@ -79,7 +80,8 @@ def run_reward(job: RewardJob, sources: Mapping[str, str] | None = None) -> Path
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
             if job.evaluate_every and step % job.evaluate_every == 0:
-                metrics["reward_model/heldout_accuracy"] = heldout_accuracy(heldout_scores(learner, heldout_rows, pad_id))
+                scored = heldout_scores(learner, heldout_rows, pad_id)
+                metrics["reward_model/heldout_accuracy"] = heldout_accuracy(scored)
             recorder.metrics(step, metrics)
             keeper.after(step, dict, last=step == steps)
 
@@ -127,8 +129,8 @@ def collate_rows(rows: Rows, pad_id: int, indices: Sequence[int]) -> Batch:
     records, encoded = [rows.records[i] for i in indices], [rows.encoded[i] for i in indices]
     if isinstance(records[0], Rating):
         return collate_ratings([e[0] for e in encoded], [r.reward for r in records], pad_id)
-    margins = [r.margin or 0.0 for r in records]
-    return collate_pairs([e[0] for e in encoded], [e[1] for e in encoded], margins, [r.agreement for r in records], pad_id)
+    margins, targets = [r.margin or 0.0 for r in records], [r.agreement for r in records]
+    return collate_pairs([e[0] for e in encoded], [e[1] for e in encoded], margins, targets, pad_id)
 
 
 def heldout_scores(learner: LocalScorer, rows: Rows, pad_id: int) -> list[dict[str, Any]]:
@@ -146,7 +148,9 @@ def heldout_scores(learner: LocalScorer, rows: Rows, pad_id: int) -> list[dict[s
 
 def _prompt_id(record: Any) -> str:
     """The same for all rows about one prompt, so that intervals count prompts and not pairs."""
-    return hashlib.blake2b(prompt_key(record.prompt).encode(), digest_size=8).hexdigest() if record.prompt else str(record.id)
+    if not record.prompt:
+        return str(record.id)
+    return hashlib.blake2b(prompt_key(record.prompt).encode(), digest_size=8).hexdigest()
 
 
 def _scored(record: Any, scores: Sequence[float], lengths: Sequence[int]) -> dict[str, Any]:

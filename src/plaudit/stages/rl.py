@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from plaudit.algorithms.ppo import PPO
-from plaudit.backends.local import build_critic, build_reward, load_policy, load_reference
+from plaudit.backends.local import build_critic, load_policy, load_reference
+from plaudit.backends.rewards import build_reward
 from plaudit.config.sections import Job, OptimizerSection, SamplingSection
 from plaudit.data.chat import ChatFormat
 from plaudit.data.load import load_records

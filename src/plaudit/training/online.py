@@ -15,15 +15,14 @@ import torch
 from plaudit.config.sections import SamplingSection
 from plaudit.data.collate import collate_rollouts
 from plaudit.data.order import epoch_order
-from plaudit.errors import RewardError
 from plaudit.experience import Experience
 from plaudit.functional.controllers import Carry
 from plaudit.functional.statistics import masked_mean
 from plaudit.records import Rollout
+from plaudit.rewards.combine import check_rewards
 from plaudit.training.runtime import Reward, Runtime, TokenisedPrompt
 
 OnIteration = Callable[[int, dict[str, float], Sequence[Rollout]], None]
-MAX_ERROR_SHARE = 0.2
 
 
 @dataclass
@@ -138,13 +137,7 @@ def scored(reward: Reward, rollouts: Sequence[Rollout]) -> list[Rollout]:
         RewardError: more than a fifth of the rollouts could not be scored.
     """
     results = reward(rollouts)
-    failed = [result.error for result in results if result.value is None]
-    if len(failed) > MAX_ERROR_SHARE * len(rollouts):
-        raise RewardError(
-            f"{len(failed)} of {len(rollouts)} rewards failed; the first: {failed[0]}",
-            where="reward",
-            cure="make the reward return a finite number for every response (see samples.jsonl for what it is given)",
-        )
+    check_rewards(results)
     return [rollout.scored(result) for rollout, result in zip(rollouts, results, strict=True)]
 
 
