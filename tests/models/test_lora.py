@@ -152,7 +152,8 @@ def test_4bit_base_with_adapters_is_saved_in_full_precision(tokenizer, rows, bat
 
 def test_adapters_in_the_last_layers_only():
     tokenizer = tiny_tokenizer(["a b c"])
-    model = add_lora(tiny_lm("llama", tokenizer, hidden=16, layers=3), LoraSection(rank=2, last_layers=1), task="causal")
+    section = LoraSection(rank=2, last_layers=1)
+    model = add_lora(tiny_lm("llama", tokenizer, hidden=16, layers=3), section, task="causal")
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     adapted = {name.split("layers.")[1].split(".")[0] for name in trained}
     assert adapted == {"2"}

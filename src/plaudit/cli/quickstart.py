@@ -14,11 +14,12 @@ No network, no account."""
 def run(command: str, argv: list[str]) -> int:
     """Run the pipeline."""
     parser = Parser("quickstart", ABOUT)
-    parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="directory of the results")
+    parser.add_argument("--out", type=Path, help="directory of the results [runs/quickstart]")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
     given = parser.parse_args(argv)
     from plaudit.cli.outcome import finish_pipeline
+    from plaudit.stages.artifact import fresh
     from plaudit.stages.quickstart import run_quickstart
 
-    finish_pipeline(run_quickstart(given.out, given.seed))
+    finish_pipeline(run_quickstart(given.out or fresh(Path("runs/quickstart")), given.seed))
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import itertools
 import platform
 import shutil
 import subprocess
@@ -35,7 +36,7 @@ def open_run(job: Job, command: str, sources: Mapping[str, str] | None = None) -
         raise ConfigError(
             "cannot resume without knowing which run", where="--out", cure="give the run directory with --out"
         )
-    path = Path(job.out) if job.out != "auto" else _fresh_name(command)
+    path = Path(job.out) if job.out != "auto" else fresh(Path("runs") / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}")
     if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
         _make_way(path, job)
     path.mkdir(parents=True, exist_ok=True)
@@ -43,10 +44,10 @@ def open_run(job: Job, command: str, sources: Mapping[str, str] | None = None) -
     return path
 
 
-def _fresh_name(command: str) -> Path:
-    base = Path("runs") / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
-    candidates = [base] + [base.with_name(f"{base.name}-{n}") for n in range(2, 100)]
-    return next(path for path in candidates if not path.exists())
+def fresh(base: Path) -> Path:
+    """``base``, or ``base-2``, ``base-3`` ... if that exists already."""
+    numbered = (base.with_name(f"{base.name}-{n}") for n in itertools.count(2))
+    return next(path for path in itertools.chain([base], numbered) if not path.exists())
 
 
 def _make_way(path: Path, job: Job) -> None:

@@ -22,6 +22,7 @@ from plaudit.config.sections import (
 from plaudit.data import reviews
 from plaudit.data.chat import ChatFormat
 from plaudit.data.write import write_records
+from plaudit.errors import ConfigError
 from plaudit.generation.native import NativeGenerator
 from plaudit.generation.protocol import TokenPrompt
 from plaudit.models.load import load_causal_lm, load_tokenizer
@@ -36,7 +37,7 @@ ERROR_RATE = 0.05
 GOLD = "plaudit.data.reviews:true_score"
 SAMPLING = SamplingSection(max_new_tokens=48)
 DATA = DataSection(max_length=96)
-COMPUTE = ComputeSection(precision="fp32")
+COMPUTE = ComputeSection(precision="fp32", threads=1)  # as fast for matrices this small, and the same bits everywhere
 CHECKPOINT = CheckpointSection(every=0)
 
 
@@ -59,6 +60,8 @@ class Scale:
 def run_quickstart(out: Path, seed: int = 0, scale: Scale | None = None) -> Path:
     """Make the world, train SFT, reward model and PPO in it; returns ``out`` with sft/, reward/ and ppo/ inside."""
     scale = scale or Scale()
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError("the directory is not empty", where=str(out), cure="choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     _say("1 of 4  demonstrations: people write reviews, good and bad")
     # A plain-text prompt is continued as it stands, so the response brings the space between the two.
