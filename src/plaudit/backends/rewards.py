@@ -126,8 +126,8 @@ class LocalClassifier:
                 cure="name a trained classifier before the #",
             )
         self.model = model.to(self.device).requires_grad_(False)
-        names = model.config.id2label
-        self.labels: Sequence[str] = [names[i] for i in range(model.config.num_labels)]
+        config: Any = model.config
+        self.labels: Sequence[str] = [config.id2label[i] for i in range(config.num_labels)]
 
     @torch.no_grad()
     def logits(self, prompts: Sequence[Content], responses: Sequence[str]) -> list[list[float]]:
