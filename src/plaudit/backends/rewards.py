@@ -118,7 +118,8 @@ class LocalClassifier:
     def __init__(self, source: str, compute: ComputeSection) -> None:
         self.device, self.compute = resolve_device(compute.device), compute
         self.tokenizer = load_tokenizer(source)
-        model, fresh = load_classifier(source, tokenizer=self.tokenizer)
+        loaded, fresh = load_classifier(source, tokenizer=self.tokenizer)
+        model: Any = loaded  # transformers' wrapper around .to() confuses type checkers
         if fresh:
             raise ConfigError(
                 f"{source} has no classification head, so it knows no labels",
@@ -126,8 +127,7 @@ class LocalClassifier:
                 cure="name a trained classifier before the #",
             )
         self.model = model.to(self.device).requires_grad_(False)
-        config: Any = model.config
-        self.labels: Sequence[str] = [config.id2label[i] for i in range(config.num_labels)]
+        self.labels: Sequence[str] = [model.config.id2label[i] for i in range(model.config.num_labels)]
 
     @torch.no_grad()
     def logits(self, prompts: Sequence[Content], responses: Sequence[str]) -> list[list[float]]:
