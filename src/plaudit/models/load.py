@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,9 +15,9 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as logs
 
 from plaudit.errors import ModelError
+from plaudit.models.quiet import quiet
 from plaudit.models.source import resolve
 from plaudit.models.trunk import is_4bit
 from plaudit.models.vocabulary import ensure_pad, fit_vocabulary
@@ -134,7 +133,7 @@ def _load_weights(
 def _load(build: Callable[[], T], source: str | Path, what: str) -> T:
     """Run a ``from_pretrained`` and turn its faults, which the user can mend, into a `ModelError`."""
     try:
-        with _quiet():
+        with quiet():
             return build()
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         text = " ".join(str(error).split())
@@ -143,20 +142,6 @@ def _load(build: Callable[[], T], source: str | Path, what: str) -> T:
             where=str(source),
             cure=_cure(text, str(source)),
         ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no load reports; what matters in them is raised."""
-    level, bar = logs.get_verbosity(), logs.is_progress_bar_enabled()
-    logs.set_verbosity_error()
-    logs.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logs.set_verbosity(level)
-        if bar:
-            logs.enable_progress_bar()
 
 
 def _cure(text: str, source: str) -> str:

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from plaudit.models.load import dequantized
+from plaudit.models.quiet import quiet
 from plaudit.models.trunk import is_4bit
 
 
@@ -64,8 +65,9 @@ def save_causal_lm(model: nn.Module, path: str | Path, tokenizer: PreTrainedToke
 def write(plain: PreTrainedModel, path: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
     """``save_pretrained`` of both, in safetensors."""
     Path(path).mkdir(parents=True, exist_ok=True)
-    plain.save_pretrained(path, safe_serialization=True)
-    tokenizer.save_pretrained(path)
+    with quiet():
+        plain.save_pretrained(path, safe_serialization=True)
+        tokenizer.save_pretrained(path)
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -26,6 +26,7 @@ from plaudit.errors import ConfigError
 from plaudit.generation.native import NativeGenerator
 from plaudit.generation.protocol import TokenPrompt
 from plaudit.models.load import load_causal_lm, load_tokenizer
+from plaudit.models.saving import write
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 from plaudit.preferences.simulated import judge_pairs, panel, to_preferences
 from plaudit.records import Demonstration, Preference, Prompt
@@ -142,8 +143,7 @@ def _start_model(path: Path, demonstrations: Sequence[Demonstration], scale: Sca
     texts += [str(p.content) for split in ("train", "heldout") for p in reviews.all_prompts(split)]
     tokenizer = tiny_tokenizer(texts, 1024, kind="word", chat=False)
     lm = tiny_lm("llama", tokenizer, hidden=scale.hidden, layers=scale.layers, seed=seed, scale=0.08)
-    lm.save_pretrained(path)
-    tokenizer.save_pretrained(path)
+    write(lm, path, tokenizer)
 
 
 def _say(text: str) -> None:

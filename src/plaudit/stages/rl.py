@@ -16,7 +16,7 @@ from plaudit.config.sections import Job, OptimizerSection, SamplingSection
 from plaudit.data.chat import ChatFormat
 from plaudit.data.load import load_records
 from plaudit.data.split import split_by_prompt
-from plaudit.errors import DataError, TrainingError
+from plaudit.errors import ConfigError, DataError, TrainingError
 from plaudit.functional.controllers import Carry, Moments
 from plaudit.generation.native import NativeGenerator
 from plaudit.generation.protocol import TokenPrompt
@@ -86,9 +86,8 @@ def run_rl(
         Stopped: on SIGTERM or Ctrl-C, after a checkpoint.
     """
     set_threads(job.compute)
-    parts = _build(
-        job, _prompts(job, prompts), reward, gold
-    )  # all that can fail does so before a file is written
+    _check_warmup(job)  # all that can fail does so before a file is written
+    parts = _build(job, _prompts(job, prompts), reward, gold)
     run = open_run(job, "ppo", sources)
     inputs = {"policy": job.policy, "dataset": job.dataset} | {
         f"reward {i}": r for i, r in enumerate(job.reward)
@@ -125,7 +124,7 @@ def _build(job: RLJob, records: Sequence[Prompt], reward: Reward | None, gold: R
     algorithm, compute = job.algorithm, job.compute
     tokenizer, policy = load_policy(
         job.policy, job.lora, compute, seed=job.seed, temperature=job.sampling.temperature,
-        entropy_grad=algorithm.entropy_coef > 0,
+        entropy_grad=getattr(algorithm, "entropy_coef", 0.0) > 0,
     )  # fmt: skip
     chat = ChatFormat(tokenizer, job.data.chat_template)
     train, heldout, report = _tokenise(job, records, chat)
@@ -136,17 +135,24 @@ def _build(job: RLJob, records: Sequence[Prompt], reward: Reward | None, gold: R
     reference = LocalScorer(load_reference(policy), compute, "logprobs")
     steps = job.iterations * algorithm.epochs * algorithm.minibatches
     learner = LocalLearner(policy, job.optimizer, compute, total_steps=steps)
-    critic = LocalLearner(
-        build_critic(
-            algorithm.critic_init, job.reward, policy, tokenizer, job.lora,
-            gradient_checkpointing=compute.gradient_checkpointing,
-        ),
-        job.optimizer.model_copy(update={"lr": algorithm.critic_lr}), compute, total_steps=steps, signal="values",
-    )  # fmt: skip
+    critic = _critic(job, policy, tokenizer, steps)
     generator = NativeGenerator(policy.lm, tokenizer, chat.end_ids)
     runtime = Runtime(generator, learner, reference, reward, critic, gold)
-    learners: dict[str, Learner] = {"policy": learner, "critic": critic}
+    learners: dict[str, Learner] = {"policy": learner} | ({"critic": critic} if critic else {})
     return Parts(tokenizer, chat, policy, runtime, learners, train, heldout, report)
+
+
+def _critic(job: RLJob, policy: Policy, tokenizer: Any, steps: int) -> Learner | None:
+    """The critic with its own optimizer, for an algorithm that needs values; None for any other."""
+    algorithm, compute = job.algorithm, job.compute
+    if "values" not in algorithm.needs:
+        return None
+    critic = build_critic(
+        algorithm.critic_init, job.reward, policy, tokenizer, job.lora,
+        gradient_checkpointing=compute.gradient_checkpointing,
+    )  # fmt: skip
+    section = job.optimizer.model_copy(update={"lr": algorithm.critic_lr})
+    return LocalLearner(critic, section, compute, total_steps=steps, signal="values")
 
 
 def _train(job: RLJob, parts: Parts, recorder: Recorder, evaluator: Evaluator, keeper: Keeper) -> None:
@@ -231,6 +237,17 @@ def _tokenise(
             cure="raise --max-length, or use --on-long truncate_prompt",
         )
     return *tokenised, f"{cut} prompts cut from the left, {dropped} dropped, to {room} tokens"
+
+
+def _check_warmup(job: RLJob) -> None:
+    """A run that ends before its critic's warm-up does would never train the policy."""
+    if "values" in job.algorithm.needs and job.iterations <= job.algorithm.critic_warmup:
+        raise ConfigError(
+            f"{job.iterations} iterations with a critic_warmup of {job.algorithm.critic_warmup}: "
+            "the policy would never be trained",
+            where="iterations, [algorithm] critic_warmup",
+            cure=f"raise --iterations above {job.algorithm.critic_warmup}, or lower --critic-warmup (0: no warm-up)",
+        )
 
 
 def _check_kl(job: RLJob, metrics: Mapping[str, float], iteration: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class Evaluator:
     ) -> None:
         self.runtime, self.prompts, self.job = runtime, prompts, job
         self.chat, self.recorder = chat, recorder
-        self.lines = Lines(run / "evaluation.jsonl")
+        self.path = run / "evaluation.jsonl"
         self.every = (
             max(1, job.iterations // AUTO_EVALUATIONS) if job.eval_every == "auto" else job.eval_every
         )
@@ -69,7 +70,6 @@ class Evaluator:
 
     def finish(self) -> None:
         """A policy that ends worse than it started is not handed out: go back to the best weights, and say so."""
-        self.lines.close()
         step = self.job.iterations
         if self.best.weights and self.last < self.start:
             step = self.best.step
@@ -100,8 +100,9 @@ class Evaluator:
             self._row(iteration, rollout, value) | logprobs
             for rollout, value, logprobs in zip(rollouts, gold, self._logprobs(batch), strict=True)
         ]
-        for row in rows:
-            self.lines.add(row)
+        with contextlib.closing(Lines(self.path)) as lines:
+            for row in rows:
+                lines.add(row)
         for row in rows[: self.job.log.samples]:
             self.recorder.sample(iteration, row)
         summary = _summary(rows)

@@ -29,7 +29,7 @@ OnIteration = Callable[[int, dict[str, float], Sequence[Rollout]], None]
 class OnlineLoop:
     """Iterations of sampling and learning. Not in it: models, files, devices, or which algorithm runs."""
 
-    algorithm: Any  # OnlineAlgorithm; with has_critic also value_loss
+    algorithm: Any  # OnlineAlgorithm; one that needs values is an ActorCritic
     runtime: Runtime
     prompts: Sequence[TokenisedPrompt]
     sampling: SamplingSection

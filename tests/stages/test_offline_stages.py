@@ -1,0 +1,99 @@
+"""SFT and reward model stages on a tiny model."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification
+
+from plaudit.config.sections import CheckpointSection, LoraSection, OptimizerSection
+from plaudit.errors import DataError, ModelError
+from plaudit.models.scalar import RewardModel
+from plaudit.stages.reward_model import run_reward
+from plaudit.stages.rl import run_rl
+from plaudit.stages.sft import run_sft
+from plaudit.tracking.files import read_json, read_lines
+
+
+def test_sft_learns(world, tmp_path):
+    run = run_sft(world.sft(tmp_path / "run", epochs=6, optimizer=OptimizerSection(lr=1e-2)))
+    rows = read_lines(run / "metrics.jsonl")
+    assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
+    assert read_json(run / "summary.json")["perplexity"] > 1
+    assert {row["step"] for row in read_lines(run / "samples.jsonl")} == {0, len(rows)}
+
+
+def test_reward_model_learns_normalises_and_loads(world, tmp_path):
+    run = run_reward(world.reward(tmp_path / "run", epochs=8, optimizer=OptimizerSection(lr=1e-2)))
+    held = read_lines(run / "heldout.jsonl")
+    assert all(row["chosen_score"] > row["rejected_score"] for row in held)
+    model = RewardModel.load(run / "model")
+    probe = json.loads((run / "model" / "probe.json").read_text())
+    plain = AutoModelForSequenceClassification.from_pretrained(run / "model")
+    with torch.no_grad():
+        found = [plain(input_ids=torch.tensor([row])).logits.item() for row in probe["tokens"]]
+    assert found == pytest.approx(probe["scores"], abs=1e-5)
+    assert model.std > 0 and model.trained_on == "comparisons"
+
+
+@pytest.mark.parametrize("stage", ["sft", "reward"])
+def test_resumed_equals_uninterrupted(world, tmp_path, stage, monkeypatch):
+    run_stage = {"sft": run_sft, "reward": run_reward}[stage]
+    make = getattr(world, stage)
+    whole = run_stage(make(tmp_path / "whole", epochs=3))
+    from plaudit.training.learner import LocalLearner
+
+    original, calls = LocalLearner.update, []
+
+    def dies_at_the_fifth(self, batch, loss):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return original(self, batch, loss)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalLearner, "update", dies_at_the_fifth)
+        with pytest.raises(KeyboardInterrupt):
+            run_stage(make(tmp_path / "cut", epochs=3, checkpoint=CheckpointSection(every=2)))
+    cut = run_stage(make(tmp_path / "cut", epochs=3, checkpoint=CheckpointSection(every=2, resume=True)))
+    first, second = (load_file(run / "model" / "model.safetensors") for run in (whole, cut))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    steps = [[row["step"] for row in read_lines(run / "metrics.jsonl")] for run in (cut, whole)]
+    assert steps[0] == steps[1]
+
+
+def test_labels_train_a_classifier_that_rewards_whole_texts(world, tmp_path):
+    pairs = [(w, v) for w in ("good", "bad") for v in ("red", "blue", "big", "cold")]
+    texts = [{"text": f"say {w} {v}", "label": int(w == "good")} for w, v in pairs] * 4
+    data = tmp_path / "labels.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in texts))
+    run = run_reward(world.reward(tmp_path / "rm", dataset=str(data), epochs=20, optimizer=OptimizerSection(lr=1e-2)))
+    model = RewardModel.load(run / "model")
+    assert (model.trained_on, model.mean, model.std) == ("labels", 0.0, 1.0)
+    ppo = run_rl(world.rl(tmp_path / "ppo", iterations=1, reward=(str(run / "model"),)))
+    assert read_lines(ppo / "metrics.jsonl")[0]["reward/error_share"] == 0
+
+
+def test_the_reward_model_becomes_reward_and_critic(world, tmp_path):
+    run = run_reward(world.reward(tmp_path / "rm", lora=LoraSection(rank=2)))
+    both = {"reward": (str(run / "model"), "rule:json"), "reward_weights": (1.0, 0.5)}
+    ppo = run_rl(world.rl(tmp_path / "ppo", iterations=2, **both))
+    row = read_lines(ppo / "metrics.jsonl")[-1]
+    assert "reward/reward_model" in row and "reward/json" in row
+
+
+def test_comparisons_are_asked_for(world, tmp_path):
+    with pytest.raises(DataError, match="comparisons"):
+        run_reward(world.reward(tmp_path / "run", dataset=world.prompts))
+
+
+def test_empty_and_missing_data(world, tmp_path):
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    for source in (str(empty), "nowhere.jsonl"):
+        with pytest.raises(DataError):
+            run_sft(world.sft(tmp_path / "run", dataset=source))
+    with pytest.raises(ModelError):
+        run_sft(world.sft(tmp_path / "run", model="./nowhere"))
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,164 @@
+"""The RL stage on a tiny model: exactness at the first minibatch, resume, LoRA, and what it refuses."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from plaudit.algorithms.ppo import PPO
+from plaudit.config.sections import CheckpointSection, LoraSection, SamplingSection
+from plaudit.errors import ConfigError, DataError, ModelError, RewardError, Stopped, TrainingError
+from plaudit.records import RewardResult
+from plaudit.stages import rl
+from plaudit.stages.rl import run_rl
+from plaudit.tracking.files import read_lines
+
+
+def likes_good(rollouts):
+    return [RewardResult(float(r.response.count("good"))) for r in rollouts]
+
+
+def metrics(run):
+    return read_lines(run / "metrics.jsonl")
+
+
+def events(run):
+    return [row["event"] for row in read_lines(run / "events.jsonl")]
+
+
+@pytest.mark.parametrize("lora", [LoraSection(), LoraSection(rank=2)])
+def test_ratio_is_one_at_the_first_minibatch(world, tmp_path, lora):
+    job = world.rl(tmp_path / "run", iterations=1, lora=lora, algorithm=PPO(epochs=1, critic_warmup=0))
+    first = metrics(run_rl(job, reward=likes_good))[0]
+    assert first["policy/ratio_max"] == pytest.approx(1, abs=1e-5)
+    assert first["policy/ratio_mean"] == pytest.approx(1, abs=1e-5)
+    assert first["rollout/logprob_diff_max"] < 1e-5, "what the generator recorded is what the trainer computes"
+    assert first["objective/kl"] == pytest.approx(0, abs=1e-5)
+    assert first["policy/clip_fraction"] == 0
+
+
+def test_files_and_the_saved_model_loads_with_plain_transformers(world, tmp_path):
+    run = run_rl(world.rl(tmp_path / "run", lora=LoraSection(rank=2)), reward=likes_good)
+    for name in ("config.toml", "manifest.json", "metrics.jsonl", "samples.jsonl", "events.jsonl", "summary.json"):
+        assert (run / name).is_file(), name
+    tokenizer = AutoTokenizer.from_pretrained(run / "model")
+    model = AutoModelForCausalLM.from_pretrained(run / "model")
+    ids = tokenizer("say red", return_tensors="pt")
+    assert model.generate(**ids, max_new_tokens=3, do_sample=False).shape[1] > ids["input_ids"].shape[1]
+    assert {row["step"] for row in read_lines(run / "evaluation.jsonl")} == {0, 1, 2, 3, 4}
+
+
+def test_both_models_learn(world, tmp_path):
+    job = world.rl(tmp_path / "run", algorithm=PPO(critic_warmup=1))
+    run_rl(job, reward=likes_good)
+    before = load_file(f"{world.lm}/model.safetensors")
+    after = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    assert all(not torch.equal(before[name], after[name]) for name in after), "every parameter moves"
+    assert len({row["critic/loss"] for row in metrics(tmp_path / "run")}) == 4
+
+
+def without_clock(rows):
+    return [{k: v for k, v in row.items() if not k.startswith(("time", "throughput", "memory"))} for row in rows]
+
+
+def test_resumed_equals_uninterrupted_bit_for_bit(world, tmp_path, monkeypatch):
+    algorithm = PPO(kl_target=6.0, critic_warmup=1)
+    whole = run_rl(world.rl(tmp_path / "whole", algorithm=algorithm), reward=likes_good)
+    job = world.rl(tmp_path / "cut", algorithm=algorithm, checkpoint=CheckpointSection(every=2))
+
+    def stop_after_three(job_, metrics_, iteration):
+        if iteration == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rl, "_check_kl", stop_after_three)
+        with pytest.raises(KeyboardInterrupt):
+            run_rl(job, reward=likes_good)
+    resumed = job.model_copy(update={"checkpoint": CheckpointSection(every=2, resume=True)})
+    cut = run_rl(resumed, reward=likes_good)
+    assert "resumed" in events(cut)
+    assert without_clock(metrics(cut)) == without_clock(metrics(whole))
+    first, second = (load_file(r / "model" / "model.safetensors") for r in (whole, cut))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_stop_saves_and_says_how_to_go_on(world, tmp_path, monkeypatch):
+    import signal
+
+    def interrupt(job_, metrics_, iteration):
+        if iteration == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(rl, "_check_kl", interrupt)
+    with pytest.raises(Stopped, match="after step 1") as caught:
+        run_rl(world.rl(tmp_path / "run"), reward=likes_good)
+    assert "--resume" in caught.value.cure and caught.value.exit_code == 75
+    assert (tmp_path / "run" / "checkpoints" / "step-000001" / "MANIFEST.json").is_file()
+
+
+def test_a_policy_that_ends_worse_is_put_back(world, tmp_path):
+    calls = []
+
+    def souring(rollouts):
+        calls.append(1)
+        return [RewardResult(float(len(r.response_ids)) - 10 * len(calls)) for r in rollouts]
+
+    run = run_rl(world.rl(tmp_path / "run"), reward=souring)
+    assert "rolled back" in events(run)
+    assert json.loads((run / "summary.json").read_text())["model_step"] == 0
+    start = load_file(f"{world.lm}/model.safetensors")
+    end = load_file(run / "model" / "model.safetensors")
+    assert all(torch.equal(start[name], end[name]) for name in end)
+
+
+def test_kl_over_the_limit_stops(world, tmp_path):
+    job = world.rl(tmp_path / "run", kl_limit=1e-9, algorithm=PPO(critic_warmup=0))
+    with pytest.raises(TrainingError, match="over the limit"):
+        run_rl(job, reward=likes_good)
+
+
+def test_nan_rewards(world, tmp_path):
+    def broken(rollouts):
+        return [RewardResult(None, error="returned nan") for _ in rollouts]
+
+    with pytest.raises(RewardError, match="returned nan"):
+        run_rl(world.rl(tmp_path / "all"), reward=broken)
+
+    def partly(rollouts):
+        return [RewardResult(None, error="nan") if i == 0 else RewardResult(1.0 + i) for i, _ in enumerate(rollouts)]
+
+    job = world.rl(tmp_path / "one", iterations=1, prompts_per_iteration=8, eval_prompts=1, eval_every=5)
+    with pytest.raises(RewardError):  # the single evaluation prompt fails: all of that batch
+        run_rl(job, reward=partly)
+
+
+BAD = {
+    "no policy": ({"policy": ""}, ModelError, "no policy"),
+    "unknown policy": ({"policy": "./nowhere"}, ModelError, "nowhere"),
+    "no reward": ({}, ConfigError, "no reward was given"),
+    "missing prompts": ({"dataset": "nowhere.jsonl"}, DataError, "no such file"),
+    "weights": ({"reward": ("rule:json",), "reward_weights": (1.0, 2.0)}, ConfigError, "2 weights for 1 rewards"),
+    "no room": ({"sampling": SamplingSection(max_new_tokens=600)}, DataError, "leaves no room"),
+    "unknown rule": ({"reward": ("rule:jsn",)}, ConfigError, "json"),
+    "unknown function": ({"reward": ("plaudit.records:nothing",)}, ConfigError, "nothing"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_before_a_file_is_written(world, tmp_path, case):
+    changes, error, text = BAD[case]
+    with pytest.raises(error) as caught:
+        run_rl(world.rl(tmp_path / "run", **changes))
+    assert text in str(caught.value) and caught.value.cure
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_directory_is_not_overwritten(world, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match="not a run"):
+            run_rl(world.rl(tmp_path / "run", overwrite=overwrite), reward=likes_good)
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "mine"
