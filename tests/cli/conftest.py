@@ -50,7 +50,7 @@ class World:
              "--lr", "1e-3", "--batch-size", "8", "--out", str(self.reward)],
             ["ppo", "--policy", str(self.sft / "model"), "--reward", str(self.reward / "model"),
              "--dataset", str(self.preferences), "--kl-coef", "0.1", "--batch-size", "4", "--lr", "1e-4",
-             "--iterations", "2", "--max-new-tokens", "6", "--out", str(self.ppo)],
+             "--iterations", "2", "--critic-warmup", "0", "--max-new-tokens", "6", "--out", str(self.ppo)],
         ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ One step of credit, on the whole batch, and two losses, on each microbatch:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -77,8 +77,6 @@ class PPO:
     """Start the critic from the reward model (a decoder with the policy's tokenizer), or the policy and a zero head."""
     critic_warmup: int = 5
     """Iterations at the start in which only the critic learns."""
-
-    has_critic: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.group_size < 1 or self.epochs < 1 or self.minibatches < 1:

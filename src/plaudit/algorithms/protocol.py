@@ -35,7 +35,7 @@ class OnlineAlgorithm(Protocol):
 
     @property
     def needs(self) -> frozenset[Signal]:
-        """The signals that must be in the batch before `credit`."""
+        """The signals that must be in the batch before `credit`. "values" asks for a critic: see `ActorCritic`."""
         ...
 
     def start(self) -> Carry:
@@ -57,7 +57,7 @@ class OnlineAlgorithm(Protocol):
 
 @runtime_checkable
 class ActorCritic(OnlineAlgorithm, Protocol):
-    """An online algorithm that trains a critic as well."""
+    """An online algorithm that needs "values", and so trains a critic as well."""
 
     critic_lr: float
     critic_init: Literal["reward", "sft"]
