@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from plaudit.algorithms.ppo import PPO
 from plaudit.config.sections import ComputeSection, DataSection, LogSection, OptimizerSection, SamplingSection
 from plaudit.data.write import write_records
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
@@ -58,6 +59,7 @@ class World:
             "policy": self.lm, "dataset": self.prompts, "out": str(out), "iterations": 4,
             "prompts_per_iteration": 4, "sampling": SamplingSection(max_new_tokens=5),
             "data": DataSection(eval_fraction=0.25), "optimizer": OptimizerSection(lr=1e-3),
+            "algorithm": PPO(critic_warmup=0),
         }  # fmt: skip
         return RLJob(**(QUIET | settings | changes))
 

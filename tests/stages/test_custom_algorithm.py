@@ -63,7 +63,7 @@ def test_by_name_from_the_command_line(world, tmp_path, reinforce):
     config = tmp_path / "my.toml"
     config.write_text('[algorithm]\ntype = "custom_algorithm:Reinforce"\nkl_coef = 0.2\n')
     words = ["--policy", world.lm, "--dataset", world.prompts, "--reward", "rule:contains:good", "--iterations", "1"]
-    small = ["--max-new-tokens", "5", "--batch-size", "4", "--no-progress", "--no-tensorboard", "--eval-fraction", "0.25"]
+    small = "--max-new-tokens 5 --batch-size 4 --no-progress --no-tensorboard --eval-fraction 0.25".split()
     assert main(["ppo", str(config), *words, *small, "--out", str(tmp_path / "run"), "--debug"]) == 0
     written = (tmp_path / "run" / "config.toml").read_text()
     assert 'type = "custom_algorithm:Reinforce"' in written and "kl_coef = 0.2" in written
