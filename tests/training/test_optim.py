@@ -23,6 +23,12 @@ def test_linear_reaches_zero_after_the_last_step():
     assert rates(schedule="linear")[-1] == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize(("schedule", "end"), [("linear", 0.0), ("cosine", 0.1)])
+def test_past_the_end_the_rate_stays_and_never_turns_negative(schedule, end):
+    section = OptimizerSection(lr=1.0, schedule=schedule, warmup_fraction=0.0)
+    assert learning_rate(25, 10, section) == pytest.approx(end)
+
+
 def test_biases_and_norms_do_not_decay():
     groups = build_optimizer(
         nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)), OptimizerSection(weight_decay=0.1)

@@ -32,7 +32,8 @@ def learning_rate(step: int, total_steps: int, section: OptimizerSection) -> flo
         return section.lr * (step + 1) / warmup
     if section.schedule == "constant":
         return section.lr
-    progress = (step - warmup) / max(total_steps - warmup, 1)
+    # A run resumed with fewer steps may be past the end: the rate stays at its end, and never turns negative.
+    progress = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
     if section.schedule == "linear":
         return section.lr * (1 - progress)
-    return section.lr * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
+    return section.lr * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress)))
