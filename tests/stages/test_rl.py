@@ -98,14 +98,19 @@ def test_a_stop_saves_and_says_how_to_go_on(world, tmp_path, monkeypatch):
     assert (tmp_path / "run" / "checkpoints" / "step-000001" / "MANIFEST.json").is_file()
 
 
-def test_a_policy_that_ends_worse_is_put_back(world, tmp_path):
-    calls = []
+def souring_after(start):
+    """A reward that falls whenever it is asked, ``start`` times asked already."""
+    calls = [1] * start
 
-    def souring(rollouts):
+    def reward(rollouts):
         calls.append(1)
         return [RewardResult(float(len(r.response_ids)) - 10 * len(calls)) for r in rollouts]
 
-    run = run_rl(world.rl(tmp_path / "run"), reward=souring)
+    return reward
+
+
+def test_a_policy_that_ends_worse_is_put_back(world, tmp_path):
+    run = run_rl(world.rl(tmp_path / "run"), reward=souring_after(0))
     assert "rolled back" in events(run)
     assert json.loads((run / "summary.json").read_text())["model_step"] == 0
     start = load_file(f"{world.lm}/model.safetensors")
@@ -113,10 +118,91 @@ def test_a_policy_that_ends_worse_is_put_back(world, tmp_path):
     assert all(torch.equal(start[name], end[name]) for name in end)
 
 
-def test_kl_over_the_limit_stops(world, tmp_path):
+def test_kl_over_the_limit_stops_and_can_go_on_with_a_higher_one(world, tmp_path):
     job = world.rl(tmp_path / "run", kl_limit=1e-9, algorithm=PPO(critic_warmup=0))
-    with pytest.raises(TrainingError, match="over the limit"):
+    with pytest.raises(TrainingError, match="over the limit") as caught:
         run_rl(job, reward=likes_good)
+    assert "--resume" in caught.value.cure
+    assert list((tmp_path / "run" / "checkpoints").glob("step-*")), "what was learned is not lost"
+    again = job.model_copy(update={"kl_limit": 0.0, "checkpoint": CheckpointSection(resume=True)})
+    assert (run_rl(again, reward=likes_good) / "model" / "config.json").is_file()
+
+
+def test_a_resumed_run_still_knows_its_start_and_its_best(world, tmp_path, monkeypatch):
+    def stop_after_two(job_, metrics_, iteration):
+        if iteration == 2:
+            raise TrainingError("enough")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rl, "_check_kl", stop_after_two)
+        with pytest.raises(TrainingError):
+            run_rl(world.rl(tmp_path / "run"), reward=souring_after(0))
+    resumed = world.rl(tmp_path / "run", checkpoint=CheckpointSection(resume=True))
+    run = run_rl(resumed, reward=souring_after(5))
+    assert {"resumed", "rolled back"} <= set(events(run))
+    assert json.loads((run / "summary.json").read_text())["model_step"] == 0
+    start, end = load_file(f"{world.lm}/model.safetensors"), load_file(run / "model" / "model.safetensors")
+    assert all(torch.equal(start[name], end[name]) for name in end)
+
+
+def test_the_checkpoint_of_another_algorithm_is_refused(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(rl, "_check_kl", lambda *_: (_ for _ in ()).throw(TrainingError("enough")))
+    with pytest.raises(TrainingError, match="enough"):
+        run_rl(world.rl(tmp_path / "run"), reward=likes_good)
+    monkeypatch.setattr(rl, "_critic", lambda *_: None)
+    monkeypatch.setattr(rl, "_check_kl", lambda *_: None)
+    with pytest.raises(TrainingError, match="the checkpoint holds best, critic, policy"):
+        run_rl(world.rl(tmp_path / "run", checkpoint=CheckpointSection(resume=True)), reward=likes_good)
+
+
+def test_resuming_without_a_checkpoint_records_step_0_once(world, tmp_path):
+    def fails(rollouts):
+        if len(rollouts) == 4:  # training; there are fewer evaluation prompts
+            raise RewardError("down")
+        return likes_good(rollouts)
+
+    with pytest.raises(RewardError):
+        run_rl(world.rl(tmp_path / "run"), reward=fails)
+    resumed = world.rl(tmp_path / "run", iterations=1, checkpoint=CheckpointSection(resume=True))
+    rows = [r for r in read_lines(run_rl(resumed, reward=likes_good) / "samples.jsonl") if r["step"] == 0]
+    assert rows and len(rows) == len({row["prompt_id"] for row in rows})
+
+
+def test_more_rollouts_than_prompts_are_different_rollouts(world, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(rl, "_check_kl", lambda *_: None)
+
+    def remember(rollouts):
+        seen.append(rollouts)
+        return likes_good(rollouts)
+
+    run_rl(world.rl(tmp_path / "run", iterations=1, prompts_per_iteration=64), reward=remember)
+    rollouts = max(seen, key=len)
+    assert len({r.prompt.id for r in rollouts}) == 64
+    same = [r.response_ids for r in rollouts if r.prompt_ids == rollouts[0].prompt_ids]
+    assert len(same) > 2 and len(set(same)) > 1, "a prompt that comes again is answered anew"
+
+
+def test_a_prompt_that_is_cut_keeps_the_token_it_opens_with(world, tmp_path):
+    seen = []
+
+    def remember(rollouts):
+        seen.extend(rollouts)
+        return likes_good(rollouts)
+
+    data = world.rl("x").data.model_copy(update={"max_length": 8})
+    job = world.rl(tmp_path / "run", iterations=1, data=data, sampling=SamplingSection(max_new_tokens=6))
+    run_rl(job, reward=remember)
+    opening = AutoTokenizer.from_pretrained(world.lm).bos_token_id
+    assert {(len(r.prompt_ids), r.prompt_ids[0]) for r in seen} == {(2, opening)}
+
+
+def test_a_gold_judge_that_fails_on_some_rows_is_left_out_of_the_mean(world, tmp_path):
+    def gold(rollouts):
+        return [RewardResult(None, error="nan") if i == 0 else RewardResult(2.0) for i, _ in enumerate(rollouts)]
+
+    run = run_rl(world.rl(tmp_path / "run", iterations=1), reward=likes_good, gold=gold)
+    assert metrics(run)[-1]["eval/gold_mean"] == 2.0
 
 
 def test_nan_rewards(world, tmp_path):
@@ -141,6 +227,7 @@ BAD = {
     "missing prompts": ({"dataset": "nowhere.jsonl"}, DataError, "no such file"),
     "weights": ({"reward": ("rule:json",), "reward_weights": (1.0, 2.0)}, ConfigError, "2 weights for 1 rewards"),
     "no room": ({"sampling": SamplingSection(max_new_tokens=600)}, DataError, "leaves no room"),
+    "empty minibatches": ({"algorithm": PPO(critic_warmup=0, minibatches=5)}, ConfigError, "5 minibatches of 4"),
     "unknown rule": ({"reward": ("rule:jsn",)}, ConfigError, "json"),
     "unknown function": ({"reward": ("plaudit.records:nothing",)}, ConfigError, "nothing"),
 }

@@ -8,22 +8,37 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
+
+from torch import Tensor
 
 from plaudit.config.sections import CheckpointSection
-from plaudit.errors import Stopped
+from plaudit.errors import Stopped, TrainingError
 from plaudit.tracking.recorder import Recorder
 from plaudit.training import checkpoint
-from plaudit.training.learner import Learner
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Kept(Protocol):
+    """What has tensors and a step to keep: learners, and the best weights."""
+
+    step: int
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What to save."""
+        ...
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Inverse of `tensors`."""
+        ...
 
 
 class Keeper:
     """Saves and restores the learners of one run."""
 
     def __init__(
-        self, run: Path, section: CheckpointSection, learners: Mapping[str, Learner], recorder: Recorder
+        self, run: Path, section: CheckpointSection, learners: Mapping[str, Kept], recorder: Recorder
     ) -> None:
         self.directory, self.section = run / "checkpoints", section
         self.learners, self.recorder = dict(learners), recorder
@@ -35,8 +50,15 @@ class Keeper:
             return 0, {}
         found = checkpoint.load_latest(self.directory, self._say_bad)
         if found is None:
-            self.recorder.rewind(0)
+            self.recorder.rewind(-1)  # step 0 is recorded again as well
             return 0, {}
+        if set(found.tensors) != set(self.learners):
+            raise TrainingError(
+                f"the checkpoint holds {', '.join(sorted(found.tensors))}; "
+                f"this run needs {', '.join(sorted(self.learners))}",
+                where=str(self.directory),
+                cure="resume with the algorithm the run was started with, or start anew with another --out",
+            )
         for role, learner in self.learners.items():
             learner.load_tensors(found.tensors[role])
             learner.step = found.trainer["steps"][role]
@@ -48,7 +70,7 @@ class Keeper:
         """Save if this step is due, or if the run was asked to stop, which then raises `Stopped`."""
         due = self.section.every > 0 and step % self.section.every == 0
         if (due and not last) or self.stop_requested:
-            self._save(step, state())
+            self.save(step, state())
         if self.stop_requested and not last:
             raise Stopped(
                 f"stopped as asked after step {step}",
@@ -74,7 +96,8 @@ class Keeper:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
 
-    def _save(self, step: int, state: dict[str, Any]) -> None:
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write a checkpoint now."""
         tensors = {role: learner.tensors() for role, learner in self.learners.items()}
         trainer = {"steps": {role: learner.step for role, learner in self.learners.items()}, "state": state}
         path = checkpoint.save(self.directory, step, tensors, trainer, self.section.keep)

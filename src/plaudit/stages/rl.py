@@ -14,6 +14,7 @@ from plaudit.backends.local import build_critic, load_policy, load_reference
 from plaudit.backends.rewards import build_reward
 from plaudit.config.sections import Job, OptimizerSection, SamplingSection
 from plaudit.data.chat import ChatFormat
+from plaudit.data.fit import fit_length
 from plaudit.data.load import load_records
 from plaudit.data.split import split_by_prompt
 from plaudit.errors import ConfigError, DataError, TrainingError
@@ -86,7 +87,7 @@ def run_rl(
         Stopped: on SIGTERM or Ctrl-C, after a checkpoint.
     """
     set_threads(job.compute)
-    _check_warmup(job)  # all that can fail does so before a file is written
+    _check_sizes(job)  # all that can fail does so before a file is written
     parts = _build(job, _prompts(job, prompts), reward, gold)
     run = open_run(job, "ppo", sources)
     inputs = {"policy": job.policy, "dataset": job.dataset} | {
@@ -98,7 +99,8 @@ def run_rl(
     )
     with Recorder(run, command="ppo", log=job.log, total=job.iterations, unit="iteration") as recorder:
         evaluator = Evaluator(run, parts.runtime, parts.heldout, job, parts.chat, recorder)
-        _train(job, parts, recorder, evaluator, Keeper(run, job.checkpoint, parts.learners, recorder))
+        keeper = Keeper(run, job.checkpoint, {**parts.learners, "best": evaluator}, recorder)
+        _train(job, parts, recorder, evaluator, keeper)
         parts.policy.save(run / "model", parts.tokenizer)
         recorder.event("saved", path=str(run / "model"))
     return run
@@ -161,16 +163,24 @@ def _train(job: RLJob, parts: Parts, recorder: Recorder, evaluator: Evaluator, k
     def on_iteration(iteration: int, metrics: dict[str, float], rollouts: Sequence[Rollout]) -> None:
         metrics |= evaluator.after(iteration)
         recorder.metrics(iteration, metrics)
-        _check_kl(job, metrics, iteration)
-        keeper.after(iteration, lambda: {"carry": asdict(loop.carry)}, last=iteration == job.iterations)
+        try:
+            _check_kl(job, metrics, iteration)
+        except TrainingError:
+            keeper.save(iteration, state())
+            raise
+        keeper.after(iteration, state, last=iteration == job.iterations)
+
+    def state() -> dict[str, Any]:
+        return {"carry": asdict(loop.carry), "evaluation": evaluator.state()}
 
     loop = OnlineLoop(
         job.algorithm, parts.runtime, parts.train, job.sampling, job.prompts_per_iteration,
         parts.tokenizer.pad_token_id, job.seed, on_iteration,
     )  # fmt: skip
-    start, state = keeper.restore()
+    start, found = keeper.restore()
     if start:
-        loop.carry = _carry(state["carry"])
+        loop.carry = _carry(found["carry"])
+        evaluator.resume(found["evaluation"])
         parts.runtime.generator.policy_version = start
     else:
         evaluator.before()
@@ -215,18 +225,19 @@ def _tokenise(
         nonlocal cut, dropped
         result = []
         for prompt in prompts:
-            ids = chat.prompt_ids(prompt.content)
-            if len(ids) > room and job.data.on_long == "error":
+            whole = chat.encode_prompt(prompt.content)
+            if len(whole) > room and job.data.on_long == "error":
                 raise DataError(
-                    f"prompt {prompt.id} has {len(ids)} tokens, {room} fit before the response",
+                    f"prompt {prompt.id} has {len(whole)} tokens, {room} fit before the response",
                     where=job.dataset,
                     cure="raise --max-length, or use --on-long truncate_prompt or drop",
                 )
-            if len(ids) > room and job.data.on_long == "drop":
+            fitted = fit_length(whole, room, job.data.on_long)
+            if fitted is None:
                 dropped += 1
                 continue
-            cut += len(ids) > room
-            result.append(TokenPrompt(prompt, tuple(ids[-room:])))
+            cut += len(whole) > room
+            result.append(TokenPrompt(prompt, tuple(fitted.ids)))
         return result
 
     tokenised = tokenise(train), tokenise(heldout)
@@ -239,8 +250,15 @@ def _tokenise(
     return *tokenised, f"{cut} prompts cut from the left, {dropped} dropped, to {room} tokens"
 
 
-def _check_warmup(job: RLJob) -> None:
-    """A run that ends before its critic's warm-up does would never train the policy."""
+def _check_sizes(job: RLJob) -> None:
+    """No minibatch is empty; and a run that ends before its critic's warm-up would never train the policy."""
+    rollouts = job.prompts_per_iteration * job.algorithm.group_size
+    if job.algorithm.minibatches > rollouts:
+        raise ConfigError(
+            f"{job.algorithm.minibatches} minibatches of {rollouts} responses: some would be empty",
+            where="[algorithm] minibatches",
+            cure="lower --minibatches, or raise --prompts-per-iteration",
+        )
     if "values" in job.algorithm.needs and job.iterations <= job.algorithm.critic_warmup:
         raise ConfigError(
             f"{job.iterations} iterations with a critic_warmup of {job.algorithm.critic_warmup}: "
@@ -256,7 +274,8 @@ def _check_kl(job: RLJob, metrics: Mapping[str, float], iteration: int) -> None:
         raise TrainingError(
             f"the KL to the reference is {kl:.1f} nats per response, over the limit of {job.kl_limit:g}",
             where=f"iteration {iteration}",
-            cure="raise --kl-coef, lower --lr, or allow more with --kl-limit; the last checkpoint is kept",
+            cure="start again with a higher --kl-coef or a lower --lr; "
+            "or go on from the checkpoint that was saved now: --kl-limit N --resume",
         )
 
 

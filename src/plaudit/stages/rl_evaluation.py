@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +26,12 @@ EVALUATION = (
 AUTO_EVALUATIONS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Best:
-    """The weights with the highest held-out mean so far."""
-
-    value: float
-    step: int
-    weights: dict[str, torch.Tensor]
-
-
 class Evaluator:
-    """Writes evaluation.jsonl and samples.jsonl, and goes back to the best weights if the last ones are worse."""
+    """Writes evaluation.jsonl and samples.jsonl, and goes back to the best weights if the last ones are worse.
+
+    A checkpoint keeps the best weights (`tensors`, `step`) and the figures (`state`), so that a resumed run
+    knows where it started and what was best.
+    """
 
     def __init__(
         self,
@@ -56,7 +50,7 @@ class Evaluator:
         )
         self.judge = "gold" if runtime.gold else "reward"
         self.start = self.last = float("nan")
-        self.best = Best(float("-inf"), 0, {})
+        self.best, self.step, self.weights = float("-inf"), 0, dict[str, torch.Tensor]()
 
     def before(self) -> None:
         """Evaluate the starting policy."""
@@ -71,9 +65,9 @@ class Evaluator:
     def finish(self) -> None:
         """A policy that ends worse than it started is not handed out: go back to the best weights, and say so."""
         step = self.job.iterations
-        if self.best.weights and self.last < self.start:
-            step = self.best.step
-            self.runtime.policy.restore(self.best.weights)
+        if self.weights and self.last < self.start:
+            step = self.step
+            self.runtime.policy.restore(self.weights)
             self.recorder.event(
                 "rolled back",
                 step=step,
@@ -81,12 +75,28 @@ class Evaluator:
             )
         self.recorder.summary({"model_step": step})
 
+    def state(self) -> dict[str, float]:
+        """Held-out means at the start, at the last evaluation, and at the best one."""
+        return {"start": self.start, "last": self.last, "best": self.best}
+
+    def resume(self, state: dict[str, float]) -> None:
+        """Inverse of `state`."""
+        self.start, self.last, self.best = state["start"], state["last"], state["best"]
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The best trainable weights so far, those of the start included."""
+        return self.weights
+
+    def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Inverse of `tensors`."""
+        self.weights = tensors
+
     def _remember(self, step: int, value: float) -> None:
         if step == 0:
             self.start = value
         self.last = value
-        if value > self.best.value:
-            self.best = Best(value, step, self.runtime.policy.weights())
+        if value > self.best:
+            self.best, self.step, self.weights = value, step, self.runtime.policy.weights()
 
     def evaluate(self, iteration: int) -> dict[str, float]:
         """Sample, score, and write one row a prompt."""
@@ -105,7 +115,7 @@ class Evaluator:
                 lines.add(row)
         for row in rows[: self.job.log.samples]:
             self.recorder.sample(iteration, row)
-        summary = _summary(rows)
+        summary = _summary(rows, self.judge)
         self._remember(iteration, summary[f"eval/{self.judge}_mean"])
         return summary
 
@@ -131,12 +141,12 @@ class Evaluator:
         return [{"logprob": p, "ref_logprob": r, "kl": p - r} for p, r in zip(*sums, strict=True)]
 
 
-def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+def _summary(rows: Sequence[dict[str, Any]], judge: str) -> dict[str, float]:
     def mean(name: str) -> float:
         values = [row[name] for row in rows if row.get(name) is not None]
         return statistics.fmean(values) if values else float("nan")
 
     names = {"eval/reward_mean": "reward", "eval/kl": "kl", "eval/length_mean": "length"}
-    if "gold" in rows[0]:
+    if judge == "gold":
         names["eval/gold_mean"] = "gold"
     return {metric: mean(field) for metric, field in names.items()}

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from plaudit.data.order import epoch_order
 from plaudit.experience import Experience
 from plaudit.functional.controllers import Carry
 from plaudit.functional.statistics import masked_mean
+from plaudit.generation.protocol import TokenPrompt
 from plaudit.records import Rollout
 from plaudit.rewards.combine import check_rewards
 from plaudit.training.runtime import Reward, Runtime, TokenisedPrompt
@@ -65,6 +67,8 @@ class OnlineLoop:
     def sample(self, iteration: int) -> list[Rollout]:
         """Responses to this iteration's prompts, by the current policy."""
         chosen = [self.prompts[i] for i in self._prompt_order(iteration)]
+        if self.prompts_per_iteration > len(self.prompts):
+            chosen = _told_apart(chosen)
         return self.runtime.generator.generate(
             chosen, self.algorithm.group_size, self.sampling, seed=self.seed, iteration=iteration
         )
@@ -110,6 +114,18 @@ class OnlineLoop:
     def _minibatches(self, rows: int, iteration: int, epoch: int) -> Iterator[torch.Tensor]:
         order = epoch_order(rows, self.seed, iteration * self.algorithm.epochs + epoch)
         return iter(torch.tensor(order).tensor_split(self.algorithm.minibatches))
+
+
+def _told_apart(prompts: Sequence[TokenisedPrompt]) -> list[TokenisedPrompt]:
+    """A prompt that comes again in an iteration gets an id of its own, hence responses of its own."""
+    seen: Counter[str] = Counter()
+    result: list[TokenisedPrompt] = []
+    for each in prompts:
+        again = seen[each.prompt.id]
+        seen[each.prompt.id] += 1
+        renamed = replace(each.prompt, id=f"{each.prompt.id}#{again + 1}")
+        result.append(TokenPrompt(renamed, each.ids) if again else each)
+    return result
 
 
 class Clock:
