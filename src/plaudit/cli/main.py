@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -39,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = [w for w in words if w != "--debug"]
     with contextlib.suppress(ValueError):  # not in the main thread: the caller keeps its own handlers
         signal.signal(signal.SIGTERM, _stop)
+    if not debug:  # what third parties warn each other of is not for users
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
     try:
         return _dispatch(words)
     except BrokenPipeError:

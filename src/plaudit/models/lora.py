@@ -80,8 +80,7 @@ def add_lora(
         lora_alpha=section.alpha,
         lora_dropout=0.0,
         bias="none",
-        target_modules=list(names),
-        layers_to_transform=_last_layers(model, section.last_layers),
+        target_modules=_in_last_layers(model, _matches(names, layers), section.last_layers) or list(names),
         fan_in_fan_out=any(isinstance(layers[name], Conv1D) for name in _matches(names, layers)),
         task_type=TaskType.CAUSAL_LM if task == "causal" else None,
     )
@@ -95,8 +94,8 @@ def add_lora(
     return wrapped
 
 
-def _last_layers(model: nn.Module, count: int) -> list[int] | None:
-    """Indices of the last ``count`` layers; None for all."""
+def _in_last_layers(model: nn.Module, names: list[str], count: int) -> list[str]:
+    """Those of the full names that lie in the last ``count`` layers; empty if ``count`` is 0."""
     depth = int(bare(model).config.get_text_config().num_hidden_layers)
     if count > depth:
         raise ConfigError(
@@ -104,7 +103,9 @@ def _last_layers(model: nn.Module, count: int) -> list[int] | None:
             where="[lora] last_layers",
             cure=f"use at most {depth}, or 0 for all",
         )
-    return list(range(depth - count, depth)) if count else None
+    # peft's own layers_to_transform does not know the layers of a trunk without its head.
+    numbers = {name: next((int(part) for part in name.split(".") if part.isdecimal()), depth) for name in names}
+    return [name for name in names if numbers[name] >= depth - count] if count else []
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
