@@ -7,9 +7,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-from plaudit.config.sections import CheckpointSection, LoraSection, OptimizerSection
+from plaudit.config.sections import CheckpointSection, DataSection, LoraSection, OptimizerSection
 from plaudit.errors import DataError, ModelError
+from plaudit.evaluation.reward_model import card
+from plaudit.models.load import load_tokenizer
+from plaudit.models.saving import write
 from plaudit.models.scalar import RewardModel
+from plaudit.models.tiny import tiny_classifier
 from plaudit.stages.reward_model import run_reward
 from plaudit.stages.rl import run_rl
 from plaudit.stages.sft import run_sft
@@ -61,6 +65,47 @@ def test_resumed_equals_uninterrupted(world, tmp_path, stage, monkeypatch):
     assert all(torch.equal(first[name], second[name]) for name in first)
     steps = [[row["step"] for row in read_lines(run / "metrics.jsonl")] for run in (cut, whole)]
     assert steps[0] == steps[1]
+
+
+def ranked(path, extra=""):
+    rows = [
+        {"prompt": f"say {w} {v}", "responses": [" good good", " good", " bad bad" + extra], "ranks": [1, 2, 3]}
+        for w in ("red", "blue", "warm", "big") for v in ("good", "cold", "bad")
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def encoder(world, root):
+    tokenizer = load_tokenizer(world.lm)
+    write(tiny_classifier("roberta", tokenizer, hidden=16, layers=1), root, tokenizer)
+    return str(root)
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder"])
+def test_rankings_are_read_as_the_model_reads_pairs(world, tmp_path, kind):
+    source = world.lm if kind == "decoder" else encoder(world, tmp_path / "start")
+    data = {"dataset": ranked(tmp_path / "ranked.jsonl"), "data": DataSection(max_length=8, eval_fraction=0.3)}
+    run = run_reward(world.reward(tmp_path / "run", model=source, epochs=2, **data))
+    pairs = read_lines(run / "heldout.jsonl")
+    rankings = read_lines(run / "rankings.jsonl")
+    assert rankings and {tuple(row["ranks"]) for row in rankings} == {(1, 2, 3)}
+    scores = {round(s, 4) for row in rankings for s in row["scores"]}
+    assert {round(row["chosen_score"], 4) for row in pairs} <= scores
+
+
+def test_an_encoder_leaves_out_what_it_cannot_read_and_cuts_prompts(world, tmp_path):
+    rows = [{"prompt": f"say {w}", "chosen": " good", "rejected": " bad"} for w in ("red", "blue", "warm", "big")] * 2
+    rows.append({"prompt": "say red", "chosen": " good" * 600, "rejected": " bad"})
+    rows.append({"prompt": "say" + " red" * 600, "chosen": " good", "rejected": " bad"})
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = DataSection(eval_fraction=0, max_length=2048)
+    run = run_reward(
+        world.reward(tmp_path / "run", model=encoder(world, tmp_path / "start"), dataset=str(path), data=data)
+    )
+    assert read_json(run / "summary.json")["train_rows"] == len(rows) - 1
+    assert card(run)["accuracy"] is None, "nothing was held out"
 
 
 def test_labels_train_a_classifier_that_rewards_whole_texts(world, tmp_path):

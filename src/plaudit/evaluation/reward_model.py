@@ -27,16 +27,18 @@ def card(run_dir: Path) -> dict[str, Any]:
         accuracy where the chosen response is the shorter one. A figure that the data cannot give is ``None``.
 
     Raises:
-        DataError: no heldout.jsonl, or rows without scores.
+        DataError: no heldout.jsonl (an empty one gives no figures), or rows without scores.
     """
     path = Path(run_dir) / "heldout.jsonl"
     rows = read_lines(path)
-    if not rows:
+    if not path.is_file():
         raise DataError(
             "no held-out rows to evaluate the reward model on",
             where=str(path),
             cure="train with --eval-fraction above 0",
         )
+    if not rows:  # nothing was held out: there is nothing to say, and no reason to fail after training
+        return merge_json(Path(run_dir) / "summary.json", {"accuracy": None, "heldout_pairs": 0})
     labelled = "label" in rows[0]
     needed = ("score", "label") if labelled else PAIR_FIELDS
     for number, row in enumerate(rows, 1):

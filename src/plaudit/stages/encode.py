@@ -12,7 +12,7 @@ from plaudit.data.fit import FitReport, fit_each
 from plaudit.data.split import split_by_prompt
 from plaudit.data.transcripts import plain_text
 from plaudit.errors import DataError
-from plaudit.models.pairs import pair_ids
+from plaudit.models.pairs import POSITIONS
 from plaudit.models.scalar import RewardModel
 from plaudit.records import Content, Demonstration, Preference, Rating
 
@@ -60,11 +60,15 @@ def rating_encoder(chat: ChatFormat) -> Callable[[Rating], tuple[Encoded, ...]]:
 
 
 def pair_encoder(tokenizer: Any) -> Callable[[Any], tuple[Encoded, ...]]:
-    """As an encoder reads them: prompt and response as a pair of texts, by its own tokenizer."""
+    """As an encoder reads them (see `pair_ids`), with the prompt marked as what may be cut."""
 
     def encode(prompt: Content, response: Content) -> Encoded:
-        ids = pair_ids(tokenizer, plain_text(prompt), plain_text(response))
-        return Encoded(ids, [True] * len(ids), 0)
+        texts = (plain_text(prompt), plain_text(response)) if prompt else (plain_text(response),)
+        read = tokenizer(*texts, truncation=False)
+        parts = list(read.sequence_ids())  # 0: the first text, 1: the second, None: a special token
+        opening = parts.index(0) if prompt and 0 in parts else 0
+        length = len(parts) - parts[::-1].index(0) if prompt and 0 in parts else 0
+        return Encoded(list(read["input_ids"]), [i >= length for i in range(len(parts))], length, opening)
 
     def responses(record: Any) -> tuple[Content, ...]:
         return (record.response,) if isinstance(record, Rating) else (record.chosen, record.rejected)
@@ -79,6 +83,14 @@ def reward_encoder(
     if model.is_encoder:
         return pair_encoder(tokenizer)
     return rating_encoder(chat) if isinstance(first, Rating) else preference_encoder(chat)
+
+
+def readable(model: RewardModel, tokenizer: Any, data: DataSection) -> DataSection:
+    """The settings with a max_length that the model can read: an encoder has a table of positions."""
+    if not model.is_encoder:
+        return data
+    limit = min(data.max_length, POSITIONS, int(tokenizer.model_max_length))
+    return data.model_copy(update={"max_length": limit})
 
 
 def split(records: Sequence[Any], data: DataSection, seed: int, source: str) -> tuple[list[Any], list[Any]]:

@@ -12,7 +12,7 @@ from plaudit.errors import DataError
 from plaudit.models.load import load_tokenizer
 from plaudit.models.scalar import RewardModel
 from plaudit.stages.artifact import set_threads
-from plaudit.stages.encode import encode_rows, reward_encoder
+from plaudit.stages.encode import encode_rows, readable, reward_encoder
 from plaudit.stages.reward_model import RewardJob, heldout_scores, load_comparisons
 from plaudit.tracking.files import write_lines
 from plaudit.training.learner import LocalScorer
@@ -40,7 +40,7 @@ def score_dataset(run: Path, dataset: str) -> Path:
     records: Any = load_comparisons(job).records
     chat = ChatFormat(tokenizer, job.data.chat_template)
     encoder = reward_encoder(model, tokenizer, chat, records[0])
-    rows = encode_rows(records, encoder, job.data, dataset)
+    rows = encode_rows(records, encoder, readable(model, tokenizer, job.data), dataset)
     scorer = LocalScorer(model, job.compute, "scores")
     target = (
         run / "evaluations" / (re.sub(r"[^A-Za-z0-9]+", "-", Path(dataset).stem).strip("-").lower() or "data")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,16 @@ from pydantic import Field
 from plaudit.algorithms.reward_model import RewardModel
 from plaudit.backends.local import load_reward_model
 from plaudit.config.sections import Job
-from plaudit.data.chat import ChatFormat
+from plaudit.data.chat import ChatFormat, Encoded
 from plaudit.data.collate import collate_pairs, collate_ratings
+from plaudit.data.fit import fit_rows
 from plaudit.data.load import Loaded, load_records
 from plaudit.data.transcripts import prompt_key
 from plaudit.errors import DataError
 from plaudit.experience import Batch
 from plaudit.records import Rating
 from plaudit.stages.artifact import announce, open_run, set_threads, write_manifest
-from plaudit.stages.encode import Rows, encode_rows, reward_encoder, split
+from plaudit.stages.encode import Rows, encode_rows, readable, reward_encoder, split
 from plaudit.stages.keeper import Keeper
 from plaudit.tracking.files import write_lines
 from plaudit.tracking.recorder import Recorder
@@ -64,8 +65,9 @@ def run_reward(job: RewardJob, sources: Mapping[str, str] | None = None) -> Path
     tokenizer, model = load_reward_model(job.model, job.lora, job.compute, seed=job.seed)
     chat = ChatFormat(tokenizer, job.data.chat_template)
     encoder = reward_encoder(model, tokenizer, chat, train[0])
-    rows = encode_rows(train, encoder, job.data, job.dataset)
-    heldout_rows = encode_rows(heldout, encoder, job.data, job.dataset)
+    data = readable(model, tokenizer, job.data)
+    rows = encode_rows(train, encoder, data, job.dataset)
+    heldout_rows = encode_rows(heldout, encoder, data, job.dataset)
     run = open_run(job, "reward", sources)
     write_manifest(run, job, {"model": job.model, "dataset": job.dataset})
     counts = f"{len(rows)} to train, {len(heldout_rows)} held out"
@@ -101,7 +103,8 @@ def run_reward(job: RewardJob, sources: Mapping[str, str] | None = None) -> Path
         else:
             fit_normalisation(learner, model, rows, pad_id)
         write_lines(run / "heldout.jsonl", heldout_scores(learner, heldout_rows, pad_id))
-        _score_rankings(job, run, learner, chat, pad_id)
+        one = reward_encoder(model, tokenizer, chat, Rating("", "", "", 0.0))
+        _score_rankings(job.model_copy(update={"data": data}), run, learner, one, pad_id)
         recorder.summary({"train_rows": len(rows), "reward_mean": model.mean, "reward_std": model.std})
         probe = [list(e.ids) for encoded in rows.encoded[:PROBES] for e in encoded]
         model.save(run / "model", tokenizer, probe)
@@ -187,7 +190,9 @@ def fit_normalisation(learner: LocalLearner, model: Any, rows: Rows, pad_id: int
     model.mean, model.std = float(scores.mean()), float(scores.std(correction=0)) or 1.0
 
 
-def _score_rankings(job: RewardJob, run: Path, learner: LocalLearner, chat: ChatFormat, pad_id: int) -> None:
+def _score_rankings(
+    job: RewardJob, run: Path, learner: LocalLearner, encode: Callable[[Any], tuple[Encoded, ...]], pad_id: int
+) -> None:
     """rankings.jsonl: scores and ranks of whole held-out rankings, where the data has them."""
     loaded = load_records(job.dataset, limit=job.data.limit)
     if loaded.kind != "ranking":
@@ -195,7 +200,12 @@ def _score_rankings(job: RewardJob, run: Path, learner: LocalLearner, chat: Chat
     _, heldout = split(loaded.records, job.data, job.seed, job.dataset)
     result = []
     for ranking in heldout:
-        encoded = [chat.encode(ranking.prompt, response) for response in ranking.responses]
+        texts = [Rating(ranking.id, ranking.prompt, response, 0.0) for response in ranking.responses]
+        unit = tuple(encode(text)[0] for text in texts)
+        try:
+            (encoded,), _ = fit_rows([unit], job.data.max_length, job.data.on_long)
+        except DataError:
+            continue  # a response of it is too long
         scores = learner.score(collate_ratings(encoded, [0.0] * len(encoded), pad_id)).tolist()
         result.append({"prompt_id": ranking.id, "scores": scores, "ranks": list(ranking.ranks)})
     write_lines(run / "rankings.jsonl", result)
