@@ -59,6 +59,16 @@ def test_weighted_functions_and_a_gold_judge(model: str, tmp_path: Path) -> None
     assert "gold_mean" in run.summary
 
 
+def test_functions_and_names_with_weights(model: str, tmp_path: Path) -> None:
+    reward = [("rule:length:3", 2.0), (lambda prompt, response: 0.5, -1.0)]
+    run = ppo(model, tmp_path / "run", reward=reward, gold=["rule:length:3", lambda prompt, response: 1.0])
+    row = json.loads((run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    parts = {name: row[f"reward/{name}"] for name in ("length", "<lambda>")}
+    assert row["reward/mean"] == pytest.approx(2.0 * parts["length"] - parts["<lambda>"])
+    assert "rule:length:3" in (run.path / "config.toml").read_text(encoding="utf-8")
+    assert "gold_mean" in run.summary
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [

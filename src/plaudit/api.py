@@ -90,7 +90,7 @@ def train(
         prompts: for RL: texts, chats (lists of ``{"role", "content"}``), `Prompt` records, or a file or hub
             name.
         reward: for RL: a reward model (directory or hub name), a function ``f(prompt, response) -> float``,
-            or a list of ``(function, weight)``.
+            or a list of ``(function or name, weight)``.
         gold: for RL: a second judge that is never trained on.
         settings: any setting of the command, by its flat name: ``model``, ``dataset``, ``policy``, ``lr``,
             ``batch_size``, ``out`` ... See docs/reference/config.md.
@@ -106,6 +106,8 @@ def train(
     else:
         given = {"dataset": prompts, "reward": reward, "gold": gold}
         named = {n: v for n, v in given.items() if isinstance(v, str) or (n != "dataset" and _is_named(v))}
+        if "reward" not in named and _names(reward):
+            settings |= {"reward": _names(reward)}  # recorded, and what a critic starts from
         path = run_rl(
             *_job(RLJob, algorithm, settings | named),
             reward=None if "reward" in named else _reward(reward, "reward"),
@@ -130,18 +132,27 @@ def _is_named(value: Any) -> bool:
     )
 
 
+def _names(source: Any) -> list[str]:
+    """The rewards given by name in a list of functions, names and (function or name, weight)."""
+    if isinstance(source, str) or not isinstance(source, Sequence):
+        return []
+    return [s for s in (part[0] if isinstance(part, tuple) else part for part in source) if isinstance(s, str)]
+
+
 def _reward(source: Any, name: str) -> Any:
-    """A function, or weighted functions, as a reward."""
+    """A function, or weighted functions and names, as a reward."""
     if callable(source):
         return FunctionReward(source)
     if isinstance(source, Sequence) and source:
         parts = [part if isinstance(part, tuple) else (part, 1.0) for part in source]
         if all(callable(part) for part, _ in parts):
             return WeightedReward([(FunctionReward(part), weight) for part, weight in parts])
+        if all(callable(part) or isinstance(part, str) for part, _ in parts):
+            return parts
     raise ConfigError(
         f"{name} = {source!r} cannot be used",
         where=f"plaudit.train({name}=...)",
-        cure="give a function of (prompt, response), a list of (function, weight), or names of reward models",
+        cure="give a function of (prompt, response), the name of a reward model, or a list of (either, weight)",
     )
 
 

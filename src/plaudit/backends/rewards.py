@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -36,9 +36,14 @@ CLASSIFIER_BATCH = 32
 
 
 def build_reward(
-    sources: Sequence[str], weights: Sequence[float], tokenizer: Any, compute: ComputeSection, *, where: str
+    sources: Sequence[str | Callable[..., Any]],
+    weights: Sequence[float],
+    tokenizer: Any,
+    compute: ComputeSection,
+    *,
+    where: str,
 ) -> Reward:
-    """One reward from names; several are added up by weight.
+    """One reward from names or functions; several are added up by weight.
 
     Raises:
         ConfigError: no reward, or another number of weights than rewards.
@@ -68,7 +73,11 @@ def same_tokenizer(first: Any, second: Any) -> bool:
     return bool(first.get_vocab() == second.get_vocab())
 
 
-def _reward(source: str, policy_tokenizer: Any, compute: ComputeSection, where: str) -> Reward:
+def _reward(
+    source: str | Callable[..., Any], policy_tokenizer: Any, compute: ComputeSection, where: str
+) -> Reward:
+    if not isinstance(source, str):
+        return FunctionReward(source)
     if source.startswith(RULE):
         return load_rule(source.removeprefix(RULE), where=where)
     if FUNCTION.fullmatch(source):

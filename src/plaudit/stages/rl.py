@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 from plaudit.algorithms.ppo import PPO
 from plaudit.backends.local import build_critic, load_policy, load_reference
 from plaudit.backends.rewards import build_reward
-from plaudit.config.sections import Job, OptimizerSection, SamplingSection
+from plaudit.config.sections import ComputeSection, Job, OptimizerSection, SamplingSection
 from plaudit.data.chat import ChatFormat
 from plaudit.data.fit import fit_length
 from plaudit.data.load import load_records
@@ -37,6 +37,7 @@ def _several(value: Any) -> Any:
     return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
 
+Given = Reward | Sequence[tuple[Any, float]] | None
 Sources = Annotated[tuple[str, ...], BeforeValidator(_several)]
 
 
@@ -72,14 +73,15 @@ def run_rl(
     job: RLJob,
     sources: Mapping[str, str] | None = None,
     *,
-    reward: Reward | None = None,
+    reward: Given = None,
     prompts: Sequence[Prompt] | None = None,
-    gold: Reward | None = None,
+    gold: Given = None,
 ) -> Path:
     """Train and save; returns the run directory.
 
     Args:
-        reward, prompts, gold: given as values instead of by name (the Python API and the quickstart do).
+        reward, prompts, gold: given as values instead of by name (the Python API and the quickstart do); a
+            reward or gold may be several (function or name, weight).
 
     Raises:
         ConfigError, DataError, ModelError, RewardError: with the cure.
@@ -121,7 +123,7 @@ class Parts:
     """What became of prompts that were too long."""
 
 
-def _build(job: RLJob, records: Sequence[Prompt], reward: Reward | None, gold: Reward | None) -> Parts:
+def _build(job: RLJob, records: Sequence[Prompt], reward: Given, gold: Given) -> Parts:
     """Load models and rewards and put them together."""
     algorithm, compute = job.algorithm, job.compute
     tokenizer, policy = load_policy(
@@ -130,18 +132,28 @@ def _build(job: RLJob, records: Sequence[Prompt], reward: Reward | None, gold: R
     )  # fmt: skip
     chat = ChatFormat(tokenizer, job.data.chat_template)
     train, heldout, report = _tokenise(job, records, chat)
-    if reward is None:
-        reward = build_reward(job.reward, job.reward_weights, tokenizer, compute, where="reward")
-    if gold is None and job.gold:
-        gold = build_reward(job.gold, (), tokenizer, compute, where="gold")
+    judge = _built(reward, tokenizer, compute, "reward")
+    if judge is None:
+        judge = build_reward(job.reward, job.reward_weights, tokenizer, compute, where="reward")
+    second = _built(gold, tokenizer, compute, "gold")
+    if second is None and job.gold:
+        second = build_reward(job.gold, (), tokenizer, compute, where="gold")
     reference = LocalScorer(load_reference(policy), compute, "logprobs")
     steps = job.iterations * algorithm.epochs * algorithm.minibatches
     learner = LocalLearner(policy, job.optimizer, compute, total_steps=steps)
     critic = _critic(job, policy, tokenizer, steps)
     generator = NativeGenerator(policy.lm, tokenizer, chat.end_ids)
-    runtime = Runtime(generator, learner, reference, reward, critic, gold)
+    runtime = Runtime(generator, learner, reference, judge, critic, second)
     learners: dict[str, Learner] = {"policy": learner} | ({"critic": critic} if critic else {})
     return Parts(tokenizer, chat, policy, runtime, learners, train, heldout, report)
+
+
+def _built(given: Given, tokenizer: Any, compute: ComputeSection, where: str) -> Reward | None:
+    """A reward given as a value; several (function or name, weight) are added up by weight."""
+    if given is None or callable(given):
+        return given
+    sources, weights = [source for source, _ in given], [weight for _, weight in given]
+    return build_reward(sources, weights, tokenizer, compute, where=where)
 
 
 def _critic(job: RLJob, policy: Policy, tokenizer: Any, steps: int) -> Learner | None:
