@@ -28,6 +28,14 @@ def test_sft_learns(world, tmp_path):
     assert {row["step"] for row in read_lines(run / "samples.jsonl")} == {0, len(rows)}
 
 
+def test_prompts_of_samples_are_cut_as_those_that_are_trained_on(world, tmp_path):
+    rows = [{"prompt": f"say {w}" + " red" * 600, "response": " good"} for w in ("big", "bad", "warm", "cold")]
+    path = tmp_path / "long.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = run_sft(world.sft(tmp_path / "run", dataset=str(path), data=DataSection(max_length=16)))
+    assert len(read_lines(run / "samples.jsonl")) == 2, "the model reads 512 tokens; one held-out prompt, twice"
+
+
 def test_reward_model_learns_normalises_and_loads(world, tmp_path):
     run = run_reward(world.reward(tmp_path / "run", epochs=8, optimizer=OptimizerSection(lr=1e-2)))
     held = read_lines(run / "heldout.jsonl")

@@ -39,6 +39,13 @@ def test_ratio_is_one_at_the_first_minibatch(world, tmp_path, lora):
     assert first["policy/clip_fraction"] == 0
 
 
+def test_what_samples_is_as_precise_as_what_is_trained(world, tmp_path):
+    compute = world.rl("x").compute.model_copy(update={"precision": "bf16"})
+    job = world.rl(tmp_path / "run", iterations=1, compute=compute, algorithm=PPO(epochs=1, critic_warmup=0))
+    first = metrics(run_rl(job, reward=likes_good))[0]
+    assert first["rollout/logprob_diff_max"] < 0.05 and first["policy/ratio_max"] == pytest.approx(1, abs=1e-5)
+
+
 def test_files_and_the_saved_model_loads_with_plain_transformers(world, tmp_path):
     run = run_rl(world.rl(tmp_path / "run", lora=LoraSection(rank=2)), reward=likes_good)
     for name in ("config.toml", "manifest.json", "metrics.jsonl", "samples.jsonl", "events.jsonl", "summary.json"):

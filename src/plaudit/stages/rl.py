@@ -27,7 +27,7 @@ from plaudit.stages.artifact import announce, open_run, set_threads, write_manif
 from plaudit.stages.keeper import Keeper
 from plaudit.stages.rl_evaluation import Evaluator
 from plaudit.tracking.recorder import Recorder
-from plaudit.training.learner import Learner, LocalLearner, LocalScorer
+from plaudit.training.learner import Learner, LocalLearner, LocalScorer, product_dtype
 from plaudit.training.online import OnlineLoop
 from plaudit.training.runtime import Reward, Runtime
 
@@ -142,7 +142,8 @@ def _build(job: RLJob, records: Sequence[Prompt], reward: Given, gold: Given) ->
     steps = job.iterations * algorithm.epochs * algorithm.minibatches
     learner = LocalLearner(policy, job.optimizer, compute, total_steps=steps)
     critic = _critic(job, policy, tokenizer, steps)
-    generator = NativeGenerator(policy.lm, tokenizer, chat.end_ids)
+    precision = product_dtype(compute, learner.device)  # what samples is what is trained, in the same precision
+    generator = NativeGenerator(policy.lm, tokenizer, chat.end_ids, precision=precision)
     runtime = Runtime(generator, learner, reference, judge, critic, second)
     learners: dict[str, Learner] = {"policy": learner} | ({"critic": critic} if critic else {})
     return Parts(tokenizer, chat, policy, runtime, learners, train, heldout, report)

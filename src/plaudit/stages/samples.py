@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from plaudit.data.chat import ChatFormat
+from plaudit.data.fit import fit_length
 from plaudit.generation.native import NativeGenerator
 from plaudit.generation.protocol import TokenPrompt
 from plaudit.models.policy import Policy
@@ -28,7 +29,11 @@ class Sampler:
         distinct = {chat.text(record.prompt): record for record in records}
         chosen = list(distinct.values())[: job.log.samples]
         self.prompts = [Prompt(r.id, r.prompt) for r in chosen]
-        self.tokenised = [TokenPrompt(p, tuple(chat.prompt_ids(p.content))) for p in self.prompts]
+        # At least half of max_length is left to the prompt, however long a response may be.
+        room = max(job.data.max_length - job.sampling.max_new_tokens, job.data.max_length // 2)
+        fitted = [fit_length(chat.encode_prompt(p.content), room, "truncate_prompt") for p in self.prompts]
+        twos = zip(self.prompts, fitted, strict=True)
+        self.tokenised = [TokenPrompt(p, tuple(row.ids)) for p, row in twos if row is not None]
         self.generator = NativeGenerator(policy.lm, tokenizer, chat.end_ids)
         self.chat, self.job, self.recorder = chat, job, recorder
 

@@ -61,12 +61,17 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def autocast(compute: ComputeSection, device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """bf16 matrix products where they are asked for (or ``auto`` on a GPU that has them); weights stay fp32."""
+def product_dtype(compute: ComputeSection, device: torch.device) -> torch.dtype:
+    """Type of the matrix products: bf16 where asked for, or ``auto`` on a GPU that has it. Weights stay fp32."""
     automatic = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    if compute.precision == "bf16" or (compute.precision == "auto" and automatic):
-        return torch.autocast(device.type, torch.bfloat16)
-    return contextlib.nullcontext()
+    half = compute.precision == "bf16" or (compute.precision == "auto" and automatic)
+    return torch.bfloat16 if half else torch.float32
+
+
+def autocast(compute: ComputeSection, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Matrix products in `product_dtype`."""
+    dtype = product_dtype(compute, device)
+    return contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 class LocalScorer:
