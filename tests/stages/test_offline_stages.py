@@ -124,6 +124,11 @@ def test_labels_train_a_classifier_that_rewards_whole_texts(world, tmp_path):
     run = run_reward(world.reward(tmp_path / "rm", dataset=str(data), epochs=20, optimizer=OptimizerSection(lr=1e-2)))
     model = RewardModel.load(run / "model")
     assert (model.trained_on, model.mean, model.std) == ("labels", 0.0, 1.0)
+    compared = run_reward(world.reward(tmp_path / "compared", model=str(run / "model")))
+    assert RewardModel.load(compared / "model").trained_on == "comparisons"
+    back = run_reward(world.reward(tmp_path / "back", model=str(compared / "model"), dataset=str(data)))
+    again = RewardModel.load(back / "model")
+    assert (again.trained_on, again.mean, again.std) == ("labels", 0.0, 1.0), "not what it was before"
     ppo = run_rl(world.rl(tmp_path / "ppo", iterations=1, reward=(str(run / "model"),)))
     assert read_lines(ppo / "metrics.jsonl")[0]["reward/error_share"] == 0
 

@@ -99,8 +99,10 @@ def run_reward(job: RewardJob, sources: Mapping[str, str] | None = None) -> Path
                 on_step,
             ).run(start)
         if isinstance(train[0], Rating):
-            model.trained_on = "labels"  # log-odds have a unit of their own: not normalised
+            # Log-odds have a unit of their own: not normalised, whatever the model was before.
+            model.trained_on, model.mean, model.std = "labels", 0.0, 1.0
         else:
+            model.trained_on = "comparisons"
             fit_normalisation(learner, model, rows, pad_id)
         write_lines(run / "heldout.jsonl", heldout_scores(learner, heldout_rows, pad_id))
         one = reward_encoder(model, tokenizer, chat, Rating("", "", "", 0.0))
