@@ -126,6 +126,24 @@ def test_data_convert(world: Any, tmp_path: Path, target: str, capsys: pytest.Ca
     assert "24 x preference" in capsys.readouterr().out
 
 
+def test_data_convert_says_what_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ranked = tmp_path / "ranked.jsonl"
+    row = {"prompt": "a", "responses": ["b", "c", "d"], "ranks": [1, 2, 2]}
+    ranked.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    assert main(["data", "convert", str(ranked), str(tmp_path / "pairs.jsonl"), "--layout", "trl"]) == 0
+    out = capsys.readouterr().out
+    assert "1 x ranking" in out
+    assert "note  ranking records were made into preferences" in out and "note  1 tied pairs" in out
+
+
+def test_data_convert_to_a_layout_that_does_not_fit(
+    world: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = str(tmp_path / "a.jsonl")
+    assert main(["data", "convert", str(world.demonstrations), target, "--layout", "hh"]) == 65
+    assert "hh holds preferences only" in capsys.readouterr().err
+
+
 def test_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any, get_args
 
 from plaudit.cli.parser import Parser, show
@@ -57,8 +58,7 @@ def check(given: Any) -> int:
             bad += 1
             continue
         show(f"{source}: {len(loaded.records)} x {loaded.kind} from {loaded.rows} rows · {loaded.format}")
-        for note in loaded.notes:
-            show(f"  note  {note}")
+        _show_notes(loaded.notes)
         for finding in lint(loaded.records):
             examples = ", ".join(map(str, finding.examples))
             show(f"  {finding.code}  {finding.count} rows ({finding.share:.1%}), such as {examples}")
@@ -69,6 +69,12 @@ def check(given: Any) -> int:
 def convert(given: Any) -> int:
     """Read, write, say what was written."""
     loaded = load_records(given.source, given.kind, limit=given.limit)
-    write_records(loaded.records, given.target, given.layout)
+    changed = write_records(loaded.records, given.target, given.layout)
     show(f"{given.target}: {len(loaded.records)} x {loaded.kind}, read from {loaded.format}")
+    _show_notes((*loaded.notes, *changed))
     return 0
+
+
+def _show_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        show(f"  note  {note}")

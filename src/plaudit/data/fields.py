@@ -50,7 +50,7 @@ class Fields:
         """The raw value of the first of the names that the row has; a fault if it has none of them."""
         name = self.has(*names) or next((n for n in names if n in self.row.values), "")
         if not name:
-            found = f"no such field among {shorten_names(self.row.values)}"
+            found = f"only {shorten_names(self.row.values)}" if self.row.values else "no fields"
             self.fault(names[0], found, "expected " + " or ".join(names))
             return None
         self.used.add(name)

@@ -42,7 +42,7 @@ class _JsonReader:
             log.fault(where, "row", "lists or objects nested too deep", "expected flat rows, or messages")
         except json.JSONDecodeError as error:
             near = shorten(text[max(error.pos - 15, start) : error.pos + 15])
-            log.fault(where, "row", f"{error.msg.lower()} near {near}", "expected a JSON object")
+            log.fault(where, "row", f"broken JSON near {near} ({error.msg.lower()})", "expected a JSON object")
         except ValueError:
             log.fault(where, "row", "a whole number with thousands of digits", "write it as text")
         else:

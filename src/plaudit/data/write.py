@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from plaudit.data.convert import KIND_OF, convert
-from plaudit.data.files import READABLE, Encoding, encoding_of
+from plaudit.data.files import Encoding, encoding_of
 from plaudit.data.reading import ReadLog, shorten
 from plaudit.data.tables import neutralise
 from plaudit.data.transcripts import as_messages, write_transcript
@@ -51,7 +51,9 @@ def write_records(records: Sequence[Record], path: str | Path, layout: Layout = 
     encoding = encoding_of(target)
     if encoding is None:
         raise DataError(
-            f"unknown file type {target.suffix!r}", where=str(target), cure=f"end the name as {READABLE}"
+            f"unknown file type {target.suffix!r}",
+            where=str(target),
+            cure="end the name in .jsonl, .json, .csv or .parquet, and .gz to compress",
         )
     if not records:
         raise DataError("there are no records to write", where=str(target), cure="check what was read")
@@ -66,6 +68,9 @@ def _rows(records: Sequence[Record], layout: Layout, log: ReadLog) -> list[dict[
     if layout == "plaudit":
         return [_own_row(record) for record in records]
     kind = KIND_OF[type(records[0])]
+    if layout == "hh" and kind in ("prompt", "demonstration"):
+        cure = "the layout hh holds preferences only; plaudit (the default) and trl hold these data too"
+        raise DataError(f"the data are of kind {kind}, and preference is needed", where=log.source, cure=cure)
     if (layout == "hh" and kind != "preference") or kind in ("ranking", "judgement"):
         log.note(f"{kind} records were made into preferences")
         records = convert(records, "preference", log)
