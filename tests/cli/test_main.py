@@ -63,7 +63,7 @@ def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
     [
         (DataError("row 3 is bad", where="a.jsonl:3", cure="mend it"), 65, "DATA: row 3 is bad"),
         (Stopped("asked to stop"), 75, "STOPPED"),
-        (KeyboardInterrupt(), 75, "--resume"),
+        (KeyboardInterrupt(), 75, "run the command again"),
         (ZeroDivisionError("division by zero"), 70, "--debug"),
         (MemoryError(), 70, "--tokens-per-microbatch"),
         (PermissionError(13, "Permission denied", "/x"), 70, "Permission denied"),
@@ -98,6 +98,12 @@ def test_a_bug_says_where() -> None:
     except ZeroDivisionError as error:
         found = explain(error)
     assert found.where.startswith("test_main.py:") and "ZeroDivisionError" in found.what
+
+
+def test_only_what_can_be_resumed_is_said_to_be() -> None:
+    assert "--resume" in explain(KeyboardInterrupt()).cure and "--resume" in explain(Stopped("asked")).cure
+    assert explain(Stopped("asked"), "run it again").cure == "run it again"
+    assert explain(Stopped("asked", cure="mine"), "run it again").cure == "mine"
 
 
 def test_sigterm_is_a_clean_stop() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 from plaudit.cli.parser import Parser, show
@@ -31,15 +32,16 @@ def run(command: str, argv: list[str]) -> int:
     policy = TrainedPolicy(given.model)
     opening = (Message("system", given.system),) if given.system else ()
     turns: tuple[Message, ...] = opening
-    for count, line in enumerate(iter(_ask, "")):
-        if line == "/new":
-            turns = opening
-            continue
-        turns += (Message("user", line),)
-        content: Content = turns if policy.has_template else line
-        response = policy.respond(content, sampling, seed=given.seed, turn=count)
-        show(response)
-        turns += (Message("assistant", response),)
+    with contextlib.suppress(KeyboardInterrupt):  # as good a way to leave as any
+        for count, line in enumerate(iter(_ask, "")):
+            if line == "/new":
+                turns = opening
+                continue
+            turns += (Message("user", line),)
+            content: Content = turns if policy.has_template else line
+            response = policy.respond(content, sampling, seed=given.seed, turn=count)
+            show(response)
+            turns += (Message("assistant", response),)
     return 0
 
 

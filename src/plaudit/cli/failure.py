@@ -22,12 +22,14 @@ class System(PlauditError):
     code, exit_code = "SYSTEM", 70
 
 
-def explain(error: BaseException) -> PlauditError:
-    """Any exception as an error with where and cure."""
+def explain(error: BaseException, stopped: str = RESUME) -> PlauditError:
+    """Any exception as an error with where and cure; ``stopped`` is the cure of an interruption that has none."""
+    if isinstance(error, KeyboardInterrupt):
+        return Stopped("interrupted", cure=stopped)
+    if isinstance(error, Stopped) and not error.cure:
+        return Stopped(error.what, where=error.where, cure=stopped)
     if isinstance(error, PlauditError):
         return error
-    if isinstance(error, KeyboardInterrupt):
-        return Stopped("interrupted", cure=RESUME)
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

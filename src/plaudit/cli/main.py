@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BaseException as error:
         if debug:
             traceback.print_exc()
-        failure = explain(error)
+        trains = COMMANDS.get(words[0], ("train", ""))[0] == "train"
+        failure = explain(error, RESUME if trains else "run the command again")
         print(failure, file=sys.stderr)
         return failure.exit_code
 
@@ -88,7 +89,7 @@ def overview() -> str:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise Stopped("stopped by SIGTERM", cure=RESUME)
+    raise Stopped("stopped by SIGTERM")
 
 
 if __name__ == "__main__":

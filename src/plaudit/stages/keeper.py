@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -95,6 +96,8 @@ class Keeper:
         self.stop_requested = True
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # not print: the signal may have come in the middle of one
+            os.write(2, b"\nstopping after this step, and keeping a checkpoint; once more ends at once, without\n")
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write a checkpoint now."""
