@@ -70,5 +70,5 @@ def test_order_of_an_epoch():
     order = epoch_order(100, seed=1, epoch=0)
     assert sorted(order) == list(range(100)) and order == epoch_order(100, seed=1, epoch=0)
     assert order != epoch_order(100, seed=1, epoch=1) and order != epoch_order(100, seed=2, epoch=0)
-    assert epoch_order(5, seed=0, epoch=0) == [2, 4, 3, 0, 1], "the same on every machine"
-    assert epoch_order(0, 0, 0) == []
+    assert epoch_order(5, seed=0, epoch=0) == (2, 4, 3, 0, 1), "the same on every machine"
+    assert epoch_order(0, 0, 0) == ()

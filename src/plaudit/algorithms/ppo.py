@@ -112,7 +112,7 @@ class PPO:
         estimate = getattr(kl_estimators, self.kl_estimator)
         rewards = adv.token_rewards(scores, estimate(batch.old_logprobs, batch.ref_logprobs), carry.kl_coef, mask)
         advantages, returns = adv.gae(rewards, batch.values, mask, self.gamma, self.gae_lambda)
-        metrics = self._metrics(batch, mask, rewards, advantages, returns, carry)
+        metrics = self._metrics(batch, mask, rewards, scores, advantages, returns, carry)
         if self.whiten_advantages:
             advantages = whiten(advantages, mask)
         if self.advantage_clip:
@@ -178,8 +178,9 @@ class PPO:
         return torch.where(failed, 0.0, scores), replace(carry, reward=moments)
 
     def _metrics(
-        self, batch: Experience, mask: Tensor, rewards: Tensor, advantages: Tensor, returns: Tensor, carry: Carry
-    ) -> dict[str, float]:
+        self, batch: Experience, mask: Tensor, rewards: Tensor, scores: Tensor, advantages: Tensor,
+        returns: Tensor, carry: Carry,
+    ) -> dict[str, float]:  # fmt: skip
         assert batch.old_logprobs is not None and batch.ref_logprobs is not None and batch.values is not None
         rows = mask.any(-1)
         gap = torch.where(mask, batch.old_logprobs - batch.ref_logprobs, 0.0)
@@ -189,7 +190,8 @@ class PPO:
             "objective/kl_tok": masked_mean(gap, mask),
             "objective/entropy": masked_mean(sampled.sum(-1), rows),
             "objective/rlhf_reward": masked_mean(rewards.sum(-1), rows),
-            "objective/non_score_reward": masked_mean(-carry.kl_coef * gap.sum(-1), rows),
+            "objective/non_score_reward": masked_mean(rewards.sum(-1) - scores, rows),
+            "policy/entropy": masked_mean(sampled, mask),  # an estimate, replaced by the exact one after an update
             "policy/advantages_mean": masked_mean(advantages, mask),
             "policy/advantages_std": masked_var(advantages, mask).sqrt(),
             "critic/explained_variance": explained_variance(batch.values, returns, mask),

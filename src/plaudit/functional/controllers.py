@@ -40,8 +40,9 @@ class Moments:
 
     @property
     def std(self) -> float:
-        """Square root of the population variance, or 1 while it is 0: safe to divide by."""
-        return math.sqrt(self.variance) or 1.0
+        """Square root of the population variance, or 1 while it is no more than rounding noise: safe to divide by."""
+        std = math.sqrt(self.variance)
+        return std if std > 1e-6 * max(1.0, abs(self.mean)) else 1.0
 
 
 @dataclass(frozen=True, slots=True)

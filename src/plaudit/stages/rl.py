@@ -140,7 +140,9 @@ def _build(job: RLJob, records: Sequence[Prompt], reward: Given, gold: Given) ->
         second = build_reward(job.gold, (), tokenizer, compute, where="gold")
     reference = LocalScorer(load_reference(policy), compute, "logprobs")
     steps = job.iterations * algorithm.epochs * algorithm.minibatches
-    learner = LocalLearner(policy, job.optimizer, compute, total_steps=steps)
+    warmup = algorithm.critic_warmup if "values" in algorithm.needs else 0
+    resting = warmup * algorithm.epochs * algorithm.minibatches
+    learner = LocalLearner(policy, job.optimizer, compute, total_steps=steps - resting)
     critic = _critic(job, policy, tokenizer, steps)
     precision = product_dtype(compute, learner.device)  # what samples is what is trained, in the same precision
     generator = NativeGenerator(policy.lm, tokenizer, chat.end_ids, precision=precision)

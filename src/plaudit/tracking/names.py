@@ -62,6 +62,7 @@ _TABLE = (
     Metric("policy/ratio_max", "Largest ratio", "Largest ratio of new to old probability on a response token.", "", None, 10.0),
     Metric("policy/advantages_mean", "Mean advantage", "Before whitening."),
     Metric("policy/advantages_std", "Advantage spread", "Before whitening.", "", 1e-6),
+    Metric("policy/steps", "Policy steps", "Optimizer steps of the policy in this iteration; 0 while the critic warms up.", "steps"),
     Metric("policy/stopped_early", "Stopped early", "1 where the inner epochs stopped because the policy had moved far enough.", "share"),
     Metric("critic/loss", "Critic loss", "Clipped squared error of the critic, halved."),
     Metric("critic/explained_variance", "Explained variance", "1 − Var(return − value) / Var(return): 1 is a perfect critic.", "", 0.0),

@@ -66,9 +66,7 @@ class OnlineLoop:
 
     def sample(self, iteration: int) -> list[Rollout]:
         """Responses to this iteration's prompts, by the current policy."""
-        chosen = [self.prompts[i] for i in self._prompt_order(iteration)]
-        if self.prompts_per_iteration > len(self.prompts):
-            chosen = _told_apart(chosen)
+        chosen = _told_apart([self.prompts[i] for i in self._prompt_order(iteration)])
         return self.runtime.generator.generate(
             chosen, self.algorithm.group_size, self.sampling, seed=self.seed, iteration=iteration
         )
@@ -103,13 +101,16 @@ class OnlineLoop:
                 step: dict[str, float] = {}
                 if self.runtime.critic is not None:
                     step |= _critic_names(self.runtime.critic.update(minibatch, self.algorithm.value_loss))
-                if not warming_up and not stopped:
+                if stopped:
+                    self.runtime.policy.step += 1  # a step it rests; its learning rate follows the plan
+                elif not warming_up:
                     step |= self.runtime.policy.update(minibatch, self.algorithm.loss)
                     limit = 1.5 * self.algorithm.target_kl
                     # The policy has left its trust region: it rests until the next rollouts, the critic goes on.
                     stopped = bool(limit) and step.get("policy/approx_kl", 0.0) > limit
                 history.append(step)
-        return _mean_over_steps(history) | {"policy/stopped_early": float(stopped)}
+        steps = sum("policy/loss" in step for step in history)
+        return _mean_over_steps(history) | {"policy/steps": float(steps), "policy/stopped_early": float(stopped)}
 
     def _minibatches(self, rows: int, iteration: int, epoch: int) -> Iterator[torch.Tensor]:
         order = epoch_order(rows, self.seed, iteration * self.algorithm.epochs + epoch)
@@ -187,14 +188,18 @@ def _critic_names(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def _mean_over_steps(history: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Each metric averaged over the optimizer steps that report it; maxima stay maxima. ``loss`` is the policy's."""
+    """Each metric averaged over the optimizer steps that report it; maxima stay maxima.
+
+    ``loss``, ``lr`` and ``grad_norm`` are the policy's, or the critic's while it alone learns.
+    """
     names = sorted({name for step in history for name in step})
     merged: dict[str, float] = {}
     for name in names:
         values = [step[name] for step in history if name in step]
         merged[name] = max(values) if name.endswith("_max") else sum(values) / len(values)
     if "policy/loss" in merged:
-        merged["loss"] = merged["policy/loss"]
-    return merged
+        return {"loss": merged["policy/loss"]} | merged
+    resting = {"policy/clip_fraction": 0.0, "policy/approx_kl": 0.0}
+    return {name: merged[f"critic/{name}"] for name in ("loss", "lr", "grad_norm")} | resting | merged
 
 
