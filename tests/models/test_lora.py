@@ -158,6 +158,7 @@ def test_adapters_in_the_last_layers_only():
     adapted = {name.split("layers.")[1].split(".")[0] for name in trained}
     assert adapted == {"2"}
     trunk = Critic.from_policy(tiny_lm("llama", tokenizer, hidden=16, layers=3), section)
-    assert {name.split("layers.")[1][0] for name, p in trunk.named_parameters() if p.requires_grad and "lora" in name} == {"2"}
+    trained = [name for name, p in trunk.named_parameters() if p.requires_grad and "lora" in name]
+    assert {name.split("layers.")[1][0] for name in trained} == {"2"}
     with pytest.raises(ConfigError, match="3 layers"):
         add_lora(tiny_lm("llama", tokenizer, hidden=16, layers=3), LoraSection(rank=2, last_layers=4), task="causal")
