@@ -105,6 +105,13 @@ def test_chat(world: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     assert said[0] == said[1] and len(said[0].splitlines()) == 2
 
 
+def test_evaluate_says_which_run_it_was_given(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "reward", str(world.ppo)]) == 78
+    assert f"plaudit evaluate policy {world.ppo}" in capsys.readouterr().err
+    assert main(["evaluate", "policy", str(world.ppo.parent)]) == 65
+    assert str(world.ppo) in capsys.readouterr().err
+
+
 def test_data_check(world: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", str(world.preferences), str(world.demonstrations)]) == 0
     out = capsys.readouterr().out

@@ -38,6 +38,15 @@ def test_alarms_are_shown_and_markup_in_them_is_text():
     assert raw.getvalue().decode() == "ppo: alarm: KL [red]12[/red] nats\n"
 
 
+def test_resuming_and_rolling_back_are_said_in_words():
+    console, raw = sink()
+    console.expect(50, "iteration")
+    console.event("resumed", {"step": 30, "lines_recorded_again": 2})
+    console.event("rolled back", {"step": 20, "why": "it ended below its start"})
+    said = ["ppo: resumed after iteration 30", "ppo: put back to iteration 20: it ended below its start"]
+    assert raw.getvalue().decode().splitlines() == said
+
+
 def test_an_output_without_unicode_does_not_stop_the_run():
     console, raw = sink(encoding="ascii")
     console.metrics(1, {"loss": 2.0})

@@ -7,7 +7,7 @@ from pathlib import Path
 from plaudit.cli.outcome import CARDS, figures
 from plaudit.cli.parser import Parser, show
 from plaudit.cli.report import run_directory
-from plaudit.errors import ConfigError
+from plaudit.errors import ConfigError, DataError
 
 ABOUT = """Compute the figures of a run again and write them to its summary.json. For a reward model: accuracy
 with its interval, Kendall's tau, calibration, and what length alone would reach. For a policy: reward, KL,
@@ -24,6 +24,20 @@ def run(command: str, argv: list[str]) -> int:
     )
     given = parser.parse_args(argv)
     directory = run_directory(given.run)
+    if not (directory / "metrics.jsonl").is_file():
+        inside = ", ".join(sorted(str(p.parent) for p in directory.glob("*/metrics.jsonl")))
+        raise DataError(
+            "the directory holds several runs, not one", where=str(directory), cure=f"give one of {inside}"
+        )
+    # What each kind of run leaves behind to be evaluated; a run without either says so itself.
+    rows = {"reward": "heldout.jsonl", "policy": "evaluation.jsonl"}
+    other = "policy" if given.what == "reward" else "reward"
+    if not (directory / rows[given.what]).is_file() and (directory / rows[other]).is_file():
+        raise ConfigError(
+            f"this is a run of {'a policy' if other == 'policy' else 'a reward model'}",
+            where=str(directory),
+            cure=f"plaudit evaluate {other} {directory}",
+        )
     if given.dataset and given.what == "policy":
         raise ConfigError(
             "evaluate policy takes no --dataset: it reads what the run sampled",

@@ -37,7 +37,7 @@ def card(run_dir: Path) -> Figures:
         raise DataError(
             "no evaluated responses",
             where=str(run_dir / "evaluation.jsonl"),
-            cure="train with held-out prompts, or run `plaudit evaluate policy`",
+            cure="train with held-out prompts: --eval-prompts above 0",
         )
     after_step = read_json(run_dir / "summary.json").get("model_step")
     if after_step not in steps:

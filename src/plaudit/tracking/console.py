@@ -66,9 +66,14 @@ class ConsoleSink:
 
     def event(self, kind: str, fields: Mapping[str, Any]) -> None:
         """Alarms and resumptions are shown as they happen."""
-        if kind in ("alarm", "resumed", "rolled back"):
+        if kind == "resumed":
+            self._print(f"{self._command}: resumed after {self._unit} {fields.get('step')}")
+        elif kind == "rolled back":
+            put_back = f"put back to {self._unit} {fields.get('step')}"
+            self._print(f"{self._command}: {put_back}: {fields.get('why')}", style="yellow")
+        elif kind == "alarm":
             said = ", ".join(str(value) for value in fields.values())
-            self._print(f"{self._command}: {kind}: {said}", style="yellow" if kind != "resumed" else "")
+            self._print(f"{self._command}: alarm: {said}", style="yellow")
 
     def close(self) -> None:
         """Leave the last state of the bar on the screen."""
