@@ -10,6 +10,8 @@ from typing import Any
 from plaudit.cli.parser import show
 from plaudit.evaluation import policy, reward_model
 from plaudit.evaluation.report import write_report
+from plaudit.evaluation.rundir import load_run
+from plaudit.evaluation.verdict import verdict, warnings
 
 
 def _summary(run: Path) -> dict[str, Any]:
@@ -35,8 +37,15 @@ def finish(run: Path, command: str) -> None:
     """Compute the card of the run's kind, write report.html, print both."""
     card = CARDS[command](run)
     report = write_report(run)
-    show(figures(card))
+    show(f"{plain_words(run)}\n\n{figures(card)}")
     show(f"model   {run / 'model'}\nreport  {report}")
+
+
+def plain_words(run: Path) -> str:
+    """The verdict on a run and what to be wary of, as sentences for the console."""
+    loaded = load_run(run)
+    said = verdict(loaded)
+    return "\n".join(["", said.headline, said.evidence, *(f"! {warning}" for warning in warnings(loaded))])
 
 
 def finish_pipeline(out: Path) -> None:
@@ -44,7 +53,8 @@ def finish_pipeline(out: Path) -> None:
     for command, names in HEADLINES.items():
         card = CARDS[command](out / command)
         show(f"{command}\n{figures({name: card[name] for name in names if name in card}, indent='  ')}")
-    show(f"model   {out / 'ppo' / 'model'}\nreport  {write_report(out)}")
+    show(plain_words(out / "ppo"))
+    show(f"\nmodel   {out / 'ppo' / 'model'}\nreport  {write_report(out)}")
 
 
 def figures(card: dict[str, Any], indent: str = "") -> str:

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 from plaudit.algorithms.ppo import PPO
 from plaudit.backends.local import build_critic, load_policy, load_reference
 from plaudit.backends.rewards import build_reward
-from plaudit.config.sections import ComputeSection, Job, OptimizerSection, SamplingSection
+from plaudit.config.sections import CheckpointSection, ComputeSection, Job, OptimizerSection, SamplingSection
 from plaudit.data.chat import ChatFormat
 from plaudit.data.fit import fit_length
 from plaudit.data.load import load_records
@@ -67,6 +67,7 @@ class RLJob(Job):
     algorithm: PPO = PPO()
     optimizer: OptimizerSection = OptimizerSection(lr=1e-6, schedule="constant", warmup_fraction=0.0)
     sampling: SamplingSection = SamplingSection()
+    checkpoint: CheckpointSection = CheckpointSection(every=10)
 
 
 def run_rl(
