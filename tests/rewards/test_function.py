@@ -33,7 +33,7 @@ def test_the_inputs_follow_the_parameter_names() -> None:
         "response": "Hello",
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
         "answer": "Hello",
-        "prompt": "system: Be brief.\n\nuser: Hi",
+        "prompt": "System: Be brief.\n\nHuman: Hi",
     }
 
 

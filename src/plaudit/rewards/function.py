@@ -13,9 +13,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from plaudit.data.transcripts import plain_text
 from plaudit.errors import ConfigError
 from plaudit.records import RewardResult, Rollout
-from plaudit.rewards.protocol import plain_text, shortened, to_result
+from plaudit.rewards.protocol import shortened, to_result
 
 SINGLE = ("prompt", "messages", "response", "answer")
 BATCH = ("prompts", "messages", "responses", "answers")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any, Protocol
 
-from plaudit.records import Content, RewardResult, Rollout
+from plaudit.records import RewardResult, Rollout
 
 
 class Reward(Protocol):
@@ -53,16 +53,3 @@ def shortened(value: Any, limit: int = 80) -> str:
     except Exception:  # the repr of a user's object may do anything
         text = f"<{type(value).__name__}>"
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def plain_text(content: Content) -> str:
-    """A prompt or response as one text. One message is its content; several are ``role: content`` paragraphs.
-
-    >>> plain_text("Tell me.")
-    'Tell me.'
-    """
-    if isinstance(content, str):
-        return content
-    if len(content) == 1:
-        return content[0].content
-    return "\n\n".join(f"{m.role}: {m.content}" for m in content)
