@@ -26,7 +26,7 @@ _CURE = "write path/file.py:function or module:function"
 class FunctionReward:
     """A Python function as a reward. What it is given depends on the names of its parameters:
 
-    - ``prompt``: text of the prompt (several messages: ``role: content`` paragraphs); ``messages``: it
+    - ``prompt``: text of the prompt (several messages: ``Human:`` and ``Assistant:`` turns); ``messages``: it
       as a list of ``{"role", "content"}``; ``response``: text without special tokens; ``answer``: the known
       answer, or None. It returns a number.
     - ``prompts``, ``messages``, ``responses``, ``answers``: the same for the whole batch, as lists of equal
