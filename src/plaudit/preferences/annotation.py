@@ -1,0 +1,249 @@
+"""What people are asked and what they answer, as plain values: no database, no web, JSON-ready.
+
+A *project* asks one question (its ``Task``) about many *items*; an item is a prompt and 0 to 9 responses. One answer of
+one person to one item is an ``Annotation``. Answers always speak of responses by their index in ``Item.responses``;
+``Annotation.order`` says in which order they were shown (``order[0]`` is the index of the response shown first).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from plaudit.errors import DataError
+from plaudit.records import Content, Message, to_json
+
+Task = Literal["pairwise", "ranking", "rating", "demonstration", "thumbs"]
+TASKS: tuple[Task, ...] = get_args(Task)
+Verdict = Literal["", "both_bad", "cannot_judge"]
+
+AXES = ("helpfulness", "harmlessness", "accuracy")
+LOWEST, HIGHEST = 1, 10
+MOST_RESPONSES = 9
+RESPONSES: dict[Task, tuple[int, int]] = {
+    "pairwise": (2, 2),
+    "ranking": (2, MOST_RESPONSES),
+    "rating": (1, MOST_RESPONSES),
+    "demonstration": (0, MOST_RESPONSES),
+    "thumbs": (1, MOST_RESPONSES),
+}
+"""Fewest and most responses of an item."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Pairwise. ``strength`` from -2 (response 0 much better) to 2 (response 1 much better); 0 is a tie.
+
+    With a ``verdict`` the strength is 0: neither is acceptable, or the annotator cannot tell.
+    """
+
+    strength: int
+    verdict: Verdict = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Ranking. ``ranks[i]`` is the rank of response i: 1 is best, ties share a rank, no rank is left out (1, 1, 2)."""
+
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Rating. ``scores[i]`` holds one number from 1 to 10 for each axis of the project, for response i."""
+
+    scores: tuple[dict[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Demonstration. The response written; ``base`` is the index of the response it was edited from."""
+
+    text: str
+    base: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbs:
+    """Thumbs. ``up[i]`` is True for a good response i, False for a bad one."""
+
+    up: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """No answer, and why."""
+
+    reason: str
+
+
+Answer = Choice | Ranks | Scores | Written | Thumbs | Skip
+ANSWER_OF: dict[Task, type[Answer]] = {
+    "pairwise": Choice,
+    "ranking": Ranks,
+    "rating": Scores,
+    "demonstration": Written,
+    "thumbs": Thumbs,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ItemResponse:
+    """One response of an item. ``provenance`` is free: policy, run, checkpoint, sampling settings, seed."""
+
+    content: Content
+    model: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What is asked about. ``key`` is unique in its project: the id of the record it was imported from."""
+
+    key: str
+    prompt: Content
+    responses: tuple[ItemResponse, ...] = ()
+    gold: Answer | None = None
+    """The known answer of a gold item: asked to measure the annotators, never exported as a preference."""
+    priority: float = 0.0
+    """Higher is asked earlier under the strategy ``priority`` (active selection writes it)."""
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """The answer of one person to one item, as it stands at a revision of the history."""
+
+    revision: int
+    """Number of the row in the append-only history; grows with time."""
+    item: str
+    """``Item.key``."""
+    annotator: str
+    answer: Answer
+    order: tuple[int, ...]
+    """Indices of the responses in the order shown."""
+    round: int = 0
+    """0 for the first time, 1, 2 ... where the same item was asked again of the same person."""
+    adjudicated: bool = False
+    """The verdict of a reviewer on a conflict: it overrules the votes."""
+    seconds: float = 0.0
+    """From the moment the item was shown to the answer."""
+    created_at: float = 0.0
+    """Unix time in seconds."""
+    guideline_version: int = 1
+    flags: tuple[str, ...] = ()
+    comment: str = ""
+
+
+def check_answer(answer: Answer, task: Task, responses: int, axes: tuple[str, ...] = AXES) -> Answer:
+    """The answer, if it fits the task and the number of responses; a DataError says what does not fit."""
+    if isinstance(answer, Skip):
+        return answer
+    if not isinstance(answer, ANSWER_OF[task]):
+        raise _misfit(
+            f"a {task} task is answered with {ANSWER_OF[task].__name__}, not {type(answer).__name__}"
+        )
+    if isinstance(answer, Choice):
+        _check_choice(answer)
+    elif isinstance(answer, Ranks):
+        _check_ranks(answer.ranks, responses)
+    elif isinstance(answer, Scores):
+        _check_scores(answer.scores, responses, axes)
+    elif isinstance(answer, Thumbs) and len(answer.up) != responses:
+        raise _misfit(f"{len(answer.up)} thumbs for {responses} responses")
+    elif isinstance(answer, Written):
+        _check_written(answer, responses)
+    return answer
+
+
+def _check_choice(answer: Choice) -> None:
+    if answer.strength not in (-2, -1, 0, 1, 2) or answer.verdict not in get_args(Verdict):
+        raise _misfit(f"strength {answer.strength!r} with verdict {answer.verdict!r}; strength is -2 to 2")
+    if answer.verdict and answer.strength:
+        raise _misfit(f"verdict {answer.verdict!r} goes with strength 0, not {answer.strength}")
+
+
+def _check_ranks(ranks: tuple[int, ...], responses: int) -> None:
+    if len(ranks) != responses or sorted(set(ranks)) != list(range(1, len(set(ranks)) + 1)):
+        raise _misfit(
+            f"ranks {list(ranks)} for {responses} responses; 1 is best, ties share a rank, none is left out"
+        )
+
+
+def _check_scores(scores: tuple[dict[str, int], ...], responses: int, axes: tuple[str, ...]) -> None:
+    if len(scores) != responses:
+        raise _misfit(f"{len(scores)} rated responses of {responses}")
+    for row in scores:
+        if set(row) != set(axes):
+            raise _misfit(f"rated on {sorted(row)}, and the axes are {sorted(axes)}")
+        if not all(LOWEST <= value <= HIGHEST for value in row.values()):
+            raise _misfit(f"scores {row}; they go from {LOWEST} to {HIGHEST}")
+
+
+def _check_written(answer: Written, responses: int) -> None:
+    if not answer.text.strip():
+        raise _misfit("the response written is empty")
+    if answer.base is not None and not 0 <= answer.base < responses:
+        raise _misfit(f"edited from response {answer.base} of {responses}")
+
+
+def _misfit(what: str) -> DataError:
+    return DataError(what, where="answer", cure="answer again")
+
+
+# JSON: how answers and items lie in the database and travel over the API
+
+
+def answer_to_json(answer: Answer) -> dict[str, Any]:
+    """``{"type": "choice", "strength": -1, "verdict": ""}`` and so on."""
+    return {"type": type(answer).__name__.lower(), **to_json(answer)}
+
+
+def answer_from_json(value: Any) -> Answer:
+    """The reverse; a DataError where it is no answer."""
+    types = {kind.__name__.lower(): kind for kind in (*ANSWER_OF.values(), Skip)}
+    kind = (
+        types.get(value.get("type"))
+        if isinstance(value, dict) and isinstance(value.get("type"), str)
+        else None
+    )
+    if kind is None:
+        raise _misfit(f"no type of answer; it is one of {', '.join(types)}")
+    given = {name: item for name, item in value.items() if name != "type"}
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    missing = [n for n, f in fields.items() if n not in given and f.default is dataclasses.MISSING]
+    if set(given) - set(fields) or missing:
+        raise _misfit(f"fields {sorted(given)}, and a {value['type']} has {sorted(fields)}")
+    for name, item in given.items():
+        if not _fits(kind, name, item):
+            raise _misfit(f"{name} of a {value['type']} is not {type(item).__name__} {str(item)[:40]!r}")
+    lists = {name: tuple(item) if isinstance(item, list) else item for name, item in given.items()}
+    return kind(**lists)
+
+
+def _fits(kind: type[Answer], name: str, value: Any) -> bool:
+    if name in ("verdict", "text", "reason"):
+        return isinstance(value, str)
+    if name == "strength":
+        return _is_int(value)
+    if name == "base":
+        return value is None or _is_int(value)
+    if not isinstance(value, list):
+        return False
+    if name == "ranks":
+        return all(_is_int(v) for v in value)
+    if name == "up":
+        return all(isinstance(v, bool) for v in value)
+    return all(isinstance(v, dict) and all(_is_int(n) for n in v.values()) for v in value)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def content_from_json(value: Any) -> Content:
+    """Text, or the turns of a chat."""
+    if isinstance(value, str):
+        return value
+    return tuple(Message(turn["role"], turn["content"]) for turn in value)

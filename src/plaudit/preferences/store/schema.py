@@ -1,0 +1,203 @@
+"""The tables. Times are Unix seconds (UTC), JSON is text, flags are 0 or 1: the same on SQLite (STRICT) and PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sqlalchemy import (
+    REAL,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+Number = Double().with_variant(REAL(), "sqlite")
+
+
+class Json(TypeDecorator[Any]):
+    """JSON kept as text, so that both databases store the same bytes."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        """To the database."""
+        return None if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        """From the database."""
+        return None if value is None else json.loads(value)
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _table(name: str, *columns: Any) -> Table:
+    return Table(name, metadata, Column("id", Integer, primary_key=True), *columns, sqlite_strict=True)
+
+
+def _ref(name: str, target: str, **options: Any) -> Column[Any]:
+    return Column(
+        name, Integer, ForeignKey(f"{target}.id"), nullable=options.pop("nullable", False), **options
+    )
+
+
+def _required(name: str, kind: Any, **options: Any) -> Column[Any]:
+    return Column(name, kind, nullable=False, **options)
+
+
+users = _table(
+    "users",
+    _required("name", Text, unique=True),
+    Column("password", Text),  # argon2id; null: cannot log in with a password
+    _required("role", Text),  # annotator | reviewer | admin
+    _required("created_at", Number),
+    Column("disabled_at", Number),
+)
+
+tokens = _table(
+    "tokens",
+    _ref("user_id", "users", index=True),
+    _required("kind", Text),  # session | api
+    _required("digest", Text, unique=True),  # SHA-256 of the secret; the secret itself is not kept
+    _required("label", Text),
+    _required("created_at", Number),
+    _required("expires_at", Number),
+    Column("revoked_at", Number),
+)
+
+projects = _table(
+    "projects",
+    _required("slug", Text, unique=True),
+    _required("title", Text),
+    _required("task", Text),  # pairwise | ranking | rating | demonstration | thumbs
+    _required("settings", Json),
+    _required("guideline_version", Integer),
+    _required("created_at", Number),
+    Column("closed_at", Number),
+)
+
+guidelines = _table(
+    "guidelines",
+    _ref("project_id", "projects"),
+    _required("version", Integer),
+    _required("body", Text),
+    _required("created_at", Number),
+    _ref("user_id", "users", nullable=True),
+    UniqueConstraint("project_id", "version"),
+)
+
+members = _table(
+    "members",
+    _ref("project_id", "projects"),
+    _ref("user_id", "users", index=True),
+    UniqueConstraint("project_id", "user_id"),
+)
+
+invitations = _table(
+    "invitations",
+    _required("digest", Text, unique=True),
+    _required("role", Text),
+    _ref("project_id", "projects", nullable=True),
+    _ref("created_by", "users", nullable=True),
+    _required("created_at", Number),
+    _required("expires_at", Number),
+    Column("used_at", Number),
+    _ref("used_by", "users", nullable=True),
+)
+
+items = _table(
+    "items",
+    _ref("project_id", "projects"),
+    _required("key", Text),
+    _required("prompt", Json),
+    Column("gold", Json),  # the known answer
+    _required("is_gold", Integer),
+    _required("priority", Number),
+    _required("shuffle", Number),  # 0 to 1, drawn from the project's seed and the key
+    _required("taken", Integer),  # assignments leased or done in round 0
+    _required("meta", Json),
+    _required("created_at", Number),
+    UniqueConstraint("project_id", "key"),
+    Index("ix_items_queue", "project_id", "is_gold", "taken", "shuffle"),
+    Index("ix_items_shuffle", "project_id", "is_gold", "shuffle"),
+    Index("ix_items_priority", "project_id", "is_gold", "priority", "shuffle"),
+)
+
+responses = _table(
+    "responses",
+    _ref("item_id", "items"),
+    _required("number", Integer),
+    _required("content", Json),
+    _required("model", Text),
+    _required("provenance", Json),
+    UniqueConstraint("item_id", "number"),
+)
+
+assignments = _table(
+    "assignments",
+    _ref("project_id", "projects"),
+    _ref("item_id", "items"),
+    _ref("user_id", "users"),
+    _required("round", Integer),  # 0 first, 1, 2 ... asked again; -1 adjudication
+    _required("order", Json),
+    _required("state", Text),  # leased | done | skipped | expired
+    _required("shown_at", Number),
+    _required("expires_at", Number),
+    UniqueConstraint("item_id", "user_id", "round"),
+    Index("ix_assignments_lease", "state", "expires_at"),
+    Index("ix_assignments_user", "project_id", "user_id", "state"),
+)
+
+judgements = _table(
+    "judgements",
+    _ref("assignment_id", "assignments"),
+    _ref("project_id", "projects"),
+    _ref("item_id", "items"),
+    _ref("user_id", "users"),
+    _required("key", Text, unique=True),  # made by the client: the same answer sent twice is stored once
+    Column("answer", Json),  # null: taken back
+    _required("flags", Json),
+    _required("comment", Text),
+    _required("seconds", Number),
+    _required("guideline_version", Integer),
+    _required("created_at", Number),
+    _ref("supersedes", "judgements", nullable=True, unique=True),
+    Index(
+        "uq_judgements_first",
+        "assignment_id",
+        unique=True,
+        sqlite_where=text("supersedes IS NULL"),
+        postgresql_where=text("supersedes IS NULL"),
+    ),
+    Index("ix_judgements_assignment", "assignment_id"),
+    Index("ix_judgements_project", "project_id", "id"),
+    Index("ix_judgements_user", "user_id", "project_id"),
+)
+
+audit = _table(
+    "audit",
+    _required("at", Number),
+    _ref("user_id", "users", nullable=True),
+    _required("action", Text),
+    _required("target", Text),
+    _required("detail", Json),
+    _required("address", Text),
+)
