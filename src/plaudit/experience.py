@@ -40,10 +40,14 @@ class Experience:
     sampled_logprobs: Tensor | None = None  # [B, T] as recorded by the generator
     old_logprobs: Tensor | None = None  # [B, T] policy at the start of the update
     ref_logprobs: Tensor | None = None  # [B, T] frozen reference
+    full_kl: Tensor | None = None  # [B, T] KL(policy || reference) of the next-token laws, over the vocabulary
     values: Tensor | None = None  # [B, T] critic, before the token is emitted
+    last_values: Tensor | None = None  # [B] critic, after the last response token
     token_rewards: Tensor | None = None  # [B, T] reward with its KL part, per token
     advantages: Tensor | None = None  # [B, T]
     returns: Tensor | None = None  # [B, T] critic targets
+    mismatch_weights: Tensor | None = None  # [B, T] bounded pi_old / sampler, times the policy loss; None: 1
+    entropy_coefs: Tensor | None = None  # [B] weight of the entropy bonus, where it may change sign
     loss_weights: Tensor | None = None  # [B, T] how the mean over one optimizer step is taken
 
     def __len__(self) -> int:
