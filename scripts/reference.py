@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.cli.train import STAGES, job_of
+from plaudit.config.algorithm import specialise, types
 from plaudit.config.fields import MISSING, Setting, settings
 from plaudit.tracking.names import reference_table
 
@@ -29,19 +30,31 @@ def config_page() -> str:
         "# Settings\n\nA key is given in a TOML file or as a flag; `plaudit config FILE` shows the resolved values and "
         "where each came from.\n"
     ]
-    for command, table in tables.items():
+    for run in dict.fromkeys(stage.run for stage in STAGES.values()):
+        commands = [command for command, stage in STAGES.items() if stage.run == run]
+        table = tables[commands[0]]
         own = [s for s in table if "." not in s.key]
-        parts.append(f"## plaudit {command}\n\n{_rows(own)}")
-        for section in dict.fromkeys(s.section for s in table):
+        parts.append(f"## {', '.join(f'plaudit {command}' for command in commands)}\n\n{_rows(own)}")
+        for section in dict.fromkeys(s.section for s in table if "." in s.key):
             inside = [s for s in table if s.section == section and s.key not in shared]
-            if section and inside:
-                kind = f' (type = "{STAGES[command].algorithm}")' if section == "algorithm" else ""
-                parts.append(f"### [{section}]{kind}\n\n{_rows(inside)}")
+            if inside and section != "algorithm":
+                parts.append(f"### [{section}]\n\n{_rows(inside)}")
+        parts += [text for command in commands for text in _algorithms(command)]
     parts.append("## Tables that commands share\n")
     for section in dict.fromkeys(s.section for s in shared.values()):
         inside = [s for s in shared.values() if s.section == section]
         parts.append(f"### [{section}]\n\n{_rows(inside, defaults)}")
     return NOTE + "\n".join(parts)
+
+
+def _algorithms(command: str) -> list[str]:
+    """The ``[algorithm]`` table of each type that a command takes."""
+    parts = []
+    for name in types(job_of(command)):
+        inside = [s for s in settings(specialise(job_of(command), name, "")) if s.section == "algorithm"]
+        if inside:
+            parts.append(f'### plaudit {command}, [algorithm] type = "{name}"\n\n{_rows(inside)}')
+    return parts
 
 
 def _rows(table: list[Setting], defaults: dict[str, dict[str, Any]] | None = None) -> str:
@@ -50,7 +63,8 @@ def _rows(table: list[Setting], defaults: dict[str, dict[str, Any]] | None = Non
         given = (defaults or {}).get(s.key, {"": s.default})
         texts = {command: _shown(value) for command, value in given.items()}
         same = len(set(texts.values())) == 1
-        default = next(iter(texts.values())) if same else ", ".join(f"{c}: {t}" for c, t in texts.items())
+        commands = {text: ", ".join(c for c, t in texts.items() if t == text) for text in texts.values()}
+        default = next(iter(texts.values())) if same else "; ".join(f"{c}: {t}" for t, c in commands.items())
         kind = s.expected.replace("|", "\\|")
         name = s.key.rpartition(".")[2]
         lines.append(f"| `{name}` | `{s.flag}` | {kind} | {default} | {s.help.replace('|', chr(92) + '|')} |")

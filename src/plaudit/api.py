@@ -24,7 +24,8 @@ from plaudit.rewards.combine import WeightedReward
 from plaudit.rewards.function import FunctionReward
 from plaudit.stages.respond import TrainedPolicy
 from plaudit.stages.reward_model import RewardJob, run_reward
-from plaudit.stages.rl import RLJob, run_rl
+from plaudit.stages.rl import run_rl
+from plaudit.stages.rl_job import job_for
 from plaudit.stages.sft import SFTJob, run_sft
 
 J = TypeVar("J", bound=Job)
@@ -109,7 +110,7 @@ def train(
         if "reward" not in named and _names(reward):
             settings |= {"reward": _names(reward)}  # recorded, and what a critic starts from
         path = run_rl(
-            *_job(RLJob, algorithm, settings | named),
+            *_job(job_for(algorithm), algorithm, settings | named),
             reward=None if "reward" in named else _reward(reward, "reward"),
             prompts=None if prompts is None or "dataset" in named else _prompts(prompts),
             gold=None if gold is None or "gold" in named else _reward(gold, "gold"),
@@ -136,7 +137,9 @@ def _names(source: Any) -> list[str]:
     """The rewards given by name in a list of functions, names and (function or name, weight)."""
     if isinstance(source, str) or not isinstance(source, Sequence):
         return []
-    return [s for s in (part[0] if isinstance(part, tuple) else part for part in source) if isinstance(s, str)]
+    return [
+        s for s in (part[0] if isinstance(part, tuple) else part for part in source) if isinstance(s, str)
+    ]
 
 
 def _reward(source: Any, name: str) -> Any:

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from plaudit.cli.train import STAGES, job_of
+from plaudit.config.algorithm import specialise, types
 from plaudit.config.fields import settings
 
 ROOT = Path(__file__).parents[2]
 MOST_FIELDS = 120
+MOST_IN_AN_ALGORITHM = 48  # PPO has the many switches of PPO-max; the others stay below 20
 HEAVY = ("torch", "transformers", "pandas", "pyarrow", "matplotlib")
 
 
@@ -68,10 +70,18 @@ def test_help_is_instant() -> None:
 
 def test_there_are_few_settings() -> None:
     keys: set[str] = set()
-    for command in STAGES:
-        table = settings(job_of(command))
-        keys |= {s.key if s.section not in ("", "algorithm") else f"{command}: {s.key}" for s in table}
+    for command, stage in STAGES.items():
+        table = [s for s in settings(job_of(command)) if s.section != "algorithm"]
+        keys |= {s.key if s.section else f"{stage.run}: {s.key}" for s in table}
     assert len(keys) <= MOST_FIELDS, f"{len(keys)} settings: a new one must replace, derive or justify"
+
+
+def test_an_algorithm_has_few_settings_and_its_own_only() -> None:
+    for command in STAGES:
+        for name in types(job_of(command)):
+            table = settings(specialise(job_of(command), name, ""))
+            count = sum(s.section == "algorithm" for s in table)
+            assert count <= MOST_IN_AN_ALGORITHM, f"{name} has {count} settings of its own"
 
 
 def test_every_setting_is_explained_and_has_a_short_flag() -> None:

@@ -11,7 +11,7 @@ from plaudit.data.write import write_records
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 from plaudit.records import Demonstration, Preference, Prompt
 from plaudit.stages.reward_model import RewardJob
-from plaudit.stages.rl import RLJob
+from plaudit.stages.rl_job import RLJob
 from plaudit.stages.sft import SFTJob
 
 WORDS = ("red", "blue", "green", "warm", "cold", "good", "bad", "big")

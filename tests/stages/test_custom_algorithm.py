@@ -15,7 +15,8 @@ from plaudit.config.algorithm import with_algorithm
 from plaudit.config.sections import CheckpointSection
 from plaudit.errors import ConfigError
 from plaudit.records import RewardResult
-from plaudit.stages.rl import RLJob, run_rl
+from plaudit.stages.rl import run_rl
+from plaudit.stages.rl_job import RLJob
 from plaudit.tracking.files import read_lines
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -62,7 +63,16 @@ def test_the_policy_learns_and_nothing_is_said_of_a_critic(world, tmp_path, rein
 def test_by_name_from_the_command_line(world, tmp_path, reinforce):
     config = tmp_path / "my.toml"
     config.write_text('[algorithm]\ntype = "custom_algorithm:Reinforce"\nkl_coef = 0.2\n')
-    words = ["--policy", world.lm, "--dataset", world.prompts, "--reward", "rule:contains:good", "--iterations", "1"]
+    words = [
+        "--policy",
+        world.lm,
+        "--dataset",
+        world.prompts,
+        "--reward",
+        "rule:contains:good",
+        "--iterations",
+        "1",
+    ]
     small = "--max-new-tokens 5 --batch-size 4 --no-progress --no-tensorboard --eval-fraction 0.25".split()
     assert main(["ppo", str(config), *words, *small, "--out", str(tmp_path / "run"), "--debug"]) == 0
     written = (tmp_path / "run" / "config.toml").read_text()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from plaudit.cli.parser import parse_flags, show, split_files
-from plaudit.cli.train import STAGES, job_of
-from plaudit.config.algorithm import specialise
+from plaudit.cli.parser import parse_flags, show, split_files, type_flag
+from plaudit.cli.train import STAGES, chosen, job_of
+from plaudit.config.algorithm import types
 from plaudit.config.load import Layer, algorithm_type, load_job
 from plaudit.config.show import to_toml
 from plaudit.errors import ConfigError
@@ -14,7 +14,7 @@ from plaudit.errors import ConfigError
 HELP = """usage: plaudit config [COMMAND] CONFIG.toml ... [--flag value ...]
 
 Print all settings of a training job as TOML that can be fed back, each value with where it came from.
-COMMAND is sft, reward or ppo; it can be left out where a file has [algorithm] type."""
+COMMAND is a command that trains, such as sft or ppo; it can be left out where a file has [algorithm] type."""
 
 
 def run(command: str, argv: list[str]) -> int:
@@ -25,8 +25,9 @@ def run(command: str, argv: list[str]) -> int:
         return 0
     named = files.pop(0) if files and files[0] in STAGES else ""
     layers = [Layer.read(Path(f)) for f in files]
-    type_name, where = algorithm_type(layers)
-    target = named or next((c for c, s in STAGES.items() if s.algorithm == type_name.replace("-", "_")), "")
+    from_file, where = algorithm_type(layers)
+    type_name = (type_flag(flags) or from_file).replace("-", "_")
+    target = named or next((c for c in STAGES if type_name and type_name in types(job_of(c))), "")
     if not target:
         raise ConfigError(
             f"cannot tell which command the settings are for: [algorithm] type is {type_name or 'not set'}",
@@ -34,7 +35,7 @@ def run(command: str, argv: list[str]) -> int:
             cure=f"name it: plaudit config {'|'.join(STAGES)} CONFIG.toml",
         )
     job_class = job_of(target)
-    overrides = parse_flags(target, specialise(job_class, type_name, where), flags)
+    overrides = parse_flags(target, chosen(job_class, layers, flags), flags)
     job, sources = load_job(job_class, files, overrides)
     show(f"# plaudit {target}\n{to_toml(job, sources)}")
     return 0

@@ -10,11 +10,14 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel
 
+from plaudit.config.algorithm import types
 from plaudit.config.fields import MISSING, Setting, find, nearest, settings
-from plaudit.config.load import unknown
+from plaudit.config.load import TYPE_KEY, unknown
+from plaudit.config.sections import Job
 from plaudit.errors import ConfigError
 
 LIST = "list of"
+TYPE = "--type"
 
 
 class Parser(argparse.ArgumentParser):
@@ -44,6 +47,15 @@ def split_files(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return files, list(argv[len(files) :])
 
 
+def type_flag(flags: Sequence[str]) -> str:
+    """The value of ``--type``, which decides what other flags there are; empty without one."""
+    for word, following in zip(flags, [*flags[1:], ""], strict=False):
+        name, equals, value = word.partition("=")
+        if name == TYPE:
+            return value if equals else following
+    return ""
+
+
 def parse_flags(command: str, job_class: type[BaseModel], argv: Sequence[str]) -> dict[str, Any]:
     """Overrides by dotted key from flags such as ``--kl-coef 0.1``. ``--help`` prints them all and exits."""
     table = settings(job_class)
@@ -55,7 +67,7 @@ def parse_flags(command: str, job_class: type[BaseModel], argv: Sequence[str]) -
 def _canonical(word: str, table: tuple[Setting, ...]) -> str:
     """A flag as the parser knows it: ``--kl_coef=1`` -> ``--kl-coef=1``, an alias -> the flag it means."""
     name, equals, value = word.partition("=")
-    if not name.startswith("--") or name == "--help":
+    if not name.startswith("--") or name in ("--help", TYPE):
         return word
     setting = find(name, table)
     negated = find(name.removeprefix("--no-"), table) if name.startswith("--no-") else None
@@ -74,9 +86,24 @@ def job_parser(command: str, job_class: type[BaseModel], table: tuple[Setting, .
     for setting in table:
         section = setting.section
         if section not in groups:
-            groups[section] = parser.add_argument_group(f"[{section}]" if section else "job")
+            groups[section] = _group(parser, job_class, section)
         _add(groups[section], setting)
     return parser
+
+
+def _group(parser: Parser, job_class: type[BaseModel], section: str) -> Any:
+    """The flags of a table; those of the algorithm start with which one it is, and what it does."""
+    if section != "algorithm" or not issubclass(job_class, Job):
+        return parser.add_argument_group(f"[{section}]" if section else "job")
+    algorithm: Any = job_class.model_fields["algorithm"].annotation
+    group = parser.add_argument_group(
+        "[algorithm]", " ".join((algorithm.__doc__ or "").split("\n\n")[0].split())
+    )
+    names = f"{', '.join(types(job_class))}, or your own as module:Class"
+    group.add_argument(
+        TYPE, dest=TYPE_KEY, metavar="NAME", help=f"Which algorithm, and so which flags: {names}"
+    )
+    return group
 
 
 GUIDE = "`plaudit config CONFIG.toml` shows the resolved values. All settings: docs/reference/config.md"

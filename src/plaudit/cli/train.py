@@ -1,13 +1,14 @@
-"""`plaudit sft`, `plaudit reward`, `plaudit ppo`: settings in, run directory and report out."""
+"""`plaudit sft`, `reward`, `ppo`, `grpo` ...: settings in, run directory and report out."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from plaudit.cli.outcome import finish
-from plaudit.cli.parser import parse_flags, split_files
+from plaudit.cli.parser import parse_flags, split_files, type_flag
 from plaudit.config.algorithm import specialise
 from plaudit.config.fields import settings
 from plaudit.config.load import Layer, algorithm_type, load_job
@@ -41,12 +42,18 @@ def run(command: str, argv: list[str]) -> int:
     files, flags = split_files(argv)
     job_class = job_of(command)
     layers = [Layer.read(Path(f)) for f in files]
-    overrides = parse_flags(command, specialise(job_class, *algorithm_type(layers)), flags)
+    overrides = parse_flags(command, chosen(job_class, layers, flags), flags)
     job, sources = load_job(job_class, files, overrides)
     require(job, stage.needs)
     run_dir = getattr(importlib.import_module(stage.module), stage.run)(job, sources)
     finish(run_dir, command)
     return 0
+
+
+def chosen(job_class: type[Job], layers: Sequence[Layer], flags: Sequence[str]) -> type[Job]:
+    """The job class with the algorithm that ``--type`` names, or else the files."""
+    named = type_flag(flags)
+    return specialise(job_class, *((named, "command line, --type") if named else algorithm_type(layers)))
 
 
 def job_of(command: str) -> type[Job]:

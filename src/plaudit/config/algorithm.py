@@ -1,4 +1,4 @@
-"""`[algorithm] type`: the built-in algorithm of a command, or a user's own as "module:Class"."""
+"""`[algorithm] type`: the built-in algorithm of a command, a relative of it, or a user's own as "module:Class"."""
 
 from __future__ import annotations
 
@@ -20,37 +20,62 @@ def type_name(algorithm: type) -> str:
     """What ``type`` says for an algorithm: ``ppo``, ``reward_model``; ``module:Class`` for a user's own."""
     if not algorithm.__module__.startswith("plaudit."):
         return f"{algorithm.__module__}:{algorithm.__qualname__}"
+    if "type_name" in vars(algorithm):  # where the class is called by a name of several words in capitals
+        return str(vars(algorithm)["type_name"])
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", algorithm.__name__).lower()
 
 
 def specialise(job_class: type[J], name: str, where: str) -> type[J]:
-    """The job class with the algorithm that ``type`` names; the class itself for its own.
+    """The job class with the algorithm that ``type`` names: a relative, or a user's own; the class itself for its own.
 
     Raises:
         ConfigError: another command's algorithm, or a class that cannot be imported or is not an algorithm.
     """
-    field = job_class.model_fields.get("algorithm")
-    if not name or field is None:
+    if not name or "algorithm" not in job_class.model_fields:
         return job_class
-    own = type_name(field.annotation) if isinstance(field.annotation, type) else ""
-    if name.replace("-", "_") == own:
+    own, plain = own_type(job_class), name.replace("-", "_")
+    if plain == own:
         return job_class
+    if plain in job_class.relatives:
+        return with_algorithm(job_class, job_class.relatives[plain])
     if ":" not in name:
+        known = " or ".join(f'"{each}"' for each in types(job_class))
         raise ConfigError(
             f"algorithm.type = {name!r}, but this command trains with {own!r}",
             where=where,
-            cure=f'write type = "{own}", use that algorithm\'s command, or name your own as "module:Class"',
+            cure=f'write type = {known}, use that algorithm\'s command, or name your own as "module:Class"',
         )
     return with_algorithm(job_class, load_algorithm(name, where))
 
 
-def with_algorithm(job_class: type[J], algorithm: type) -> type[J]:
-    """The job class with another type of ``algorithm``; the class itself if it has that type already."""
+def own_type(job_class: type[Job]) -> str:
+    """The name of the algorithm that a command trains with by itself; empty for a job without one."""
+    field = job_class.model_fields.get("algorithm")
+    return type_name(field.annotation) if field is not None and isinstance(field.annotation, type) else ""
+
+
+def types(job_class: type[Job]) -> tuple[str, ...]:
+    """The values of ``[algorithm] type`` that a command takes by name."""
+    return tuple(dict.fromkeys((own_type(job_class), *job_class.relatives)))
+
+
+def with_algorithm(job_class: type[J], algorithm: Any) -> type[J]:
+    """The job class with another ``algorithm``: a class, or a value, whose fields become the defaults.
+
+    The job class itself if it has that class already.
+    """
     if job_class.model_fields["algorithm"].annotation is algorithm:
         return job_class
-    required = [f.name for f in dataclasses.fields(algorithm) if f.default is f.default_factory is MISSING]
-    default: Any = ... if required else Field(default_factory=algorithm)
-    made: type[J] = create_model(job_class.__name__, __base__=job_class, algorithm=(algorithm, default))
+    if isinstance(algorithm, type):
+        required = [
+            f.name for f in dataclasses.fields(algorithm) if f.default is f.default_factory is MISSING
+        ]
+        default: Any = ... if required else Field(default_factory=algorithm)
+    else:
+        algorithm, default = type(algorithm), algorithm
+    made: type[J] = create_model(
+        job_class.__name__, __base__=job_class, __doc__=job_class.__doc__, algorithm=(algorithm, default)
+    )
     return made
 
 

@@ -57,14 +57,16 @@ def load_job(
         ConfigError: a file that is missing or not TOML, an unknown key, a missing or ill-typed value.
     """
     layers = [Layer.read(Path(f)) for f in files]
-    job_class = specialise(job_class, *algorithm_type(layers))
+    given = dict(overrides) if isinstance(overrides, Mapping) else dict(map(_pair, overrides))
+    named = given.pop(TYPE_KEY, "")
+    job_class = specialise(job_class, *((named, origin) if named else algorithm_type(layers)))
     table = settings(job_class)
     values = {s.key: s.default for s in table if s.default is not MISSING and s.default is not None}
     sources = dict.fromkeys((s.key for s in table), "default")
     for layer in layers:
         for key, value in layer.flat(table).items():
             values[key], sources[key] = value, layer.where(key)
-    for setting, value in _overrides(overrides, table, origin):
+    for setting, value in _overrides(given, table, origin):
         values[setting.key], sources[setting.key] = value, origin
     return Loaded(_validate(job_class, values, sources, table), sources)
 
@@ -152,12 +154,9 @@ def unknown(key: str, table: Table, where: str) -> ConfigError:
     return ConfigError(f"there is no setting {named}", where=where, cure=cure)
 
 
-def _overrides(
-    given: Mapping[str, Any] | Sequence[str], table: Table, origin: str
-) -> list[tuple[Setting, Any]]:
-    pairs = list(given.items()) if isinstance(given, Mapping) else [_pair(text) for text in given]
+def _overrides(given: Mapping[str, Any], table: Table, origin: str) -> list[tuple[Setting, Any]]:
     result = []
-    for name, value in pairs:
+    for name, value in given.items():
         setting = find(name, table)
         if setting is None:
             raise unknown(name.lstrip("-").replace("-", "_"), table, origin)

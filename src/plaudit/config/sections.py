@@ -6,7 +6,8 @@ A section is a table of the TOML file. On the command line the table's name is l
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -97,6 +98,23 @@ class SamplingSection(Section):
     """Texts that end a response besides the end token."""
 
 
+class MismatchSection(Section):
+    """Correction for a sampler whose probabilities are not quite the trainer's: other precision, engine, or weights."""
+
+    correction: Literal["none", "truncate", "mask"] = "truncate"
+    """Weight of a token's policy loss: trainer's over sampler's probability, truncated at weight_high, or 0
+    outside weight_low to weight_high; none: 1."""
+    level: Literal["token", "sequence", "geometric"] = "token"
+    """Ratio of each token, product over the response, or its geometric mean."""
+    weight_low: float = Field(0.5, ge=0)
+    """Smallest ratio that mask keeps."""
+    weight_high: float = Field(2.0, gt=0)
+    """Largest weight; mask keeps no ratio above it."""
+    drop_beyond: float = Field(0.0, ge=0)
+    """Leave out responses whose geometric-mean ratio is above this, or below its inverse (1.01 is strict,
+    2 loose); 0: none."""
+
+
 class LogSection(Section):
     """What is shown and kept."""
 
@@ -121,6 +139,9 @@ class CheckpointSection(Section):
 
 class Job(Section):
     """What every command that trains has in common."""
+
+    relatives: ClassVar[Mapping[str, Any]] = {}
+    """Further values of ``[algorithm] type``: name -> an algorithm, or a value of one that gives other defaults."""
 
     out: str = "auto"
     """Run directory; auto: runs/<command>-<date>-<time>."""

@@ -31,14 +31,17 @@ from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 from plaudit.preferences.simulated import judge_pairs, panel, to_preferences
 from plaudit.records import Demonstration, Preference, Prompt
 from plaudit.stages.reward_model import RewardJob, run_reward
-from plaudit.stages.rl import RLJob, run_rl
+from plaudit.stages.rl import run_rl
+from plaudit.stages.rl_job import RLJob
 from plaudit.stages.sft import SFTJob, run_sft
 
 ERROR_RATE = 0.05
 GOLD = "plaudit.data.reviews:true_score"
 SAMPLING = SamplingSection(max_new_tokens=48)
 DATA = DataSection(max_length=96)
-COMPUTE = ComputeSection(precision="fp32", threads=1)  # as fast for matrices this small, and the same bits everywhere
+COMPUTE = ComputeSection(
+    precision="fp32", threads=1
+)  # as fast for matrices this small, and the same bits everywhere
 CHECKPOINT = CheckpointSection(every=0)
 
 
@@ -66,7 +69,9 @@ def run_quickstart(out: Path, seed: int = 0, scale: Scale | None = None) -> Path
     out.mkdir(parents=True, exist_ok=True)
     _say("1 of 4  demonstrations: people write reviews, good and bad")
     # A plain-text prompt is continued as it stands, so the response brings the space between the two.
-    demonstrations = [replace(d, response=f" {d.response}") for d in reviews.demonstrations(scale.demonstrations, seed)]
+    demonstrations = [
+        replace(d, response=f" {d.response}") for d in reviews.demonstrations(scale.demonstrations, seed)
+    ]
     write_records(demonstrations, out / "data" / "demonstrations.jsonl", "plaudit")
     _start_model(out / "start", demonstrations, scale, seed)
     common = {"seed": seed, "data": DATA, "compute": COMPUTE, "checkpoint": CHECKPOINT}
@@ -77,7 +82,9 @@ def run_quickstart(out: Path, seed: int = 0, scale: Scale | None = None) -> Path
         )
     )  # fmt: skip
 
-    _say("2 of 4  comparisons: simulated annotators, who err at a known rate, compare two reviews of the model")
+    _say(
+        "2 of 4  comparisons: simulated annotators, who err at a known rate, compare two reviews of the model"
+    )
     preferences = collect(sft / "model", scale, seed)
     write_records(preferences, out / "data" / "preferences.jsonl", "plaudit")
     reward = run_reward(
@@ -88,7 +95,9 @@ def run_quickstart(out: Path, seed: int = 0, scale: Scale | None = None) -> Path
     )  # fmt: skip
 
     _say("3 of 4  PPO: the model learns to write what the reward model likes, near where it started")
-    prompts = reviews.prompts(scale.prompts, seed) + reviews.prompts(scale.eval_prompts, seed, split="heldout")
+    prompts = reviews.prompts(scale.prompts, seed) + reviews.prompts(
+        scale.eval_prompts, seed, split="heldout"
+    )
     write_records(prompts, out / "data" / "prompts.jsonl", "plaudit")
     run_rl(ppo_job(out, sft, reward, scale, common))
     _say("4 of 4  evaluation: the true preference of this world is the judge")
@@ -126,7 +135,11 @@ def collect(model: Path, scale: Scale, seed: int) -> list[Preference]:
     annotators = panel(5, error_rate=ERROR_RATE)
     different = [pair for pair in texts if pair[1] != pair[2]]
     judged = judge_pairs(
-        different, annotators, reviews.true_score, seed=seed, annotators_per_item=scale.annotators_per_comparison
+        different,
+        annotators,
+        reviews.true_score,
+        seed=seed,
+        annotators_per_item=scale.annotators_per_comparison,
     )
     return to_preferences(judged)
 

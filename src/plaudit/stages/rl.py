@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BeforeValidator, Field
-
-from plaudit.algorithms.ppo import PPO
 from plaudit.backends.local import build_critic, load_policy, load_reference
 from plaudit.backends.rewards import build_reward
-from plaudit.config.sections import CheckpointSection, ComputeSection, Job, OptimizerSection, SamplingSection
+from plaudit.config.sections import ComputeSection
 from plaudit.data.chat import ChatFormat
 from plaudit.data.fit import fit_length
 from plaudit.data.load import load_records
@@ -26,48 +23,13 @@ from plaudit.records import Prompt, Rollout
 from plaudit.stages.artifact import announce, open_run, set_threads, write_manifest
 from plaudit.stages.keeper import Keeper
 from plaudit.stages.rl_evaluation import Evaluator
+from plaudit.stages.rl_job import RLJob
 from plaudit.tracking.recorder import Recorder
 from plaudit.training.learner import Learner, LocalLearner, LocalScorer, product_dtype
 from plaudit.training.online import OnlineLoop
 from plaudit.training.runtime import Reward, Runtime
 
-
-def _several(value: Any) -> Any:
-    """One name as a tuple of one; a list, which strict validation does not take for a tuple, as a tuple."""
-    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
-
-
 Given = Reward | Sequence[tuple[Any, float]] | None
-Sources = Annotated[tuple[str, ...], BeforeValidator(_several)]
-
-
-class RLJob(Job):
-    """Optimise a policy against a reward, near its reference."""
-
-    policy: str = ""
-    """The model to train, usually an SFT run's model: hub name, directory, or GGUF file. It is also the reference."""
-    reward: Sources = ()
-    """What is maximised: reward model directories or hub names, or functions as file.py:name or module:name."""
-    reward_weights: tuple[float, ...] = ()
-    """Weight of each reward; empty: all 1."""
-    gold: Sources = ()
-    """A second judge, never trained on, that shows whether the reward is being hacked."""
-    dataset: str = ""
-    """Prompts: a file, a directory, or a hub name. Responses in it are not used."""
-    iterations: int = Field(100, ge=1)
-    """Batches of rollouts."""
-    prompts_per_iteration: int = Field(32, ge=1)
-    """Prompts in each batch; each gets group_size responses."""
-    eval_prompts: int = Field(64, ge=1)
-    """Held-out prompts on which the policy is compared with its start."""
-    eval_every: int | Literal["auto"] = "auto"
-    """Iterations between evaluations; auto: about eight in the run."""
-    kl_limit: float = Field(20.0, ge=0)
-    """The run stops when the KL to the reference exceeds this (nats per response); 0: never."""
-    algorithm: PPO = PPO()
-    optimizer: OptimizerSection = OptimizerSection(lr=1e-6, schedule="constant", warmup_fraction=0.0)
-    sampling: SamplingSection = SamplingSection()
-    checkpoint: CheckpointSection = CheckpointSection(every=10)
 
 
 def run_rl(
@@ -92,7 +54,7 @@ def run_rl(
     set_threads(job.compute)
     _check_sizes(job)  # all that can fail does so before a file is written
     parts = _build(job, _prompts(job, prompts), reward, gold)
-    run = open_run(job, "ppo", sources)
+    run = open_run(job, job.command, sources)
     inputs = {"policy": job.policy, "dataset": job.dataset} | {
         f"reward {i}": r for i, r in enumerate(job.reward)
     }
@@ -100,7 +62,7 @@ def run_rl(
     announce(
         {"prompts": f"{len(parts.train)} to train, {len(parts.heldout)} held out", "length": parts.report}
     )
-    with Recorder(run, command="ppo", log=job.log, total=job.iterations, unit="iteration") as recorder:
+    with Recorder(run, command=job.command, log=job.log, total=job.iterations, unit="iteration") as recorder:
         evaluator = Evaluator(run, parts.runtime, parts.heldout, job, parts.chat, recorder)
         keeper = Keeper(run, job.checkpoint, {**parts.learners, "best": evaluator}, recorder)
         _train(job, parts, recorder, evaluator, keeper)
@@ -145,7 +107,9 @@ def _build(job: RLJob, records: Sequence[Prompt], reward: Given, gold: Given) ->
     resting = warmup * algorithm.epochs * algorithm.minibatches
     learner = LocalLearner(policy, job.optimizer, compute, total_steps=steps - resting)
     critic = _critic(job, policy, tokenizer, steps)
-    precision = product_dtype(compute, learner.device)  # what samples is what is trained, in the same precision
+    precision = product_dtype(
+        compute, learner.device
+    )  # what samples is what is trained, in the same precision
     generator = NativeGenerator(policy.lm, tokenizer, chat.end_ids, precision=precision)
     runtime = Runtime(generator, learner, reference, judge, critic, second)
     learners: dict[str, Learner] = {"policy": learner} | ({"critic": critic} if critic else {})
@@ -296,4 +260,4 @@ def _check_kl(job: RLJob, metrics: Mapping[str, float], iteration: int) -> None:
 
 
 def _carry(state: dict[str, Any]) -> Carry:
-    return Carry(kl_coef=state["kl_coef"], reward=Moments(**state["reward"]))
+    return Carry(**(state | {"reward": Moments(**state["reward"])}))
