@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plaudit.data.lint import lint, lint_split, wilson
+from plaudit.data.lint import lint, lint_split
 from plaudit.records import Demonstration, Judgement, Message, Preference, Prompt, Ranking, Rating
 
 
@@ -111,9 +111,3 @@ def test_duplicates_across_splits():
     (finding,) = lint_split(train, heldout)
     assert finding.examples == ("3", "4") and finding.code == "duplicates-across-splits"
     assert lint_split(train, heldout[2:]) == []
-
-
-def test_wilson():
-    assert wilson(0, 0) == (0.0, 1.0)
-    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
-    assert wilson(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from plaudit.data.transcripts import plain_text, prompt_key
+from plaudit.intervals import wilson
 from plaudit.records import (
     Content,
     Demonstration,
@@ -109,21 +109,6 @@ def lint_split(train: Sequence[Record], heldout: Sequence[Record]) -> list[Findi
     )
     finding = _finding("duplicates-across-splits", ids, len(heldout), advice)
     return [finding] if finding else []
-
-
-def wilson(successes: float, trials: int) -> tuple[float, float]:
-    """95 % Wilson score interval of a share (Wilson 1927); (0, 1) without trials.
-
-    >>> [round(x, 3) for x in wilson(5, 10)]
-    [0.237, 0.763]
-    """
-    if trials == 0:
-        return 0.0, 1.0
-    z2 = 1.959964**2
-    share = successes / trials
-    middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = math.sqrt(z2 * (share * (1 - share) / trials + z2 / (4 * trials**2))) / (1 + z2 / trials)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 # Views of a record

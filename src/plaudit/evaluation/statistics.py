@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-Interval = tuple[float, float]
+from plaudit.intervals import Interval, wilson
+
 Floats = Sequence[float] | NDArray[np.float64]
 
 
@@ -31,23 +32,6 @@ class Estimate:
     def interval(self) -> Interval:
         """Both ends."""
         return (self.low, self.high)
-
-
-def wilson(wins: float, n: float, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval of a share; sensible even at 0 and 1 (Wilson 1927). A tie is half a win.
-
-    >>> low, high = wilson(60, 100); round(low, 3), round(high, 3)
-    (0.502, 0.691)
-    >>> low, high = wilson(10, 10); round(low, 3), round(high, 3)
-    (0.722, 1.0)
-    """
-    if n <= 0:
-        return (0.0, 1.0)
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
-    share = wins / n
-    center = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return (max(0.0, center - half), min(1.0, center + half))
 
 
 def share(values: Floats, clusters: Sequence[Hashable] | None = None, confidence: float = 0.95) -> Estimate:
