@@ -25,4 +25,5 @@ def wilson(wins: float, n: float, confidence: float = 0.95) -> Interval:
     share = wins / n
     center = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return (max(0.0, center - half), min(1.0, center + half))
+    low = 0.0 if wins <= 0 else max(0.0, center - half)  # exact at both ends, where rounding would show
+    return (low, 1.0 if wins >= n else min(1.0, center + half))
