@@ -40,7 +40,9 @@ class Experience:
     sampled_logprobs: Tensor | None = None  # [B, T] as recorded by the generator
     old_logprobs: Tensor | None = None  # [B, T] policy at the start of the update
     ref_logprobs: Tensor | None = None  # [B, T] frozen reference
-    full_kl: Tensor | None = None  # [B, T] KL(policy || reference) of the next-token laws, over the vocabulary
+    full_kl: Tensor | None = (
+        None  # [B, T] KL(policy || reference) of the next-token laws, over the vocabulary
+    )
     values: Tensor | None = None  # [B, T] critic, before the token is emitted
     last_values: Tensor | None = None  # [B] critic, after the last response token
     token_rewards: Tensor | None = None  # [B, T] reward with its KL part, per token
@@ -49,6 +51,12 @@ class Experience:
     mismatch_weights: Tensor | None = None  # [B, T] bounded pi_old / sampler, times the policy loss; None: 1
     entropy_coefs: Tensor | None = None  # [B] weight of the entropy bonus, where it may change sign
     loss_weights: Tensor | None = None  # [B, T] how the mean over one optimizer step is taken
+    mismatched_kl: Tensor | None = (
+        None  # [B] KL to the reference on other prompts' responses, one for the whole step
+    )
+    class_weights: Tensor | None = (
+        None  # [B] 1 / rows of the same class in the step: means by class add up as well
+    )
 
     def __len__(self) -> int:
         """Units that must stay whole in a microbatch: rows."""
@@ -73,7 +81,9 @@ class Experience:
 
     def weighted_sum(self, x: Tensor) -> Tensor:
         """Sum of ``x`` [B, T] under ``loss_weights``: a mean over the optimizer step, added up piece by piece."""
-        assert self.loss_weights is not None and x.shape == self.loss_weights.shape, "x must be [B, T], weights set"
+        assert self.loss_weights is not None and x.shape == self.loss_weights.shape, (
+            "x must be [B, T], weights set"
+        )
         return torch.where(self.loss_weights != 0, x * self.loss_weights, 0.0).sum()
 
 
@@ -113,7 +123,9 @@ class Pairs:
 
     def weighted_sum(self, x: Tensor) -> Tensor:
         """Sum of ``x`` [P] under ``loss_weights``."""
-        assert self.loss_weights is not None and x.shape == self.loss_weights.shape, "x must be [P], weights set"
+        assert self.loss_weights is not None and x.shape == self.loss_weights.shape, (
+            "x must be [P], weights set"
+        )
         return (x * self.loss_weights).sum()
 
 

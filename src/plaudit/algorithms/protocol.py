@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 from plaudit.experience import Experience, Loss, Outputs, Pairs
 from plaudit.functional.controllers import Carry
 
-Signal = Literal["old_logprobs", "ref_logprobs", "values"]
+Signal = Literal["old_logprobs", "ref_logprobs", "values", "mismatched_kl"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,101 @@
+"""Best-of-n and rejection sampling: sample n responses, keep the best, and imitate them (RAFT, arXiv:2304.06767).
+
+There is no loss here: what is kept goes to SFT. As it stands at inference, best-of-n needs no training at all, and is
+the baseline that every trained policy should be compared with.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from plaudit.errors import ConfigError
+from plaudit.records import Rollout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestOfN:
+    """Keep the best of n responses to each prompt."""
+
+    group_size: int = 8
+    """Responses sampled per prompt: n."""
+    top_k: int = 1
+    """Responses kept per prompt and round, the best ones."""
+    threshold: float | Literal["none"] = "none"
+    """Keep only responses with at least this score."""
+    margin: float = 0.0
+    """Keep only responses that are at least so far above the mean of their prompt; 0: no less than the mean."""
+    max_per_prompt: int = 4
+    """Most responses of one prompt that are trained on, over all rounds: the best ones."""
+    max_length: int = 0
+    """Responses with more tokens are never kept; 0: no limit. Against a reward that likes length."""
+    missing_eos_penalty: float = 1.0
+    """Taken off the score of a response that ran into the length limit, before ranking."""
+    start_from: Literal["base", "latest"] = "base"
+    """Fine-tune the starting model anew in each round, or go on from the last round's."""
+    accumulate: bool = True
+    """Train on what earlier rounds kept as well: without it rounds forget (Llama 2, arXiv:2307.09288)."""
+
+    def __post_init__(self) -> None:
+        if self.group_size < 1 or not 1 <= self.top_k <= self.group_size or self.max_per_prompt < 1:
+            raise ConfigError(
+                f"cannot keep {self.top_k} of {self.group_size} responses, at most {self.max_per_prompt} a prompt",
+                where="[algorithm] top_k, group_size, max_per_prompt",
+                cure="top_k and max_per_prompt must be at least 1, and top_k at most group_size",
+            )
+        if self.margin < 0:
+            raise ConfigError(
+                f"margin must be 0 or more, found {self.margin}",
+                where="[algorithm] margin",
+                cure="0 keeps what is no worse than the mean of its prompt",
+            )
+
+    def score(self, rollout: Rollout) -> float | None:
+        """Reward minus the penalty for a response without end; None where scoring failed."""
+        if rollout.reward is None:
+            return None
+        return rollout.reward - self.missing_eos_penalty * (rollout.finish_reason == "length")
+
+    def ranked(self, group: Sequence[Rollout]) -> list[Rollout]:
+        """The scored responses to one prompt, best first; of equal scores the first sampled is better."""
+        scored = [(r, s) for r in group if (s := self.score(r)) is not None]
+        return [r for r, _ in sorted(scored, key=lambda pair: -pair[1])]
+
+    def keep(self, group: Sequence[Rollout]) -> list[Rollout]:
+        """What is kept of the responses to one prompt in one round: distinct, good enough, at most top_k."""
+        ranked = self.ranked(group)
+        if not ranked:
+            return []
+        least = statistics.fmean(map(self._sure, ranked)) + self.margin
+        if self.threshold != "none":
+            least = max(least, self.threshold)
+        good = [r for r in ranked if self._sure(r) >= least - 1e-9 and self._short_enough(r)]
+        return distinct(good)[: self.top_k]
+
+    def pool(self, earlier: Sequence[Rollout], new: Sequence[Rollout]) -> list[Rollout]:
+        """What a round trains on: the new responses, with the earlier ones if they are accumulated.
+
+        Duplicates go, and of each prompt the best ``max_per_prompt`` stay.
+        """
+        groups: dict[tuple[int, ...], list[Rollout]] = {}
+        for rollout in (*(earlier if self.accumulate else ()), *new):
+            groups.setdefault(rollout.prompt_ids, []).append(rollout)
+        return [r for group in groups.values() for r in distinct(self.ranked(group))[: self.max_per_prompt]]
+
+    def _sure(self, rollout: Rollout) -> float:
+        score = self.score(rollout)
+        assert score is not None, "only scored rollouts are ranked"
+        return score
+
+    def _short_enough(self, rollout: Rollout) -> bool:
+        return not self.max_length or len(rollout.response_ids) <= self.max_length
+
+
+def distinct(rollouts: Sequence[Rollout]) -> list[Rollout]:
+    """The first of each response that is there several times; spaces around it do not count."""
+    first: dict[str, Rollout] = {}
+    for rollout in rollouts:
+        first.setdefault(rollout.response.strip(), rollout)
+    return list(first.values())

@@ -1,0 +1,126 @@
+"""Online DPO: the pairs are the policy's own responses, ranked by a reward (Guo et al., arXiv:2402.04792).
+
+each prompt:  group_size responses -> scores -> the best is chosen, the worst rejected; equal scores teach nothing
+loss = -log sigma(beta ((logp_w - ref_w) - (logp_l - ref_l)))
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from plaudit.algorithms.dpo import DPO, check_positive
+from plaudit.algorithms.protocol import Credit, Signal
+from plaudit.errors import ConfigError
+from plaudit.experience import Experience, Loss, Outputs, Pairs
+from plaudit.functional.controllers import Carry
+from plaudit.functional.statistics import masked_mean
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnlineDPO:
+    """DPO on pairs that the policy writes and a reward ranks, new ones in every iteration."""
+
+    group_size: int = 2
+    """Responses sampled per prompt; of more than two the best and the worst make the pair."""
+    epochs: int = 1
+    """Passes over each batch of pairs."""
+    minibatches: int = 1
+    """Optimizer steps per pass."""
+    beta: float = 0.1
+    """Strength of the KL to the reference that is implied."""
+    label_smoothing: float = 0.0
+    """Assumed share of pairs that the reward ranks wrongly, in [0, 0.5)."""
+    missing_eos_penalty: float = 1.0
+    """Taken off the score of a response that ran into the length limit, before ranking."""
+
+    target_kl: ClassVar[float] = 0.0  # pairs have no trust region
+
+    def __post_init__(self) -> None:
+        check_positive(self.beta, "beta")
+        if self.group_size < 2:
+            raise ConfigError(
+                f"a pair needs two responses to a prompt, and group_size is {self.group_size}",
+                where="[algorithm] group_size",
+                cure="set group_size to 2 or more",
+            )
+        if self.epochs < 1 or self.minibatches < 1:
+            raise ConfigError(
+                f"epochs and minibatches must be at least 1, found {self.epochs}, {self.minibatches}",
+                where="[algorithm]",
+                cure="set them to 1 or more",
+            )
+        DPO(beta=self.beta, label_smoothing=self.label_smoothing)
+
+    @property
+    def needs(self) -> frozenset[Signal]:
+        """The reference for the loss; the policy's own log-probs for the KL that is reported."""
+        return frozenset({"old_logprobs", "ref_logprobs"})
+
+    def start(self) -> Carry:
+        """Nothing is carried: the KL is part of the loss."""
+        return Carry(kl_coef=0.0)
+
+    def credit(self, batch: Experience, carry: Carry) -> Credit:
+        """The best and the worst response to each prompt as pairs. Failed rewards take no part; ties are dropped."""
+        assert batch.rewards is not None and batch.group_ids is not None and batch.ref_logprobs is not None
+        penalty = 0.0 if batch.truncated is None else self.missing_eos_penalty * batch.truncated
+        scores = batch.rewards - penalty
+        chosen, rejected = best_and_worst(scores, batch.group_ids)
+        rows = torch.stack([chosen, rejected], -1).flatten()
+        pairs = Pairs(
+            tokens=batch.tokens[rows],
+            attention_mask=batch.attention_mask[rows],
+            response_mask=batch.response_mask[rows],
+            margins=scores[chosen] - scores[rejected],
+            targets=torch.ones(len(chosen)),
+            ref_logprobs=batch.ref_logprobs[rows],
+        )
+        return Credit(pairs, carry, self._metrics(batch, scores, pairs))
+
+    def weights(self, batch: Pairs) -> Pairs:
+        """Every pair of the optimizer step weighs the same."""
+        return DPO().weights(batch)
+
+    def loss(self, batch: Pairs, out: Outputs) -> Loss:
+        """DPO's, under the name of an online policy's loss."""
+        result = DPO(beta=self.beta, label_smoothing=self.label_smoothing).loss(batch, out)
+        return Loss(result.value, {"policy/loss": result.metrics.pop("loss")} | result.metrics)
+
+    def _metrics(self, batch: Experience, scores: Tensor, pairs: Pairs) -> dict[str, float]:
+        assert (
+            batch.old_logprobs is not None and batch.ref_logprobs is not None and batch.group_ids is not None
+        )
+        mask = batch.response_mask
+        gap = torch.where(mask, batch.old_logprobs - batch.ref_logprobs, 0.0)
+        metrics = {
+            "objective/kl": float(gap.sum(-1).mean()),
+            "objective/kl_tok": float(masked_mean(gap, mask)),
+            "pairs/kept_share": len(pairs) / len(batch.group_ids.unique()),
+        }
+        if len(pairs):
+            metrics["pairs/score_gap"] = float(pairs.margins.mean())
+        return metrics
+
+
+def best_and_worst(scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of the highest and the lowest score of each group, in the order in which groups come.
+
+    Of equal scores the first row counts. NaN (scoring failed) takes no part; a group without two different scores
+    gives no pair.
+
+    Args:
+        scores: ``[B]``.
+        groups: ``[B]`` group ids.
+    """
+    best: list[int] = []
+    worst: list[int] = []
+    for group in dict.fromkeys(groups.tolist()):
+        rows = ((groups == group) & ~scores.isnan()).nonzero().flatten()
+        if len(rows) and scores[rows].min() < scores[rows].max():
+            best.append(int(rows[scores[rows].argmax()]))
+            worst.append(int(rows[scores[rows].argmin()]))
+    return torch.tensor(best, dtype=torch.int64), torch.tensor(worst, dtype=torch.int64)
