@@ -37,6 +37,9 @@ class Experience:
     group_ids: Tensor | None = None  # [B] int64, rollouts of the same prompt share one
     rewards: Tensor | None = None  # [B] one scalar a row; NaN: scoring failed, the row is left out
     truncated: Tensor | None = None  # [B] bool, stopped by the length limit and not by an end token
+    length_limits: Tensor | None = None  # [B] int64, longest response that was allowed
+    greedy_rewards: Tensor | None = None  # [B] of the greedy response to the same prompt; NaN: failed
+    greedy_truncated: Tensor | None = None  # [B] bool, that response was stopped by the length limit
     sampled_logprobs: Tensor | None = None  # [B, T] as recorded by the generator
     old_logprobs: Tensor | None = None  # [B, T] policy at the start of the update
     ref_logprobs: Tensor | None = None  # [B, T] frozen reference
@@ -51,12 +54,9 @@ class Experience:
     mismatch_weights: Tensor | None = None  # [B, T] bounded pi_old / sampler, times the policy loss; None: 1
     entropy_coefs: Tensor | None = None  # [B] weight of the entropy bonus, where it may change sign
     loss_weights: Tensor | None = None  # [B, T] how the mean over one optimizer step is taken
-    mismatched_kl: Tensor | None = (
-        None  # [B] KL to the reference on other prompts' responses, one for the whole step
-    )
-    class_weights: Tensor | None = (
-        None  # [B] 1 / rows of the same class in the step: means by class add up as well
-    )
+    token_weights: Tensor | None = None  # [B, T] plain mean over the step's response tokens, for metrics
+    mismatched_kl: Tensor | None = None  # [B] KL to the reference on other prompts' responses, of the step
+    class_weights: Tensor | None = None  # [B] 1 / rows of the same class in the step, for means by class
 
     def __len__(self) -> int:
         """Units that must stay whole in a microbatch: rows."""

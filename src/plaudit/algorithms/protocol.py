@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
+from torch import Tensor
+
 from plaudit.experience import Experience, Loss, Outputs, Pairs
 from plaudit.functional.controllers import Carry
 
-Signal = Literal["old_logprobs", "ref_logprobs", "values", "mismatched_kl"]
+Signal = Literal["old_logprobs", "ref_logprobs", "values", "greedy_rewards", "mismatched_kl"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,18 @@ class OnlineAlgorithm(Protocol):
 
     def loss(self, batch: Experience, out: Outputs) -> Loss:
         """Policy loss of one microbatch."""
+        ...
+
+
+@runtime_checkable
+class Resampling(OnlineAlgorithm, Protocol):
+    """An online algorithm that learns from some groups only, and has further prompts sampled for the others."""
+
+    sampling_rounds: int
+    """At most so many batches of prompts are sampled for one batch of groups that are kept."""
+
+    def keeps(self, rewards: Tensor, group_ids: Tensor) -> Tensor:
+        """``[B]`` bool: rows of groups worth learning from. Rewards are raw; NaN: scoring failed."""
         ...
 
 

@@ -1,0 +1,106 @@
+"""Statistics of the responses to one prompt. Groups are told by their ids, never by position; sums are in fp64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Scale = Literal["group", "batch", "none"]
+EPSILON = 1e-4
+"""Added to a standard deviation that is divided by."""
+EQUAL = 1e-6
+"""Scores of a group that differ by no more than this share of their mean (or of 1) are the same score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Scores compared with those of the same group; all tensors are ``[B]``, float64 but for ``equal``."""
+
+    centred: Tensor
+    """Score minus the mean of its group; exactly 0 where the whole group scored the same, and for rows left out."""
+    counts: Tensor
+    """Rows of the group that count."""
+    std: Tensor
+    """Sample standard deviation of the group; exactly 0 where the whole group scored the same."""
+    equal: Tensor
+    """bool: the whole group scored the same, so that it says nothing about which response is better."""
+
+
+def compare(scores: Tensor, group_ids: Tensor, valid: Tensor) -> Groups:
+    """Each score against its group.
+
+    Rounding must not make a signal out of equal scores, which a division by a tiny spread would blow up.
+
+    Args:
+        scores: ``[B]``; what stands where not ``valid`` is never read, NaN included.
+        group_ids: ``[B]`` int64.
+        valid: ``[B]`` bool; the others take no part in mean and spread.
+
+    >>> compare(torch.tensor([1.0, 0, 0, 1]), torch.tensor([7, 7, 7, 7]), torch.ones(4, dtype=torch.bool)).centred
+    tensor([ 0.5000, -0.5000, -0.5000,  0.5000], dtype=torch.float64)
+    """
+    assert scores.shape == group_ids.shape == valid.shape and scores.dim() == 1, "all must be [B]"
+    names, index = group_ids.unique(return_inverse=True)
+    x = torch.where(valid, scores.double(), 0.0)
+
+    def total(values: Tensor) -> Tensor:
+        return x.new_zeros(len(names)).index_add(0, index, torch.where(valid, values, 0.0))
+
+    counts = total(torch.ones_like(x))
+    mean = total(x) / counts.clamp(min=1)
+    infinite = torch.full_like(mean, torch.inf)
+    highest = (-infinite).scatter_reduce(0, index, torch.where(valid, x, -torch.inf), "amax")
+    lowest = infinite.scatter_reduce(0, index, torch.where(valid, x, torch.inf), "amin")
+    equal = highest - lowest <= EQUAL * mean.abs().clamp(min=1)
+    centred = torch.where(valid & ~equal[index], x - mean[index], 0.0)
+    std = (total(centred.square()) / (counts - 1).clamp(min=1)).sqrt()
+    return Groups(centred, counts[index], std[index], equal[index])
+
+
+def group_advantages(scores: Tensor, group_ids: Tensor, valid: Tensor, scale: Scale = "group") -> Tensor:
+    """``(R - mean_g) / (std + 1e-4)``, ``[B]`` fp32 (GRPO, arXiv:2402.03300, sec. 4.1.2); 0 for rows left out.
+
+    Args:
+        scale: what to divide by. group: the sample standard deviation of the group, which weighs very easy and very
+            hard prompts more. batch: that of all scores. none: nothing (Dr. GRPO, arXiv:2503.20783).
+
+    >>> ids, everyone = torch.zeros(4, dtype=torch.long), torch.ones(4, dtype=torch.bool)
+    >>> group_advantages(torch.tensor([1.0, 0, 0, 1]), ids, everyone)
+    tensor([ 0.8659, -0.8659, -0.8659,  0.8659])
+    """
+    groups = compare(scores, group_ids, valid)
+    if scale == "none":
+        return groups.centred.float()
+    counted = scores[valid].double()
+    spread = groups.std if scale == "group" else counted.std(correction=min(1, max(len(counted) - 1, 0)))
+    return (groups.centred / (spread + EPSILON)).float()
+
+
+def leave_one_out(scores: Tensor, group_ids: Tensor, valid: Tensor) -> Tensor:
+    """Score minus the mean of the others of its group, ``n/(n-1) (R - mean_g)``; ``[B]`` (arXiv:2402.14740, eq. 8).
+
+    0 for rows left out, and for a row whose group has no other that counts: it has no baseline.
+
+    >>> ids, everyone = torch.zeros(4, dtype=torch.long), torch.ones(4, dtype=torch.bool)
+    >>> leave_one_out(torch.tensor([1.0, 0, 0, 1]), ids, everyone)
+    tensor([ 0.6667, -0.6667, -0.6667,  0.6667])
+    """
+    groups = compare(scores, group_ids, valid)
+    return (groups.centred * groups.counts / (groups.counts - 1).clamp(min=1)).float()
+
+
+def overlong_penalty(lengths: Tensor, limits: Tensor, buffer: float) -> Tensor:
+    """DAPO's soft punishment of length, ``[B]`` from 0 to -1 (arXiv:2503.14476, eq. 13).
+
+    Args:
+        lengths: ``[B]`` tokens of the responses; limits: ``[B]`` tokens that were allowed.
+        buffer: share of the limit, at its end, in which the punishment grows from 0 to 1.
+
+    >>> overlong_penalty(torch.tensor([80, 90, 100]), torch.tensor([100, 100, 100]), 0.2)
+    tensor([ 0.0000, -0.5000, -1.0000])
+    """
+    room = (limits * buffer).clamp(min=1)
+    return ((limits - room - lengths) / room).clamp(-1.0, 0.0)
