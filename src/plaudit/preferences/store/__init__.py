@@ -1,6 +1,6 @@
 """The annotation store: SQLAlchemy on SQLite (WAL, synchronous FULL) or PostgreSQL, migrated by Alembic.
 
-Judgements are append-only: a correction, an undo or an adjudication is a new row that names the row it supersedes, so the
-state at any earlier revision (a row number) can be read again. What flows in and out are the plain values of
+Judgements are append-only: a correction, an undo or an adjudication is a new row that names the row it supersedes, so
+the state at any earlier revision (a row number) can be read again. What flows in and out are the plain values of
 ``plaudit.preferences.annotation`` (Item, Annotation); statistics and conversions never see the database.
 """

@@ -1,4 +1,4 @@
-"""The tables. Times are Unix seconds (UTC), JSON is text, flags are 0 or 1: the same on SQLite (STRICT) and PostgreSQL."""
+"""The tables. Times are Unix seconds (UTC), JSON is text, flags are 0 or 1: on SQLite (STRICT) as on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Number = Double().with_variant(REAL(), "sqlite")
 
 
 class Json(TypeDecorator[Any]):
-    """JSON kept as text, so that both databases store the same bytes."""
+    """JSON kept as ASCII text, so that both databases hold the same bytes, NUL and lone surrogates included."""
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
         """To the database."""
-        return None if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return None if value is None else json.dumps(value, separators=(",", ":"))
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
         """From the database."""

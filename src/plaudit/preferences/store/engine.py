@@ -1,0 +1,164 @@
+"""Opening the database: SQLite by default, PostgreSQL by URL; migrations are applied on opening."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+
+from plaudit.errors import ConfigError
+
+BUSY_MS = 30_000
+IMMEDIATE = "plaudit_immediate"
+
+
+class Store:
+    """A database of annotation projects.
+
+    ``read()`` and ``write()`` give a connection inside one transaction. What was written is on the disk when
+    ``write()`` has been left: only then may it be acknowledged.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.is_sqlite = engine.dialect.name == "sqlite"
+        # SQLite has one writer: waiting for a lock is fairer and cheaper than polling for the file.
+        self._writer: contextlib.AbstractContextManager[Any] = (
+            threading.Lock() if self.is_sqlite else contextlib.nullcontext()
+        )
+
+    @classmethod
+    def open(cls, where: str | Path) -> Store:
+        """Open or create the database and bring its tables up to date.
+
+        Args:
+            where: a file name (SQLite) or a URL such as ``postgresql://user@host/name``.
+
+        Raises:
+            ConfigError: no such kind of database, its driver is missing, or it cannot be reached.
+        """
+        url = database_url(where)
+        try:
+            engine = _engine(url)
+            _migrate(engine)
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, OperationalError) as error:
+            cause = str(getattr(error, "orig", None) or error).splitlines()[0]
+            cure = "a file name, or postgresql://USER@HOST/NAME with `pip install 'plaudit[annotate]'`; is it running?"
+            shown = sqlalchemy.make_url(url).render_as_string(hide_password=True) if "://" in url else url
+            raise ConfigError(f"cannot open the database: {cause}", where=shown, cure=cure) from error
+        return cls(engine)
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection that sees one state of the database."""
+        with self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A connection inside a writing transaction: committed at the end, rolled back on an exception."""
+        with self._writer, self.engine.connect() as connection:
+            if self.is_sqlite:
+                connection = connection.execution_options(**{IMMEDIATE: True})
+            with connection.begin():
+                yield connection
+
+    def backup(self, target: Path) -> None:
+        """A consistent copy of a SQLite database while it is being written to.
+
+        Raises:
+            ConfigError: the database is PostgreSQL, which brings its own tools, or ``target`` exists.
+        """
+        if not self.is_sqlite:
+            cure = "use pg_dump, which copies a running PostgreSQL consistently"
+            raise ConfigError("only SQLite databases are copied", where=str(self.engine.url), cure=cure)
+        if target.exists():
+            raise ConfigError("the file exists", where=str(target), cure="choose another name")
+        partial = target.with_name(f".{target.name}.partial")
+        _private_file(partial)
+        with contextlib.closing(sqlite3.connect(partial)) as copy:
+            with contextlib.closing(sqlite3.connect(str(self.engine.url.database))) as original:
+                original.backup(copy)
+            verdict = copy.execute("PRAGMA integrity_check").fetchone()[0]
+        if verdict != "ok":
+            raise ConfigError(f"the copy is damaged: {verdict}", where=str(partial), cure="check the disk")
+        os.replace(partial, target)
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.engine.dispose()
+
+
+def database_url(where: str | Path) -> str:
+    """A file name as a SQLite URL; a PostgreSQL URL with the driver that is used."""
+    text = str(where)
+    if "://" not in text:
+        return f"sqlite:///{text}"
+    for plain in ("postgresql://", "postgres://"):
+        if text.startswith(plain):
+            return "postgresql+psycopg://" + text.removeprefix(plain)
+    return text
+
+
+def _engine(url: str) -> Engine:
+    parsed = sqlalchemy.make_url(url)
+    kind = parsed.get_backend_name()
+    if kind not in ("sqlite", "postgresql"):
+        raise ConfigError(
+            f"the database {kind!r} is not supported",
+            where=url.split("@")[-1],
+            cure="use a file name (SQLite) or a postgresql:// URL",
+        )
+    if kind == "postgresql":
+        return sqlalchemy.create_engine(parsed, pool_size=20, max_overflow=40, pool_pre_ping=True)
+    if not parsed.database or parsed.database == ":memory:":
+        raise ConfigError("a database in memory loses its answers", where=url, cure="give a file name")
+    try:
+        _private_file(Path(parsed.database))
+    except OSError as error:
+        cure = "choose a directory that exists and can be written to"
+        raise ConfigError(
+            f"cannot create the database: {error.strerror}", where=parsed.database, cure=cure
+        ) from error
+    engine = sqlalchemy.create_engine(parsed, pool_size=20, max_overflow=40)
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _private_file(path: Path) -> None:
+    """Create the file, readable by its owner only: it holds people's answers and hashed passwords."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def _prepare(connection: Any, record: Any) -> None:
+    connection.isolation_level = None  # the driver must not begin transactions by itself
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_MS}"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    # IMMEDIATE takes the write lock at once: a reader that becomes a writer could fail half-way.
+    immediate = connection.get_execution_options().get(IMMEDIATE, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _migrate(engine: Engine) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            connection = connection.execution_options(**{IMMEDIATE: True})
+        with connection.begin():
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
