@@ -51,6 +51,8 @@ class Carry:
 
     kl_coef: float = 0.0
     reward: Moments = Moments()
+    baseline: float | None = None
+    """Running mean of the return, where an algorithm keeps one; None before the first batch."""
 
 
 def adapt_kl_coef(kl_coef: float, kl: float, target: float, horizon: float, episodes: int) -> float:

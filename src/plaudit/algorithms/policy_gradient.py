@@ -1,0 +1,173 @@
+"""What the methods besides PPO share: which rows count, what a response is worth, how a policy loss is put together."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from plaudit.algorithms.protocol import Credit, Signal
+from plaudit.errors import ConfigError
+from plaudit.experience import Experience, Loss, Outputs
+from plaudit.functional.controllers import Carry
+from plaudit.functional.groups import Scale, compare, group_advantages
+from plaudit.functional.kl import Estimator, Gradient, kl_loss
+from plaudit.functional.losses import log_ratio
+from plaudit.functional.statistics import masked_mean, masked_var
+from plaudit.functional.weights import Aggregation, loss_weights
+
+NEEDS: frozenset[Signal] = frozenset({"old_logprobs", "ref_logprobs"})
+"""Reference log-probs at kl_coef 0 too: how far the policy is from its start is always measured."""
+
+
+def counted(batch: Experience) -> tuple[Tensor, Tensor]:
+    """``[B]`` rows that were scored, and the response mask of these rows."""
+    assert batch.rewards is not None
+    valid = ~batch.rewards.isnan()
+    return valid, batch.response_mask & valid[:, None]
+
+
+def scores(batch: Experience, missing_eos_penalty: float) -> Tensor:
+    """``[B]`` rewards, less the penalty for responses that ran into the length limit; failed rows stay NaN."""
+    assert batch.rewards is not None
+    if batch.truncated is None:
+        return batch.rewards
+    return batch.rewards - missing_eos_penalty * batch.truncated
+
+
+def sequence_kl(batch: Experience, mask: Tensor) -> Tensor:
+    """``[B]`` sum of ``logp_old - logp_ref`` over the response, in nats: the sampled KL to the reference (k1)."""
+    assert batch.old_logprobs is not None and batch.ref_logprobs is not None
+    return torch.where(mask, batch.old_logprobs - batch.ref_logprobs, 0.0).sum(-1)
+
+
+def credit_metrics(
+    batch: Experience, mask: Tensor, advantages: Tensor, kl_coef: float, penalty: Tensor | None = None
+) -> dict[str, float]:
+    """Metrics of a whole batch.
+
+    Args:
+        advantages: ``[B, T]`` before any whitening.
+        penalty: ``[B]`` the KL's part of the reward (not positive); None where the KL is not in the reward.
+    """
+    assert batch.old_logprobs is not None and batch.rewards is not None
+    rows, kl = mask.any(-1), sequence_kl(batch, mask)
+    sampled = torch.where(mask, -batch.old_logprobs, 0.0)
+    metrics = {
+        "objective/kl": masked_mean(kl, rows),
+        "objective/kl_tok": kl.sum() / mask.sum().clamp(min=1),
+        "objective/entropy": masked_mean(sampled.sum(-1), rows),
+        "policy/entropy": masked_mean(
+            sampled, mask
+        ),  # an estimate, replaced by the exact one after an update
+        "policy/advantages_mean": masked_mean(advantages, mask),
+        "policy/advantages_std": masked_var(advantages, mask).sqrt(),
+    }
+    if penalty is not None:
+        metrics["objective/non_score_reward"] = masked_mean(penalty, rows)
+        metrics["objective/rlhf_reward"] = masked_mean(penalty + batch.rewards, rows)
+    return {"objective/kl_coef": kl_coef} | {name: float(value) for name, value in metrics.items()}
+
+
+def group_credit(batch: Experience, carry: Carry, values: Tensor, scale: Scale) -> Credit:
+    """Scores of a batch to advantages within the groups, the same on every token of a response.
+
+    Args:
+        values: ``[B]`` scores; rows whose reward failed are left out, whatever stands there.
+    """
+    assert batch.group_ids is not None
+    valid, mask = counted(batch)
+    advantages = torch.where(mask, group_advantages(values, batch.group_ids, valid, scale)[:, None], 0.0)
+    metrics = credit_metrics(batch, mask, advantages, carry.kl_coef) | group_metrics(values, batch, valid)
+    return Credit(batch.replace(response_mask=mask, advantages=advantages), carry, metrics)
+
+
+def group_metrics(values: Tensor, batch: Experience, valid: Tensor) -> dict[str, float]:
+    """Spread within the groups, and the share of groups that teach nothing because all their scores are equal."""
+    assert batch.group_ids is not None
+    groups = compare(values, batch.group_ids, valid)
+    one_each = valid / groups.counts.clamp(min=1)  # so that each group counts once
+    total = one_each.sum().clamp(min=1e-12)
+    return {
+        "group/std_mean": float((groups.std * one_each).sum() / total),
+        "group/zero_std_share": float((groups.equal * one_each).sum() / total),
+    }
+
+
+def weighted(batch: Experience, aggregation: Aggregation) -> Experience:
+    """The batch of one optimizer step with the weights of its loss and those of its metrics."""
+    limit = 0 if batch.length_limits is None else int(batch.length_limits.max())
+    assert aggregation != "constant" or limit, "a constant normaliser needs the length limit"
+    mask = batch.response_mask
+    return batch.replace(
+        loss_weights=loss_weights(mask, aggregation, limit), token_weights=loss_weights(mask, "token_mean")
+    )
+
+
+def token_mean(batch: Experience, x: Tensor) -> Tensor:
+    """Mean of ``x`` [B, T] over the response tokens of the step; a sum over its microbatches."""
+    assert batch.token_weights is not None and x.shape == batch.token_weights.shape
+    return torch.where(batch.token_weights != 0, x * batch.token_weights, 0.0).sum()
+
+
+def policy_loss(batch: Experience, out: Outputs, surrogate: Tensor, clipped: Tensor) -> Loss:
+    """Loss and metrics from the loss of each token.
+
+    Args:
+        surrogate: ``[B, T]`` to be minimised, before the weights of a mismatched sampler, which it is multiplied by.
+        clipped: ``[B, T]`` bool, where the clip decided.
+    """
+    assert out.logprobs is not None and out.entropy is not None
+    assert batch.old_logprobs is not None and batch.advantages is not None
+    if batch.mismatch_weights is not None:
+        surrogate = surrogate * batch.mismatch_weights
+    value = batch.weighted_sum(surrogate)
+    moved = log_ratio(out.logprobs, batch.old_logprobs).detach()
+    metrics = {
+        "policy/loss": value.detach(),
+        "policy/entropy": token_mean(batch, out.entropy.detach()),
+        "policy/clip_fraction": token_mean(batch, clipped.float()),
+        "policy/clip_fraction_low": token_mean(batch, (clipped & (batch.advantages < 0)).float()),
+        "policy/clip_fraction_high": token_mean(batch, (clipped & (batch.advantages > 0)).float()),
+        "policy/approx_kl": token_mean(batch, torch.expm1(moved) - moved),
+        "policy/ratio_mean": token_mean(batch, moved.exp()),
+    }
+    ratio_max = torch.where(batch.response_mask, moved, -20.0).exp().max()
+    return Loss(value, metrics, {"policy/ratio_max": ratio_max})
+
+
+def with_kl(
+    loss: Loss,
+    batch: Experience,
+    out: Outputs,
+    coef: float,
+    estimator: Estimator = "k3",
+    gradient: Gradient = "unbiased",
+) -> Loss:
+    """The loss plus ``coef`` times the KL to the reference, aggregated in the same way; as it is for ``coef`` 0."""
+    if coef == 0:
+        return loss
+    assert out.logprobs is not None and batch.old_logprobs is not None and batch.ref_logprobs is not None
+    per_token = kl_loss(out.logprobs, batch.old_logprobs, batch.ref_logprobs, estimator, gradient)
+    metrics = loss.metrics | {"policy/kl_loss": coef * batch.weighted_sum(per_token.detach())}
+    return Loss(loss.value + coef * batch.weighted_sum(per_token), metrics, loss.maxima)
+
+
+def check_counts(algorithm: str, least_group: int, **counts: int) -> None:
+    """Refuse counts below 1, and a group too small to compare in.
+
+    Raises:
+        ConfigError: with the cure.
+    """
+    for name, value in counts.items():
+        least = least_group if name == "group_size" else 1
+        if value < least:
+            why = (
+                "a response is compared with others to the same prompt"
+                if least > 1
+                else "at least 1 is needed"
+            )
+            raise ConfigError(
+                f"{name} = {value} does not work with {algorithm}: {why}",
+                where=f"[algorithm] {name}",
+                cure=f"set --{name.replace('_', '-')} to {max(4, least) if least > 1 else 1} or more",
+            )

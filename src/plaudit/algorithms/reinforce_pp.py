@@ -1,0 +1,108 @@
+"""REINFORCE++ and its form with a group baseline (Hu, arXiv:2501.03262): PPO's clip without a critic.
+
+    r_t  = -kl_coef (logp_old - logp_ref)_t, and on the last token + score
+    A    = whiten(rewards-to-go of r)                     over all response tokens of the batch
+    loss = mean_t max(-A rho, -A clip(rho, 1 +- clip))
+
+With baseline "group" the mean score of the prompt's other responses and its own is taken off first, on every token, and
+the KL becomes a term of the loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from plaudit.algorithms import policy_gradient as pg
+from plaudit.algorithms.protocol import Credit, Signal
+from plaudit.experience import Experience, Loss, Outputs
+from plaudit.functional import advantages as adv
+from plaudit.functional.controllers import Carry
+from plaudit.functional.groups import compare
+from plaudit.functional.losses import clipped_policy_loss
+from plaudit.functional.statistics import whiten
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class REINFORCEPlusPlus:
+    """Rewards-to-go whitened over the whole batch, and PPO's clip; no critic, and no groups unless asked for."""
+
+    type_name: ClassVar[str] = "reinforce_pp"
+
+    group_size: int = 1
+    """Responses sampled per prompt; at least 2 for baseline group."""
+    epochs: int = 1
+    """Passes over each batch of rollouts."""
+    minibatches: int = 1
+    """Optimizer steps per pass."""
+    baseline: Literal["none", "group"] = "none"
+    """group: take the mean score of the prompt's responses off first (REINFORCE++-baseline)."""
+    clip: float = 0.2
+    """Half-width of the ratio's trust region."""
+    kl_coef: float = 0.01
+    """Weight of the KL to the reference, per nat."""
+    kl_in: Literal["auto", "reward", "loss"] = "auto"
+    """Where the KL goes: into the reward (k1), or the loss (k2, whose gradient is that of the KL). auto: into the
+    loss with baseline group, else into the reward."""
+    gamma: float = 1.0
+    """Discount per token."""
+    missing_eos_penalty: float = 1.0
+    """Taken off the score of a response that ran into the length limit."""
+    target_kl: float = 0.0
+    """Inner epochs stop when the policy moved 1.5 times this from where it sampled (nats per token); 0: never."""
+
+    def __post_init__(self) -> None:
+        least = 2 if self.baseline == "group" else 1
+        counts = {"group_size": self.group_size, "epochs": self.epochs, "minibatches": self.minibatches}
+        pg.check_counts("REINFORCE++ and this baseline", least, **counts)
+
+    @property
+    def needs(self) -> frozenset[Signal]:
+        """Old and reference log-probs."""
+        return pg.NEEDS
+
+    @property
+    def kl_in_loss(self) -> bool:
+        """Is the KL a term of the loss?"""
+        return self.kl_in == "loss" or (self.kl_in == "auto" and self.baseline == "group")
+
+    def start(self) -> Carry:
+        """The KL coefficient."""
+        return Carry(kl_coef=self.kl_coef)
+
+    def credit(self, batch: Experience, carry: Carry) -> Credit:
+        """Score -> per-token reward -> rewards-to-go -> whitened over the batch. Failed rows are masked out."""
+        assert batch.old_logprobs is not None and batch.ref_logprobs is not None
+        valid, mask = pg.counted(batch)
+        in_reward = 0.0 if self.kl_in_loss else carry.kl_coef
+        kl = batch.old_logprobs - batch.ref_logprobs
+        rewards = adv.token_rewards(self._scores(batch, valid), kl, in_reward, mask)
+        returns = adv.rewards_to_go(rewards, mask, self.gamma)
+        penalty = None if self.kl_in_loss else -in_reward * pg.sequence_kl(batch, mask)
+        metrics = pg.credit_metrics(batch, mask, returns, carry.kl_coef, penalty)
+        batch = batch.replace(response_mask=mask, token_rewards=rewards, advantages=whiten(returns, mask))
+        return Credit(batch, carry, metrics)
+
+    def weights(self, batch: Experience) -> Experience:
+        """Every response token of the optimizer step weighs the same."""
+        return pg.weighted(batch, "token_mean")
+
+    def loss(self, batch: Experience, out: Outputs) -> Loss:
+        """Clipped surrogate, plus the KL where it belongs to the loss."""
+        assert out.logprobs is not None
+        assert batch.old_logprobs is not None and batch.advantages is not None
+        surrogate, clipped = clipped_policy_loss(
+            out.logprobs, batch.old_logprobs, batch.advantages, self.clip, self.clip
+        )
+        loss = pg.policy_loss(batch, out, surrogate, clipped)
+        return pg.with_kl(loss, batch, out, self.kl_coef if self.kl_in_loss else 0.0, "k2")
+
+    def _scores(self, batch: Experience, valid: Tensor) -> Tensor:
+        scores = pg.scores(batch, self.missing_eos_penalty)
+        if self.baseline == "none":
+            return torch.where(valid, scores, 0.0)
+        assert batch.group_ids is not None
+        return compare(scores, batch.group_ids, valid).centred.to(scores.dtype)
