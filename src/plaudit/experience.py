@@ -53,6 +53,7 @@ class Experience:
     returns: Tensor | None = None  # [B, T] critic targets
     mismatch_weights: Tensor | None = None  # [B, T] bounded pi_old / sampler, times the policy loss; None: 1
     entropy_coefs: Tensor | None = None  # [B] weight of the entropy bonus, where it may change sign
+    kl_coefs: Tensor | None = None  # [B] weight of the KL in the loss, where it is adaptive
     loss_weights: Tensor | None = None  # [B, T] how the mean over one optimizer step is taken
     token_weights: Tensor | None = None  # [B, T] plain mean over the step's response tokens, for metrics
     mismatched_kl: Tensor | None = None  # [B] KL to the reference on other prompts' responses, of the step

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, Self, runtime_checkable
 
 from torch import Tensor
 
 from plaudit.experience import Experience, Loss, Outputs, Pairs
 from plaudit.functional.controllers import Carry
 
-Signal = Literal["old_logprobs", "ref_logprobs", "values", "greedy_rewards", "mismatched_kl"]
+Signal = Literal[
+    "old_logprobs", "ref_logprobs", "full_kl", "values", "last_values", "greedy_rewards", "mismatched_kl"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,10 @@ class ActorCritic(OnlineAlgorithm, Protocol):
     critic_lr: float
     critic_init: Literal["reward", "sft"]
     critic_warmup: int
+
+    def while_critic_warms_up(self) -> Self:
+        """The algorithm for credit and value loss while only the critic learns."""
+        ...
 
     def value_loss(self, batch: Experience, out: Outputs) -> Loss:
         """Critic loss of one microbatch."""

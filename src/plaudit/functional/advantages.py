@@ -41,13 +41,33 @@ def rewards_to_go(rewards: Tensor, mask: Tensor, gamma: float = 1.0) -> Tensor:
     return gae(rewards, torch.zeros_like(rewards), mask, gamma, 1.0)[1]
 
 
+def length_lambda(mask: Tensor, alpha: float) -> Tensor:
+    """Lambda ``[B]`` that grows with the response, ``1 - 1 / (alpha * length)`` (VAPO, arXiv:2504.05118); at least 0.
+
+    So that the sum of GAE's weights is ``alpha * length``, and long responses still hear from their last token.
+
+    >>> length_lambda(torch.ones(1, 40, dtype=torch.bool), 0.5)
+    tensor([0.9500])
+    """
+    return (1 - 1 / (alpha * mask.sum(-1).clamp(min=1))).clamp(min=0.0)
+
+
 def gae(
-    rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, gae_lambda: float = 0.95
+    rewards: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    gamma: float = 1.0,
+    gae_lambda: float | Tensor = 0.95,
+    last_values: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimation (arXiv:1506.02438, eq. 16) and the critic's targets, before any whitening.
 
     ``delta_t = r_t + gamma V_{t+1} - V_t``, ``A_t = delta_t + gamma lambda A_{t+1}``, ``returns = A + V``. The value
     after the last counted token is 0; at uncounted tokens the next value and advantage are carried on unchanged.
+
+    Args:
+        gae_lambda: one number, or one for each row, ``[B]``.
+        last_values: ``[B]`` values after the last counted token, where the text would have gone on.
 
     >>> r, v = torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[0.5, 0.6, 0.7]])
     >>> advantages, returns = gae(r, v, torch.ones(1, 3, dtype=torch.bool))
@@ -56,7 +76,9 @@ def gae(
     """
     assert rewards.shape == values.shape == mask.shape, "rewards, values and mask must all be [B, T]"
     advantages = torch.zeros_like(values)
-    next_value, next_advantage = values.new_zeros(len(values)), values.new_zeros(len(values))
+    next_value = values.new_zeros(len(values)) if last_values is None else last_values
+    assert next_value.shape == values.shape[:1], "last_values must be [B]"
+    next_advantage = values.new_zeros(len(values))
     for t in range(values.shape[1] - 1, -1, -1):
         counts = mask[:, t]
         delta = rewards[:, t] + gamma * next_value - values[:, t]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
+
+Estimator = Literal["k1", "k2", "k3"]
+Gradient = Literal["naive", "unbiased"]
 
 
 def k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
@@ -24,3 +29,33 @@ def k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     """
     difference = logprobs - ref_logprobs
     return torch.expm1(-difference) + difference
+
+
+def full_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:
+    """Exact ``KL(p || q) = sum_v p_v (log p_v - log q_v)`` of two next-token laws. ``[N, V]`` twice -> ``[N]`` nats.
+
+    >>> p, q = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.75, 0.25]]).log()
+    >>> round(full_kl(p, q).item(), 6)
+    0.143841
+    """
+    logp, ref_logp = logits.log_softmax(-1), ref_logits.log_softmax(-1)
+    # Where p is 0 its log is -inf, and the term is 0.
+    return torch.where(logp == float("-inf"), 0.0, logp.exp() * (logp - ref_logp)).sum(-1)
+
+
+def kl_loss(
+    logprobs: Tensor, old_logprobs: Tensor, ref_logprobs: Tensor, estimator: Estimator, gradient: Gradient
+) -> Tensor:
+    """Per-token KL to the reference as a term of the loss, on tokens that the old policy sampled.
+
+    Args:
+        gradient: naive: the estimator is differentiated as it stands. On samples of the policy that gives 0 for k1, the
+            gradient of KL(policy || reference) for k2, and that of KL(reference || policy) for k3, as papers have it.
+            unbiased: all three give the gradient of KL(policy || reference), off the policy too: k1 and k3 are
+            multiplied by the ratio ``pi / pi_old`` with its gradient, k2 by the ratio as a constant.
+    """
+    value = {"k1": k1, "k2": k2, "k3": k3}[estimator](logprobs, ref_logprobs)
+    if gradient == "naive":
+        return value
+    ratio = (logprobs - old_logprobs).clamp(-20.0, 20.0).exp()
+    return value * (ratio.detach() if estimator == "k2" else ratio)

@@ -1,0 +1,50 @@
+"""What happens to the score of a response before it becomes a reward: truncated texts, scale, clip. All ``[B]``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from plaudit.functional.controllers import Moments
+
+MissingEos = Literal["subtract", "fixed", "mask"]
+Scaling = Literal["none", "scale", "normalize"]
+
+
+def missing_eos(scores: Tensor, truncated: Tensor, treatment: MissingEos, penalty: float) -> Tensor:
+    """Scores of responses that ran into the length limit, made worse; a model reads their end as it reads any other.
+
+    subtract: ``score - penalty`` (TRL). fixed: ``-penalty``, whatever the text (Ziegler et al. use -1).
+    mask: NaN, which leaves the response out of everything.
+
+    >>> scores, truncated = torch.tensor([2.0, 2.0]), torch.tensor([True, False])
+    >>> [missing_eos(scores, truncated, how, 1.5).tolist() for how in ("subtract", "fixed", "mask")]
+    [[0.5, 2.0], [-1.5, 2.0], [nan, 2.0]]
+    """
+    assert scores.shape == truncated.shape and scores.dim() == 1
+    worse = {
+        "subtract": scores - penalty,
+        "fixed": torch.full_like(scores, -penalty),
+        "mask": torch.full_like(scores, float("nan")),
+    }
+    # A reward that failed stays failed.
+    return torch.where(truncated & ~scores.isnan(), worse[treatment], scores)
+
+
+def scale(scores: Tensor, moments: Moments, scaling: Scaling, clip: float) -> Tensor:
+    """Scores over their running std (``scale``), or less their running mean as well (``normalize``); then clipped.
+
+    With one reward a response, the std of the scores stands for that of the discounted return (arXiv:2005.12729).
+
+    Args:
+        moments: of all scores so far, these included.
+        clip: to +- this; 0 switches it off.
+
+    >>> scale(torch.tensor([1.0, 2.0, 3.0]), Moments().update([1, 2, 3]), "normalize", 1.0)
+    tensor([-1.,  0.,  1.])
+    """
+    if scaling != "none":
+        scores = (scores - (moments.mean if scaling == "normalize" else 0.0)) / moments.std
+    return scores.clamp(-clip, clip) if clip else scores
