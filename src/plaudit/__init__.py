@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from plaudit.algorithms.dapo import DAPO as DAPO
+    from plaudit.algorithms.grpo import GRPO as GRPO
+    from plaudit.algorithms.grpo import DrGRPO as DrGRPO
+    from plaudit.algorithms.gspo import CISPO as CISPO
+    from plaudit.algorithms.gspo import GSPO as GSPO
     from plaudit.algorithms.ppo import PPO as PPO
+    from plaudit.algorithms.reinforce import REINFORCE as REINFORCE
+    from plaudit.algorithms.reinforce_pp import REINFORCEPlusPlus as REINFORCEPlusPlus
     from plaudit.algorithms.reward_model import RewardModel as RewardModel
+    from plaudit.algorithms.rloo import RLOO as RLOO
     from plaudit.algorithms.sft import SFT as SFT
     from plaudit.api import Run as Run
     from plaudit.api import train as train
@@ -38,6 +46,9 @@ if TYPE_CHECKING:
 _HOME = {
     "train": "api", "Run": "api",
     "SFT": "algorithms.sft", "RewardModel": "algorithms.reward_model", "PPO": "algorithms.ppo",
+    "GRPO": "algorithms.grpo", "DrGRPO": "algorithms.grpo", "DAPO": "algorithms.dapo", "GSPO": "algorithms.gspo",
+    "CISPO": "algorithms.gspo", "RLOO": "algorithms.rloo", "REINFORCE": "algorithms.reinforce",
+    "REINFORCEPlusPlus": "algorithms.reinforce_pp",
     "load_records": "data.load", "write_records": "data.write", "lint": "data.lint",
     "load_job": "config.load", "write_report": "evaluation.report",
     "Message": "records", "Prompt": "records", "Demonstration": "records", "Preference": "records",

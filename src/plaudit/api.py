@@ -87,7 +87,8 @@ def train(
     """Train, evaluate, write the report.
 
     Args:
-        algorithm: ``plaudit.SFT(...)``, ``plaudit.RewardModel(...)``, ``plaudit.PPO(...)``, or your own.
+        algorithm: ``plaudit.SFT(...)``, ``plaudit.RewardModel(...)``, ``plaudit.PPO(...)``, ``plaudit.GRPO(...)``
+            ..., or your own.
         prompts: for RL: texts, chats (lists of ``{"role", "content"}``), `Prompt` records, or a file or hub
             name.
         reward: for RL: a reward model (directory or hub name), a function ``f(prompt, response) -> float``,

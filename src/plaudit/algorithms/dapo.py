@@ -1,4 +1,4 @@
-"""DAPO (Yu et al., arXiv:2503.14476): GRPO with clip-higher, dynamic sampling, a token mean and care for overlong responses.
+"""DAPO (Yu et al., arXiv:2503.14476): GRPO with clip-higher, dynamic sampling, a token mean, overlong shaping.
 
 A_i  = (score_i + overlong_i - mean) / (std + 1e-4) within the group; groups with equal scores are sampled anew
 loss = mean over all tokens of max(-A rho, -A clip(rho, 1 - clip, 1 + clip_high))          eq. 8, no KL

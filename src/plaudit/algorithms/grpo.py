@@ -45,8 +45,8 @@ class GRPO:
     kl_estimator: Estimator = "k3"
     """k1, k2 or k3, see kl_grad."""
     kl_grad: Gradient = "unbiased"
-    """unbiased: the gradient of the KL, whatever the estimator. naive: that of the estimator, as in the paper; for k3 it
-    belongs to the reverse KL, for k1 it is noise."""
+    """unbiased: the gradient of the KL, whatever the estimator. naive: that of the estimator, as in the paper; for k3
+    it belongs to the reverse KL, for k1 it is noise."""
     missing_eos_penalty: float = 0.0
     """Taken off the score of a response that ran into the length limit."""
     target_kl: float = 0.0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.cli.parser import show
-from plaudit.evaluation import policy, reward_model
+from plaudit.evaluation import policy, preferences, reward_model
 from plaudit.evaluation.report import write_report
 from plaudit.evaluation.rundir import load_run
 from plaudit.evaluation.verdict import verdict, warnings
@@ -24,6 +24,10 @@ CARDS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "sft": _summary,
     "reward": reward_model.card,
     "ppo": policy.card,
+    "grpo": policy.card,
+    "rloo": policy.card,
+    "reinforce": policy.card,
+    "dpo": preferences.card,
 }
 """Command -> the figures of its run."""
 HEADLINES = {

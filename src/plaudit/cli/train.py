@@ -25,6 +25,19 @@ class Stage(NamedTuple):
     algorithm: str
     needs: tuple[str, ...]
     """Settings that the command line must have, although the Python API may give them as values."""
+    job_module: str = ""
+    """Where the job is, if not in ``module``."""
+
+
+def _online(job: str, algorithm: str) -> Stage:
+    return Stage(
+        "plaudit.stages.rl",
+        job,
+        "run_rl",
+        algorithm,
+        ("policy", "reward", "dataset"),
+        "plaudit.stages.rl_job",
+    )
 
 
 STAGES = {
@@ -32,7 +45,11 @@ STAGES = {
     "reward": Stage(
         "plaudit.stages.reward_model", "RewardJob", "run_reward", "reward_model", ("model", "dataset")
     ),
-    "ppo": Stage("plaudit.stages.rl", "RLJob", "run_rl", "ppo", ("policy", "reward", "dataset")),
+    "ppo": _online("RLJob", "ppo"),
+    "grpo": _online("GRPOJob", "grpo"),
+    "rloo": _online("RLOOJob", "rloo"),
+    "reinforce": _online("ReinforceJob", "reinforce"),
+    "dpo": Stage("plaudit.stages.dpo", "DPOJob", "run_dpo", "dpo", ("model", "dataset")),
 }
 
 
@@ -59,7 +76,7 @@ def chosen(job_class: type[Job], layers: Sequence[Layer], flags: Sequence[str]) 
 def job_of(command: str) -> type[Job]:
     """The job class of a command; loads torch."""
     stage = STAGES[command]
-    job_class: type[Job] = getattr(importlib.import_module(stage.module), stage.job)
+    job_class: type[Job] = getattr(importlib.import_module(stage.job_module or stage.module), stage.job)
     return job_class
 
 

@@ -23,7 +23,7 @@ from plaudit.records import Prompt, Rollout
 from plaudit.stages.artifact import announce, open_run, set_threads, write_manifest
 from plaudit.stages.keeper import Keeper
 from plaudit.stages.rl_evaluation import Evaluator
-from plaudit.stages.rl_job import RLJob
+from plaudit.stages.rl_job import OnlineJob
 from plaudit.tracking.recorder import Recorder
 from plaudit.training.learner import Learner, LocalLearner, LocalScorer, product_dtype
 from plaudit.training.online import OnlineLoop
@@ -33,7 +33,7 @@ Given = Reward | Sequence[tuple[Any, float]] | None
 
 
 def run_rl(
-    job: RLJob,
+    job: OnlineJob,
     sources: Mapping[str, str] | None = None,
     *,
     reward: Given = None,
@@ -86,7 +86,7 @@ class Parts:
     """What became of prompts that were too long."""
 
 
-def _build(job: RLJob, records: Sequence[Prompt], reward: Given, gold: Given) -> Parts:
+def _build(job: OnlineJob, records: Sequence[Prompt], reward: Given, gold: Given) -> Parts:
     """Load models and rewards and put them together."""
     algorithm, compute = job.algorithm, job.compute
     tokenizer, policy = load_policy(
@@ -124,20 +124,20 @@ def _built(given: Given, tokenizer: Any, compute: ComputeSection, where: str) ->
     return build_reward(sources, weights, tokenizer, compute, where=where)
 
 
-def _critic(job: RLJob, policy: Policy, tokenizer: Any, steps: int) -> Learner | None:
+def _critic(job: OnlineJob, policy: Policy, tokenizer: Any, steps: int) -> Learner | None:
     """The critic with its own optimizer, for an algorithm that needs values; None for any other."""
     algorithm, compute = job.algorithm, job.compute
     if "values" not in algorithm.needs:
         return None
     critic = build_critic(
         algorithm.critic_init, job.reward, policy, tokenizer, job.lora,
-        gradient_checkpointing=compute.gradient_checkpointing,
+        gradient_checkpointing=compute.gradient_checkpointing, packing=compute.packing,
     )  # fmt: skip
     section = job.optimizer.model_copy(update={"lr": algorithm.critic_lr})
     return LocalLearner(critic, section, compute, total_steps=steps, signal="values")
 
 
-def _train(job: RLJob, parts: Parts, recorder: Recorder, evaluator: Evaluator, keeper: Keeper) -> None:
+def _train(job: OnlineJob, parts: Parts, recorder: Recorder, evaluator: Evaluator, keeper: Keeper) -> None:
     """Restore or start, run the loop with evaluations and checkpoints, and end with the weights that are kept."""
 
     def on_iteration(iteration: int, metrics: dict[str, float], rollouts: Sequence[Rollout]) -> None:
@@ -169,7 +169,7 @@ def _train(job: RLJob, parts: Parts, recorder: Recorder, evaluator: Evaluator, k
     evaluator.finish()
 
 
-def _prompts(job: RLJob, prompts: Sequence[Prompt] | None) -> list[Prompt]:
+def _prompts(job: OnlineJob, prompts: Sequence[Prompt] | None) -> list[Prompt]:
     if prompts is not None:
         records = list(prompts)
     else:
@@ -188,7 +188,7 @@ def _prompts(job: RLJob, prompts: Sequence[Prompt] | None) -> list[Prompt]:
 
 
 def _tokenise(
-    job: RLJob, records: Sequence[Prompt], chat: ChatFormat
+    job: OnlineJob, records: Sequence[Prompt], chat: ChatFormat
 ) -> tuple[list[TokenPrompt], list[TokenPrompt], str]:
     """Training and held-out prompts as tokens; a prompt too long for a response after it is handled as configured."""
     room = job.data.max_length - job.sampling.max_new_tokens
@@ -230,7 +230,7 @@ def _tokenise(
     return *tokenised, f"{cut} prompts cut from the left, {dropped} dropped, to {room} tokens"
 
 
-def _check_sizes(job: RLJob) -> None:
+def _check_sizes(job: OnlineJob) -> None:
     """No minibatch is empty; and a run that ends before its critic's warm-up would never train the policy."""
     rollouts = job.prompts_per_iteration * job.algorithm.group_size
     if job.algorithm.minibatches > rollouts:
@@ -248,7 +248,7 @@ def _check_sizes(job: RLJob) -> None:
         )
 
 
-def _check_kl(job: RLJob, metrics: Mapping[str, float], iteration: int) -> None:
+def _check_kl(job: OnlineJob, metrics: Mapping[str, float], iteration: int) -> None:
     kl = metrics.get("objective/kl", 0.0)
     if job.kl_limit and kl > job.kl_limit:
         raise TrainingError(

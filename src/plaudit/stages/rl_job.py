@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
+from plaudit.algorithms.dapo import DAPO
+from plaudit.algorithms.grpo import GRPO, DrGRPO
+from plaudit.algorithms.gspo import CISPO, GSPO
 from plaudit.algorithms.ppo import PPO
+from plaudit.algorithms.reinforce import REINFORCE
+from plaudit.algorithms.reinforce_pp import REINFORCEPlusPlus
+from plaudit.algorithms.rloo import RLOO
 from plaudit.config.sections import CheckpointSection, Job, MismatchSection, OptimizerSection, SamplingSection
 
 
@@ -18,10 +25,10 @@ def _several(value: Any) -> Any:
 Sources = Annotated[tuple[str, ...], BeforeValidator(_several)]
 
 
-class RLJob(Job):
-    """Optimise a policy against a reward, near its reference."""
+class OnlineJob(Job):
+    """What the commands share that learn from the policy's own responses."""
 
-    command: ClassVar[str] = "ppo"
+    command: ClassVar[str]
     """What the run directory and the records of a run say."""
 
     policy: str = ""
@@ -44,21 +51,53 @@ class RLJob(Job):
     """Iterations between evaluations; auto: about eight in the run."""
     kl_limit: float = Field(20.0, ge=0)
     """The run stops when the KL to the reference exceeds this (nats per response); 0: never."""
-    algorithm: PPO = PPO()
+    algorithm: Any = None
     optimizer: OptimizerSection = OptimizerSection(lr=1e-6, schedule="constant", warmup_fraction=0.0)
     sampling: SamplingSection = SamplingSection()
     mismatch: MismatchSection = MismatchSection()
     checkpoint: CheckpointSection = CheckpointSection(every=10)
 
 
-JOBS: tuple[type[RLJob], ...] = (RLJob,)
+class RLJob(OnlineJob):
+    """Optimise a policy against a reward, near its reference, with PPO: a critic says what to expect of each token."""
+
+    command: ClassVar[str] = "ppo"
+    algorithm: PPO = PPO()
+
+
+class GRPOJob(OnlineJob):
+    """Optimise a policy against a reward by comparing responses to the same prompt: GRPO and relatives, no critic."""
+
+    command: ClassVar[str] = "grpo"
+    relatives: ClassVar[Mapping[str, Any]] = {
+        "grpo": GRPO, "dr_grpo": DrGRPO, "dapo": DAPO, "gspo": GSPO, "cispo": CISPO,
+    }  # fmt: skip
+    algorithm: GRPO = GRPO()
+
+
+class RLOOJob(OnlineJob):
+    """Optimise a policy against a reward with RLOO: each response against the others to its prompt, no critic."""
+
+    command: ClassVar[str] = "rloo"
+    algorithm: RLOO = RLOO()
+
+
+class ReinforceJob(OnlineJob):
+    """Optimise a policy against a reward with REINFORCE and a baseline, or with REINFORCE++."""
+
+    command: ClassVar[str] = "reinforce"
+    relatives: ClassVar[Mapping[str, Any]] = {"reinforce": REINFORCE, "reinforce_pp": REINFORCEPlusPlus}
+    algorithm: REINFORCE = REINFORCE()
+
+
+JOBS: tuple[type[OnlineJob], ...] = (RLJob, GRPOJob, RLOOJob, ReinforceJob)
 """One a command."""
 
 
-def job_for(algorithm: Any) -> type[RLJob]:
+def job_for(algorithm: Any) -> type[OnlineJob]:
     """The job of the command that trains with an algorithm of this class; `RLJob` for one that no command has."""
 
-    def has(job_class: type[RLJob]) -> bool:
+    def has(job_class: type[OnlineJob]) -> bool:
         return type(algorithm) in (
             job_class.model_fields["algorithm"].annotation,
             *job_class.relatives.values(),
