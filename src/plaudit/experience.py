@@ -20,7 +20,7 @@ def _select(batch: Any, rows: Tensor, units: Tensor, width: int) -> dict[str, An
         value = getattr(batch, f.name)
         if value is None:
             picked[f.name] = None
-        elif value.dim() == 2:
+        elif value.dim() == 2 and f.metadata.get("columns") != "kept":
             picked[f.name] = value[rows, :width]
         else:
             picked[f.name] = value[rows] if len(value) == len(batch.tokens) else value[units]
@@ -58,6 +58,9 @@ class Experience:
     token_weights: Tensor | None = None  # [B, T] plain mean over the step's response tokens, for metrics
     mismatched_kl: Tensor | None = None  # [B] KL to the reference on other prompts' responses, of the step
     class_weights: Tensor | None = None  # [B] 1 / rows of the same class in the step, for means by class
+    attributes: Tensor | None = field(
+        default=None, metadata={"columns": "kept"}
+    )  # [B, H] a rating of each quality
 
     def __len__(self) -> int:
         """Units that must stay whole in a microbatch: rows."""
@@ -67,6 +70,15 @@ class Experience:
     def lengths(self) -> Tensor:
         """[B] real tokens of each row."""
         return self.attention_mask.sum(-1)
+
+    @property
+    def best_rows(self) -> Tensor:
+        """[B] bool, rows that are worth imitating: all."""
+        return torch.ones(len(self), dtype=torch.bool, device=self.tokens.device)
+
+    def rows(self, units: Tensor) -> Tensor:
+        """Indices of the rows of some units, in their order."""
+        return units
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
@@ -109,13 +121,22 @@ class Pairs:
         """[P] real tokens of the longer row of each pair, twice: what one pair costs."""
         return 2 * self.attention_mask.sum(-1).view(-1, 2).amax(-1)
 
+    @property
+    def best_rows(self) -> Tensor:
+        """[2P] bool, rows that are worth imitating: the chosen ones."""
+        return torch.arange(len(self.tokens), device=self.tokens.device) % 2 == 0
+
+    def rows(self, units: Tensor) -> Tensor:
+        """Indices of the rows of some pairs, in their order."""
+        return torch.stack([2 * units, 2 * units + 1], -1).flatten()
+
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
         return replace(self, **changes)
 
     def select(self, units: Tensor) -> Self:
         """The given pairs, with columns that are padding in all of them cut off."""
-        rows = torch.stack([2 * units, 2 * units + 1], -1).flatten()
+        rows = self.rows(units)
         return type(self)(**_select(self, rows, units, int(self.attention_mask[rows].sum(-1).max())))
 
     def to(self, device: torch.device | str) -> Self:
@@ -130,7 +151,67 @@ class Pairs:
         return (x * self.loss_weights).sum()
 
 
-Batch = Experience | Pairs
+@dataclass(frozen=True, slots=True)
+class Rankings:
+    """Ranked responses, several to a prompt. Rows come prompt by prompt: R rows, N units."""
+
+    tokens: Tensor  # [R, T] int64
+    attention_mask: Tensor  # [R, T] bool
+    response_mask: Tensor  # [R, T] bool
+    ranks: Tensor  # [R] 1 is the best response to its prompt; ties share a rank
+    sizes: Tensor  # [N] int64, responses to each prompt; they add up to R
+    loss_weights: Tensor | None = None  # [N] how the mean over the prompts of one optimizer step is taken
+
+    def __len__(self) -> int:
+        """Units that must stay whole in a microbatch: prompts with all their responses."""
+        return len(self.sizes)
+
+    @property
+    def groups(self) -> Tensor:
+        """[R] int64, the prompt of each row: 0 to N - 1."""
+        return torch.arange(len(self), device=self.sizes.device).repeat_interleave(self.sizes)
+
+    @property
+    def lengths(self) -> Tensor:
+        """[N] real tokens of the longest row of each prompt, times the most rows of any: no prompt costs more."""
+        longest = torch.zeros(len(self), dtype=torch.int64, device=self.sizes.device)
+        rows = self.attention_mask.sum(-1)
+        return longest.scatter_reduce(0, self.groups, rows, "amax") * self.sizes.max()
+
+    @property
+    def best_rows(self) -> Tensor:
+        """[R] bool, rows that are worth imitating: no response to the same prompt ranks better."""
+        best = torch.full((len(self),), torch.inf, dtype=self.ranks.dtype, device=self.ranks.device)
+        return self.ranks == best.scatter_reduce(0, self.groups, self.ranks, "amin")[self.groups]
+
+    def rows(self, units: Tensor) -> Tensor:
+        """Indices of the rows of some prompts, in their order."""
+        ends = self.sizes.cumsum(0).tolist()
+        spans = [torch.arange(ends[u] - int(self.sizes[u]), ends[u]) for u in units.tolist()]
+        return torch.cat(spans).to(self.tokens.device)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+    def select(self, units: Tensor) -> Self:
+        """The given prompts, with columns that are padding in all of their rows cut off."""
+        rows = self.rows(units)
+        return type(self)(**_select(self, rows, units, int(self.attention_mask[rows].sum(-1).max())))
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch on another device."""
+        return type(self)(**{f.name: _to(getattr(self, f.name), device) for f in fields(self)})
+
+    def weighted_sum(self, x: Tensor) -> Tensor:
+        """Sum of ``x`` [N] under ``loss_weights``."""
+        assert self.loss_weights is not None and x.shape == self.loss_weights.shape, (
+            "x must be [N], weights set"
+        )
+        return (x * self.loss_weights).sum()
+
+
+Batch = Experience | Pairs | Rankings
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +222,7 @@ class Outputs:
     entropy: Tensor | None = None  # [B, T] policy, full vocabulary; 0 outside the response mask
     values: Tensor | None = None  # [B, T] critic; 0 outside the response mask
     scores: Tensor | None = None  # [B] reward model, raw (not normalised)
+    heads: Tensor | None = None  # [B, H] reward model with several qualities: the raw score of each
 
 
 @dataclass(frozen=True, slots=True)

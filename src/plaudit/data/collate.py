@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from plaudit.data.chat import Encoded
-from plaudit.experience import Experience, Pairs
+from plaudit.experience import Experience, Pairs, Rankings
 from plaudit.records import Rollout
 
 
@@ -46,6 +46,23 @@ def collate_pairs(
     return Pairs(
         tokens, attention_mask, response_mask, _numbers(known, len(chosen)), _numbers(targets, len(chosen))
     )
+
+
+def collate_rankings(
+    units: Sequence[Sequence[Encoded]], ranks: Sequence[Sequence[float]], pad_id: int
+) -> Rankings:
+    """Ranked responses as a batch: all responses to a prompt, prompt by prompt.
+
+    Args:
+        units: N prompts, each with its encoded responses.
+        ranks: their ranks, 1 the best.
+        pad_id: token of the padding.
+    """
+    rows = [row for unit in units for row in unit]
+    tokens, attention_mask, response_mask = _padded(rows, pad_id)
+    sizes = torch.tensor([len(unit) for unit in units], dtype=torch.int64)
+    flat = [float(rank) for given in ranks for rank in given]
+    return Rankings(tokens, attention_mask, response_mask, _numbers(flat, len(rows)), sizes)
 
 
 def collate_rollouts(rollouts: Sequence[Rollout], pad_id: int) -> Experience:
