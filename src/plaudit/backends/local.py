@@ -34,6 +34,7 @@ def load_policy(
         temperature=temperature,
         entropy_grad=entropy_grad,
         gradient_checkpointing=compute.gradient_checkpointing,
+        packing=compute.packing,
     )
     return tokenizer, policy
 
@@ -52,12 +53,15 @@ def load_reward_model(
     options = quantization_options() if lora.quantize == "4bit" else {}
     plain = RewardModel.start(source, tokenizer, seed=seed, options=options)
     adapted = add_lora(plain.model, lora, task="scalar", seed=seed)
-    return tokenizer, RewardModel(adapted, gradient_checkpointing=compute.gradient_checkpointing)
+    model = RewardModel(
+        adapted, gradient_checkpointing=compute.gradient_checkpointing, packing=compute.packing
+    )
+    return tokenizer, model
 
 
 def build_critic(
     init: Literal["reward", "sft"], rewards: Sequence[str], policy: Policy, tokenizer: Any, lora: LoraSection,
-    *, gradient_checkpointing: bool = False,
+    **options: bool,
 ) -> Critic:  # fmt: skip
     """A critic from the first reward model, or from the policy with a zero head.
 
@@ -65,7 +69,7 @@ def build_critic(
         ConfigError: the reward is a function, an encoder, or has another tokenizer.
     """
     if init == "sft" or not any(map(is_reward_model, rewards)):
-        return Critic.from_policy(policy.lm, lora, gradient_checkpointing=gradient_checkpointing)
+        return Critic.from_policy(policy.lm, lora, **options)
     source = next(filter(is_reward_model, rewards))
     if not same_tokenizer(tokenizer, load_tokenizer(source)):
         raise ConfigError(
@@ -74,7 +78,7 @@ def build_critic(
             cure="use critic_init = 'sft', or train the reward model from the policy's own SFT model",
         )
     model = RewardModel.load(source, tokenizer)
-    return Critic.from_reward(model, lora, gradient_checkpointing=gradient_checkpointing)
+    return Critic.from_reward(model, lora, **options)
 
 
 def _require(source: str, what: str) -> None:

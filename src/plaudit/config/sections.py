@@ -74,7 +74,9 @@ class ComputeSection(Section):
     """Precision of the matrix products; weights, optimizer, log-probs and losses are fp32 always.
     auto: bf16 on a GPU that has it."""
     tokens_per_microbatch: int = Field(8192, ge=16)
-    """Padded tokens of one forward and backward pass. Lower it when memory is short: only rounding changes."""
+    """Tokens of one forward and backward pass. Lower it when memory is short: only rounding changes."""
+    packing: bool = True
+    """Compute no padding, and a prompt once for all its responses, where the architecture allows it."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about 1.3x the time, a fraction of the memory."""
     threads: int | Auto = "auto"

@@ -22,6 +22,7 @@ from plaudit.models.trunk import (
     hidden_states,
     is_4bit,
     is_encoder,
+    packs,
     silence_dropout,
 )
 
@@ -33,24 +34,26 @@ class Critic(nn.Module):
         trunk: the body of a decoder, plain or wrapped by `add_lora`; it becomes this critic's own.
         head: ``Linear(D, 1)``, kept in fp32.
         gradient_checkpointing: recompute activations in the backward pass.
+        packing: compute no padding, and shared prompts once, where the architecture allows it.
 
     Raises:
         ConfigError: the trunk is an encoder, whose state at token t knows the tokens after t.
     """
 
-    def __init__(self, trunk: nn.Module, head: nn.Linear, *, gradient_checkpointing: bool = False) -> None:
+    def __init__(
+        self, trunk: nn.Module, head: nn.Linear, *, gradient_checkpointing: bool = False, packing: bool = True
+    ) -> None:
         super().__init__()
         _refuse_encoder(trunk)
         silence_dropout(trunk)
         if gradient_checkpointing:
             enable_checkpointing(trunk)
         self.trunk, self.head = trunk, head.float()
+        self.packing = packing and packs(body(trunk))
 
     @classmethod
-    def from_reward(
-        cls, reward: RewardModel, lora: LoraSection | None = None, *, gradient_checkpointing: bool = False
-    ) -> Self:
-        """Start as a copy of a decoder reward model; values are its normalised scores."""
+    def from_reward(cls, reward: RewardModel, lora: LoraSection | None = None, **options: bool) -> Self:
+        """Start as a copy of a decoder reward model; values are its normalised scores. ``options`` as of the class."""
         _refuse_encoder(reward.model)
         plain: Any = _plain(reward.model, lora)
         score: Any = plain.score
@@ -60,24 +63,22 @@ class Critic(nn.Module):
             bias = 0.0 if score.bias is None else float(score.bias)
             head.bias.fill_((bias - reward.mean) / reward.std)
         trunk = _own_trunk(plain, lora)
-        return cls(trunk, head.to(score.weight.device), gradient_checkpointing=gradient_checkpointing)
+        return cls(trunk, head.to(score.weight.device), **options)
 
     @classmethod
-    def from_policy(
-        cls, lm: nn.Module, lora: LoraSection | None = None, *, gradient_checkpointing: bool = False
-    ) -> Self:
-        """Start as a copy of a causal LM's body with a zero head: every value is 0 at first."""
+    def from_policy(cls, lm: nn.Module, lora: LoraSection | None = None, **options: bool) -> Self:
+        """A copy of a causal LM's body with a zero head: every value is 0 at first. ``options`` as of the class."""
         _refuse_encoder(lm)
         trunk = _own_trunk(_plain(lm, lora), lora)
         weight = bare(lm).get_input_embeddings().weight
         head = nn.Linear(bare(lm).config.get_text_config().hidden_size, 1, device=weight.device)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
-        return cls(trunk, head, gradient_checkpointing=gradient_checkpointing)
+        return cls(trunk, head, **options)
 
     def forward(self, batch: Batch) -> Outputs:
         """``values [B, T]`` in fp32, about ``tokens``; 0 outside the response mask."""
-        hidden = hidden_states(body(self.trunk), batch.tokens, batch.attention_mask)
+        hidden = hidden_states(body(self.trunk), batch.tokens, batch.attention_mask, packing=self.packing)
         states = predicting_states(hidden, batch.response_mask)
         with torch.autocast(states.device.type, enabled=False):
             values = self.head(states.float()).squeeze(-1)

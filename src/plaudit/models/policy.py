@@ -17,7 +17,15 @@ from plaudit.experience import Batch, Outputs
 from plaudit.functional.logprobs import at_mask, predicting_states
 from plaudit.models.head import LMHead
 from plaudit.models.saving import save_causal_lm
-from plaudit.models.trunk import bare, body, enable_checkpointing, hidden_states, is_encoder, silence_dropout
+from plaudit.models.trunk import (
+    bare,
+    body,
+    enable_checkpointing,
+    hidden_states,
+    is_encoder,
+    packs,
+    silence_dropout,
+)
 
 
 class Policy(nn.Module):
@@ -31,6 +39,7 @@ class Policy(nn.Module):
         temperature: divides the logits, as in sampling.
         entropy_grad: let gradients flow through the entropy, for an entropy bonus; needs more memory.
         gradient_checkpointing: recompute activations in the backward pass.
+        packing: compute no padding, and shared prompts once, where the architecture allows it.
 
     Raises:
         ModelError: the model is an encoder, or does something to its logits that is not known here.
@@ -43,6 +52,7 @@ class Policy(nn.Module):
         temperature: float = 1.0,
         entropy_grad: bool = False,
         gradient_checkpointing: bool = False,
+        packing: bool = True,
     ) -> None:
         super().__init__()
         if is_encoder(lm):
@@ -56,10 +66,11 @@ class Policy(nn.Module):
         self.lm = lm
         self.head = LMHead(lm, temperature=temperature, entropy_grad=entropy_grad)
         self._check_head()
+        self.packing = packing and packs(body(lm))
 
     def forward(self, batch: Batch) -> Outputs:
         """``logprobs`` and ``entropy`` ``[B, T]`` in fp32 nats, about ``tokens``; 0 outside the responses."""
-        hidden = hidden_states(body(self.lm), batch.tokens, batch.attention_mask)
+        hidden = hidden_states(body(self.lm), batch.tokens, batch.attention_mask, packing=self.packing)
         states = predicting_states(hidden, batch.response_mask)
         logprobs, entropy = self.head(states, batch.tokens[batch.response_mask])
         return Outputs(

@@ -22,6 +22,7 @@ from plaudit.models.trunk import (
     enable_checkpointing,
     hidden_states,
     is_encoder,
+    packs,
     silence_dropout,
     to_the_left,
 )
@@ -42,14 +43,16 @@ class RewardModel(nn.Module):
         model: ``...ForSequenceClassification`` with one label, plain or wrapped by `add_lora`.
         mean, std: of the raw scores of reference responses; `normalise` uses them.
         gradient_checkpointing: recompute activations in the backward pass.
+        packing: compute no padding, and shared prompts once, where the architecture allows it (decoders only).
 
     Raises:
         ModelError: the model has more than one output.
     """
 
     def __init__(
-        self, model: nn.Module, *, mean: float = 0.0, std: float = 1.0, gradient_checkpointing: bool = False
-    ) -> None:
+        self, model: nn.Module, *, mean: float = 0.0, std: float = 1.0, gradient_checkpointing: bool = False,
+        packing: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         labels = bare(model).config.num_labels
         if labels != 1:
@@ -63,6 +66,7 @@ class RewardModel(nn.Module):
         self.model, self.mean, self.std = model, mean, std
         self.trained_on: TrainedOn = getattr(bare(model).config, "plaudit_trained_on", "comparisons")
         self.is_encoder = is_encoder(model)
+        self.packing = packing and not self.is_encoder and packs(body(model))
 
     @classmethod
     def start(
@@ -168,7 +172,7 @@ class RewardModel(nn.Module):
     def _scores(self, tokens: Tensor, mask: Tensor) -> Tensor:
         if self.is_encoder:
             return self._encoder_scores(tokens, mask)
-        hidden = hidden_states(body(self.model), tokens, mask)
+        hidden = hidden_states(body(self.model), tokens, mask, packing=self.packing)
         last = tokens.shape[1] - 1 - mask.flip(-1).int().argmax(-1)
         head = bare(self.model).score
         with torch.autocast(tokens.device.type, enabled=False):

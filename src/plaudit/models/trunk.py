@@ -14,6 +14,8 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+from plaudit.models.packing import can_pack, fits_window, pack, packed_states
+
 
 def bare(model: nn.Module) -> Any:
     """The transformers model inside a peft wrapper; adapters stay in its layers."""
@@ -38,13 +40,23 @@ def is_4bit(model: nn.Module) -> bool:
     return any(type(module).__name__ == "Linear4bit" for module in model.modules())
 
 
-def hidden_states(trunk: nn.Module, tokens: Tensor, attention_mask: Tensor) -> Tensor:
-    """Last hidden states ``[B, T, D]`` of a causal trunk, whichever side is padded.
+def hidden_states(
+    trunk: nn.Module, tokens: Tensor, attention_mask: Tensor, *, packing: bool = False
+) -> Tensor:
+    """Last hidden states ``[B, T, D]`` of a causal trunk, whichever side is padded; undefined at padding.
 
     Positions count real tokens, so a row's states do not depend on its padding. With padding on the right no
     mask is needed, because causal attention never looks there; that is the fast path of attention kernels.
+
+    Args:
+        packing: leave padding out and compute what neighbouring rows share at their start once (see packing.py);
+            only for a trunk that `can_pack`.
     """
     right_padded = bool((attention_mask[:, 1:] <= attention_mask[:, :-1]).all())
+    if packing and right_padded and fits_window(trunk, tokens.shape[1]):
+        packed = pack(tokens, attention_mask)
+        if packed is not None:
+            return packed_states(trunk, packed)
     positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
     options: dict[str, Any] = {"use_cache": False}
     if not right_padded:
@@ -55,6 +67,12 @@ def hidden_states(trunk: nn.Module, tokens: Tensor, attention_mask: Tensor) -> T
     with recomputing(trunk) if torch.is_grad_enabled() else nullcontext():
         states: Tensor = trunk(input_ids=tokens, **options).last_hidden_state
     return states
+
+
+def packs(trunk: nn.Module) -> bool:
+    """Can its batches be packed? Not with gradient checkpointing, which runs attention again after the forward pass."""
+    checkpointed = any(getattr(m, "gradient_checkpointing", False) for m in trunk.modules())
+    return not checkpointed and can_pack(trunk)
 
 
 def to_the_left(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

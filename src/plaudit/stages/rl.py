@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from plaudit.backends.local import build_critic, load_policy, load_reference
-from plaudit.backends.rewards import build_reward
+from plaudit.backends.rewards import build_reward, is_reward_model
 from plaudit.config.sections import ComputeSection
 from plaudit.data.chat import ChatFormat
 from plaudit.data.fit import fit_length
 from plaudit.data.load import load_records
 from plaudit.data.split import split_by_prompt
 from plaudit.errors import ConfigError, DataError, TrainingError
-from plaudit.functional.controllers import Carry, Moments
 from plaudit.generation.native import NativeGenerator
 from plaudit.generation.protocol import TokenPrompt
 from plaudit.models.policy import Policy
@@ -53,6 +52,7 @@ def run_rl(
     """
     set_threads(job.compute)
     _check_sizes(job)  # all that can fail does so before a file is written
+    job, notes = _with_time_to_learn(job)
     parts = _build(job, _prompts(job, prompts), reward, gold)
     run = open_run(job, job.command, sources)
     inputs = {"policy": job.policy, "dataset": job.dataset} | {
@@ -62,7 +62,12 @@ def run_rl(
     announce(
         {"prompts": f"{len(parts.train)} to train, {len(parts.heldout)} held out", "length": parts.report}
     )
+    notes += [*parts.notes, *getattr(job.algorithm, "cautions", ())]
+    if notes:
+        announce(dict.fromkeys(["note"], "\n  note    ".join(notes)))
     with Recorder(run, command=job.command, log=job.log, total=job.iterations, unit="iteration") as recorder:
+        for note in notes:
+            recorder.event("note", what=note)
         evaluator = Evaluator(run, parts.runtime, parts.heldout, job, parts.chat, recorder)
         keeper = Keeper(run, job.checkpoint, {**parts.learners, "best": evaluator}, recorder)
         _train(job, parts, recorder, evaluator, keeper)
@@ -84,6 +89,8 @@ class Parts:
     heldout: list[TokenPrompt]
     report: str
     """What became of prompts that were too long."""
+    notes: list[str] = field(default_factory=list)
+    """What is done otherwise than a reader of the settings would think, in words."""
 
 
 def _build(job: OnlineJob, records: Sequence[Prompt], reward: Given, gold: Given) -> Parts:
@@ -113,7 +120,8 @@ def _build(job: OnlineJob, records: Sequence[Prompt], reward: Given, gold: Given
     generator = NativeGenerator(policy.lm, tokenizer, chat.end_ids, precision=precision)
     runtime = Runtime(generator, learner, reference, judge, critic, second)
     learners: dict[str, Learner] = {"policy": learner} | ({"critic": critic} if critic else {})
-    return Parts(tokenizer, chat, policy, runtime, learners, train, heldout, report)
+    notes = _of_the_critic(job) if critic else []
+    return Parts(tokenizer, chat, policy, runtime, learners, train, heldout, report, notes)
 
 
 def _built(given: Given, tokenizer: Any, compute: ComputeSection, where: str) -> Reward | None:
@@ -137,6 +145,14 @@ def _critic(job: OnlineJob, policy: Policy, tokenizer: Any, steps: int) -> Learn
     return LocalLearner(critic, section, compute, total_steps=steps, signal="values")
 
 
+def _of_the_critic(job: OnlineJob) -> list[str]:
+    if job.algorithm.critic_init != "reward" or any(map(is_reward_model, job.reward)):
+        return []
+    return [
+        "no reward is a reward model, so the critic starts from the policy with a zero head, not from the reward"
+    ]
+
+
 def _train(job: OnlineJob, parts: Parts, recorder: Recorder, evaluator: Evaluator, keeper: Keeper) -> None:
     """Restore or start, run the loop with evaluations and checkpoints, and end with the weights that are kept."""
 
@@ -151,15 +167,15 @@ def _train(job: OnlineJob, parts: Parts, recorder: Recorder, evaluator: Evaluato
         keeper.after(iteration, state, last=iteration == job.iterations)
 
     def state() -> dict[str, Any]:
-        return {"carry": asdict(loop.carry), "evaluation": evaluator.state()}
+        return {"loop": loop.state(), "evaluation": evaluator.state()}
 
     loop = OnlineLoop(
         job.algorithm, parts.runtime, parts.train, job.sampling, job.prompts_per_iteration,
-        parts.tokenizer.pad_token_id, job.seed, on_iteration,
+        parts.tokenizer.pad_token_id, job.seed, on_iteration, mismatch=job.mismatch,
     )  # fmt: skip
     start, found = keeper.restore()
     if start:
-        loop.carry = _carry(found["carry"])
+        loop.resume(found["loop"])
         evaluator.resume(found["evaluation"])
         parts.runtime.generator.policy_version = start
     else:
@@ -231,7 +247,7 @@ def _tokenise(
 
 
 def _check_sizes(job: OnlineJob) -> None:
-    """No minibatch is empty; and a run that ends before its critic's warm-up would never train the policy."""
+    """No minibatch is empty, and the filter of mismatched responses is one."""
     rollouts = job.prompts_per_iteration * job.algorithm.group_size
     if job.algorithm.minibatches > rollouts:
         raise ConfigError(
@@ -239,13 +255,22 @@ def _check_sizes(job: OnlineJob) -> None:
             where="[algorithm] minibatches",
             cure="lower --minibatches, or raise --prompts-per-iteration",
         )
-    if "values" in job.algorithm.needs and job.iterations <= job.algorithm.critic_warmup:
+    if 0 < job.mismatch.drop_beyond <= 1:
         raise ConfigError(
-            f"{job.iterations} iterations with a critic_warmup of {job.algorithm.critic_warmup}: "
-            "the policy would never be trained",
-            where="iterations, [algorithm] critic_warmup",
-            cure=f"raise --iterations above {job.algorithm.critic_warmup}, or lower --critic-warmup (0: no warm-up)",
+            f"drop_beyond is a ratio above 1, found {job.mismatch.drop_beyond:g}",
+            where="[mismatch] drop_beyond",
+            cure="1.01 is strict, 2 is loose, 0 switches it off",
         )
+
+
+def _with_time_to_learn(job: OnlineJob) -> tuple[OnlineJob, list[str]]:
+    """The job with a warm-up of the critic that leaves iterations for the policy; what was changed, in words."""
+    warmup = getattr(job.algorithm, "critic_warmup", 0)
+    if "values" not in job.algorithm.needs or not warmup or job.iterations > warmup:
+        return job, []
+    shorter = job.iterations // 3
+    said = f"critic_warmup {warmup} would take all {job.iterations} iterations: shortened to {shorter}"
+    return job.model_copy(update={"algorithm": replace(job.algorithm, critic_warmup=shorter)}), [said]
 
 
 def _check_kl(job: OnlineJob, metrics: Mapping[str, float], iteration: int) -> None:
@@ -257,7 +282,3 @@ def _check_kl(job: OnlineJob, metrics: Mapping[str, float], iteration: int) -> N
             cure="start again with a higher --kl-coef or a lower --lr; "
             "or go on from the checkpoint that was saved now: --kl-limit N --resume",
         )
-
-
-def _carry(state: dict[str, Any]) -> Carry:
-    return Carry(**(state | {"reward": Moments(**state["reward"])}))

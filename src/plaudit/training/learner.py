@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, Protocol
 
 import torch
@@ -16,7 +16,7 @@ from plaudit.training.microbatch import microbatches
 from plaudit.training.optim import build_optimizer, learning_rate
 
 LossFunction = Callable[[Batch, Outputs], Loss]
-SignalName = Literal["logprobs", "values", "scores"]
+SignalName = Literal["logprobs", "values", "scores", "full_kl"]
 NON_FINITE_LIMIT = 3
 
 
@@ -31,8 +31,13 @@ class Scorer(Protocol):
 class Learner(Scorer, Protocol):
     """A model that learns."""
 
-    def update(self, batch: Batch, loss: LossFunction) -> dict[str, float]:
-        """One optimizer step on the whole batch; the metrics of the loss, plus ``lr`` and ``grad_norm``."""
+    def update(
+        self, batch: Batch, loss: LossFunction, further: Sequence[tuple[Batch, LossFunction]] = ()
+    ) -> dict[str, float]:
+        """One optimizer step on the whole batch; the metrics of the loss, plus ``lr`` and ``grad_norm``.
+
+        ``further`` batches, each with its own loss and weights, add to the same step.
+        """
         ...
 
     def weights(self) -> dict[str, Tensor]:
@@ -52,6 +57,7 @@ class Learner(Scorer, Protocol):
         ...
 
     step: int
+    total_steps: int
 
 
 def resolve_device(name: str) -> torch.device:
@@ -86,17 +92,19 @@ class LocalScorer:
         """Forward in microbatches, results back in the order of the batch, on the CPU."""
         shape = (len(batch.tokens),) if self.signal == "scores" else tuple(batch.tokens.shape)
         result = torch.zeros(shape)
-        rows_per_unit = len(batch.tokens) // len(batch)
         # Without activations to keep, four times the budget of a backward pass fits.
-        for units, part in microbatches(batch, 4 * self.compute.tokens_per_microbatch):
+        for units, part in self._parts(batch, 4 * self.compute.tokens_per_microbatch):
             with autocast(self.compute, self.device):
                 out = getattr(self.module(part.to(self.device)), self.signal).float().cpu()
-            rows = (units[:, None] * rows_per_unit + torch.arange(rows_per_unit)).flatten()
+            rows = batch.rows(units)
             if self.signal == "scores":
                 result[rows] = out
             else:
                 result[rows, : out.shape[1]] = out
         return result
+
+    def _parts(self, batch: Batch, token_budget: int) -> Iterator[tuple[Tensor, Batch]]:
+        return microbatches(batch, token_budget, packed=getattr(self.module, "packing", False))
 
 
 class LocalLearner(LocalScorer):
@@ -117,7 +125,9 @@ class LocalLearner(LocalScorer):
         self.parameters = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         self.non_finite_in_a_row = 0
 
-    def update(self, batch: Batch, loss: LossFunction) -> dict[str, float]:
+    def update(
+        self, batch: Batch, loss: LossFunction, further: Sequence[tuple[Batch, LossFunction]] = ()
+    ) -> dict[str, float]:
         """Forward and backward in microbatches, then one step. A step with a non-finite gradient is skipped.
 
         Raises:
@@ -125,16 +135,21 @@ class LocalLearner(LocalScorer):
         """
         sums: dict[str, float] = {}
         maxima: dict[str, float] = {}
-        for _, part in microbatches(batch, self.compute.tokens_per_microbatch):
-            on_device = part.to(self.device)
-            with autocast(self.compute, self.device):
-                result = loss(on_device, self.module(on_device))
-            result.value.backward()
-            for name, value in result.metrics.items():
-                sums[name] = sums.get(name, 0.0) + float(value)
-            for name, value in result.maxima.items():
-                maxima[name] = max(maxima.get(name, float("-inf")), float(value))
+        for whole, its_loss in ((batch, loss), *further):
+            for _, part in self._parts(whole, self.compute.tokens_per_microbatch):
+                result = self._backward(part.to(self.device), its_loss)
+                for name, value in result.metrics.items():
+                    sums[name] = sums.get(name, 0.0) + float(value)
+                for name, value in result.maxima.items():
+                    maxima[name] = max(maxima.get(name, float("-inf")), float(value))
         return sums | maxima | self._step()
+
+    def _backward(self, part: Batch, loss: LossFunction) -> Loss:
+        """Add the gradient of one microbatch."""
+        with autocast(self.compute, self.device):
+            result = loss(part, self.module(part))
+        result.value.backward()
+        return result
 
     def _step(self) -> dict[str, float]:
         lr = learning_rate(self.step, self.total_steps, self.section)
@@ -188,8 +203,13 @@ class LocalLearner(LocalScorer):
         for name, parameter in self.parameters.items():
             parameter.copy_(tensors[f"weight/{name}"])
             state = {
-                key: tensors[f"{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in tensors
+                key: tensors[f"{key}/{name}"]
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"{key}/{name}" in tensors
             }
             if state:
-                moved = {k: v.clone() if k == "step" else v.to(parameter.device, copy=True) for k, v in state.items()}
+                moved = {
+                    k: v.clone() if k == "step" else v.to(parameter.device, copy=True)
+                    for k, v in state.items()
+                }
                 self.optimizer.state[parameter] = moved

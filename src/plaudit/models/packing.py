@@ -1,0 +1,156 @@
+"""Packed forward passes: no padding, and what rows share at their start is computed once.
+
+A padded batch ``[B, T]`` spends its time on padding, and on the same prompt once for each response to it. Here the
+distinct tokens stand side by side in one row ``[1, N]``; all that a layer does to single tokens runs on N of them.
+Only attention sees rows again: its queries, keys and values are gathered back to ``[B, T]`` and run through the
+causal kernel that padded batches use. Causal attention makes both exact: a token's states depend on nothing after it,
+so rows that begin alike have the same states there.
+
+It works with every transformers decoder whose attention goes through the library's attention interface; `can_pack`
+tries it on a few tokens, and what does not come out equal is run padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from plaudit.functional.prefix import shared_with_previous
+
+_NAME = "plaudit_packed"
+_WORTH_IT = 0.95
+"""Share of the padded tokens above which packing would only add its gathers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Where the N distinct real tokens of rows ``[B, T]`` stand."""
+
+    tokens: Tensor  # [N]
+    positions: Tensor  # [N] place of each token in its row
+    place: Tensor  # [B, T] which of the N tokens stands here; 0 at padding
+    first: Tensor  # [N] flat index b * T + t of each token's first occurrence
+
+
+def pack(tokens: Tensor, attention_mask: Tensor) -> Packing | None:
+    """The packing of rows ``[B, T]`` padded on the right, each next to those that begin like it; None: not worth it.
+
+    >>> tokens = torch.tensor([[5, 6, 7, 8], [5, 6, 9, 0]])
+    >>> packing = pack(tokens, torch.tensor([[True] * 4, [True] * 3 + [False]]))
+    >>> packing.tokens.tolist(), packing.place.tolist()
+    ([5, 6, 7, 8, 9], [[0, 1, 2, 3], [0, 1, 4, 0]])
+    """
+    rows, width = tokens.shape
+    shared = shared_with_previous(tokens, attention_mask)
+    columns = torch.arange(width, device=tokens.device).expand(rows, width)
+    new = attention_mask & (columns >= shared[:, None])
+    count = int(new.sum())
+    if count > _WORTH_IT * tokens.numel():
+        return None
+    place = torch.zeros(rows, width, dtype=torch.int64, device=tokens.device)
+    place[new] = torch.arange(count, device=tokens.device)
+    for row, length in enumerate(shared.tolist()):
+        if length:
+            place[row, :length] = place[row - 1, :length]
+    return Packing(tokens[new], columns[new], place, new.flatten().nonzero().squeeze(-1))
+
+
+def packed_states(trunk: nn.Module, packing: Packing) -> Tensor:
+    """Last hidden states ``[B, T, D]`` of a causal trunk. Padding holds the state of some real token: mask it."""
+    with _attention(trunk, packing):
+        states = trunk(
+            input_ids=packing.tokens[None], position_ids=packing.positions[None], use_cache=False
+        ).last_hidden_state[0]
+    rows, width = packing.place.shape
+    return states.index_select(0, packing.place.flatten()).view(rows, width, -1)
+
+
+def can_pack(trunk: nn.Module) -> bool:
+    """Are packed states those of a padded batch? Tried on two rows of three tokens that share two."""
+    config: Any = getattr(trunk, "config", None)
+    weight = next(trunk.parameters())
+    if (
+        config is None
+        or weight.device.type == "meta"
+        or not getattr(trunk, "_supports_attention_backend", False)
+    ):
+        return False
+    if config._attn_implementation != "sdpa" or getattr(config, "attn_logit_softcapping", None):
+        return False
+    last = int(config.get_text_config().vocab_size) - 1
+    tokens = torch.tensor([[0, last, last // 2], [0, last, last // 3], [last, 0, 0]], device=weight.device)
+    mask = torch.tensor([[1, 1, 1], [1, 1, 1], [1, 0, 0]], dtype=torch.bool, device=weight.device)
+    packing = pack(tokens, mask)
+    assert packing is not None, "six of nine tokens are distinct"
+    positions = torch.arange(3, device=weight.device)[None]
+    with torch.no_grad():
+        try:
+            found = packed_states(trunk, packing)[mask].float()
+        except (TypeError, ValueError, RuntimeError):
+            return False  # an architecture that wants other inputs
+        wanted = (
+            trunk(input_ids=tokens, position_ids=positions, use_cache=False).last_hidden_state[mask].float()
+        )
+    tolerance = 1e-4 if weight.dtype == torch.float32 else 5e-2
+    return torch.allclose(found, wanted, rtol=tolerance, atol=tolerance * float(wanted.abs().max()))
+
+
+def fits_window(trunk: nn.Module, width: int) -> bool:
+    """Does every layer see a whole row of ``width`` tokens? Packed attention knows no sliding window."""
+    window = getattr(trunk.config, "sliding_window", None)
+    return not window or width <= int(window)
+
+
+_current: ContextVar[Packing] = ContextVar("packing")
+
+
+@contextmanager
+def _attention(trunk: nn.Module, packing: Packing) -> Iterator[None]:
+    config: Any = trunk.config
+    before = config._attn_implementation
+    token = _current.set(packing)
+    config._attn_implementation = _NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+        _current.reset(token)
+
+
+def _packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention within rows. ``query [1, heads, N, d]``, likewise key and value -> ``[1, N, heads, d]``."""
+    packing = _current.get()
+    rows, width = packing.place.shape
+    index = packing.place.flatten()
+
+    def unpacked(x: Tensor) -> Tensor:
+        return x[0].index_select(1, index).view(x.shape[1], rows, width, x.shape[3]).transpose(0, 1)
+
+    out, _ = sdpa_attention_forward(
+        module,
+        unpacked(query),
+        unpacked(key),
+        unpacked(value),
+        None,
+        is_causal=True,
+        scaling=options.get("scaling"),
+    )
+    return out.flatten(0, 1).index_select(0, packing.first)[None], None
+
+
+AttentionInterface.register(_NAME, _packed_attention)
