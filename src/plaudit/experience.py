@@ -99,6 +99,12 @@ class Experience:
         )
         return torch.where(self.loss_weights != 0, x * self.loss_weights, 0.0).sum()
 
+    def token_mean(self, x: Tensor) -> Tensor:
+        """Mean of ``x`` [B, T] over the step's response tokens, added up piece by piece: for metrics."""
+        weights = self.loss_weights if self.token_weights is None else self.token_weights
+        assert weights is not None and x.shape == weights.shape, "x must be [B, T], weights set"
+        return torch.where(weights != 0, x * weights, 0.0).sum()
+
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
@@ -222,6 +228,9 @@ class Outputs:
     entropy: Tensor | None = None  # [B, T] policy, full vocabulary; 0 outside the response mask
     values: Tensor | None = None  # [B, T] critic; 0 outside the response mask
     scores: Tensor | None = None  # [B] reward model, raw (not normalised)
+    full_kl: Tensor | None = (
+        None  # [B, T] KL(policy || reference) over the vocabulary; 0 outside the response mask
+    )
     heads: Tensor | None = None  # [B, H] reward model with several qualities: the raw score of each
 
 

@@ -175,11 +175,10 @@ class PPO:
     def loss(self, batch: Experience, out: Outputs) -> Loss:
         """Clipped surrogate, minus the entropy bonus, plus the KL where it is a part of the loss."""
         assert out.logprobs is not None and out.entropy is not None
-        assert (
-            batch.old_logprobs is not None and batch.ref_logprobs is not None and batch.advantages is not None
-        )
+        assert batch.old_logprobs is not None and batch.advantages is not None
         mean, low = batch.weighted_sum, self.clip or math.inf
         old = batch.ref_logprobs if self.old_policy == "ref" else batch.old_logprobs
+        assert old is not None
         surrogate, clipped = losses.clipped_policy_loss(
             out.logprobs, old, batch.advantages, low, self.clip_high or low
         )
@@ -196,6 +195,7 @@ class PPO:
         if self.entropy_coef:
             value = value - mean(_column(batch.entropy_coefs, self.entropy_coef) * out.entropy)
         if self.kl_in == "loss" and self.kl_estimator != "full":
+            assert batch.ref_logprobs is not None
             kl = kl_estimators.kl_loss(
                 out.logprobs, batch.old_logprobs, batch.ref_logprobs, self.kl_estimator, self.kl_grad
             )

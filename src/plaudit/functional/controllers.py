@@ -53,6 +53,8 @@ class Carry:
     reward: Moments = Moments()
     baseline: float | None = None
     """Running mean of the return, where an algorithm keeps one; None before the first batch."""
+    warmup: int | None = None
+    """Iterations that the critic learned alone before it was good enough; None: it was not yet."""
 
 
 def adapt_kl_coef(kl_coef: float, kl: float, target: float, horizon: float, episodes: int) -> float:
