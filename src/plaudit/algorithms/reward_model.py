@@ -1,20 +1,27 @@
-"""Reward model from pairwise preferences (Bradley-Terry) or from class labels.
+"""Reward models: from pairs (Bradley-Terry), ranked lists, ratings, several qualities at once, or class labels.
 
-    pairs:   -log sigma((s_chosen - s_rejected) / temperature - margin), with smoothed or annotators' targets
-    labels:  binary cross-entropy, so that the score is the log-odds of label 1
+pairs:      -log sigma((s_chosen - s_rejected) / temperature - margin), with smoothed or annotators' targets
+rankings:   the mean of that loss over all ordered pairs of a prompt, or a likelihood of the whole order
+ratings:    (s - standardised rating)^2, for one score or for one a quality
+labels:     binary cross-entropy, so that the score is the log-odds of label 1
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from plaudit.algorithms.protocol import Signal
 from plaudit.errors import ConfigError
-from plaudit.experience import Experience, Loss, Outputs, Pairs
+from plaudit.experience import Experience, Loss, Outputs, Pairs, Rankings
 from plaudit.functional import losses
+from plaudit.functional import ranking_losses as ranked
+
+Compared = Experience | Pairs | Rankings
+LISTWISE = {"plackett_luce": ranked.plackett_luce, "best": ranked.best_choice}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +34,33 @@ class RewardModel:
     """Multiplies the margin of each preference, which is asked of the score difference; 0 ignores margins."""
     label_smoothing: float = 0.0
     """Assumed share of wrong labels, in [0, 0.5)."""
+    smoothing: Literal["conservative", "robust"] = "conservative"
+    """conservative: targets of 1 - label_smoothing; robust: the unbiased estimate of the loss of the right labels,
+    which can be negative."""
     use_agreement: bool = True
     """Use the share of annotators who agreed as soft target instead of 1."""
     centering: float = 0.0
-    """Weight of (s_chosen + s_rejected)^2, which pulls the mean score to 0; 0.01 is usual."""
+    """Weight of the term that pulls scores to 0; 0.01 is usual."""
+    centering_form: Literal["sum", "squares"] = "sum"
+    """sum: (s_chosen + s_rejected)^2, which leaves differences alone; squares: s_chosen^2 + s_rejected^2."""
+    ranking_loss: Literal["pairs", "plackett_luce", "best"] = "pairs"
+    """Of ranked lists. pairs: mean over all pairs of a prompt that are not ties; plackett_luce: likelihood of the
+    order; best: softmax cross-entropy of the best response."""
+    ranking_weight: Literal["prompts", "pairs"] = "prompts"
+    """prompts: every ranked list counts alike; pairs: by its number of pairs."""
+    lm_coef: float = 0.0
+    """Weight of the negative log-likelihood of the chosen response (mean over its tokens). Decoders only."""
+    ratings: Literal["pairs", "regression"] = "pairs"
+    """Rated responses. pairs: two responses to one prompt with different ratings; regression: predict the rating."""
+    attributes: tuple[str, ...] = ()
+    """Qualities that ratings have as axes: a head for each, trained by regression. Empty: one score."""
+    attribute_weights: tuple[float, ...] = ()
+    """Weight of each quality in the score; empty: all alike, adding up to 1."""
+    length: Literal["none", "divide", "residual", "penalty"] = "none"
+    """Correction for length after training. divide: by length^length_coef; residual: subtract what length explains on
+    the reference responses; penalty: subtract length_coef standard deviations per 100 response tokens."""
+    length_coef: float = 1.0
+    """See length."""
 
     needs: ClassVar[frozenset[Signal]] = frozenset()
 
@@ -47,42 +77,152 @@ class RewardModel:
                 where="[algorithm] temperature",
                 cure="use 1.0",
             )
+        if self.lm_coef < 0:
+            raise ConfigError(
+                f"lm_coef must be 0 or more, found {self.lm_coef}",
+                where="[algorithm] lm_coef",
+                cure="use 0.01",
+            )
+        self._check_ratings()
+        self._check_lists()
 
-    def weights(self, batch: Experience | Pairs) -> Experience | Pairs:
-        """Every pair, or every labelled row, weighs the same. A row's weight stands at its last real token."""
+    def _check_ratings(self) -> None:
+        if self.attributes and self.ratings != "regression":
+            raise ConfigError(
+                f"attributes ({', '.join(self.attributes)}) are trained on ratings, but ratings = 'pairs'",
+                where="[algorithm] ratings",
+                cure="set ratings = 'regression', or leave attributes empty",
+            )
+        if self.attribute_weights and len(self.attribute_weights) != len(self.attributes):
+            raise ConfigError(
+                f"{len(self.attribute_weights)} weights for {len(self.attributes)} attributes",
+                where="[algorithm] attribute_weights",
+                cure="give one weight an attribute, or none",
+            )
+
+    def _check_lists(self) -> None:
+        pairwise = {"label_smoothing": self.label_smoothing, "centering": self.centering}
+        given = [name for name, value in pairwise.items() if value]
+        if self.ranking_loss != "pairs" and given:
+            raise ConfigError(
+                f"{given[0]} is about pairs, and ranking_loss = {self.ranking_loss!r} has none",
+                where=f"[algorithm] {given[0]}",
+                cure=f"set {given[0]} to 0, or use ranking_loss = 'pairs'",
+            )
+
+    @property
+    def head_weights(self) -> tuple[float, ...]:
+        """The weight of each head in the score."""
+        return self.attribute_weights or tuple(1 / len(self.attributes) for _ in self.attributes)
+
+    def weights(self, batch: Compared) -> Compared:
+        """How the mean over the step is taken: over pairs, over ranked prompts or their pairs, or over rows.
+
+        A ranked prompt without an ordered pair does not count. A row's weight stands at its last real token.
+        """
         if isinstance(batch, Pairs):
             return batch.replace(loss_weights=torch.full((len(batch),), 1 / len(batch)))
+        if isinstance(batch, Rankings):
+            better, _ = ranked.ordered_pairs(batch.ranks, batch.groups)
+            kept = ranked.group_sizes(batch.groups[better], len(batch)).float()
+            counted = kept if self.ranking_weight == "pairs" else (kept > 0).float()
+            return batch.replace(loss_weights=counted / counted.sum().clamp(min=1))
         last = torch.arange(batch.tokens.shape[1]) == (batch.lengths - 1)[:, None]
         return batch.replace(loss_weights=last / len(batch))
 
-    def loss(self, batch: Experience | Pairs, out: Outputs) -> Loss:
-        """Weighted sum over pairs or labelled rows."""
+    def loss(self, batch: Compared, out: Outputs) -> Loss:
+        """Weighted sum over pairs, ranked prompts, or rated or labelled rows."""
         assert out.scores is not None
         if isinstance(batch, Pairs):
-            return self._pair_loss(batch, out.scores)
-        assert batch.rewards is not None and batch.loss_weights is not None
+            return self._with_lm(self._pair_loss(batch, out.scores), batch, out)
+        if isinstance(batch, Rankings):
+            return self._with_lm(self._list_loss(batch, out.scores), batch, out)
+        assert batch.loss_weights is not None
         weights = batch.loss_weights.sum(-1)
+        if self.ratings == "regression":
+            return self._rating_loss(batch, out, weights)
+        assert batch.rewards is not None
         value = (losses.label_loss(out.scores, batch.rewards) * weights).sum()
         right = ((out.scores > 0) == (batch.rewards > 0.5)).float()
         return Loss(value, {"loss": value.detach(), "reward_model/accuracy": (right * weights).sum()})
 
-    def _pair_loss(self, batch: Pairs, scores: torch.Tensor) -> Loss:
-        chosen, rejected = scores.view(-1, 2).unbind(-1)
-        targets = batch.targets if self.use_agreement else torch.ones_like(batch.targets)
-        targets = targets * (1 - self.label_smoothing) + (1 - targets) * self.label_smoothing
+    def _compared(self, chosen: Tensor, rejected: Tensor, targets: Tensor, margins: Tensor) -> Tensor:
+        """Loss of each pair, with its labels smoothed and its scores held near 0."""
+        smooth = ranked.smoothed_targets if self.smoothing == "conservative" else ranked.unbiased_targets
         loss = losses.bradley_terry(
-            chosen, rejected, margins=self.margin * batch.margins, targets=targets, temperature=self.temperature
+            chosen,
+            rejected,
+            margins=self.margin * margins,
+            targets=smooth(targets, self.label_smoothing),
+            temperature=self.temperature,
         )
         if self.centering:
-            loss = loss + self.centering * losses.centering(chosen, rejected)
+            centre = losses.centering if self.centering_form == "sum" else ranked.squared_scores
+            loss = loss + self.centering * centre(chosen, rejected)
+        return loss
+
+    def _pair_loss(self, batch: Pairs, scores: Tensor) -> Loss:
+        chosen, rejected = scores.view(-1, 2).unbind(-1)
+        targets = batch.targets if self.use_agreement else torch.ones_like(batch.targets)
+        value = batch.weighted_sum(self._compared(chosen, rejected, targets, batch.margins))
+        metrics = _ranked_right(chosen.detach(), rejected.detach())
+        return Loss(value, {"loss": value.detach()} | {n: batch.weighted_sum(x) for n, x in metrics.items()})
+
+    def _list_loss(self, batch: Rankings, scores: Tensor) -> Loss:
+        groups, count = batch.groups, len(batch)
+        better, worse = ranked.ordered_pairs(batch.ranks, groups)
+        of_pair = groups[better]
+        if self.ranking_loss == "pairs":
+            ones = torch.ones_like(scores[better])
+            loss = ranked.group_means(
+                self._compared(scores[better], scores[worse], ones, torch.zeros_like(ones)), of_pair, count
+            )
+        else:
+            loss = LISTWISE[self.ranking_loss](scores / self.temperature, batch.ranks, groups, count)
         value = batch.weighted_sum(loss)
-        difference = (chosen - rejected).detach()
-        right = (difference > 0).float() + 0.5 * (difference == 0).float()
-        metrics = {
-            "loss": value.detach(),
-            "reward_model/accuracy": batch.weighted_sum(right),
-            "reward_model/margin": batch.weighted_sum(difference),
-            "reward_model/chosen_mean": batch.weighted_sum(chosen.detach()),
-            "reward_model/rejected_mean": batch.weighted_sum(rejected.detach()),
+        metrics = _ranked_right(scores[better].detach(), scores[worse].detach())
+        means = {name: ranked.group_means(x, of_pair, count) for name, x in metrics.items()}
+        return Loss(value, {"loss": value.detach()} | {n: batch.weighted_sum(x) for n, x in means.items()})
+
+    def _rating_loss(self, batch: Experience, out: Outputs, weights: Tensor) -> Loss:
+        """Squared error of the score, or of each head and then the mean over heads."""
+        if not self.attributes:
+            assert batch.rewards is not None and out.scores is not None
+            error = ranked.squared_error(out.scores, batch.rewards)
+            value = (error * weights).sum()
+            return Loss(value, {"loss": value.detach(), "reward_model/squared_error": value.detach()})
+        assert batch.attributes is not None and out.heads is not None
+        errors = (ranked.squared_error(out.heads, batch.attributes) * weights[:, None]).sum(0)
+        value = errors.mean()
+        parts = {
+            f"reward_model/squared_error/{n}": e.detach()
+            for n, e in zip(self.attributes, errors, strict=True)
         }
-        return Loss(value, metrics)
+        return Loss(value, {"loss": value.detach(), "reward_model/squared_error": value.detach()} | parts)
+
+    def _with_lm(self, result: Loss, batch: Pairs | Rankings, out: Outputs) -> Loss:
+        """Plus ``lm_coef`` times the mean negative log-likelihood per token of what was chosen."""
+        if not self.lm_coef:
+            return result
+        assert out.logprobs is not None, "the stage gives the model its LM head where lm_coef asks for it"
+        mask = batch.response_mask & batch.best_rows[:, None]
+        rows = -torch.where(mask, out.logprobs, 0.0).sum(-1) / mask.sum(-1).clamp(min=1)
+        if isinstance(batch, Pairs):
+            of_unit = rows[0::2]
+        else:
+            best = batch.best_rows
+            of_unit = ranked.group_means(rows[best], batch.groups[best], len(batch))
+        lm = batch.weighted_sum(of_unit)
+        value = result.value + self.lm_coef * lm
+        return Loss(value, result.metrics | {"loss": value.detach(), "reward_model/lm_loss": lm.detach()})
+
+
+def _ranked_right(chosen: Tensor, rejected: Tensor) -> dict[str, Tensor]:
+    """Per pair: ranked right (a tie counts a half), difference, both scores."""
+    difference = chosen - rejected
+    return {
+        "reward_model/accuracy": (difference > 0).float() + 0.5 * (difference == 0).float(),
+        "reward_model/margin": difference,
+        "reward_model/chosen_mean": chosen,
+        "reward_model/rejected_mean": rejected,
+    }

@@ -116,6 +116,16 @@ def squared_scores(chosen: Tensor, rejected: Tensor) -> Tensor:
     return chosen.square() + rejected.square()
 
 
+def squared_error(scores: Tensor, targets: Tensor) -> Tensor:
+    """``(s - t)^2``, of scores against (standardised) ratings of the same shape.
+
+    >>> squared_error(torch.tensor([0.5]), torch.tensor([2.0]))
+    tensor([2.2500])
+    """
+    assert scores.shape == targets.shape, "a [B] against [B, 1] would broadcast to [B, B]"
+    return (scores - targets).square()
+
+
 def _lse(scores: Tensor, allowed: Tensor) -> Tensor:
     """``[R]`` log-sum-exp of the scores over the allowed columns of each row."""
     return torch.where(allowed, scores[None, :], float("-inf")).logsumexp(-1)
