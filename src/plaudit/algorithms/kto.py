@@ -78,13 +78,17 @@ class KTO:
                 metrics[f"logps/{name}"] = (batch.class_weights * logps.detach())[side].sum()
         return Loss(value, metrics)
 
+    def is_good(self, rating: float) -> bool:
+        """Whether a rating is a thumbs up."""
+        return rating > self.good_above
+
     def is_tie(self, rating: float) -> bool:
         """Whether a rating says neither thumbs up nor thumbs down."""
         return rating == self.good_above
 
     def advice(self, ratings: Sequence[float]) -> str:
         """How many thumbs there are, and whether the weights balance them as the paper recommends."""
-        ups = sum(rating > self.good_above for rating in ratings)
+        ups = sum(map(self.is_good, ratings))
         downs = len(ratings) - ups
         said = f"{ups} thumbs up, {downs} down"
         if not ups or not downs:

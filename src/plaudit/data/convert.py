@@ -189,6 +189,22 @@ def _unpaired(records: Sequence[Record], log: ReadLog) -> list[Record]:
     return [rating for two in both for rating in two]
 
 
+def _extremes(records: Sequence[Record], log: ReadLog) -> list[Record]:
+    """The best of a ranking as rated 1, the worst as rated 0; what lies between says neither."""
+    ratings: list[Record] = []
+    between = 0
+    for r in records:
+        if not isinstance(r, Ranking) or min(r.ranks) == max(r.ranks):
+            continue
+        for i, (response, rank) in enumerate(zip(r.responses, r.ranks, strict=True)):
+            if rank in (min(r.ranks), max(r.ranks)):
+                ratings.append(Rating(f"{r.id}/{i}", r.prompt, response, float(rank == min(r.ranks))))
+            else:
+                between += 1
+    log.count("responses ranked neither best nor worst, left out", between)
+    return ratings
+
+
 _Step = Callable[[Sequence[Record], ReadLog], list[Record]]
 _PATHS: dict[tuple[Kind, Kind], tuple[_Step, ...]] = {
     ("demonstration", "prompt"): (_to_prompts,),
@@ -204,6 +220,8 @@ _PATHS: dict[tuple[Kind, Kind], tuple[_Step, ...]] = {
     ("rating", "preference"): (_rated_pairs,),
     ("judgement", "preference"): (_majorities,),
     ("preference", "rating"): (_unpaired,),
+    ("judgement", "rating"): (_majorities, _unpaired),
+    ("ranking", "rating"): (_extremes,),
 }
 
 

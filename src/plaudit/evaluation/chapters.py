@@ -19,6 +19,8 @@ from plaudit.tracking.names import METRICS
 CURVES = {
     "sft": ("loss", "eval/loss", "policy/entropy", "lr"),
     "reward": ("loss", "reward_model/accuracy", "reward_model/margin"),
+    "dpo": ("loss", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected"),
+    "best_of_n": (),
     "rl": (
         "reward/mean",
         "objective/kl",
@@ -37,6 +39,10 @@ HELD_OUT = {
     "response/length_mean": "eval/length_mean",
     "reward_model/accuracy": "reward_model/heldout_accuracy",
     "loss": "eval/loss",
+    "rewards/accuracies": "eval/accuracy",
+    "rewards/margins": "eval/margin",
+    "logps/chosen": "eval/logp_chosen",
+    "logps/rejected": "eval/logp_rejected",
 }
 """Curves that are drawn into one chart: in training, and on held-out prompts."""
 
@@ -93,9 +99,16 @@ def chapter(run: Run, *, whole: bool = True) -> Chapter:
         )
         said = Verdict("flat", "It was trained against the reward model.", evidence)
     panels = (
-        {"sft": _no_panels, "reward": _reward_panels, "rl": _policy_panels}[run.kind](run) if whole else []
+        {"reward": _reward_panels, "best_of_n": _best_of_n_panels, "rl": _policy_panels}.get(
+            run.kind, _no_panels
+        )(run)
+        if whole
+        else []
     )
-    figures = {"sft": _sft_figures, "reward": _reward_figures, "rl": _policy_figures}[run.kind](run)
+    figures = {
+        "sft": _sft_figures, "reward": _reward_figures, "dpo": _preference_figures,
+        "best_of_n": _best_of_n_figures, "rl": _policy_figures,
+    }[run.kind](run)  # fmt: skip
     curves, more = _curves(run)
     return Chapter(
         anchor=run.path.name if run.path.name.isidentifier() else run.kind,
@@ -148,6 +161,10 @@ def _brief(run: Run) -> str:
         return f"loss {number(run.start('loss'))} → {number(run.end('loss'))}"
     if run.kind == "reward":
         return f"{percent(run.summary.get('accuracy'))} ranked right"
+    if run.kind == "dpo":
+        return f"{percent(run.summary.get('accuracy'))} of pairs ranked right"
+    if run.kind == "best_of_n":
+        return f"{signed(run.summary.get('reward_gain'))} by the best of {run.summary.get('n')}"
     return f"reward {signed(run.start('reward/mean'))} → {signed(run.end('reward/mean'))}"
 
 
@@ -176,6 +193,38 @@ def _reward_figures(run: Run) -> list[Figure]:
         ),
         Figure("Calibration error", number(card.get("ece")), "0 is perfect"),
     ]
+
+
+def _preference_figures(run: Run) -> list[Figure]:
+    card = run.summary
+    if card.get("accuracy") is None:
+        return []
+    was = {name: f"was {number(card.get(f'{name}_before'))}" for name in ("heldout_loss", "margin_mean")}
+    figures = [
+        Figure("Held-out accuracy", percent(card["accuracy"]), span(card.get("accuracy_ci"), "percent")),
+        Figure("Held-out loss", number(card.get("heldout_loss")), was["heldout_loss"]),
+    ]
+    if card.get("margin_mean") is not None:
+        figures.append(Figure("Margin", number(card["margin_mean"]), was["margin_mean"]))
+    for side in ("chosen", "rejected"):
+        note = f"was {number(card.get(f'logp_{side}_before'), 1)}, nats per response"
+        figures.append(Figure(f"Log-probability of {side}", number(card.get(f"logp_{side}"), 1), note))
+    return figures
+
+
+def _best_of_n_figures(run: Run) -> list[Figure]:
+    card, figures = run.summary, []
+    for name, label in (("gold", "Gold reward"), ("reward", "Reward")):
+        if card.get(f"{name}_gain") is not None:
+            note = f"of one sample {number(card[f'{name}_mean'])}; gain {span(card.get(f'{name}_gain_ci'), 'signed')}"
+            figures.append(Figure(f"{label} of the best", number(card[f"{name}_best"]), note))
+    if card.get("win_rate") is not None:
+        bound = f"at most {percent(card.get('win_rate_bound'))} is possible"
+        figures += [
+            Figure("Wins against one sample", percent(card["win_rate"]), bound),
+            Figure("KL, at most", number(card.get("kl_bound")), "nats per response"),
+        ]
+    return figures
 
 
 def _policy_figures(run: Run) -> list[Figure]:
@@ -301,6 +350,19 @@ def _reward_panels(run: Run) -> list[Chart]:
                 wide=True,
             )
         )
+    return found
+
+
+def _best_of_n_panels(run: Run) -> list[Chart]:
+    """What n would have been worth: one curve for each judge."""
+    points, found = run.summary.get("curve") or [], []
+    for name, label in (("gold", "Gold reward"), ("reward", "Reward")):
+        known = [point for point in points if point.get(name) is not None]
+        if len(known) > 1:
+            series = [charts.Series([p["n"] for p in known], [p[name] for p in known], sparse=True)]
+            svg = Markup(charts.line(f"{label} of the best of n", series, x_label="n"))
+            caption = "Expected for each n, from all samples at once; chosen by the reward."
+            found.append(Chart(f"{label} of the best of n", svg, caption=caption))
     return found
 
 

@@ -13,7 +13,13 @@ from plaudit.evaluation.chapters import Chapter, chapter, data_chapter, outcome_
 from plaudit.evaluation.rundir import Run, is_run, load_runs
 from plaudit.tracking.console import duration
 
-TITLES = {"sft": "Supervised fine-tuning", "reward": "Reward model", "rl": "Reinforcement learning"}
+TITLES = {
+    "sft": "Supervised fine-tuning",
+    "reward": "Reward model",
+    "dpo": "Preferences",
+    "best_of_n": "Best of n",
+    "rl": "Reinforcement learning",
+}
 
 
 def write_report(run_dir: Path) -> Path:

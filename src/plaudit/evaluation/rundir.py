@@ -10,12 +10,12 @@ from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 from plaudit.errors import DataError
-from plaudit.evaluation import policy, reward_model
+from plaudit.evaluation import policy, preferences, reward_model
 from plaudit.tracking.console import duration
 from plaudit.tracking.files import Row, read_json, read_lines
 
-Kind = Literal["sft", "reward", "rl"]
-KINDS: tuple[Kind, ...] = ("sft", "reward", "rl")
+Kind = Literal["sft", "reward", "dpo", "best_of_n", "rl"]
+KINDS: tuple[Kind, ...] = ("sft", "reward", "dpo", "best_of_n", "rl")
 EDGE = 5
 """The start and the end of a curve are means over at most this many steps, and at most a tenth of them."""
 
@@ -111,6 +111,8 @@ def load_run(path: Path) -> Run:
     summary = read_json(path / "summary.json")
     if (path / "heldout.jsonl").is_file() and "accuracy" not in summary:
         summary |= reward_model.card(path)
+    if (path / "preferences.jsonl").is_file() and "accuracy" not in summary:
+        summary |= preferences.card(path)
     if (path / "evaluation.jsonl").is_file() and "evaluated_step" not in summary:
         summary |= policy.card(path)
     command = str(summary.get("command") or path.name)
@@ -128,8 +130,13 @@ def load_run(path: Path) -> Run:
 
 
 def _kind(path: Path, command: str) -> Kind:
-    if command in ("sft", "reward"):
-        return "sft" if command == "sft" else "reward"
+    named: dict[str, Kind] = {"sft": "sft", "reward": "reward", "dpo": "dpo"}
+    if command in named:
+        return named[command]
+    if (path / "preferences.jsonl").is_file():
+        return "dpo"
+    if (path / "best.jsonl").is_file() and not (path / "evaluation.jsonl").is_file():
+        return "best_of_n"  # at inference: nothing was trained
     if (path / "evaluation.jsonl").is_file():
         return "rl"
     if (path / "heldout.jsonl").is_file():

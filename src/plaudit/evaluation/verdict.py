@@ -27,12 +27,16 @@ class Verdict:
 
 def verdict(run: Run) -> Verdict:
     """The verdict on a run of any kind."""
-    return {"sft": _sft, "reward": _reward_model, "rl": _policy}[run.kind](run)
+    return {
+        "sft": _sft, "reward": _reward_model, "dpo": _preferences, "best_of_n": _best_of_n, "rl": _policy
+    }[run.kind](run)  # fmt: skip
 
 
 def warnings(run: Run) -> list[str]:
     """What to be wary of, most serious first; alarms of the run itself are part of it."""
-    found = {"sft": _sft_warnings, "reward": _reward_warnings, "rl": _policy_warnings}[run.kind](run)
+    found = {
+        "sft": _sft_warnings, "reward": _reward_warnings, "dpo": _preference_warnings, "rl": _policy_warnings
+    }.get(run.kind, _none)(run)  # fmt: skip
     alarms = [str(e.get("message") or e.get("reason") or "") for e in run.events if e.get("event") == "alarm"]
     if run.reason and run.reason != "finished":
         found.insert(0, f"The run did not finish: {run.reason}")
@@ -117,6 +121,64 @@ def _reward_warnings(run: Run) -> list[str]:
 
 def _more(rho: float) -> str:
     return "more instead of better" if rho > 0 else "less instead of better"
+
+
+def _preferences(run: Run) -> Verdict:
+    card = run.summary
+    accuracy, interval = card.get("accuracy"), card.get("accuracy_ci")
+    if accuracy is None or interval is None:
+        return Verdict(
+            "flat", "Not evaluated.", "There are no held-out rows, so nothing can be said about it."
+        )
+    evidence = (
+        f"Its log-probabilities rank {percent(accuracy)} of {card.get('heldout_rows')} held-out rows as people did; "
+        f"the {INTERVAL} is {span(interval, 'percent')}. The held-out loss went from "
+        f"{number(card.get('heldout_loss_before'))} to {number(card.get('heldout_loss'))}. "
+        "Whether its responses are better, a judge or people have to say."
+    )
+    if interval[0] > 0.5:
+        return Verdict("good", f"It ranks {percent(accuracy)} of unseen rows as people did.", evidence)
+    if interval[1] < 0.5:
+        return Verdict("bad", "It ranks the wrong way round.", evidence)
+    return Verdict("flat", "It does not rank surely better than a coin.", evidence)
+
+
+def _preference_warnings(run: Run) -> list[str]:
+    card, found = run.summary, []
+    rows, first, last = card.get("heldout_rows"), card.get("heldout_loss_before"), card.get("heldout_loss")
+    if rows and rows < ENOUGH_PAIRS:
+        found.append(f"Only {rows} held-out rows: the interval is wide. Hold out more, or collect more.")
+    if first is not None and last is not None and last > first:
+        found.append(
+            f"The held-out loss rose from {number(first)} to {number(last)}: overfitting, or too large steps. "
+            "Fewer epochs, or a lower lr."
+        )
+    accuracy, trained = card.get("accuracy"), run.end("rewards/accuracies")
+    if accuracy is not None and trained is not None and trained > accuracy + 0.2:
+        found.append(
+            f"{percent(trained)} of the training rows are ranked right, but {percent(accuracy)} of unseen ones."
+        )
+    return found
+
+
+def _best_of_n(run: Run) -> Verdict:
+    card = run.summary
+    judge = "gold" if card.get("gold_gain") is not None else "reward"
+    gain, interval, n = card.get(f"{judge}_gain"), card.get(f"{judge}_gain_ci"), card.get("n")
+    if gain is None or interval is None:
+        return Verdict("flat", "Not finished.", "No responses were compared yet.")
+    evidence = (
+        f"Over {card.get('prompts')} prompts the {judge} rose by {signed(gain)} against one sample, {INTERVAL} "
+        f"{span(interval, 'signed')}, at a KL of at most {number(card.get('kl_bound'))} nats. "
+        f"It wins {percent(card.get('win_rate'))} of the comparisons with one sample by the reward."
+    )
+    if interval[0] > 0:
+        return Verdict("good", f"The best of {n} is better than one sample.", evidence)
+    return Verdict("flat", f"The best of {n} is not surely better than one sample.", evidence)
+
+
+def _none(run: Run) -> list[str]:
+    return []
 
 
 def _policy(run: Run) -> Verdict:
