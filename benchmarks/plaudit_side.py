@@ -18,8 +18,11 @@ import torch
 from gate import Gate
 from plan import OFFLINE, Plan, Row
 
+from plaudit.algorithms.dpo import DPO
+from plaudit.algorithms.grpo import GRPO
 from plaudit.algorithms.ppo import PPO
 from plaudit.algorithms.reward_model import RewardModel as PairwiseLoss
+from plaudit.algorithms.rloo import RLOO
 from plaudit.algorithms.sft import SFT
 from plaudit.backends.local import load_policy, load_reward_model
 from plaudit.backends.rewards import RewardModelScorer
@@ -139,30 +142,45 @@ def learner_of(module: Any, compute: ComputeSection, plan: Plan, **options: Any)
     return LocalLearner(module, OptimizerSection(lr=LR), compute, total_steps=plan.steps, **options)
 
 
+def dpo(plan: Plan, compute: ComputeSection, rows: Sequence[Row]) -> Built:
+    """A policy and pairs.
+
+    The stage scores all rows by the reference before it trains; here each step pays for its own, as in TRL's default.
+    """
+    tokenizer, policy = load_policy(plan.model, LoraSection(), compute, seed=plan.seed)
+    learner = learner_of(policy, compute, plan)
+
+    def collate(indices: Sequence[int]) -> Batch:
+        batch = pairs(rows, tokenizer.pad_token_id, indices)
+        return batch.replace(ref_logprobs=learner.score(batch))
+
+    return DPO(), learner, collate
+
+
 OBJECTIVES: dict[str, Callable[[Plan, ComputeSection, Sequence[Row]], Built]] = {
     "sft": sft,
     "rm": reward_model,
+    "dpo": dpo,
 }
 
-
-def online_algorithm(task: str) -> Any:
-    """The algorithm of a task with TRL's sizes: 4 optimizer steps an iteration for PPO, 1 for the others, no KL there."""
-    if task == "ppo":
-        return PPO(critic_warmup=0, critic_init="sft", critic_lr=LR)
-    raise SystemExit(f"Plaudit has no {task} yet")
+ALGORITHMS: dict[str, Callable[[int], Any]] = {
+    # Four optimizer steps an iteration, as TRL's default. The critic starts from the policy's weights.
+    "ppo": lambda group: PPO(group_size=group, critic_warmup=0, critic_init="sft", critic_lr=LR),
+    # TRL's default has no KL, hence no reference model.
+    "grpo": lambda group: GRPO(group_size=group, kl_coef=0.0),
+    "rloo": lambda group: RLOO(group_size=group),
+}
 
 
 def online(plan: Plan, compute: ComputeSection, gate: Gate, recorder: Recorder) -> None:
     """PPO, GRPO, RLOO: `OnlineLoop` over the parts that the stage builds."""
-    algorithm, longest = online_algorithm(plan.task), max(len(r.prompt) for r in plan.rows)
+    algorithm, longest = ALGORITHMS[plan.task](plan.group), max(len(r.prompt) for r in plan.rows)
     job = job_for(algorithm)(
         policy=plan.model, algorithm=algorithm, iterations=plan.steps, seed=plan.seed, compute=compute,
         prompts_per_iteration=plan.per_step, sampling=SamplingSection(max_new_tokens=plan.max_new_tokens),
         data=DataSection(max_length=longest + plan.max_new_tokens),
         optimizer=OptimizerSection(lr=LR, schedule="constant", warmup_fraction=0.0),
     )  # fmt: skip
-    if plan.group > 1:
-        job = job.model_copy(update={"algorithm": _with_group(algorithm, plan.group)})
     records = [Prompt(f"r{i}", row.text) for i, row in enumerate(plan.rows)]
     parts = rl._build(job, records, judge(plan, compute), None)
     prompts = [TokenPrompt(p, tuple(r.prompt)) for p, r in zip(records, plan.rows, strict=True)]
@@ -183,12 +201,6 @@ def online(plan: Plan, compute: ComputeSection, gate: Gate, recorder: Recorder) 
     loop.run(plan.steps)
 
 
-def _with_group(algorithm: Any, group: int) -> Any:
-    from dataclasses import replace
-
-    return replace(algorithm, group_size=group)
-
-
 def judge(plan: Plan, compute: ComputeSection) -> Any:
     """PPO: a reward model with the weights of the policy. Otherwise a function that costs nothing."""
     if plan.task != "ppo":
@@ -199,7 +211,7 @@ def judge(plan: Plan, compute: ComputeSection) -> Any:
 
 
 def force_lengths(plan: Plan, records: Sequence[Prompt]) -> None:
-    """Let response k to a prompt end at its length in the plan and nowhere else; all else of the generator is as it is."""
+    """Let response k to a prompt end at its length in the plan and nowhere else."""
     lengths = {
         sample_seed(plan.seed, i // plan.per_step, record.id, k): n
         for i, (record, row) in enumerate(zip(records, plan.rows, strict=True))

@@ -86,10 +86,10 @@ def words_of(path: Path) -> Words:
     ids, texts = [], []
     for i in range(tokenizer.vocab_size):
         text = tokenizer.decode([i])
-        if text.startswith(" ") and text[1:].isascii() and text[1:].isalpha():
-            if tokenizer(text)["input_ids"] == [*opening, i]:
-                ids.append(i)
-                texts.append(text)
+        is_word = text.startswith(" ") and text[1:].isascii() and text[1:].isalpha()
+        if is_word and tokenizer(text)["input_ids"] == [*opening, i]:
+            ids.append(i)
+            texts.append(text)
         if len(ids) == MOST_WORDS:
             break
     joined = tokenizer("".join(texts[:64]))["input_ids"]

@@ -109,7 +109,8 @@ def pairwise(ours: Measured, theirs: Measured) -> list[float]:
 
 
 HEAD = (
-    "| model | task | lengths | Plaudit tok/s (GB) | TRL default | TRL fastest | over default | over fastest | memory |\n"
+    "| model | task | lengths | Plaudit, tok/s (GB) | TRL default | TRL fastest | over default | over fastest "
+    "| memory |\n"
     "|---|---|---|---|---|---|---|---|---|"
 )
 
