@@ -1,0 +1,93 @@
+"""Who is right when annotators disagree: their error rates and the truth, estimated together by EM.
+
+Source: Dawid and Skene, Maximum likelihood estimation of observer error-rates using the EM algorithm (1979).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from plaudit.preferences.resampling import Array
+from plaudit.preferences.votes import Vote
+
+SMOOTHING = 1.0
+"""Labels each annotator is taken to have given on top, spread as if guessing: one vote convicts nobody."""
+MOST_STEPS = 500
+TOLERANCE = 1e-8
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What Dawid and Skene's model makes of labels."""
+
+    units: tuple[str, ...]
+    labels: tuple[float, ...]
+    posterior: Array
+    """[units, labels], the probability of each true label given all votes."""
+    annotators: tuple[str, ...]
+    confusion: Array
+    """[annotators, true label, label given]; rows sum to 1."""
+    shares: Array
+    """[labels], how common each true label is."""
+
+    def accuracy(self) -> dict[str, float]:
+        """The probability that an annotator gives the true label, over the estimated mix of labels."""
+        right = np.einsum("l,all->a", self.shares, self.confusion)
+        return dict(zip(self.annotators, right.tolist(), strict=True))
+
+
+def dawid_skene(votes: Sequence[Vote], *, symmetric: bool = False) -> Truth:
+    """True labels and confusion matrices by EM, started from the share of votes (Dawid and Skene 1979).
+
+    Args:
+        votes: at least one. The true label is taken to be one of the labels that occur.
+        symmetric: one accuracy per annotator, errors spread evenly (the one-coin model): for few votes.
+
+    Returns:
+        The posterior of each unit, and each annotator's confusion.
+
+    Raises:
+        ValueError: no votes.
+    """
+    if not votes:
+        raise ValueError("no votes to weigh")
+    units = tuple(dict.fromkeys(vote.unit for vote in votes))
+    names = tuple(dict.fromkeys(vote.annotator for vote in votes))
+    values = tuple(sorted({vote.label for vote in votes}))
+    at = [{key: i for i, key in enumerate(keys)} for keys in (units, names, values)]
+    unit = np.array([at[0][v.unit] for v in votes])
+    name = np.array([at[1][v.annotator] for v in votes])
+    label = np.array([at[2][v.label] for v in votes])
+    posterior = np.zeros((len(units), len(values)))
+    np.add.at(posterior, (unit, label), 1.0)
+    posterior /= posterior.sum(1, keepdims=True)
+    for _ in range(MOST_STEPS):
+        shares = posterior.mean(0)
+        counts = np.zeros((len(names), len(values), len(values)))
+        np.add.at(counts.transpose(0, 2, 1), (name, label), posterior[unit])
+        confusion = _confusion(counts, symmetric)
+        likelihood = np.tile(np.log(np.maximum(shares, 1e-300)), (len(units), 1))
+        np.add.at(likelihood, unit, np.log(confusion[name, :, label]))
+        likelihood -= likelihood.max(1, keepdims=True)
+        updated = np.exp(likelihood)
+        updated /= updated.sum(1, keepdims=True)
+        moved = float(np.abs(updated - posterior).max())
+        posterior = updated
+        if moved < TOLERANCE:
+            break
+    return Truth(units, values, posterior, names, confusion, shares)
+
+
+def _confusion(counts: Array, symmetric: bool) -> Array:
+    """[A, true, given] expected counts to probabilities, a little drawn towards guessing."""
+    size = counts.shape[1]
+    if not symmetric or size < 2:
+        smoothed = counts + SMOOTHING / size
+        return np.asarray(smoothed / smoothed.sum(2, keepdims=True))
+    right = np.einsum("all->a", counts) + SMOOTHING / size
+    share = (right / (counts.sum((1, 2)) + SMOOTHING))[:, None, None]
+    same = np.eye(size)[None]
+    return np.asarray(share * same + (1 - share) / (size - 1) * (1 - same))
