@@ -63,6 +63,11 @@ class LMHead(nn.Module):
         self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
         self.entropy_grad = entropy_grad
 
+    @property
+    def vocabulary(self) -> int:
+        """Logits of one position."""
+        return int(self._linear[0].weight.shape[0])
+
     def logits(self, states: Tensor) -> Tensor:
         """``states [N, D]`` -> logits ``[N, V]`` over temperature, in fp32 whatever autocast says outside."""
         linear = self._linear[0]
@@ -80,7 +85,7 @@ class LMHead(nn.Module):
 
     def forward(self, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probs of ``tokens [N]`` and entropies ``[N]`` under what ``states [N, D]`` predict, fp32."""
-        size = max(1, CHUNK // self._linear[0].weight.shape[0])
+        size = max(1, CHUNK // self.vocabulary)
         if len(tokens) <= size:
             return self._law(states, tokens)
         recompute = torch.is_grad_enabled()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +129,14 @@ class ReferencePolicy(nn.Module):
     @torch.no_grad()
     def forward(self, batch: Batch) -> Outputs:
         """As `Policy.forward`, without gradients."""
+        with self.as_policy() as policy:
+            out: Outputs = policy(batch)
+        return out
+
+    @contextmanager
+    def as_policy(self) -> Iterator[Policy]:
+        """Within it, the policy given is this reference: under LoRA its adapters are off."""
         policy = self._policy[0]
         lm: Any = policy.lm
         with lm.disable_adapter() if self.shared else nullcontext():
-            out: Outputs = policy(batch)
-        return out
+            yield policy

@@ -49,7 +49,7 @@ class Runtime:
     reference: Scorer
     reward: Reward
     critic: Learner | None = None
-    full_kl: Scorer | None = None
-    """KL(policy || reference) of the next-token laws at each response token, for an algorithm that needs it."""
     gold: Reward | None = None
     """A second judge that is never trained on: it tells whether the reward is being hacked."""
+    full_kl: Scorer | None = None
+    """KL(policy || reference) of the next-token laws at each response token, for an algorithm that needs it."""

@@ -1,0 +1,45 @@
+"""KL between the next-token laws of policy and reference, summed over the vocabulary instead of estimated."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from plaudit.experience import Batch, Outputs
+from plaudit.functional.kl import full_kl
+from plaudit.functional.logprobs import at_mask, predicting_states
+from plaudit.models.head import CHUNK
+from plaudit.models.policy import Policy, ReferencePolicy
+from plaudit.models.trunk import body, hidden_states
+
+
+class ExactKL(nn.Module):
+    """``full_kl [B, T]``: KL(policy || reference) at each response token, along the sampled prefix. No gradient.
+
+    Costs a forward pass of both and two logits for every word of the vocabulary, chunk by chunk.
+    """
+
+    def __init__(self, policy: Policy, reference: ReferencePolicy) -> None:
+        super().__init__()
+        self._models = policy, reference  # in a tuple: their parameters are not this module's
+        self.packing = policy.packing
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> Outputs:
+        """``full_kl`` in fp32 nats, about ``tokens``; 0 outside the responses."""
+        policy, reference = self._models
+        with reference.as_policy() as frozen:
+            there = _states(frozen, batch)
+        here = _states(policy, batch)
+        size = max(1, CHUNK // (2 * policy.head.vocabulary))
+        parts = []
+        for state, ref_state in zip(here.split(size), there.split(size), strict=True):
+            with reference.as_policy() as frozen:
+                ref_logits = frozen.head.logits(ref_state)
+            parts.append(full_kl(policy.head.logits(state), ref_logits))
+        return Outputs(full_kl=at_mask(torch.cat(parts), batch.response_mask))
+
+
+def _states(policy: Policy, batch: Batch) -> Tensor:
+    hidden = hidden_states(body(policy.lm), batch.tokens, batch.attention_mask, packing=policy.packing)
+    return predicting_states(hidden, batch.response_mask)
