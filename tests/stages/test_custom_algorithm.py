@@ -13,7 +13,6 @@ from plaudit.algorithms.protocol import ActorCritic, OnlineAlgorithm
 from plaudit.cli.main import main
 from plaudit.config.algorithm import with_algorithm
 from plaudit.config.sections import CheckpointSection
-from plaudit.errors import ConfigError
 from plaudit.records import RewardResult
 from plaudit.stages.rl import run_rl
 from plaudit.stages.rl_job import RLJob
@@ -80,13 +79,22 @@ def test_by_name_from_the_command_line(world, tmp_path, reinforce):
     assert (tmp_path / "run" / "report.html").is_file()
 
 
-@pytest.mark.parametrize("iterations", [1, 3])
-def test_a_run_that_would_only_warm_up_is_refused(world, tmp_path, iterations):
+@pytest.mark.parametrize(("iterations", "alone"), [(1, 0), (3, 1)])
+def test_a_run_that_would_only_warm_up_warms_up_less(world, tmp_path, capsys, iterations, alone):
     job = world.rl(tmp_path / "run", iterations=iterations, algorithm=PPO(critic_warmup=3))
-    with pytest.raises(ConfigError, match="never be trained") as caught:
-        run_rl(job, reward=likes_good)
-    assert "--critic-warmup" in caught.value.cure
-    assert not (tmp_path / "run").exists()
+    run = run_rl(job, reward=likes_good)
+    said = f"critic_warmup 3 would take all {iterations} iterations: shortened to {alone}"
+    assert said in capsys.readouterr().out
+    assert said in [row["what"] for row in read_lines(run / "events.jsonl") if row["event"] == "note"]
+    assert f"critic_warmup = {alone} " in (run / "config.toml").read_text()
+    resting = ["policy/loss" not in row for row in read_lines(run / "metrics.jsonl")]
+    assert resting == [True] * alone + [False] * (iterations - alone)
+
+
+def test_a_critic_that_cannot_start_from_a_reward_model_is_said_to(world, tmp_path):
+    run = run_rl(world.rl(tmp_path / "run", iterations=1), reward=likes_good)
+    notes = [row["what"] for row in read_lines(run / "events.jsonl") if row["event"] == "note"]
+    assert any("the critic starts from the policy" in note for note in notes)
 
 
 def test_one_iteration_more_than_the_warm_up_trains(world, tmp_path):

@@ -78,13 +78,13 @@ def value_metrics(values: Tensor, returns: Tensor, mask: Tensor) -> dict[str, fl
 def ratio_metrics(
     batch: Experience, out: Outputs, clipped: Tensor, old_logprobs: Tensor
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """How far one microbatch has moved from ``old_logprobs``: weighted sums, and maxima.
+    """How far one microbatch has moved from ``old_logprobs``: sums that make a mean over tokens, and maxima.
 
     Args:
         clipped: ``[B, T]`` bool, where the clipped loss was the larger one.
     """
     assert out.logprobs is not None and out.entropy is not None and batch.advantages is not None
-    mean = batch.weighted_sum
+    mean = batch.token_mean
     gap = log_ratio(out.logprobs, old_logprobs).detach()
     ratio = gap.exp()
     sums = {

@@ -5,14 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from plaudit.algorithms.metrics import advantage_metrics, law_metrics, ratio_metrics
 from plaudit.algorithms.protocol import Credit, Signal
 from plaudit.errors import ConfigError
 from plaudit.experience import Experience, Loss, Outputs
 from plaudit.functional.controllers import Carry
 from plaudit.functional.groups import Scale, compare, group_advantages
 from plaudit.functional.kl import Estimator, Gradient, kl_loss
-from plaudit.functional.losses import log_ratio
-from plaudit.functional.statistics import masked_mean, masked_var
 from plaudit.functional.weights import Aggregation, loss_weights
 
 NEEDS: frozenset[Signal] = frozenset({"old_logprobs", "ref_logprobs"})
@@ -40,32 +39,9 @@ def sequence_kl(batch: Experience, mask: Tensor) -> Tensor:
     return torch.where(mask, batch.old_logprobs - batch.ref_logprobs, 0.0).sum(-1)
 
 
-def credit_metrics(
-    batch: Experience, mask: Tensor, advantages: Tensor, kl_coef: float, penalty: Tensor | None = None
-) -> dict[str, float]:
-    """Metrics of a whole batch.
-
-    Args:
-        advantages: ``[B, T]`` before any whitening.
-        penalty: ``[B]`` the KL's part of the reward (not positive); None where the KL is not in the reward.
-    """
-    assert batch.old_logprobs is not None and batch.rewards is not None
-    rows, kl = mask.any(-1), sequence_kl(batch, mask)
-    sampled = torch.where(mask, -batch.old_logprobs, 0.0)
-    metrics = {
-        "objective/kl": masked_mean(kl, rows),
-        "objective/kl_tok": kl.sum() / mask.sum().clamp(min=1),
-        "objective/entropy": masked_mean(sampled.sum(-1), rows),
-        "policy/entropy": masked_mean(
-            sampled, mask
-        ),  # an estimate, replaced by the exact one after an update
-        "policy/advantages_mean": masked_mean(advantages, mask),
-        "policy/advantages_std": masked_var(advantages, mask).sqrt(),
-    }
-    if penalty is not None:
-        metrics["objective/non_score_reward"] = masked_mean(penalty, rows)
-        metrics["objective/rlhf_reward"] = masked_mean(penalty + batch.rewards, rows)
-    return {"objective/kl_coef": kl_coef} | {name: float(value) for name, value in metrics.items()}
+def credit_metrics(batch: Experience, mask: Tensor, advantages: Tensor, kl_coef: float) -> dict[str, float]:
+    """Metrics of a whole batch; ``advantages`` ``[B, T]`` as they are before any whitening."""
+    return {"objective/kl_coef": kl_coef} | law_metrics(batch, mask) | advantage_metrics(advantages, mask)
 
 
 def group_credit(batch: Experience, carry: Carry, values: Tensor, scale: Scale) -> Credit:
@@ -103,12 +79,6 @@ def weighted(batch: Experience, aggregation: Aggregation) -> Experience:
     )
 
 
-def token_mean(batch: Experience, x: Tensor) -> Tensor:
-    """Mean of ``x`` [B, T] over the response tokens of the step; a sum over its microbatches."""
-    assert batch.token_weights is not None and x.shape == batch.token_weights.shape
-    return torch.where(batch.token_weights != 0, x * batch.token_weights, 0.0).sum()
-
-
 def policy_loss(batch: Experience, out: Outputs, surrogate: Tensor, clipped: Tensor) -> Loss:
     """Loss and metrics from the loss of each token.
 
@@ -116,23 +86,12 @@ def policy_loss(batch: Experience, out: Outputs, surrogate: Tensor, clipped: Ten
         surrogate: ``[B, T]`` to be minimised, before the weights of a mismatched sampler, which it is multiplied by.
         clipped: ``[B, T]`` bool, where the clip decided.
     """
-    assert out.logprobs is not None and out.entropy is not None
-    assert batch.old_logprobs is not None and batch.advantages is not None
+    assert batch.old_logprobs is not None
     if batch.mismatch_weights is not None:
         surrogate = surrogate * batch.mismatch_weights
     value = batch.weighted_sum(surrogate)
-    moved = log_ratio(out.logprobs, batch.old_logprobs).detach()
-    metrics = {
-        "policy/loss": value.detach(),
-        "policy/entropy": token_mean(batch, out.entropy.detach()),
-        "policy/clip_fraction": token_mean(batch, clipped.float()),
-        "policy/clip_fraction_low": token_mean(batch, (clipped & (batch.advantages < 0)).float()),
-        "policy/clip_fraction_high": token_mean(batch, (clipped & (batch.advantages > 0)).float()),
-        "policy/approx_kl": token_mean(batch, torch.expm1(moved) - moved),
-        "policy/ratio_mean": token_mean(batch, moved.exp()),
-    }
-    ratio_max = torch.where(batch.response_mask, moved, -20.0).exp().max()
-    return Loss(value, metrics, {"policy/ratio_max": ratio_max})
+    metrics, maxima = ratio_metrics(batch, out, clipped, batch.old_logprobs)
+    return Loss(value, {"policy/loss": value.detach()} | metrics, maxima)
 
 
 def with_kl(
@@ -148,7 +107,7 @@ def with_kl(
         return loss
     assert out.logprobs is not None and batch.old_logprobs is not None and batch.ref_logprobs is not None
     per_token = kl_loss(out.logprobs, batch.old_logprobs, batch.ref_logprobs, estimator, gradient)
-    metrics = loss.metrics | {"policy/kl_loss": coef * batch.weighted_sum(per_token.detach())}
+    metrics = loss.metrics | {"policy/kl_loss": batch.token_mean(per_token.detach())}
     return Loss(loss.value + coef * batch.weighted_sum(per_token), metrics, loss.maxima)
 
 

@@ -11,19 +11,20 @@ optimizer step is taken per batch, since there is no importance ratio for a seco
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
 from plaudit.algorithms import policy_gradient as pg
+from plaudit.algorithms.metrics import reward_metrics, value_metrics
 from plaudit.algorithms.protocol import Credit, Signal
 from plaudit.errors import ConfigError
 from plaudit.experience import Experience, Loss, Outputs
 from plaudit.functional import advantages as adv
 from plaudit.functional.controllers import Carry
 from plaudit.functional.losses import value_loss
-from plaudit.functional.statistics import explained_variance, masked_mean
+from plaudit.functional.statistics import masked_mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,10 @@ class REINFORCE:
         """No reward seen yet."""
         return Carry(kl_coef=self.kl_coef)
 
+    def while_critic_warms_up(self) -> Self:
+        """Nothing changes: the critic's targets are sampled returns always."""
+        return self
+
     def credit(self, batch: Experience, carry: Carry) -> Credit:
         """Score -> per-token reward -> returns minus baseline. Rows whose scoring failed are masked out."""
         assert batch.old_logprobs is not None and batch.ref_logprobs is not None
@@ -90,12 +95,10 @@ class REINFORCE:
         weight = returns if self.rewards_to_go else whole[:, None].expand_as(returns)
         mean = float(masked_mean(whole, valid))
         advantages = torch.where(mask, weight - self._baseline(batch, carry, mean), 0.0)
-        penalty = -carry.kl_coef * pg.sequence_kl(batch, mask)
-        metrics = pg.credit_metrics(batch, mask, advantages, carry.kl_coef, penalty)
+        metrics = pg.credit_metrics(batch, mask, advantages, carry.kl_coef)
+        metrics |= reward_metrics(scores, rewards, mask)
         if batch.values is not None:
-            metrics["critic/explained_variance"] = float(explained_variance(batch.values, returns, mask))
-            metrics["critic/value_mean"] = float(masked_mean(batch.values, mask))
-            metrics["critic/returns_mean"] = float(masked_mean(returns, mask))
+            metrics |= value_metrics(batch.values, returns, mask)
         if self.baseline == "ema":
             old = mean if carry.baseline is None else carry.baseline
             carry = replace(carry, baseline=self.ema_decay * old + (1 - self.ema_decay) * mean)
@@ -118,7 +121,7 @@ class REINFORCE:
         """Halved squared error of the critic of baseline value, mean over tokens."""
         assert out.values is not None and batch.returns is not None
         error, _ = value_loss(out.values, batch.returns, batch.returns, 0.0)
-        value = pg.token_mean(batch, error)
+        value = batch.token_mean(error)
         return Loss(value, {"critic/loss": value.detach()})
 
     def _counted(self, batch: Experience) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from plaudit.algorithms import policy_gradient as pg
+from plaudit.algorithms.metrics import reward_metrics
 from plaudit.algorithms.protocol import Credit, Signal
 from plaudit.experience import Experience, Loss, Outputs
 from plaudit.functional import advantages as adv
@@ -79,10 +80,11 @@ class REINFORCEPlusPlus:
         valid, mask = pg.counted(batch)
         in_reward = 0.0 if self.kl_in_loss else carry.kl_coef
         kl = batch.old_logprobs - batch.ref_logprobs
-        rewards = adv.token_rewards(self._scores(batch, valid), kl, in_reward, mask)
+        scores = self._scores(batch, valid)
+        rewards = adv.token_rewards(scores, kl, in_reward, mask)
         returns = adv.rewards_to_go(rewards, mask, self.gamma)
-        penalty = None if self.kl_in_loss else -in_reward * pg.sequence_kl(batch, mask)
-        metrics = pg.credit_metrics(batch, mask, returns, carry.kl_coef, penalty)
+        metrics = pg.credit_metrics(batch, mask, returns, carry.kl_coef)
+        metrics |= reward_metrics(scores, rewards, mask)
         batch = batch.replace(response_mask=mask, token_rewards=rewards, advantages=whiten(returns, mask))
         return Credit(batch, carry, metrics)
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import torch
 
 from plaudit.algorithms import policy_gradient as pg
+from plaudit.algorithms.metrics import reward_metrics
 from plaudit.algorithms.protocol import Credit, Signal
 from plaudit.experience import Experience, Loss, Outputs
+from plaudit.functional.advantages import last_counted
 from plaudit.functional.controllers import Carry
 from plaudit.functional.groups import leave_one_out
 from plaudit.functional.losses import clipped_policy_loss
@@ -65,7 +67,9 @@ class RLOO:
         total = pg.scores(batch, self.missing_eos_penalty) + penalty
         per_row = leave_one_out(total, batch.group_ids, valid)
         advantages = torch.where(mask, per_row[:, None], 0.0)
-        metrics = pg.credit_metrics(batch, mask, advantages, carry.kl_coef, penalty)
+        rewards = torch.where(last_counted(mask), total[:, None], 0.0)
+        metrics = pg.credit_metrics(batch, mask, advantages, carry.kl_coef)
+        metrics |= reward_metrics(total - penalty, rewards, mask)
         metrics |= pg.group_metrics(total, batch, valid)
         if self.whiten_advantages:
             advantages = torch.where(mask, whiten(per_row, valid)[:, None], 0.0)

@@ -64,7 +64,7 @@ def run_rl(
     )
     notes += [*parts.notes, *getattr(job.algorithm, "cautions", ())]
     if notes:
-        announce(dict.fromkeys(["note"], "\n  note    ".join(notes)))
+        announce({f"note {number}": note for number, note in enumerate(notes, 1)})
     with Recorder(run, command=job.command, log=job.log, total=job.iterations, unit="iteration") as recorder:
         for note in notes:
             recorder.event("note", what=note)

@@ -17,7 +17,7 @@ from plaudit.generation.protocol import TokenPrompt
 from plaudit.records import Rollout
 from plaudit.tracking.files import Lines
 from plaudit.tracking.recorder import Recorder
-from plaudit.training.online import scored
+from plaudit.training.rollouts import scored
 from plaudit.training.runtime import Runtime
 
 EVALUATION = (

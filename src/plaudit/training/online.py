@@ -1,29 +1,30 @@
 """The online loop: the whole of RLHF's third stage, top to bottom.
 
-    prompts -> rollouts -> rewards -> Experience -> + signals -> + advantages -> optimizer steps -> new weights
+prompts -> rollouts -> rewards -> Experience -> + signals -> + advantages -> optimizer steps -> new weights
 """
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 
-from plaudit.config.sections import SamplingSection
-from plaudit.data.collate import collate_rollouts
+from plaudit.config.sections import MismatchSection, SamplingSection
 from plaudit.data.order import epoch_order
 from plaudit.experience import Experience
-from plaudit.functional.controllers import Carry
-from plaudit.functional.statistics import masked_mean
-from plaudit.generation.protocol import TokenPrompt
+from plaudit.functional.controllers import Carry, Moments
 from plaudit.records import Rollout
-from plaudit.rewards.combine import check_rewards
-from plaudit.training.runtime import Reward, Runtime, TokenisedPrompt
+from plaudit.training.learner import LossFunction
+from plaudit.training.mismatch import correct_mismatch
+from plaudit.training.rollouts import Clock, Collector, describe
+from plaudit.training.runtime import Runtime, TokenisedPrompt
+from plaudit.training.signals import fill_signals
+from plaudit.training.texts import TextStream
 
+GOOD_CRITIC = 0.5
+"""Explained variance at which the critic's warm-up ends early."""
 OnIteration = Callable[[int, dict[str, float], Sequence[Rollout]], None]
 
 
@@ -40,151 +41,116 @@ class OnlineLoop:
     seed: int
     on_iteration: OnIteration
     """Called after each iteration with its 1-based number; may evaluate, save, or raise to stop."""
+    texts: TextStream | None = None
+    """What the policy goes on imitating, for an algorithm with a ``ptx_loss``."""
+    mismatch: MismatchSection = MismatchSection()
     carry: Carry = field(init=False)
+    collector: Collector = field(init=False)
 
     def __post_init__(self) -> None:
         self.carry = self.algorithm.start()
+        self.collector = Collector(
+            self.algorithm, self.runtime, self.prompts, self.sampling, self.prompts_per_iteration, self.seed
+        )
 
     def run(self, iterations: int, start: int = 0) -> None:
         """Train from the 0-based iteration ``start`` to ``iterations``."""
         for iteration in range(start, iterations):
             clock = Clock()
-            rollouts = self.sample(iteration)
-            clock.lap("time/generate")
-            rollouts = scored(self.runtime.reward, rollouts)
-            clock.lap("time/reward")
-            batch = self.signals(collate_rollouts(rollouts, self.pad_id))
+            collected = self.collector.collect(iteration, clock)
+            batch = collected.batch(self.pad_id, self.sampling.max_new_tokens)
+            batch = fill_signals(batch, self.algorithm.needs, self.runtime)
             clock.lap("time/score")
-            credit = self.algorithm.credit(batch, self.carry)
+            algorithm = self._at(iteration, iterations)
+            credit = algorithm.credit(batch, self.carry)
             self.carry = credit.carry
-            metrics = describe(rollouts, batch) | credit.metrics | self.update(credit.batch, iteration)
+            batch, distance = correct_mismatch(credit.batch, self.mismatch)
+            metrics = describe(collected.sampled) | collected.metrics | credit.metrics | distance
+            metrics |= self.update(batch, iteration, algorithm)
+            self._end_warmup(iteration, metrics)
             self.runtime.generator.policy_version = iteration + 1
             clock.lap("time/update")
-            tokens = sum(len(r.response_ids) for r in rollouts)
+            tokens = sum(len(r.response_ids) for r in collected.sampled)
             metrics |= clock.laps | {"throughput/tokens_per_second": tokens / clock.total}
-            self.on_iteration(iteration + 1, metrics, rollouts)
+            self.on_iteration(iteration + 1, metrics, collected.sampled)
 
-    def sample(self, iteration: int) -> list[Rollout]:
-        """Responses to this iteration's prompts, by the current policy."""
-        chosen = _told_apart([self.prompts[i] for i in self._prompt_order(iteration)])
-        return self.runtime.generator.generate(
-            chosen, self.algorithm.group_size, self.sampling, seed=self.seed, iteration=iteration
-        )
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must keep besides the learners; JSON-ready."""
+        return {"carry": asdict(self.carry), "prompts_used": self.collector.used}
 
-    def _prompt_order(self, iteration: int) -> Iterator[int]:
-        """The next prompts of an endless sequence of shuffled passes over the data: a function of the iteration."""
-        first = iteration * self.prompts_per_iteration
-        for position in range(first, first + self.prompts_per_iteration):
-            epoch, place = divmod(position, len(self.prompts))
-            yield epoch_order(len(self.prompts), self.seed, epoch)[place]
+    def resume(self, state: dict[str, Any]) -> None:
+        """Inverse of `state`."""
+        carry = state["carry"]
+        self.carry = Carry(**(carry | {"reward": Moments(**carry["reward"])}))
+        self.collector.used = state["prompts_used"]
 
-    def signals(self, batch: Experience) -> Experience:
-        """Fill in the signals that the algorithm asked for, and no others."""
-        needs = self.algorithm.needs
-        if "old_logprobs" in needs:
-            batch = batch.replace(old_logprobs=self.runtime.policy.score(batch))
-        if "ref_logprobs" in needs:
-            batch = batch.replace(ref_logprobs=self.runtime.reference.score(batch))
-        if "values" in needs:
-            assert self.runtime.critic is not None
-            batch = batch.replace(values=self.runtime.critic.score(batch))
-        return batch
+    def _at(self, iteration: int, iterations: int) -> Any:
+        """The algorithm in this iteration: that of the warm-up while the critic learns alone, then the plain one."""
+        if self.runtime.critic is None:
+            return self.algorithm
+        if self._warming_up(iteration):
+            return getattr(self.algorithm, "while_critic_warms_up", lambda: self.algorithm)()
+        alone = self.algorithm.critic_warmup if self.carry.warmup is None else self.carry.warmup
+        steps = self.algorithm.epochs * self.algorithm.minibatches
+        self.runtime.policy.total_steps = (
+            iterations - alone
+        ) * steps  # its learning rate counts its own steps
+        return self.algorithm
 
-    def update(self, batch: Experience, iteration: int) -> dict[str, float]:
+    def _warming_up(self, iteration: int) -> bool:
+        alone = self.carry.warmup is None and self.runtime.critic is not None
+        return alone and iteration < self.algorithm.critic_warmup
+
+    def _end_warmup(self, iteration: int, metrics: dict[str, float]) -> None:
+        """A critic that explains half the variance of what it had not seen needs no more time alone."""
+        good = metrics.get("critic/explained_variance", 0.0) > GOOD_CRITIC
+        if good and self._warming_up(iteration):
+            self.carry = replace(self.carry, warmup=iteration + 1)
+
+    def update(self, batch: Experience, iteration: int, algorithm: Any) -> dict[str, float]:
         """Inner epochs over shuffled minibatches, each one optimizer step of the policy and of the critic."""
         history: list[dict[str, float]] = []
-        warming_up = self.runtime.critic is not None and iteration < self.algorithm.critic_warmup
+        warming_up = self._warming_up(iteration)
         stopped = False
         for epoch in range(self.algorithm.epochs):
             for rows in self._minibatches(len(batch), iteration, epoch):
-                minibatch = self.algorithm.weights(batch.select(rows))
+                minibatch = algorithm.weights(batch.select(rows))
                 step: dict[str, float] = {}
                 if self.runtime.critic is not None:
-                    step |= _critic_names(self.runtime.critic.update(minibatch, self.algorithm.value_loss))
+                    step |= _critic_names(self.runtime.critic.update(minibatch, algorithm.value_loss))
                 if stopped:
                     self.runtime.policy.step += 1  # a step it rests; its learning rate follows the plan
                 elif not warming_up:
-                    step |= self.runtime.policy.update(minibatch, self.algorithm.loss)
+                    step |= self.runtime.policy.update(
+                        minibatch, algorithm.loss, self._further(len(minibatch))
+                    )
                     limit = 1.5 * self.algorithm.target_kl
                     # The policy has left its trust region: it rests until the next rollouts, the critic goes on.
                     stopped = bool(limit) and step.get("policy/approx_kl", 0.0) > limit
                 history.append(step)
         steps = sum("policy/loss" in step for step in history)
-        return _mean_over_steps(history) | {"policy/steps": float(steps), "policy/stopped_early": float(stopped)}
+        return _mean_over_steps(history) | {
+            "policy/steps": float(steps),
+            "policy/stopped_early": float(stopped),
+        }
+
+    def _further(self, rows: int) -> Sequence[tuple[Experience, LossFunction]]:
+        """What counts in a step of the policy besides the rollouts: as many texts, under a loss of their own."""
+        if self.texts is None:
+            return ()
+        texts = self.texts.at(self.runtime.policy.step * rows, rows)
+        return [(self.algorithm.weights(texts), self.algorithm.ptx_loss)]
 
     def _minibatches(self, rows: int, iteration: int, epoch: int) -> Iterator[torch.Tensor]:
         order = epoch_order(rows, self.seed, iteration * self.algorithm.epochs + epoch)
-        return iter(torch.tensor(order).tensor_split(self.algorithm.minibatches))
-
-
-def _told_apart(prompts: Sequence[TokenisedPrompt]) -> list[TokenisedPrompt]:
-    """A prompt that comes again in an iteration gets an id of its own, hence responses of its own."""
-    seen: Counter[str] = Counter()
-    result: list[TokenisedPrompt] = []
-    for each in prompts:
-        again = seen[each.prompt.id]
-        seen[each.prompt.id] += 1
-        renamed = replace(each.prompt, id=f"{each.prompt.id}#{again + 1}")
-        result.append(TokenPrompt(renamed, each.ids) if again else each)
-    return result
-
-
-class Clock:
-    """Seconds between laps."""
-
-    def __init__(self) -> None:
-        self.began = self.last = time.perf_counter()
-        self.laps: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        """Seconds since the last lap, under ``name``."""
-        now = time.perf_counter()
-        self.laps[name], self.last = now - self.last, now
-
-    @property
-    def total(self) -> float:
-        """Seconds since the start."""
-        return max(self.last - self.began, 1e-9)
-
-
-def scored(reward: Reward, rollouts: Sequence[Rollout]) -> list[Rollout]:
-    """Rollouts with their rewards. A failed one has none, and is left out of every mean and baseline.
-
-    Raises:
-        RewardError: more than a fifth of the rollouts could not be scored.
-    """
-    results = reward(rollouts)
-    check_rewards(results)
-    return [rollout.scored(result) for rollout, result in zip(rollouts, results, strict=True)]
-
-
-def describe(rollouts: Sequence[Rollout], batch: Experience) -> dict[str, float]:
-    """Metrics of a batch of rollouts that need no model."""
-    assert batch.rewards is not None
-    valid = batch.rewards[~batch.rewards.isnan()]
-    lengths = torch.tensor([float(len(r.response_ids)) for r in rollouts])
-    metrics = {
-        "reward/mean": float(valid.mean()),
-        "reward/std": float(valid.std(correction=0)),
-        "reward/error_share": 1 - len(valid) / len(rollouts),
-        "response/length_mean": float(lengths.mean()),
-        "response/length_std": float(lengths.std(correction=0)),
-        "response/eos_rate": sum(r.finish_reason == "stop" for r in rollouts) / len(rollouts),
-    }
-    parts = sorted({name for r in rollouts for name in r.reward_parts})
-    if len(parts) > 1:
-        for name in parts:
-            values = [r.reward_parts[name] for r in rollouts if name in r.reward_parts]
-            metrics[f"reward/{name}"] = sum(values) / len(values)
-    if batch.old_logprobs is not None and batch.sampled_logprobs is not None:
-        gap = torch.where(batch.response_mask, batch.old_logprobs - batch.sampled_logprobs, 0.0).abs()
-        metrics["rollout/logprob_diff_mean"] = float(masked_mean(gap, batch.response_mask))
-        metrics["rollout/logprob_diff_max"] = float(gap.max())
-    return metrics
+        parts = torch.tensor(order).tensor_split(self.algorithm.minibatches)
+        return (part for part in parts if len(part))  # few groups may be left of dynamic sampling
 
 
 def _critic_names(metrics: dict[str, float]) -> dict[str, float]:
-    return {name if name.startswith("critic/") else f"critic/{name}": value for name, value in metrics.items()}
+    return {
+        name if name.startswith("critic/") else f"critic/{name}": value for name, value in metrics.items()
+    }
 
 
 def _mean_over_steps(history: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -201,5 +167,3 @@ def _mean_over_steps(history: Sequence[dict[str, float]]) -> dict[str, float]:
         return {"loss": merged["policy/loss"]} | merged
     resting = {"policy/clip_fraction": 0.0, "policy/approx_kl": 0.0}
     return {name: merged[f"critic/{name}"] for name in ("loss", "lr", "grad_norm")} | resting | merged
-
-
