@@ -56,14 +56,13 @@ class Critic(nn.Module):
         """Start as a copy of a decoder reward model; values are its normalised scores. ``options`` as of the class."""
         _refuse_encoder(reward.model)
         plain: Any = _plain(reward.model, lora)
-        score: Any = plain.score
-        head = nn.Linear(score.in_features, 1)
+        weight, bias = reward.value_head()
+        head = nn.Linear(weight.shape[1], 1)
         with torch.no_grad():
-            head.weight.copy_(score.weight / reward.std)
-            bias = 0.0 if score.bias is None else float(score.bias)
-            head.bias.fill_((bias - reward.mean) / reward.std)
+            head.weight.copy_(weight)
+            head.bias.fill_(bias)
         trunk = _own_trunk(plain, lora)
-        return cls(trunk, head.to(score.weight.device), **options)
+        return cls(trunk, head.to(weight.device), **options)
 
     @classmethod
     def from_policy(cls, lm: nn.Module, lora: LoraSection | None = None, **options: bool) -> Self:

@@ -1,9 +1,11 @@
-"""The reward model: one number for a prompt with its response."""
+"""The reward model: one number for a prompt with its response, from one head or from one for each quality."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -13,6 +15,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plaudit.errors import ModelError
 from plaudit.experience import Batch, Outputs
+from plaudit.functional.logprobs import at_mask, predicting_states
+from plaudit.models.head import LMHead
+from plaudit.models.length import LengthRule
 from plaudit.models.load import load_classifier
 from plaudit.models.saving import merged, write
 from plaudit.models.source import resolve
@@ -27,26 +32,28 @@ from plaudit.models.trunk import (
     to_the_left,
 )
 
-TrainedOn = Literal["comparisons", "labels"]
-"""comparisons: scores responses to a prompt. labels: classifies whole texts, the score is the log-odds of label 1."""
+TrainedOn = Literal["comparisons", "ratings", "labels"]
+"""comparisons, ratings: scores responses to a prompt. labels: classifies whole texts, the score is the log-odds of
+label 1."""
 
 PROBE_FILE = "probe.json"
 TOLERANCE = 1e-4
 
 
 class RewardModel(nn.Module):
-    """A transformers sequence classifier with one output, read at the right place.
+    """A transformers sequence classifier with one output (or one a quality), read at the right place.
 
     A decoder is read at the last real token, by the attention mask; an encoder at its first token ([CLS]).
+    Several outputs are named and weighted in the config (see `name_attributes`); the score is their weighted sum.
 
     Args:
-        model: ``...ForSequenceClassification`` with one label, plain or wrapped by `add_lora`.
+        model: ``...ForSequenceClassification`` with one label (or one a quality), plain or wrapped by `add_lora`.
         mean, std: of the raw scores of reference responses; `normalise` uses them.
         gradient_checkpointing: recompute activations in the backward pass.
         packing: compute no padding, and shared prompts once, where the architecture allows it (decoders only).
 
     Raises:
-        ModelError: the model has more than one output.
+        ModelError: the model has more outputs than named qualities.
     """
 
     def __init__(
@@ -54,8 +61,10 @@ class RewardModel(nn.Module):
         packing: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
-        labels = bare(model).config.num_labels
-        if labels != 1:
+        config: Any = bare(model).config
+        labels = config.num_labels
+        self.attributes: tuple[str, ...] = tuple(getattr(config, "plaudit_attributes", ()))
+        if labels != max(1, len(self.attributes)):
             raise ModelError(
                 f"a reward model has one output, this classifier has {labels}",
                 cure="use it as a classifier reward (log-odds of a label), or train a reward model from it",
@@ -64,7 +73,11 @@ class RewardModel(nn.Module):
         if gradient_checkpointing:
             enable_checkpointing(model)
         self.model, self.mean, self.std = model, mean, std
-        self.trained_on: TrainedOn = getattr(bare(model).config, "plaudit_trained_on", "comparisons")
+        self.trained_on: TrainedOn = getattr(config, "plaudit_trained_on", "comparisons")
+        self.length_rule = LengthRule(**getattr(config, "plaudit_length", {}))
+        weights = torch.tensor(getattr(config, "plaudit_attribute_weights", [1.0]), dtype=torch.float32)
+        self.register_buffer("head_weights", weights, persistent=False)
+        self.lm_head: LMHead | None = None
         self.is_encoder = is_encoder(model)
         self.packing = packing and not self.is_encoder and packs(body(model))
 
@@ -76,6 +89,8 @@ class RewardModel(nn.Module):
         *,
         seed: int = 0,
         options: dict[str, Any] | None = None,
+        attributes: Sequence[str] = (),
+        attribute_weights: Sequence[float] = (),
     ) -> Self:
         """A reward model to train: from a causal LM or an encoder (fresh head), or from a reward model.
 
@@ -84,8 +99,13 @@ class RewardModel(nn.Module):
             tokenizer: the one it is trained with, from `load_tokenizer`.
             seed: of the fresh head.
             options: further arguments of ``from_pretrained``, such as `quantization_options`.
+            attributes: names of the qualities that get a head each; empty: one score.
+            attribute_weights: of the heads in the score.
         """
-        model, fresh = load_classifier(source, labels=1, tokenizer=tokenizer, **(options or {}))
+        labels = max(1, len(attributes))
+        model, fresh = load_classifier(source, labels=labels, tokenizer=tokenizer, **(options or {}))
+        know_separator(model, tokenizer)
+        name_attributes(model, attributes, attribute_weights)
         if fresh:
             init_head(model, seed)
         mean, std = _moments(model)
@@ -98,11 +118,13 @@ class RewardModel(nn.Module):
         Raises:
             ModelError: not a reward model, or its scores have changed by more than 1e-4.
         """
-        model, fresh = load_classifier(path, labels=1, tokenizer=tokenizer)
+        model, fresh = load_classifier(path, tokenizer=tokenizer)
         if fresh:
             raise ModelError(
                 f"{path} has no scalar head; it is not a reward model", cure="train one with `plaudit reward`"
             )
+        if tokenizer is not None:
+            know_separator(model, tokenizer)
         mean, std = _moments(model)
         loaded = cls(model, mean=mean, std=std)
         probe = Path(resolve(path).name) / PROBE_FILE
@@ -111,23 +133,80 @@ class RewardModel(nn.Module):
         return loaded
 
     def forward(self, batch: Batch) -> Outputs:
-        """``scores [B]``: raw, fp32."""
-        return Outputs(scores=self._scores(batch.tokens, batch.attention_mask))
+        """``scores [B]``: raw, fp32; ``heads [B, H]`` where there are several qualities.
+
+        While it is trained with an LM head also ``logprobs [B, T]``, of the best responses only.
+        """
+        tokens, mask = batch.tokens, batch.attention_mask
+        if self.is_encoder:
+            heads = self._encoder_heads(tokens, mask)
+            return Outputs(scores=self._combined(heads), heads=heads if self.attributes else None)
+        hidden = hidden_states(body(self.model), tokens, mask, packing=self.packing)
+        heads = self._decoder_heads(hidden, mask)
+        logprobs = None
+        if self.lm_head is not None and torch.is_grad_enabled():
+            wanted = batch.response_mask & batch.best_rows[:, None]
+            logprobs = at_mask(self.lm_head(predicting_states(hidden, wanted), tokens[wanted])[0], wanted)
+        return Outputs(
+            scores=self._combined(heads), heads=heads if self.attributes else None, logprobs=logprobs
+        )
+
+    def keep_language_model(self, head: LMHead, layer: nn.Module) -> None:
+        """Predict tokens as well while training; see `plaudit.models.auxiliary.auxiliary_head`."""
+        self.lm_head, self.lm_layer = head, layer
 
     def train(self, mode: bool = True) -> Self:
         """Stays in eval mode: there is no dropout to switch on."""
         return super().train(False)
 
-    def normalise(self, scores: Tensor) -> Tensor:
-        """``(scores - mean) / std``: mean 0 and standard deviation 1 on the reference responses."""
+    def normalise(self, scores: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """``(scores - mean) / std``: mean 0 and standard deviation 1 on the reference responses.
+
+        Args:
+            scores: ``[N]`` raw scores.
+            lengths: ``[N]`` response tokens; needed where the model has a rule for length.
+        """
+        if self.length_rule.kind != "none":
+            assert lengths is not None, "a rule for length needs lengths"
+            scores = self.length_rule.apply(scores, lengths)
         return (scores - self.mean) / self.std
+
+    def fit(self, rule: LengthRule, scores: Tensor, lengths: Tensor) -> None:
+        """Take a rule for length, and the moments of reference responses: raw scores and lengths ``[N]``."""
+        corrected = rule.apply(scores.double(), lengths)
+        self.length_rule = rule
+        self.mean, self.std = float(corrected.mean()), float(corrected.std(correction=0)) or 1.0
+
+    def value_head(self) -> tuple[Tensor, float]:
+        """Weight ``[1, D]`` and bias of the linear map from states to normalised scores (decoders).
+
+        Where there is a rule for length: of a response of the typical length.
+        """
+        score: Any = bare(self.model).score
+        factor, offset = self.length_rule.at_typical_length()
+        weights = self.head_weights.to(score.weight.device)
+        bias = 0.0 if score.bias is None else float(weights @ score.bias.detach().float())
+        weight = (weights @ score.weight.detach().float())[None] * (factor / self.std)
+        return weight, (factor * bias + offset - self.mean) / self.std
 
     @torch.no_grad()
     def score_rows(self, rows: Sequence[Sequence[int]], *, tokens_per_batch: int = 16384) -> list[float]:
         """Raw scores of token rows, in their order; batched by length."""
+        heads = self.score_heads(rows, tokens_per_batch=tokens_per_batch)
+        return (
+            []
+            if not rows
+            else [float(x) for x in self._combined(torch.tensor(heads).to(self.head_weights.device))]
+        )
+
+    @torch.no_grad()
+    def score_heads(
+        self, rows: Sequence[Sequence[int]], *, tokens_per_batch: int = 16384
+    ) -> list[list[float]]:
+        """The raw scores of each head, for token rows in their order."""
         device, pad = next(self.parameters()).device, bare(self.model).config.pad_token_id
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        scores = [0.0] * len(rows)
+        scores: list[list[float]] = [[]] * len(rows)
         while order:
             width = len(rows[order[-1]])
             chosen = [order.pop() for _ in range(min(len(order), max(1, tokens_per_batch // width)))]
@@ -135,10 +214,9 @@ class RewardModel(nn.Module):
             mask = torch.zeros(len(chosen), width, dtype=torch.bool)
             for b, i in enumerate(chosen):
                 tokens[b, : len(rows[i])], mask[b, : len(rows[i])] = torch.tensor(rows[i]), True
-            for i, score in zip(
-                chosen, self._scores(tokens.to(device), mask.to(device)).tolist(), strict=True
-            ):
-                scores[i] = score
+            heads = self._heads(tokens.to(device), mask.to(device)).tolist()
+            for i, row in zip(chosen, heads, strict=True):
+                scores[i] = row
         return scores
 
     def save(
@@ -163,32 +241,41 @@ class RewardModel(nn.Module):
         config.pad_token_id, config.problem_type = tokenizer.pad_token_id, "regression"
         config.plaudit_reward_mean, config.plaudit_reward_std = self.mean, self.std
         config.plaudit_trained_on = self.trained_on
+        config.plaudit_length = asdict(self.length_rule)
         write(plain, path, tokenizer)
         rows = [list(map(int, row)) for row in probe]
         scores = type(self)(plain).score_rows(rows)
         text = json.dumps({"format": 1, "tokens": rows, "scores": scores})
         (Path(path) / PROBE_FILE).write_text(text + "\n", encoding="utf-8")
 
-    def _scores(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        if self.is_encoder:
-            return self._encoder_scores(tokens, mask)
-        hidden = hidden_states(body(self.model), tokens, mask, packing=self.packing)
-        last = tokens.shape[1] - 1 - mask.flip(-1).int().argmax(-1)
-        head = bare(self.model).score
-        with torch.autocast(tokens.device.type, enabled=False):
-            bias = None if head.bias is None else head.bias.float()
-            state = hidden[torch.arange(len(tokens), device=tokens.device), last].float()
-            return nn.functional.linear(state, head.weight.float(), bias).squeeze(-1)
+    def _combined(self, heads: Tensor) -> Tensor:
+        """``[B, H]`` -> ``[B]``."""
+        return heads @ self.head_weights if self.attributes else heads.squeeze(-1)
 
-    def _encoder_scores(self, tokens: Tensor, mask: Tensor) -> Tensor:
+    def _heads(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        if self.is_encoder:
+            return self._encoder_heads(tokens, mask)
+        return self._decoder_heads(hidden_states(body(self.model), tokens, mask, packing=self.packing), mask)
+
+    def _decoder_heads(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        last = mask.shape[1] - 1 - mask.flip(-1).int().argmax(-1)
+        head = bare(self.model).score
+        with torch.autocast(hidden.device.type, enabled=False):
+            bias = None if head.bias is None else head.bias.float()
+            state = hidden[torch.arange(len(mask), device=hidden.device), last].float()
+            return nn.functional.linear(state, head.weight.float(), bias)
+
+    def _encoder_heads(self, tokens: Tensor, mask: Tensor) -> Tensor:
         inner = bare(self.model)
         tokens, mask = to_the_left(tokens.masked_fill(~mask, inner.config.pad_token_id), mask)
+        inputs = {"input_ids": tokens, "attention_mask": mask.long()} | _segments(inner, tokens)
         head: Any = getattr(inner, "classifier", None)
         if not hasattr(head, "out_proj"):  # BERT and others pool inside their body
-            return inner(input_ids=tokens, attention_mask=mask.long()).logits.float().squeeze(-1)
-        hidden = inner.base_model(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
+            return inner(**inputs).logits.float()
+        hidden = inner.base_model(**inputs).last_hidden_state
         with torch.autocast(tokens.device.type, enabled=False):
-            return head(hidden.float()).squeeze(-1)
+            scores: Tensor = head(hidden.float())
+        return scores
 
     def _check(self, probe: Path) -> None:
         stored = json.loads(probe.read_text(encoding="utf-8"))
@@ -217,6 +304,40 @@ def init_head(model: PreTrainedModel, seed: int) -> None:
     weight.copy_(fresh)
     if layers[-1].bias is not None:
         layers[-1].bias.data.zero_()
+
+
+def name_attributes(model: PreTrainedModel, names: Sequence[str], weights: Sequence[float]) -> None:
+    """Write into a classifier's config which quality each of its outputs scores, and its weight in the sum."""
+    config: Any = model.config
+    if names:
+        config.id2label = dict(enumerate(names))
+        config.label2id = {name: i for i, name in enumerate(names)}
+        config.plaudit_attributes, config.plaudit_attribute_weights = list(names), list(weights)
+    elif getattr(config, "plaudit_attributes", None):
+        raise ModelError(
+            f"the model scores {', '.join(config.plaudit_attributes)}; none of them was asked for",
+            where="[algorithm] attributes",
+            cure="name the same attributes, or start from a language model",
+        )
+
+
+def know_separator(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write the id of the token between two texts into the config: by it an encoder tells them apart."""
+    config: Any = model.config
+    if tokenizer.sep_token_id is not None:
+        config.sep_token_id = tokenizer.sep_token_id
+
+
+def _segments(inner: Any, tokens: Tensor) -> dict[str, Tensor]:
+    """``token_type_ids`` of an encoder that was pretrained with them (BERT): 0 to the first separator, then 1."""
+    separator = getattr(inner.config, "sep_token_id", None)
+    takes = "token_type_ids" in signature(inner.base_model.forward).parameters
+    if separator is None or not takes or getattr(inner.config, "type_vocab_size", 0) < 2:
+        return {}
+    found = (tokens == separator).long()
+    before = found.cumsum(-1) - found
+    real = tokens != inner.config.pad_token_id
+    return {"token_type_ids": ((before > 0) & real).long()}
 
 
 def _moments(model: PreTrainedModel) -> tuple[float, float]:
