@@ -17,11 +17,13 @@ from plaudit.config.load import Loaded, load_job
 from plaudit.config.sections import Job, SamplingSection
 from plaudit.errors import ConfigError
 from plaudit.evaluation import policy as policy_card
+from plaudit.evaluation import preferences as preference_card
 from plaudit.evaluation import reward_model as reward_card
 from plaudit.evaluation.report import write_report
-from plaudit.records import Content, Message, Prompt
+from plaudit.records import Content, Message, Preference, Prompt, Rating
 from plaudit.rewards.combine import WeightedReward
 from plaudit.rewards.function import FunctionReward
+from plaudit.stages.dpo import DPOJob, run_dpo
 from plaudit.stages.respond import TrainedPolicy
 from plaudit.stages.reward_model import RewardJob, run_reward
 from plaudit.stages.rl import run_rl
@@ -82,6 +84,7 @@ def train(
     prompts: str | Sequence[Any] | None = None,
     reward: RewardSource | None = None,
     gold: RewardSource | None = None,
+    preferences: str | Sequence[Any] | None = None,
     **settings: Any,
 ) -> Run:
     """Train, evaluate, write the report.
@@ -94,6 +97,8 @@ def train(
         reward: for RL: a reward model (directory or hub name), a function ``f(prompt, response) -> float``,
             or a list of ``(function or name, weight)``.
         gold: for RL: a second judge that is never trained on.
+        preferences: for ``plaudit.DPO(...)`` and its family: a file or hub name, `Preference` records, or dicts with
+            ``prompt``, ``chosen`` and ``rejected``; for ``plaudit.KTO(...)`` also ``prompt``, ``response``, ``reward``.
         settings: any setting of the command, by its flat name: ``model``, ``dataset``, ``policy``, ``lr``,
             ``batch_size``, ``out`` ... See docs/reference/config.md.
 
@@ -105,6 +110,9 @@ def train(
     elif isinstance(algorithm, RewardModel):
         path = run_reward(*_job(RewardJob, algorithm, settings))
         reward_card.card(path)
+    elif getattr(algorithm, "learns_from", ""):
+        path = _learn_from(preferences, algorithm, settings)
+        preference_card.card(path)
     else:
         given = {"dataset": prompts, "reward": reward, "gold": gold}
         named = {n: v for n, v in given.items() if isinstance(v, str) or (n != "dataset" and _is_named(v))}
@@ -119,6 +127,26 @@ def train(
         policy_card.card(path)
     write_report(path)
     return Run(path)
+
+
+def _learn_from(preferences: str | Sequence[Any] | None, algorithm: Any, settings: dict[str, Any]) -> Path:
+    """A run of the preference stage; its ``model`` may be called ``policy`` as in RL."""
+    if "policy" in settings:
+        settings |= {"model": settings.pop("policy")}
+    if preferences is None or isinstance(preferences, str):
+        return run_dpo(*_job(DPOJob, algorithm, settings | ({"dataset": preferences} if preferences else {})))
+    records = [_feedback(row, f"preference-{i}") for i, row in enumerate(preferences)]
+    return run_dpo(*_job(DPOJob, algorithm, settings), records=records)
+
+
+def _feedback(row: Any, name: str) -> Any:
+    """A record as it is; a dict as a `Preference`, or as a `Rating` if it has one response."""
+    if not isinstance(row, Mapping):
+        return row
+    prompt = _content(row["prompt"])
+    if "response" in row:
+        return Rating(name, prompt, _content(row["response"]), float(row["reward"]))
+    return Preference(name, prompt, _content(row["chosen"]), _content(row["rejected"]))
 
 
 def _job(job_class: type[J], algorithm: Any, settings: Mapping[str, Any]) -> Loaded[J]:
