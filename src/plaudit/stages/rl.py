@@ -17,16 +17,19 @@ from plaudit.data.split import split_by_prompt
 from plaudit.errors import ConfigError, DataError, TrainingError
 from plaudit.generation.native import NativeGenerator
 from plaudit.generation.protocol import TokenPrompt
+from plaudit.models.exact_kl import ExactKL
 from plaudit.models.policy import Policy
 from plaudit.records import Prompt, Rollout
 from plaudit.stages.artifact import announce, open_run, set_threads, write_manifest
 from plaudit.stages.keeper import Keeper
 from plaudit.stages.rl_evaluation import Evaluator
 from plaudit.stages.rl_job import OnlineJob
+from plaudit.stages.texts import load_texts
 from plaudit.tracking.recorder import Recorder
 from plaudit.training.learner import Learner, LocalLearner, LocalScorer, product_dtype
 from plaudit.training.online import OnlineLoop
 from plaudit.training.runtime import Reward, Runtime
+from plaudit.training.texts import TextStream
 
 Given = Reward | Sequence[tuple[Any, float]] | None
 
@@ -91,6 +94,7 @@ class Parts:
     """What became of prompts that were too long."""
     notes: list[str] = field(default_factory=list)
     """What is done otherwise than a reader of the settings would think, in words."""
+    texts: TextStream | None = None
 
 
 def _build(job: OnlineJob, records: Sequence[Prompt], reward: Given, gold: Given) -> Parts:
@@ -108,7 +112,8 @@ def _build(job: OnlineJob, records: Sequence[Prompt], reward: Given, gold: Given
     second = _built(gold, tokenizer, compute, "gold")
     if second is None and job.gold:
         second = build_reward(job.gold, (), tokenizer, compute, where="gold")
-    reference = LocalScorer(load_reference(policy), compute, "logprobs")
+    frozen = load_reference(policy)
+    reference = LocalScorer(frozen, compute, "logprobs")
     steps = job.iterations * algorithm.epochs * algorithm.minibatches
     warmup = algorithm.critic_warmup if "values" in algorithm.needs else 0
     resting = warmup * algorithm.epochs * algorithm.minibatches
@@ -118,10 +123,12 @@ def _build(job: OnlineJob, records: Sequence[Prompt], reward: Given, gold: Given
         compute, learner.device
     )  # what samples is what is trained, in the same precision
     generator = NativeGenerator(policy.lm, tokenizer, chat.end_ids, precision=precision)
-    runtime = Runtime(generator, learner, reference, judge, critic, second)
+    exact = LocalScorer(ExactKL(policy, frozen), compute, "full_kl") if "full_kl" in algorithm.needs else None
+    runtime = Runtime(generator, learner, reference, judge, critic, second, exact)
     learners: dict[str, Learner] = {"policy": learner} | ({"critic": critic} if critic else {})
     notes = _of_the_critic(job) if critic else []
-    return Parts(tokenizer, chat, policy, runtime, learners, train, heldout, report, notes)
+    texts = load_texts(getattr(algorithm, "ptx_dataset", ""), job, tokenizer, chat)
+    return Parts(tokenizer, chat, policy, runtime, learners, train, heldout, report, notes, texts)
 
 
 def _built(given: Given, tokenizer: Any, compute: ComputeSection, where: str) -> Reward | None:
@@ -171,7 +178,7 @@ def _train(job: OnlineJob, parts: Parts, recorder: Recorder, evaluator: Evaluato
 
     loop = OnlineLoop(
         job.algorithm, parts.runtime, parts.train, job.sampling, job.prompts_per_iteration,
-        parts.tokenizer.pad_token_id, job.seed, on_iteration, mismatch=job.mismatch,
+        parts.tokenizer.pad_token_id, job.seed, on_iteration, texts=parts.texts, mismatch=job.mismatch,
     )  # fmt: skip
     start, found = keeper.restore()
     if start:

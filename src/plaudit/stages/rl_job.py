@@ -11,6 +11,7 @@ from plaudit.algorithms.dapo import DAPO
 from plaudit.algorithms.grpo import GRPO, DrGRPO
 from plaudit.algorithms.gspo import CISPO, GSPO
 from plaudit.algorithms.ppo import PPO
+from plaudit.algorithms.ppo_presets import PPO_MAX_CODE, PPO_MAX_PAPER
 from plaudit.algorithms.reinforce import REINFORCE
 from plaudit.algorithms.reinforce_pp import REINFORCEPlusPlus
 from plaudit.algorithms.rloo import RLOO
@@ -62,6 +63,7 @@ class RLJob(OnlineJob):
     """Optimise a policy against a reward, near its reference, with PPO: a critic says what to expect of each token."""
 
     command: ClassVar[str] = "ppo"
+    relatives: ClassVar[Mapping[str, Any]] = {"ppo_max_paper": PPO_MAX_PAPER, "ppo_max_code": PPO_MAX_CODE}
     algorithm: PPO = PPO()
 
 
