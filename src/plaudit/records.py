@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "abort"]
-Kind = Literal["demonstration", "preference", "ranking", "rating", "judgement", "prompt"]
+Kind = Literal["demonstration", "preference", "ranking", "rating", "judgement", "comparison", "prompt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,20 @@ class Judgement:
     annotator: str = ""
 
 
-Record = Prompt | Demonstration | Preference | Ranking | Rating | Judgement
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """1 to 9 responses to one prompt that nobody has judged yet: what annotators are asked about."""
+
+    id: str
+    prompt: Content
+    responses: tuple[Content, ...]
+    models: tuple[str, ...] = ()
+    """Who wrote each response; empty if it is not known."""
+    provenance: tuple[dict[str, Any], ...] = ()
+    """How each came about: run, sampling settings, seed. Empty if it is not known."""
+
+
+Record = Prompt | Demonstration | Preference | Ranking | Rating | Judgement | Comparison
 
 
 @dataclass(frozen=True, slots=True)

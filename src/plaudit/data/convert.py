@@ -11,6 +11,7 @@ from plaudit.data.reading import ReadLog
 from plaudit.data.transcripts import prompt_key
 from plaudit.errors import DataError
 from plaudit.records import (
+    Comparison,
     Content,
     Demonstration,
     Judgement,
@@ -29,6 +30,7 @@ KIND_OF: dict[type, Kind] = {
     Ranking: "ranking",
     Rating: "rating",
     Judgement: "judgement",
+    Comparison: "comparison",
 }
 
 
@@ -212,6 +214,7 @@ _PATHS: dict[tuple[Kind, Kind], tuple[_Step, ...]] = {
     ("ranking", "prompt"): (_to_prompts,),
     ("rating", "prompt"): (_to_prompts,),
     ("judgement", "prompt"): (_to_prompts,),
+    ("comparison", "prompt"): (_to_prompts,),
     ("preference", "demonstration"): (_chosen,),
     ("ranking", "demonstration"): (_best,),
     ("rating", "demonstration"): (_texts,),

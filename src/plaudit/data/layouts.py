@@ -13,7 +13,7 @@ from plaudit.data.reading import ReadLog, Row, shorten, shorten_names
 from plaudit.errors import DataError
 from plaudit.records import Kind, Record
 
-SIDE_FIELDS = ("id", "source", "license")
+SIDE_FIELDS = ("id", "source", "license", "provenance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,20 @@ LAYOUTS: tuple[Layout, ...] = (
         ("model_a", "model_b", "annotator", "label", "strength"),
     ),
     Layout("rankings", "ranking", (_PROMPT, ("responses",), ("ranks",)), parsers.ranking),
+    Layout(
+        "comparisons (not judged yet)",
+        "comparison",
+        (_PROMPT, ("responses",)),
+        parsers.comparison,
+        ("models", "provenance"),
+    ),
+    Layout(
+        "comparisons (not judged yet)",
+        "comparison",
+        (_PROMPT, ("response_a",), ("response_b",)),
+        parsers.comparison,
+        ("model_a", "model_b", "provenance"),
+    ),
     Layout(
         "preferences",
         "preference",

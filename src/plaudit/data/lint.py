@@ -11,6 +11,7 @@ from typing import NamedTuple
 from plaudit.data.transcripts import plain_text, prompt_key
 from plaudit.intervals import wilson
 from plaudit.records import (
+    Comparison,
     Content,
     Demonstration,
     Judgement,
@@ -142,7 +143,7 @@ def _responses(record: Record) -> list[str]:
         said = (record.chosen, record.rejected)
     elif isinstance(record, Judgement):
         said = (record.response_a, record.response_b)
-    elif isinstance(record, Ranking):
+    elif isinstance(record, (Ranking, Comparison)):
         said = record.responses
     return [text for content in said for text in _own_words(content)]
 

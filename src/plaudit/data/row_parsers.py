@@ -8,6 +8,7 @@ from plaudit.data.fields import Fields
 from plaudit.data.reading import shorten, shorten_names
 from plaudit.data.transcripts import as_messages, is_transcript, response_of, split_shared
 from plaudit.records import (
+    Comparison,
     Content,
     Demonstration,
     Judgement,
@@ -240,6 +241,38 @@ def ranking(fields: Fields, record_id: str) -> list[Record]:
     fields.log.count("empty responses", sum(not _said(said) for said in given))
     responses = tuple(said for _, said in answered)
     return [Ranking(record_id, answered[0][0] if answered else asked, responses, tuple(ranks))]
+
+
+def comparison(fields: Fields, record_id: str) -> list[Record]:
+    """`responses`, or `response_a` and `response_b`, without a verdict; optionally who wrote each, and how."""
+    asked = fields.content("prompt", transcript="prompt")
+    listed = bool(fields.has("responses"))
+    given = (
+        [fields.as_content(v, f"responses[{i}]") for i, v in enumerate(fields.items("responses"))]
+        if listed
+        else [fields.content(f"response_{x}") for x in "ab"]
+    )
+    answered = [_answered(asked, said, fields) for said in given]
+    if not 1 <= len(given) <= 9:
+        fields.fault("responses", f"{len(given)} responses", "expected 1 to 9")
+    models = fields.items("models") if listed and fields.has("models") else []
+    if not listed and fields.has("model_a", "model_b"):
+        models = [fields.label(f"model_{x}") or "" for x in "ab"]
+    origins = fields.items("provenance") if fields.has("provenance") else []
+    _one_for_each("models", models, str, given, fields)
+    _one_for_each("provenance", origins, dict, given, fields)
+    fields.log.count("empty responses", sum(not _said(said) for said in given))
+    responses = tuple(said for _, said in answered)
+    prompt = answered[0][0] if answered else asked
+    return [Comparison(record_id, prompt, responses, tuple(models), tuple(origins))]
+
+
+def _one_for_each(name: str, found: list[Any], kind: type, given: list[Content], fields: Fields) -> None:
+    if found and len(found) != len(given):
+        fields.fault(name, f"{len(found)} for {len(given)} responses", "expected one for each")
+    bad = next((value for value in found if not isinstance(value, kind)), None)
+    if bad is not None:
+        fields.fault(name, shorten(bad), "expected text" if kind is str else "expected objects")
 
 
 def rating(fields: Fields, record_id: str) -> list[Record]:

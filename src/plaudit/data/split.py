@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import TypeVar
 
 from plaudit.data.transcripts import plain_text, prompt_key
-from plaudit.records import Content, Prompt, Ranking, Rating, Record
+from plaudit.records import Comparison, Content, Prompt, Ranking, Rating, Record
 
 R = TypeVar("R", bound=Record)
 
@@ -45,7 +45,7 @@ def _group_of(record: Record) -> str:
 
 def _first_response(record: Record) -> Content:
     """What stands for the prompt where there is none."""
-    if isinstance(record, Ranking):
+    if isinstance(record, (Ranking, Comparison)):
         return "\n".join(plain_text(r) for r in record.responses)
     if isinstance(record, Rating):
         return record.response

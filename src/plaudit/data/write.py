@@ -86,7 +86,11 @@ def _own_row(record: Record) -> dict[str, Any]:
     row: dict[str, Any] = {"prompt" if name == "content" else name: v for name, v in to_json(record).items()}
     if isinstance(record, Preference) and record.agreement == 1.0:
         del row["agreement"]
-    empty = [name for name in ("axes", "model_a", "model_b", "annotator") if row.get(name) in ({}, "")]
+    empty = [
+        name
+        for name in ("axes", "model_a", "model_b", "annotator", "models", "provenance")
+        if row.get(name) in ({}, "", [])
+    ]
     return {name: value for name, value in row.items() if name not in empty}
 
 

@@ -1,0 +1,194 @@
+"""Votes to preferences: who won, how clearly, and what is left out, counted by reason."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+import numpy as np
+
+from plaudit.errors import ConfigError
+from plaudit.preferences import bradley_terry
+from plaudit.preferences.reliability import dawid_skene
+from plaudit.preferences.votes import PairVote, Vote
+
+Method = Literal["majority", "dawid_skene"]
+Pair = tuple[str, int, int]
+"""Item, and the indices of two of its responses."""
+
+CONFLICT = 2 / 3
+"""Pairs with less agreement than this are put to a reviewer."""
+EQUAL = 1e-6
+"""Strengths closer than this share a rank."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How votes become preferences.
+
+    Raises:
+        ConfigError: a value out of its range.
+    """
+
+    method: Method = "majority"
+    """majority: every vote counts the same; dawid_skene: by the annotators' estimated accuracy."""
+    min_votes: int = 1
+    """Pairs with fewer votes are left out."""
+    min_agreement: float = 0.0
+    """Pairs with less agreement are left out; 0 to 1."""
+
+    def __post_init__(self) -> None:
+        if self.method not in ("majority", "dawid_skene"):
+            raise ConfigError(f"there is no method {self.method!r}", cure="choose majority or dawid_skene")
+        if self.min_votes < 1 or not 0 <= self.min_agreement <= 1:
+            raise ConfigError(
+                f"min_votes is {self.min_votes}, min_agreement is {self.min_agreement}",
+                cure="choose at least 1 vote, and an agreement from 0 to 1",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the votes on two responses come to."""
+
+    item: str
+    first: int
+    second: int
+    winner: int | None
+    """Index of the response that won; None: a tie, or no side has more votes than the other and the ties."""
+    agreement: float
+    """Support of the winner, from 0 to 1: the soft label. A tie is half a vote for each; without a winner,
+    the larger support."""
+    margin: float
+    """Mean strength in the winner's favour; 0 without one, never negative."""
+    for_first: int
+    for_second: int
+    ties: int
+    annotators: tuple[str, ...]
+    """Who voted, by name."""
+    adjudicated: bool = False
+    """A reviewer decided: the votes are counted, but overruled, and agreement is 1."""
+
+    @property
+    def votes(self) -> int:
+        """How many voted."""
+        return self.for_first + self.for_second + self.ties
+
+    @property
+    def loser(self) -> int | None:
+        """Index of the response that lost."""
+        return None if self.winner is None else self.first + self.second - self.winner
+
+
+def outcomes(votes: Sequence[PairVote], method: Method = "majority") -> list[Outcome]:
+    """One outcome per pair of responses, in the order in which the pairs first come up.
+
+    Majority: a side wins with more votes than the other and than ties. Dawid and Skene: each pair's
+    probabilities of (first, tie, second) given the votes and how reliable the voters are; the likeliest wins.
+    """
+    groups: dict[Pair, list[PairVote]] = defaultdict(list)
+    for vote in votes:
+        groups[vote.item, vote.first, vote.second].append(vote)
+    cast = [v for v in votes if not v.adjudicated]
+    weighed = _weighed(cast) if method == "dawid_skene" and cast else {}
+    return [_outcome(pair, group, weighed.get(pair)) for pair, group in groups.items()]
+
+
+def _weighed(votes: Sequence[PairVote]) -> dict[Pair, dict[int, float]]:
+    """The probability of each side (-1, 0, 1) for each pair."""
+    names = {(v.item, v.first, v.second): f"{i}" for i, v in enumerate(votes)}
+    cast = [Vote(names[v.item, v.first, v.second], v.annotator, float(v.side)) for v in votes]
+    truth = dawid_skene(cast, symmetric=True)
+    rows = dict(zip(truth.units, truth.posterior.tolist(), strict=True))
+    return {
+        pair: {int(side): p for side, p in zip(truth.labels, rows[name], strict=True)}
+        for pair, name in names.items()
+    }
+
+
+def _outcome(pair: Pair, group: Sequence[PairVote], weighed: dict[int, float] | None) -> Outcome:
+    votes = [v for v in group if not v.adjudicated]
+    verdicts = [v for v in group if v.adjudicated]
+    count = Counter(v.side for v in votes)
+    share = weighed or {side: count[side] / max(1, len(votes)) for side in (-1, 0, 1)}
+    left, tie, right = (share.get(side, 0.0) for side in (-1, 0, 1))
+    side = (right > left) - (right < left)
+    agreement = max(left, right) + tie / 2
+    if max(left, right) <= tie:
+        side = 0
+    strengths = [v.strength for v in votes]
+    if verdicts:
+        side, agreement, strengths = verdicts[-1].side, 1.0, [verdicts[-1].strength]
+    return Outcome(
+        *pair,
+        winner={-1: pair[1], 0: None, 1: pair[2]}[side],
+        agreement=agreement,
+        margin=max(0.0, side * fmean(strengths)) if strengths else 0.0,
+        for_first=count[-1],
+        for_second=count[1],
+        ties=count[0],
+        annotators=tuple(sorted({v.annotator for v in votes})),
+        adjudicated=bool(verdicts),
+    )
+
+
+def keep(found: Iterable[Outcome], rule: Rule) -> tuple[list[Outcome], dict[str, int]]:
+    """The outcomes that become preferences, and how many are left out for which reason."""
+    kept: list[Outcome] = []
+    dropped: Counter[str] = Counter()
+    for outcome in found:
+        if outcome.votes < rule.min_votes and not outcome.adjudicated:
+            dropped[f"pairs with fewer than {rule.min_votes} votes"] += 1
+        elif outcome.winner is None:
+            dropped["pairs without a winner (ties, or votes that cancel out)"] += 1
+        elif outcome.agreement < rule.min_agreement:
+            dropped[f"pairs with an agreement below {rule.min_agreement:g}"] += 1
+        else:
+            kept.append(outcome)
+    return kept, dict(dropped)
+
+
+def conflicts(found: Iterable[Outcome], below: float = CONFLICT) -> list[Outcome]:
+    """Pairs to put to a reviewer: both sides have votes, and agreement is below ``below``.
+
+    The most disputed come first: by agreement, then by the number of votes. Adjudicated pairs are settled.
+    """
+    disputed = [
+        o for o in found if not o.adjudicated and o.agreement < below and o.for_first and o.for_second
+    ]
+    return sorted(disputed, key=lambda o: (o.agreement, -o.votes))
+
+
+def ranks_of(found: Iterable[Outcome], responses: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """One ranking per item from the outcomes of its pairs: Bradley-Terry strengths of shares of votes.
+
+    Args:
+        found: of rankings or of several pairs per item.
+        responses: how many each item has; one that never came up shares the middle.
+
+    Returns:
+        1 is best, equal strengths share a rank, no rank is left out. One annotator's ranking comes back as it
+        was given; every annotator weighs the same.
+    """
+    wins = {item: np.zeros((n, n)) for item, n in responses.items()}
+    for outcome in found:
+        i, j = outcome.first, outcome.second
+        if outcome.adjudicated:
+            for_first = 0.5 if outcome.winner is None else float(outcome.winner == i)
+        else:
+            for_first = (outcome.for_first + outcome.ties / 2) / max(1, outcome.votes)
+        wins[outcome.item][i, j] += for_first
+        wins[outcome.item][j, i] += 1 - for_first
+    return {item: _ranks(bradley_terry.fit(table).tolist()) for item, table in wins.items()}
+
+
+def _ranks(strengths: Sequence[float]) -> tuple[int, ...]:
+    """Dense ranks; a strength close to the next better one shares its rank."""
+    order = sorted(range(len(strengths)), key=lambda i: -strengths[i])
+    ranks = [1] * len(strengths)
+    for better, worse in zip(order, order[1:], strict=False):
+        ranks[worse] = ranks[better] + (strengths[better] - strengths[worse] > EQUAL)
+    return tuple(ranks)
