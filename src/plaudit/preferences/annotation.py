@@ -218,7 +218,7 @@ def answer_from_json(value: Any) -> Answer:
     for name, item in given.items():
         if not _fits(kind, name, item):
             raise _misfit(f"{name} of a {value['type']} is not {type(item).__name__} {str(item)[:40]!r}")
-    lists = {name: tuple(item) if isinstance(item, list) else item for name, item in given.items()}
+    lists: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in given.items()}
     return kind(**lists)
 
 

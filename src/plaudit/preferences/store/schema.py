@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-Number = Double().with_variant(REAL(), "sqlite")
+Number: Any = Double().with_variant(REAL(), "sqlite")
 
 
 class Json(TypeDecorator[Any]):

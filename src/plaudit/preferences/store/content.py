@@ -1,0 +1,165 @@
+"""Items and their responses, in and out of the database."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from hashlib import blake2b
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+
+from plaudit.errors import DataError
+from plaudit.preferences.annotation import (
+    RESPONSES,
+    Item,
+    ItemResponse,
+    answer_from_json,
+    answer_to_json,
+    check_answer,
+    content_from_json,
+)
+from plaudit.preferences.store.projects import Project
+from plaudit.preferences.store.schema import assignments, items, responses
+from plaudit.records import to_json
+
+BATCH = 500
+Loaded = tuple[int, Item]
+
+
+def uniform(*parts: object) -> float:
+    """A number from 0 to 1 that is a function of the parts alone."""
+    digest = blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def add_items(conn: Connection, project: Project, new: Iterable[Item]) -> tuple[int, int]:
+    """Add items; those whose key is there already are left as they are.
+
+    Returns:
+        How many were added, and how many were there already.
+
+    Raises:
+        DataError: an item that does not fit the task: nothing of the call is stored.
+    """
+    given = [_checked(item, project) for item in new]
+    there = {key for (key,) in conn.execute(select(items.c.key).where(items.c.project_id == project.id))}
+    fresh = list({item.key: item for item in reversed(given) if item.key not in there}.values())[::-1]
+    now = time.time()
+    for start in range(0, len(fresh), BATCH):
+        _insert(conn, project, fresh[start : start + BATCH], now)
+    return len(fresh), len(given) - len(fresh)
+
+
+def _insert(conn: Connection, project: Project, batch: Sequence[Item], now: float) -> None:
+    rows = [
+        {
+            "project_id": project.id,
+            "key": item.key,
+            "prompt": to_json(item.prompt),
+            "gold": answer_to_json(item.gold) if item.gold else None,
+            "is_gold": int(item.gold is not None),
+            "priority": item.priority,
+            "shuffle": uniform("item", project.settings.seed, item.key),
+            "taken": 0,
+            "meta": item.meta,
+            "created_at": now,
+        }
+        for item in batch
+    ]
+    made = conn.execute(insert(items).returning(items.c.id, sort_by_parameter_order=True), rows)
+    ids = [row.id for row in made]
+    said = [
+        {
+            "item_id": item_id,
+            "number": number,
+            "content": to_json(response.content),
+            "model": response.model,
+            "provenance": response.provenance,
+        }
+        for item_id, item in zip(ids, batch, strict=True)
+        for number, response in enumerate(item.responses)
+    ]
+    if said:
+        conn.execute(insert(responses), said)
+
+
+def _checked(item: Item, project: Project) -> Item:
+    low, high = RESPONSES[project.task]
+    where = f"item {item.key[:80]!r}"
+    if not item.key or len(item.key) > 400:
+        raise DataError(
+            "an item needs a key of 1 to 400 characters", where=where, cure="give every row an id"
+        )
+    if not low <= len(item.responses) <= high:
+        wanted = f"{low} to {high}" if low < high else str(low)
+        cure = f"a {project.task} item has {wanted} responses; see --task for other kinds"
+        raise DataError(f"the item has {len(item.responses)} responses", where=where, cure=cure)
+    if item.gold is not None:
+        check_answer(item.gold, project.task, len(item.responses), project.settings.axes)
+    return item
+
+
+def read_items(conn: Connection, project: Project, ids: Sequence[int] | None = None) -> dict[int, Item]:
+    """Items by row number: all of the project, or the ones named."""
+    query = select(items).where(items.c.project_id == project.id).order_by(items.c.id)
+    said = select(responses).join(items).where(items.c.project_id == project.id)
+    if ids is not None:
+        query, said = query.where(items.c.id.in_(ids)), said.where(items.c.id.in_(ids))
+    by_item: dict[int, list[ItemResponse]] = defaultdict(list)
+    for row in conn.execute(said.order_by(responses.c.item_id, responses.c.number)):
+        by_item[row.item_id].append(ItemResponse(content_from_json(row.content), row.model, row.provenance))
+    return {row.id: _item(row, tuple(by_item[row.id])) for row in conn.execute(query)}
+
+
+def page_of_items(conn: Connection, project: Project, page: int, size: int = 50) -> list[Loaded]:
+    """One page of items in the order of import, with their row numbers."""
+    query = select(items.c.id).where(items.c.project_id == project.id).order_by(items.c.id)
+    ids = list(conn.scalars(query.offset(page * size).limit(size)))
+    return list(read_items(conn, project, ids).items())
+
+
+def find_item(conn: Connection, project: Project, key: str) -> Loaded | None:
+    """The item of this key."""
+    query = select(items.c.id).where(items.c.project_id == project.id, items.c.key == key)
+    found = conn.scalar(query)
+    return None if found is None else (found, read_items(conn, project, [found])[found])
+
+
+def set_priorities(conn: Connection, project: Project, priorities: Mapping[str, float]) -> int:
+    """Write what active selection prefers; returns how many items were found."""
+    statement = update(items).where(items.c.project_id == project.id, items.c.key == bindparam("of"))
+    known = set(conn.scalars(select(items.c.key).where(items.c.project_id == project.id)))
+    rows = [{"of": key, "to": float(value)} for key, value in priorities.items() if key in known]
+    if rows:
+        conn.execute(statement.values(priority=bindparam("to")), rows)
+    return len(rows)
+
+
+def set_gold(conn: Connection, project: Project, item_id: int, item: Item, gold: Any) -> Item:
+    """Make an item gold (an ``Answer``) or ordinary again (None)."""
+    changed = _checked(replace(item, gold=gold), project)
+    value = answer_to_json(gold) if gold is not None else None
+    query = update(items).where(items.c.id == item_id, items.c.project_id == project.id)
+    held = select(func.count()).where(
+        assignments.c.item_id == item_id,
+        assignments.c.round == 0,
+        assignments.c.state.in_(("leased", "done")),
+    )
+    taken = int(conn.scalar(held) or 0)
+    conn.execute(
+        query.values(gold=value, is_gold=int(gold is not None), taken=0 if gold is not None else taken)
+    )
+    return changed
+
+
+def count_items(conn: Connection, project: Project) -> int:
+    """How many items there are, gold ones included."""
+    return int(conn.scalar(select(func.count()).where(items.c.project_id == project.id)) or 0)
+
+
+def _item(row: Any, said: tuple[ItemResponse, ...]) -> Item:
+    gold = answer_from_json(row.gold) if row.gold else None
+    return Item(row.key, content_from_json(row.prompt), said, gold, row.priority, row.meta)

@@ -1,0 +1,117 @@
+"""Reading answers back: all of a project as they stood at a revision, one person's, or the raw rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, select
+
+from plaudit.preferences.annotation import Annotation, Skip, answer_from_json
+from plaudit.preferences.store.leases import ADJUDICATION
+from plaudit.preferences.store.projects import Project
+from plaudit.preferences.store.schema import assignments, items, judgements, users
+
+
+def revision(conn: Connection, project: Project) -> int:
+    """The number of the newest row of a project; 0 without answers."""
+    newest = select(func.max(judgements.c.id)).where(judgements.c.project_id == project.id)
+    return int(conn.scalar(newest) or 0)
+
+
+def read_annotations(
+    conn: Connection, project: Project, at: int | None = None, user_id: int | None = None
+) -> list[Annotation]:
+    """The answers that stood at a revision (None: now), in the order of their rows; skips included, gold included."""
+    later = judgements.alias("later")
+    replaced = select(later.c.id).where(later.c.supersedes == judgements.c.id)
+    query = _rows(project).where(judgements.c.answer.is_not(None))
+    if at is not None:
+        query = query.where(judgements.c.id <= at)
+        replaced = replaced.where(later.c.id <= at)
+    if user_id is not None:
+        query = query.where(judgements.c.user_id == user_id)
+    return [_annotation(row) for row in conn.execute(query.where(~replaced.exists()))]
+
+
+def raw_rows(
+    conn: Connection, project: Project, at: int | None = None, since: int = 0
+) -> list[dict[str, Any]]:
+    """Every row of the history with everything that is known of it, corrections and takings back included."""
+    query = _rows(project).where(judgements.c.id > since)
+    if at is not None:
+        query = query.where(judgements.c.id <= at)
+    return [
+        {
+            "revision": row.id,
+            "supersedes": row.supersedes,
+            "project": project.slug,
+            "item": row.item_key,
+            "annotator": row.name,
+            "answer": row.answer,
+            "order": row.order,
+            "round": row.round,
+            "adjudicated": row.round == ADJUDICATION,
+            "seconds": row.seconds,
+            "created_at": row.created_at,
+            "guideline_version": row.guideline_version,
+            "flags": row.flags,
+            "comment": row.comment,
+        }
+        for row in conn.execute(query)
+    ]
+
+
+def latest_of(
+    conn: Connection, project: Project, user_id: int, limit: int = 50
+) -> list[tuple[int, Annotation]]:
+    """A person's newest answers with the ids of their assignments, newest first."""
+    later = judgements.alias("later")
+    replaced = select(later.c.id).where(later.c.supersedes == judgements.c.id).exists()
+    query = _rows(project, newest_first=True).where(
+        judgements.c.user_id == user_id, judgements.c.answer.is_not(None), assignments.c.round >= 0, ~replaced
+    )
+    return [(row.assignment_id, _annotation(row)) for row in conn.execute(query.limit(limit))]
+
+
+def counts_of(conn: Connection, project: Project, user_id: int) -> dict[str, int]:
+    """How many assignments of a person are in each state."""
+    query = select(assignments.c.state, func.count()).where(
+        assignments.c.project_id == project.id, assignments.c.user_id == user_id, assignments.c.round >= 0
+    )
+    return {state: int(n) for state, n in conn.execute(query.group_by(assignments.c.state))}
+
+
+def answered(found: list[Annotation]) -> list[Annotation]:
+    """Without the skips."""
+    return [a for a in found if not isinstance(a.answer, Skip)]
+
+
+def _rows(project: Project, *, newest_first: bool = False) -> Select[Any]:
+    number = judgements.c.id.desc() if newest_first else judgements.c.id
+    return (
+        select(
+            judgements, items.c.key.label("item_key"), users.c.name, assignments.c.order, assignments.c.round
+        )
+        .join(assignments, judgements.c.assignment_id == assignments.c.id)
+        .join(items, judgements.c.item_id == items.c.id)
+        .join(users, judgements.c.user_id == users.c.id)
+        .where(judgements.c.project_id == project.id)
+        .order_by(number)
+    )
+
+
+def _annotation(row: Any) -> Annotation:
+    return Annotation(
+        revision=row.id,
+        item=row.item_key,
+        annotator=row.name,
+        answer=answer_from_json(row.answer),
+        order=tuple(row.order),
+        round=max(0, row.round),
+        adjudicated=row.round == ADJUDICATION,
+        seconds=row.seconds,
+        created_at=row.created_at,
+        guideline_version=row.guideline_version,
+        flags=tuple(row.flags),
+        comment=row.comment,
+    )

@@ -1,0 +1,218 @@
+"""People, their tokens, invitations, and the audit log. Secrets are stored as digests; passwords come here hashed."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Literal, get_args
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from plaudit.errors import DataError
+from plaudit.preferences.store.faults import Conflict, NotFound
+from plaudit.preferences.store.projects import add_member
+from plaudit.preferences.store.schema import audit, invitations, tokens, users
+
+UserRole = Literal["annotator", "reviewer", "admin"]
+ROLES: tuple[UserRole, ...] = get_args(UserRole)
+NAME = re.compile(r"[\w][\w .@+-]{0,62}[\w.]|[\w]")
+SESSION_SECONDS = 14 * 86400
+INVITATION_SECONDS = 7 * 86400
+API_SECONDS = 365 * 86400
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A person who may use the app. A ``reviewer`` sees every project; an ``admin`` also changes them."""
+
+    id: int
+    name: str
+    role: UserRole
+    disabled: bool = False
+
+    def may(self, role: UserRole) -> bool:
+        """Whether the person has this role or a higher one."""
+        return ROLES.index(self.role) >= ROLES.index(role)
+
+
+def digest(secret: str) -> str:
+    """What is stored of a secret. It has 256 random bits, so a plain hash cannot be turned back."""
+    return sha256(secret.encode()).hexdigest()
+
+
+def add_user(conn: Connection, name: str, role: UserRole, password: str | None = None) -> User:
+    """A new person; ``password`` is already hashed, None lets nobody log in by password."""
+    if not NAME.fullmatch(name):
+        cure = "1 to 64 letters, digits, spaces and . @ + - _"
+        raise DataError(f"{name[:70]!r} cannot be a name", where="name", cure=cure)
+    if role not in ROLES:
+        raise DataError(f"there is no role {role!r}", where="role", cure=f"one of {', '.join(ROLES)}")
+    if conn.scalar(select(users.c.id).where(func.lower(users.c.name) == name.lower())) is not None:
+        raise Conflict("the name is taken", where="name", cure="choose another one")
+    row = {"name": name, "password": password, "role": role, "created_at": time.time()}
+    made = int(conn.execute(insert(users).values(row).returning(users.c.id)).scalar_one())
+    return User(made, name, role)
+
+
+def find_user(conn: Connection, name: str) -> tuple[User, str | None] | None:
+    """A person and their password's hash; names differ by more than capitals."""
+    row = conn.execute(select(users).where(func.lower(users.c.name) == name.lower())).one_or_none()
+    return None if row is None else (_user(row), row.password)
+
+
+def get_user(conn: Connection, user_id: int) -> User:
+    """The person of this number, or NotFound."""
+    row = conn.execute(select(users).where(users.c.id == user_id)).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no person {user_id}", cure="see the list of people")
+    return _user(row)
+
+
+def list_users(conn: Connection) -> list[User]:
+    """Everybody, in the order in which they came."""
+    return [_user(row) for row in conn.execute(select(users).order_by(users.c.id))]
+
+
+def change_user(conn: Connection, user_id: int, *, role: UserRole, disabled: bool) -> None:
+    """New role; a disabled person is logged out everywhere at once. The last admin stays one."""
+    if role not in ROLES:
+        raise DataError(f"there is no role {role!r}", where="role", cure=f"one of {', '.join(ROLES)}")
+    get_user(conn, user_id)
+    others = (users.c.role == "admin") & users.c.disabled_at.is_(None) & (users.c.id != user_id)
+    if (role != "admin" or disabled) and not conn.scalar(select(func.count()).where(others)):
+        raise Conflict("somebody must be admin", cure="make somebody else admin first")
+    now = time.time()
+    values = {"role": role, "disabled_at": now if disabled else None}
+    conn.execute(update(users).where(users.c.id == user_id).values(values))
+    if disabled:
+        revoke_all(conn, user_id)
+
+
+def set_password(conn: Connection, user_id: int, hashed: str) -> None:
+    """A new password ends all sessions and tokens of the person."""
+    conn.execute(update(users).where(users.c.id == user_id).values(password=hashed))
+    revoke_all(conn, user_id)
+
+
+# Tokens
+
+
+def issue_token(conn: Connection, user_id: int, kind: Literal["session", "api"], label: str = "") -> str:
+    """A new secret of this person; it is returned here and nowhere else."""
+    secret = secrets.token_urlsafe(32)
+    now = time.time()
+    expires = now + (SESSION_SECONDS if kind == "session" else API_SECONDS)
+    row = {"user_id": user_id, "kind": kind, "digest": digest(secret), "label": label[:80]}
+    conn.execute(insert(tokens).values(**row, created_at=now, expires_at=expires))
+    return secret
+
+
+def user_of(conn: Connection, secret: str, kind: Literal["session", "api"]) -> User | None:
+    """Whose secret it is, if it is valid now and the person is not disabled."""
+    query = (
+        select(users)
+        .join(tokens)
+        .where(
+            tokens.c.digest == digest(secret),
+            tokens.c.kind == kind,
+            tokens.c.revoked_at.is_(None),
+            tokens.c.expires_at > time.time(),
+            users.c.disabled_at.is_(None),
+        )
+    )
+    row = conn.execute(query).one_or_none()
+    return None if row is None else _user(row)
+
+
+def revoke(conn: Connection, secret: str) -> None:
+    """End one session."""
+    conn.execute(update(tokens).where(tokens.c.digest == digest(secret)).values(revoked_at=time.time()))
+
+
+def revoke_token(conn: Connection, user_id: int, token_id: int) -> None:
+    """End one token of this person, or NotFound."""
+    mine = (tokens.c.id == token_id) & (tokens.c.user_id == user_id)
+    if conn.execute(update(tokens).where(mine).values(revoked_at=time.time())).rowcount == 0:
+        raise NotFound(f"there is no token {token_id} of yours", cure="see your tokens")
+
+
+def revoke_all(conn: Connection, user_id: int) -> None:
+    """End all sessions and tokens of a person."""
+    mine = (tokens.c.user_id == user_id) & tokens.c.revoked_at.is_(None)
+    conn.execute(update(tokens).where(mine).values(revoked_at=time.time()))
+
+
+def list_tokens(conn: Connection, user_id: int) -> list[dict[str, Any]]:
+    """The API tokens of a person that are valid: number, label, since when, until when."""
+    query = select(tokens.c.id, tokens.c.label, tokens.c.created_at, tokens.c.expires_at).where(
+        tokens.c.user_id == user_id,
+        tokens.c.kind == "api",
+        tokens.c.revoked_at.is_(None),
+        tokens.c.expires_at > time.time(),
+    )
+    return [dict(row) for row in conn.execute(query.order_by(tokens.c.id)).mappings()]
+
+
+# Invitations
+
+
+def invite(conn: Connection, role: UserRole, project_id: int | None = None, by: int | None = None) -> str:
+    """The secret of a new invitation. It works once, for a week."""
+    if role not in ROLES:
+        raise DataError(f"there is no role {role!r}", where="role", cure=f"one of {', '.join(ROLES)}")
+    secret = secrets.token_urlsafe(32)
+    now = time.time()
+    row = {"digest": digest(secret), "role": role, "project_id": project_id, "created_by": by}
+    conn.execute(insert(invitations).values(**row, created_at=now, expires_at=now + INVITATION_SECONDS))
+    return secret
+
+
+def invitation(conn: Connection, secret: str) -> Any:
+    """The invitation of this secret while it can be used, or NotFound."""
+    row = conn.execute(
+        select(invitations).where(
+            invitations.c.digest == digest(secret),
+            invitations.c.used_at.is_(None),
+            invitations.c.expires_at > time.time(),
+        )
+    ).one_or_none()
+    if row is None:
+        raise NotFound("the invitation was used, has run out, or never was", cure="ask for a new link")
+    return row
+
+
+def join(conn: Connection, secret: str, name: str, password: str) -> User:
+    """Use an invitation: a new person with its role, in its project. ``password`` is already hashed."""
+    found = invitation(conn, secret)
+    user = add_user(conn, name, found.role, password)
+    fresh = (invitations.c.id == found.id) & invitations.c.used_at.is_(None)
+    used = update(invitations).where(fresh).values(used_at=time.time(), used_by=user.id)
+    if conn.execute(used).rowcount == 0:
+        raise NotFound("the invitation was used meanwhile", cure="ask for a new link")
+    if found.project_id is not None:
+        add_member(conn, found.project_id, user.id)
+    return user
+
+
+# Audit
+
+
+def record(
+    conn: Connection, action: str, target: str = "", *, by: int | None, address: str = "", **detail: Any
+) -> None:
+    """One line of the audit log; it is never changed."""
+    row = {"action": action, "target": target[:400], "detail": detail, "address": address[:80]}
+    conn.execute(insert(audit).values(**row, at=time.time(), user_id=by))
+
+
+def audit_log(conn: Connection, limit: int = 200) -> list[dict[str, Any]]:
+    """The newest lines of the audit log."""
+    query = select(audit, users.c.name).outerjoin(users, audit.c.user_id == users.c.id)
+    return [dict(row) for row in conn.execute(query.order_by(audit.c.id.desc()).limit(limit)).mappings()]
+
+
+def _user(row: Any) -> User:
+    return User(row.id, row.name, row.role, row.disabled_at is not None)
