@@ -17,9 +17,10 @@ Signal = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """What `credit` gives back: the batch with advantages, the next iteration's carry, metrics of the whole batch."""
+    """What `credit` gives back: what is learned from, the next iteration's carry, metrics of the whole batch."""
 
-    batch: Experience
+    batch: Experience | Pairs
+    """With advantages; or pairs of the responses."""
     carry: Carry
     metrics: dict[str, float]
 

@@ -27,6 +27,7 @@ CARDS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "grpo": policy.card,
     "rloo": policy.card,
     "reinforce": policy.card,
+    "online-dpo": policy.card,
     "dpo": preferences.card,
 }
 """Command -> the figures of its run."""

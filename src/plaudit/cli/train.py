@@ -49,6 +49,7 @@ STAGES = {
     "grpo": _online("GRPOJob", "grpo"),
     "rloo": _online("RLOOJob", "rloo"),
     "reinforce": _online("ReinforceJob", "reinforce"),
+    "online-dpo": _online("OnlineDPOJob", "online_dpo"),
     "dpo": Stage("plaudit.stages.dpo", "DPOJob", "run_dpo", "dpo", ("model", "dataset")),
 }
 

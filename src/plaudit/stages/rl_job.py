@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 from plaudit.algorithms.dapo import DAPO
 from plaudit.algorithms.grpo import GRPO, DrGRPO
 from plaudit.algorithms.gspo import CISPO, GSPO
+from plaudit.algorithms.online_dpo import OnlineDPO
 from plaudit.algorithms.ppo import PPO
 from plaudit.algorithms.ppo_presets import PPO_MAX_CODE, PPO_MAX_PAPER
 from plaudit.algorithms.reinforce import REINFORCE
@@ -77,6 +78,13 @@ class GRPOJob(OnlineJob):
     algorithm: GRPO = GRPO()
 
 
+class OnlineDPOJob(OnlineJob):
+    """Optimise a policy with DPO on pairs of its own responses that a reward ranks, new ones in every iteration."""
+
+    command: ClassVar[str] = "online-dpo"
+    algorithm: OnlineDPO = OnlineDPO()
+
+
 class RLOOJob(OnlineJob):
     """Optimise a policy against a reward with RLOO: each response against the others to its prompt, no critic."""
 
@@ -92,7 +100,7 @@ class ReinforceJob(OnlineJob):
     algorithm: REINFORCE = REINFORCE()
 
 
-JOBS: tuple[type[OnlineJob], ...] = (RLJob, GRPOJob, RLOOJob, ReinforceJob)
+JOBS: tuple[type[OnlineJob], ...] = (RLJob, GRPOJob, RLOOJob, ReinforceJob, OnlineDPOJob)
 """One a command."""
 
 

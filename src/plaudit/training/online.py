@@ -13,7 +13,7 @@ import torch
 
 from plaudit.config.sections import MismatchSection, SamplingSection
 from plaudit.data.order import epoch_order
-from plaudit.experience import Experience
+from plaudit.experience import Batch, Experience
 from plaudit.functional.controllers import Carry, Moments
 from plaudit.records import Rollout
 from plaudit.training.learner import LossFunction
@@ -64,15 +64,21 @@ class OnlineLoop:
             algorithm = self._at(iteration, iterations)
             credit = algorithm.credit(batch, self.carry)
             self.carry = credit.carry
-            batch, distance = correct_mismatch(credit.batch, self.mismatch)
+            learned, distance = self._corrected(credit.batch, batch)
             metrics = describe(collected.sampled) | collected.metrics | credit.metrics | distance
-            metrics |= self.update(batch, iteration, algorithm)
+            metrics |= self.update(learned, iteration, algorithm)
             self._end_warmup(iteration, metrics)
             self.runtime.generator.policy_version = iteration + 1
             clock.lap("time/update")
             tokens = sum(len(r.response_ids) for r in collected.sampled)
             metrics |= clock.laps | {"throughput/tokens_per_second": tokens / clock.total}
             self.on_iteration(iteration + 1, metrics, collected.sampled)
+
+    def _corrected(self, learned: Batch, sampled: Experience) -> tuple[Batch, dict[str, float]]:
+        """What is learned from, corrected for the sampler. Pairs have no policy gradient to correct: only measured."""
+        if isinstance(learned, Experience):
+            return correct_mismatch(learned, self.mismatch)
+        return learned, correct_mismatch(sampled, self.mismatch)[1]
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must keep besides the learners; JSON-ready."""
@@ -107,7 +113,7 @@ class OnlineLoop:
         if good and self._warming_up(iteration):
             self.carry = replace(self.carry, warmup=iteration + 1)
 
-    def update(self, batch: Experience, iteration: int, algorithm: Any) -> dict[str, float]:
+    def update(self, batch: Batch, iteration: int, algorithm: Any) -> dict[str, float]:
         """Inner epochs over shuffled minibatches, each one optimizer step of the policy and of the critic."""
         history: list[dict[str, float]] = []
         warming_up = self._warming_up(iteration)
@@ -128,6 +134,8 @@ class OnlineLoop:
                     # The policy has left its trust region: it rests until the next rollouts, the critic goes on.
                     stopped = bool(limit) and step.get("policy/approx_kl", 0.0) > limit
                 history.append(step)
+        if not history:  # nothing to learn from: every prompt's responses were scored alike
+            return {"policy/steps": 0.0, "policy/stopped_early": 0.0}
         steps = sum("policy/loss" in step for step in history)
         return _mean_over_steps(history) | {
             "policy/steps": float(steps),
