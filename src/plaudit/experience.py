@@ -231,6 +231,7 @@ class Outputs:
     full_kl: Tensor | None = (
         None  # [B, T] KL(policy || reference) over the vocabulary; 0 outside the response mask
     )
+    features: Tensor | None = None  # [B, D] reward model's state at the last token
     heads: Tensor | None = None  # [B, H] reward model with several qualities: the raw score of each
 
 

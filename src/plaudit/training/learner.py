@@ -16,7 +16,7 @@ from plaudit.training.microbatch import microbatches
 from plaudit.training.optim import build_optimizer, learning_rate
 
 LossFunction = Callable[[Batch, Outputs], Loss]
-SignalName = Literal["logprobs", "values", "scores", "full_kl"]
+SignalName = Literal["logprobs", "values", "scores", "features", "full_kl"]
 NON_FINITE_LIMIT = 3
 
 
@@ -90,17 +90,18 @@ class LocalScorer:
     @torch.no_grad()
     def score(self, batch: Batch) -> Tensor:
         """Forward in microbatches, results back in the order of the batch, on the CPU."""
-        shape = (len(batch.tokens),) if self.signal == "scores" else tuple(batch.tokens.shape)
-        result = torch.zeros(shape)
+        per_token = self.signal not in ("scores", "features")
+        result = torch.zeros(batch.tokens.shape if per_token else (len(batch.tokens),))
         # Without activations to keep, four times the budget of a backward pass fits.
         for units, part in self._parts(batch, 4 * self.compute.tokens_per_microbatch):
             with autocast(self.compute, self.device):
                 out = getattr(self.module(part.to(self.device)), self.signal).float().cpu()
             rows = batch.rows(units)
-            if self.signal == "scores":
-                result[rows] = out
-            else:
+            if per_token:
                 result[rows, : out.shape[1]] = out
+            else:
+                result = result if out.dim() == result.dim() else result.new_zeros(len(result), out.shape[1])
+                result[rows] = out
         return result
 
     def _parts(self, batch: Batch, token_budget: int) -> Iterator[tuple[Tensor, Batch]]:
