@@ -54,6 +54,7 @@ from plaudit.training.online import OnlineLoop
 
 LR = 1e-6
 QUIET = LogSection(progress=False, tensorboard=False)
+APPEND = native._Draws._append
 
 
 def main() -> None:
@@ -222,10 +223,9 @@ def force_lengths(plan: Plan, records: Sequence[Prompt]) -> None:
         for i, (record, row) in enumerate(zip(records, plan.rows, strict=True))
         for k, n in enumerate(row.lengths)
     }
-    append = native._Draws._append
 
     def forced(self: Any, row: Any, token: int, logprob: float) -> None:
-        append(self, row, token, logprob)
+        APPEND(self, row, token, logprob)
         row.finish = "length" if len(row.ids) >= lengths[row.seed] else None
 
     native._Draws._append = forced  # type: ignore[method-assign]
