@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.stages.conftest import QUIET
 
 from plaudit.algorithms.dpo import DPO, IPO, Hinge
 from plaudit.algorithms.kto import KTO
@@ -25,7 +26,6 @@ from plaudit.evaluation.report import write_report
 from plaudit.stages.dpo import DPOJob, run_dpo
 from plaudit.tracking.files import read_json, read_lines
 from plaudit.training.learner import LocalLearner
-from tests.stages.conftest import QUIET
 
 METHODS = [DPO(), IPO(), Hinge(), KTO(), ORPO(), SimPO()]
 
