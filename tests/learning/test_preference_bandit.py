@@ -20,11 +20,11 @@ from plaudit.training.learner import LocalLearner, LocalScorer
 from plaudit.training.online import OnlineLoop
 from plaudit.training.runtime import Runtime
 
-STEPS = 400
+STEPS = 200
 PREFERRED = 1 / (1 + math.exp(-1))  # how often arm 0 is preferred to each of the others
 
 
-def learner_of(arms, lr=0.05, steps=STEPS):
+def learner_of(arms, lr=0.1, steps=STEPS):
     section = OptimizerSection(lr=lr, schedule="linear", warmup_fraction=0.0)
     return LocalLearner(arms, section, ComputeSection(), total_steps=steps)
 
@@ -147,7 +147,7 @@ def test_online_dpo_stops_where_its_smoothing_says():
     arms = Arms()
     runtime = Runtime(
         ArmPuller(arms),
-        learner_of(arms, steps=150),
+        learner_of(arms, steps=80),
         LocalScorer(Arms(), ComputeSection(), "logprobs"),
         reward,
     )
@@ -163,7 +163,7 @@ def test_online_dpo_stops_where_its_smoothing_says():
         0,
         0,
         lambda step, metrics, rollouts: seen.append(metrics),
-    ).run(150)
+    ).run(80)
     expected = law(math.log((1 - smoothing) / smoothing) / BETA)
     assert arms.logits.softmax(-1).tolist() == pytest.approx(expected, abs=0.01)
     assert 0 < seen[-1]["pairs/kept_share"] < 1 and seen[-1]["policy/loss"] < math.log(2)

@@ -11,10 +11,8 @@ from plaudit.backends.local import build_critic, load_policy, load_reference
 from plaudit.backends.rewards import build_reward, is_reward_model
 from plaudit.config.sections import ComputeSection
 from plaudit.data.chat import ChatFormat
-from plaudit.data.fit import fit_length
-from plaudit.data.load import load_records
 from plaudit.data.split import split_by_prompt
-from plaudit.errors import ConfigError, DataError, TrainingError
+from plaudit.errors import ConfigError, TrainingError
 from plaudit.generation.native import NativeGenerator
 from plaudit.generation.protocol import TokenPrompt
 from plaudit.models.exact_kl import ExactKL
@@ -22,6 +20,7 @@ from plaudit.models.policy import Policy
 from plaudit.records import Prompt, Rollout
 from plaudit.stages.artifact import announce, open_run, set_threads, write_manifest
 from plaudit.stages.keeper import Keeper
+from plaudit.stages.prompts import PromptReader, load_prompts
 from plaudit.stages.rl_evaluation import Evaluator
 from plaudit.stages.rl_job import OnlineJob
 from plaudit.stages.texts import load_texts
@@ -56,7 +55,7 @@ def run_rl(
     set_threads(job.compute)
     _check_sizes(job)  # all that can fail does so before a file is written
     job, notes = _with_time_to_learn(job)
-    parts = _build(job, _prompts(job, prompts), reward, gold)
+    parts = _build(job, load_prompts(job.dataset, job.data.limit, prompts), reward, gold)
     run = open_run(job, job.command, sources)
     inputs = {"policy": job.policy, "dataset": job.dataset} | {
         f"reward {i}": r for i, r in enumerate(job.reward)
@@ -106,10 +105,10 @@ def _build(job: OnlineJob, records: Sequence[Prompt], reward: Given, gold: Given
     )  # fmt: skip
     chat = ChatFormat(tokenizer, job.data.chat_template)
     train, heldout, report = _tokenise(job, records, chat)
-    judge = _built(reward, tokenizer, compute, "reward")
+    judge = given_reward(reward, tokenizer, compute, "reward")
     if judge is None:
         judge = build_reward(job.reward, job.reward_weights, tokenizer, compute, where="reward")
-    second = _built(gold, tokenizer, compute, "gold")
+    second = given_reward(gold, tokenizer, compute, "gold")
     if second is None and job.gold:
         second = build_reward(job.gold, (), tokenizer, compute, where="gold")
     frozen = load_reference(policy)
@@ -131,7 +130,7 @@ def _build(job: OnlineJob, records: Sequence[Prompt], reward: Given, gold: Given
     return Parts(tokenizer, chat, policy, runtime, learners, train, heldout, report, notes, texts)
 
 
-def _built(given: Given, tokenizer: Any, compute: ComputeSection, where: str) -> Reward | None:
+def given_reward(given: Given, tokenizer: Any, compute: ComputeSection, where: str) -> Reward | None:
     """A reward given as a value; several (function or name, weight) are added up by weight."""
     if given is None or callable(given):
         return given
@@ -192,65 +191,16 @@ def _train(job: OnlineJob, parts: Parts, recorder: Recorder, evaluator: Evaluato
     evaluator.finish()
 
 
-def _prompts(job: OnlineJob, prompts: Sequence[Prompt] | None) -> list[Prompt]:
-    if prompts is not None:
-        records = list(prompts)
-    else:
-        records = [
-            r
-            for r in load_records(job.dataset, "prompt", limit=job.data.limit).records
-            if isinstance(r, Prompt)
-        ]
-    if len(records) < 2:
-        raise DataError(
-            f"{len(records)} prompts are too few: some are held out to measure what was learned",
-            where=job.dataset or "prompts",
-            cure="give at least two different prompts",
-        )
-    return records
-
-
 def _tokenise(
     job: OnlineJob, records: Sequence[Prompt], chat: ChatFormat
 ) -> tuple[list[TokenPrompt], list[TokenPrompt], str]:
     """Training and held-out prompts as tokens; a prompt too long for a response after it is handled as configured."""
-    room = job.data.max_length - job.sampling.max_new_tokens
-    if room < 1:
-        raise DataError(
-            f"max_new_tokens {job.sampling.max_new_tokens} leaves no room in max_length {job.data.max_length}",
-            where="[sampling] max_new_tokens",
-            cure="raise --max-length or lower --max-new-tokens",
-        )
+    reader = PromptReader(job, job.sampling, chat, job.dataset)
     train, heldout = split_by_prompt(records, max(job.data.eval_fraction, 1e-9), job.seed)
-    heldout, cut, dropped = heldout[: job.eval_prompts], 0, 0
-
-    def tokenise(prompts: Sequence[Prompt]) -> list[TokenPrompt]:
-        nonlocal cut, dropped
-        result = []
-        for prompt in prompts:
-            whole = chat.encode_prompt(prompt.content)
-            if len(whole) > room and job.data.on_long == "error":
-                raise DataError(
-                    f"prompt {prompt.id} has {len(whole)} tokens, {room} fit before the response",
-                    where=job.dataset,
-                    cure="raise --max-length, or use --on-long truncate_prompt or drop",
-                )
-            fitted = fit_length(whole, room, job.data.on_long)
-            if fitted is None:
-                dropped += 1
-                continue
-            cut += len(whole) > room
-            result.append(TokenPrompt(prompt, tuple(fitted.ids)))
-        return result
-
-    tokenised = tokenise(train), tokenise(heldout)
+    tokenised = reader.tokenise(train), reader.tokenise(heldout[: job.eval_prompts])
     if not tokenised[0] or not tokenised[1]:
-        raise DataError(
-            f"no prompts are left: {dropped} were longer than {room} tokens and dropped",
-            where=job.dataset,
-            cure="raise --max-length, or use --on-long truncate_prompt",
-        )
-    return *tokenised, f"{cut} prompts cut from the left, {dropped} dropped, to {room} tokens"
+        raise reader.nothing_left()
+    return *tokenised, reader.report
 
 
 def _check_sizes(job: OnlineJob) -> None:
