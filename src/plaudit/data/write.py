@@ -8,7 +8,7 @@ import gzip
 import io
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,18 +47,38 @@ def write_records(records: Sequence[Record], path: str | Path, layout: Layout = 
         DataError: nothing to write, an unknown ending, text that is no Unicode, or a layout that cannot hold
             it.
     """
+    target, log = _target(path), ReadLog(str(path))
+    if not records:
+        raise DataError("there are no records to write", where=str(target), cure="check what was read")
+    return _write(_rows(records, layout, log), target, log)
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], path: str | Path) -> tuple[str, ...]:
+    """Write JSON-ready rows, such as an export of annotations, as ``write_records`` writes those of records.
+
+    Raises:
+        DataError: nothing to write, an unknown ending, or text that is no Unicode.
+    """
+    target, log = _target(path), ReadLog(str(path))
+    if not rows:
+        raise DataError("there are no rows to write", where=str(target), cure="check what was read")
+    return _write([dict(row) for row in rows], target, log)
+
+
+def _target(path: str | Path) -> Path:
     target = Path(path)
-    encoding = encoding_of(target)
-    if encoding is None:
+    if encoding_of(target) is None:
         raise DataError(
             f"unknown file type {target.suffix!r}",
             where=str(target),
             cure="end the name in .jsonl, .json, .csv or .parquet, and .gz to compress",
         )
-    if not records:
-        raise DataError("there are no records to write", where=str(target), cure="check what was read")
-    log = ReadLog(str(target))
-    rows = _rows(records, layout, log)
+    return target
+
+
+def _write(rows: list[dict[str, Any]], target: Path, log: ReadLog) -> tuple[str, ...]:
+    encoding = encoding_of(target)
+    assert encoding is not None, "checked before"
     data = _encoded(rows, encoding, log)
     _replace(target, gzip.compress(data, mtime=0) if target.suffix.lower() == ".gz" else data)
     return log.notes

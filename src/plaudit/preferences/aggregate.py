@@ -59,9 +59,8 @@ class Outcome:
     second: int
     winner: int | None
     """Index of the response that won; None: a tie, or no side has more votes than the other and the ties."""
-    agreement: float
-    """Support of the winner, from 0 to 1: the soft label. A tie is half a vote for each; without a winner,
-    the larger support."""
+    support: float
+    """Of ``first``, from 0 to 1: its share of the votes, or its probability; a tie is half for each."""
     margin: float
     """Mean strength in the winner's favour; 0 without one, never negative."""
     for_first: int
@@ -70,7 +69,12 @@ class Outcome:
     annotators: tuple[str, ...]
     """Who voted, by name."""
     adjudicated: bool = False
-    """A reviewer decided: the votes are counted, but overruled, and agreement is 1."""
+    """A reviewer decided: the votes are counted, but overruled, and the winner has all support."""
+
+    @property
+    def agreement(self) -> float:
+        """Support of the winner: the soft label. Without a winner, the larger support."""
+        return max(self.support, 1 - self.support)
 
     @property
     def votes(self) -> int:
@@ -116,16 +120,17 @@ def _outcome(pair: Pair, group: Sequence[PairVote], weighed: dict[int, float] | 
     share = weighed or {side: count[side] / max(1, len(votes)) for side in (-1, 0, 1)}
     left, tie, right = (share.get(side, 0.0) for side in (-1, 0, 1))
     side = (right > left) - (right < left)
-    agreement = max(left, right) + tie / 2
+    support = left + tie / 2
     if max(left, right) <= tie:
         side = 0
     strengths = [v.strength for v in votes]
     if verdicts:
-        side, agreement, strengths = verdicts[-1].side, 1.0, [verdicts[-1].strength]
+        side, strengths = verdicts[-1].side, [verdicts[-1].strength]
+        support = (1 - side) / 2
     return Outcome(
         *pair,
         winner={-1: pair[1], 0: None, 1: pair[2]}[side],
-        agreement=agreement,
+        support=support,
         margin=max(0.0, side * fmean(strengths)) if strengths else 0.0,
         for_first=count[-1],
         for_second=count[1],
@@ -163,7 +168,7 @@ def conflicts(found: Iterable[Outcome], below: float = CONFLICT) -> list[Outcome
 
 
 def ranks_of(found: Iterable[Outcome], responses: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """One ranking per item from the outcomes of its pairs: Bradley-Terry strengths of shares of votes.
+    """One ranking per item from the outcomes of its pairs: Bradley-Terry strengths of their support.
 
     Args:
         found: of rankings or of several pairs per item.
@@ -171,17 +176,13 @@ def ranks_of(found: Iterable[Outcome], responses: Mapping[str, int]) -> dict[str
 
     Returns:
         1 is best, equal strengths share a rank, no rank is left out. One annotator's ranking comes back as it
-        was given; every annotator weighs the same.
+        was given.
     """
     wins = {item: np.zeros((n, n)) for item, n in responses.items()}
     for outcome in found:
         i, j = outcome.first, outcome.second
-        if outcome.adjudicated:
-            for_first = 0.5 if outcome.winner is None else float(outcome.winner == i)
-        else:
-            for_first = (outcome.for_first + outcome.ties / 2) / max(1, outcome.votes)
-        wins[outcome.item][i, j] += for_first
-        wins[outcome.item][j, i] += 1 - for_first
+        wins[outcome.item][i, j] += outcome.support
+        wins[outcome.item][j, i] += 1 - outcome.support
     return {item: _ranks(bradley_terry.fit(table).tolist()) for item, table in wins.items()}
 
 

@@ -13,8 +13,11 @@ import numpy as np
 from plaudit.preferences.resampling import Array
 from plaudit.preferences.votes import Vote
 
-SMOOTHING = 1.0
-"""Labels each annotator is taken to have given on top, spread as if guessing: one vote convicts nobody."""
+ASSUMED = 0.8
+"""Accuracy that annotators are taken to have before anything is known of them: better than guessing."""
+PRIOR = 2.0
+"""Labels for each true one that this assumption is worth: one vote convicts nobody, and one who shares no
+unit with others keeps it."""
 MOST_STEPS = 500
 TOLERANCE = 1e-8
 
@@ -82,12 +85,14 @@ def dawid_skene(votes: Sequence[Vote], *, symmetric: bool = False) -> Truth:
 
 
 def _confusion(counts: Array, symmetric: bool) -> Array:
-    """[A, true, given] expected counts to probabilities, a little drawn towards guessing."""
+    """[A, true, given] expected counts to probabilities, a little drawn towards what is assumed of anybody."""
     size = counts.shape[1]
-    if not symmetric or size < 2:
-        smoothed = counts + SMOOTHING / size
-        return np.asarray(smoothed / smoothed.sum(2, keepdims=True))
-    right = np.einsum("all->a", counts) + SMOOTHING / size
-    share = (right / (counts.sum((1, 2)) + SMOOTHING))[:, None, None]
-    same = np.eye(size)[None]
+    if size < 2:
+        return np.ones_like(counts)
+    same = np.eye(size)
+    if not symmetric:
+        prior = PRIOR * (ASSUMED * same + (1 - ASSUMED) / (size - 1) * (1 - same))
+        return np.asarray((counts + prior) / (counts.sum(2, keepdims=True) + PRIOR))
+    right = np.einsum("all->a", counts) + PRIOR * ASSUMED
+    share = (right / (counts.sum((1, 2)) + PRIOR))[:, None, None]
     return np.asarray(share * same + (1 - share) / (size - 1) * (1 - same))

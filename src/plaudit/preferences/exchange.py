@@ -1,0 +1,366 @@
+"""Annotation items out of records, and training data out of annotations, each row with its provenance.
+
+Pure: what comes out depends on what goes in alone. Given the annotations as they stood at a revision, an
+export has the same bytes every time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from statistics import fmean
+from typing import Any, Literal
+
+from plaudit.errors import DataError
+from plaudit.preferences.aggregate import Outcome, Rule, keep, outcomes, ranks_of
+from plaudit.preferences.annotation import (
+    Annotation,
+    Choice,
+    Item,
+    ItemResponse,
+    Ranks,
+    Scores,
+    Skip,
+    Thumbs,
+    Written,
+    answer_to_json,
+)
+from plaudit.preferences.resampling import counted
+from plaudit.preferences.votes import is_vote, pair_votes
+from plaudit.records import Demonstration, Judgement, Preference, Ranking, Rating, Record, to_json
+
+What = Literal["preferences", "rankings", "ratings", "kto", "demonstrations", "judgements", "annotations"]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export holds."""
+
+    what: What
+    rows: tuple[dict[str, Any], ...]
+    """JSON-ready: the fields of the record, and ``provenance``."""
+    records: tuple[Record, ...] = ()
+    """What reading the rows gives; none for raw annotations of any task."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """What is left out, counted by reason."""
+
+    def to_jsonl(self) -> bytes:
+        """The rows as a file: the same bytes for the same annotations."""
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows).encode()
+
+    def manifest(self, *, revision: int, rule: Rule, **more: Any) -> dict[str, Any]:
+        """What to keep beside the file, so that a run can say exactly what it was trained on.
+
+        Args:
+            revision: the state of the history that was exported.
+            rule: how votes became preferences.
+            more: such as the project and its task.
+        """
+        return {
+            **more,
+            "what": self.what,
+            "revision": revision,
+            "rule": to_json(rule),
+            "rows": len(self.rows),
+            "left_out": self.dropped,
+            "sha256": sha256(self.to_jsonl()).hexdigest(),
+        }
+
+
+def export(
+    what: What, annotations: Iterable[Annotation], items: Mapping[str, Item], rule: Rule | None = None
+) -> Exported:
+    """Annotations as training data.
+
+    Args:
+        what: preferences (of pairwise answers and rankings), rankings, ratings, kto (thumbs: reward 1 or 0),
+            demonstrations, judgements (single pairwise verdicts, ``response_a`` being the one shown first), or
+            annotations: every answer of every task as it was given, gold items, repeats and skips included.
+        annotations: the standing answers at one revision.
+        items: by key.
+        rule: for preferences, rankings, ratings and kto; the default keeps every majority.
+
+    Returns:
+        Rows in the order in which their items were first answered. Answers to gold items and repeats measure
+        annotators and become no training data; they are counted among what is left out.
+
+    Raises:
+        DataError: there is no such export, or an annotation's item is not among the items.
+    """
+    if what not in _EXPORTS:
+        raise DataError(f"there is no export {what!r}", cure=f"choose one of {', '.join(_EXPORTS)}")
+    given = sorted(annotations, key=lambda a: a.revision)
+    missing = next((a.item for a in given if a.item not in items), None)
+    if missing is not None:
+        raise DataError(
+            f"item {missing!r} is annotated but not there", cure="export items and answers together"
+        )
+    dropped: Counter[str] = Counter()
+    if what != "annotations":
+        given = _usable(given, items, dropped)
+    made = _EXPORTS[what](given, items, rule or Rule(), dropped)
+    if what == "annotations":
+        return Exported(what, tuple(origin for _, origin in made))
+    rows = tuple(
+        {**to_json(record), "provenance": origin} if record is not None else origin for record, origin in made
+    )
+    return Exported(what, rows, tuple(r for r, _ in made if r is not None), +dropped)
+
+
+Made = list[tuple[Record | None, dict[str, Any]]]
+"""Records, each with its provenance."""
+
+
+def _usable(
+    given: Iterable[Annotation], items: Mapping[str, Item], dropped: Counter[str]
+) -> list[Annotation]:
+    """The answers that training data can be made of; a reviewer's verdicts are among them."""
+    kept = []
+    for a in given:
+        if items[a.item].gold is not None:
+            dropped["answers to gold items"] += 1
+        elif a.round != 0 and not a.adjudicated:
+            dropped["repeated answers"] += 1
+        elif isinstance(a.answer, Skip):
+            dropped["skips"] += 1
+        elif isinstance(a.answer, Choice) and a.answer.verdict == "cannot_judge":
+            dropped['answers "cannot judge"'] += 1
+        else:
+            kept.append(a)
+    return kept
+
+
+# Aggregated: several answers to a row
+
+
+def _preferences(
+    given: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]
+) -> Made:
+    votes = pair_votes(given)
+    graded = any(abs(vote.strength) > 1 for vote in votes)
+    kept, left_out = keep(outcomes(votes, rule.method), rule)
+    dropped.update(left_out)
+    voted = _by_item(given)
+    made: Made = []
+    for outcome in kept:
+        item = items[outcome.item]
+        assert outcome.winner is not None and outcome.loser is not None, "kept"
+        chosen, rejected = item.responses[outcome.winner], item.responses[outcome.loser]
+        if chosen.content == rejected.content:
+            dropped["pairs of identical responses"] += 1
+            continue
+        lone = outcome.annotators[0] if len(outcome.annotators) == 1 else None
+        key = item.key if len(item.responses) == 2 else f"{item.key}/{outcome.winner}>{outcome.loser}"
+        preference = Preference(
+            id=key,
+            prompt=item.prompt,
+            chosen=chosen.content,
+            rejected=rejected.content,
+            margin=outcome.margin if graded else None,
+            agreement=outcome.agreement,
+            annotator=lone,
+        )
+        made.append((preference, _origin_of_pair(outcome, voted[item.key], (chosen, rejected), rule)))
+    return made
+
+
+def _origin_of_pair(
+    outcome: Outcome, answers: Sequence[Annotation], pair: tuple[ItemResponse, ItemResponse], rule: Rule
+) -> dict[str, Any]:
+    won = outcome.for_first if outcome.winner == outcome.first else outcome.for_second
+    return {
+        **_origin(answers),
+        "votes": {"chosen": won, "rejected": outcome.votes - won - outcome.ties, "tie": outcome.ties},
+        "method": rule.method,
+        "adjudicated": outcome.adjudicated,
+        "chosen": _source(pair[0]),
+        "rejected": _source(pair[1]),
+    }
+
+
+def _rankings(
+    given: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]
+) -> Made:
+    """The reviewer's ranking, or one of all annotators' pairs; ``min_agreement`` is that of the mean pair."""
+    ranked = _by_item([a for a in given if isinstance(a.answer, (Ranks, Choice))])
+    found: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes(pair_votes(given), rule.method):
+        found[outcome.item].append(outcome)
+    ranks = ranks_of([o for own in found.values() for o in own], {k: len(items[k].responses) for k in ranked})
+    made: Made = []
+    for key, answers in ranked.items():
+        agreement = fmean(o.agreement for o in found[key])
+        adjudicated = any(a.adjudicated for a in answers)
+        if len(answers) < rule.min_votes and not adjudicated:
+            dropped[f"rankings with fewer than {rule.min_votes} votes"] += 1
+        elif agreement < rule.min_agreement:
+            dropped[f"rankings with an agreement below {rule.min_agreement:g}"] += 1
+        else:
+            item = items[key]
+            record = Ranking(key, item.prompt, tuple(r.content for r in item.responses), ranks[key])
+            sources = [_source(r) for r in item.responses]
+            origin = {"agreement": agreement, "adjudicated": adjudicated, "responses": sources}
+            made.append((record, {**_origin(answers), **origin}))
+    return made
+
+
+def _ratings(
+    given: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]
+) -> Made:
+    """The mean score of each response: on each axis, and over the axes as its reward."""
+    made: Made = []
+    for key, answers in _by_item([a for a in given if isinstance(a.answer, Scores)]).items():
+        deciding = _deciding(answers)
+        if len(deciding) < rule.min_votes and not deciding[0].adjudicated:
+            dropped[f"items with fewer than {rule.min_votes} ratings"] += 1
+            continue
+        scores = [a.answer.scores for a in deciding if isinstance(a.answer, Scores)]
+        for i, response in enumerate(items[key].responses):
+            axes = {axis: fmean(row[i][axis] for row in scores) for axis in scores[0][i]}
+            record = Rating(f"{key}/{i}", items[key].prompt, response.content, fmean(axes.values()), axes)
+            made.append((record, {**_origin(deciding), "response": _source(response)}))
+    return made
+
+
+def _kto(given: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]) -> Made:
+    """1 or 0 for each response, by the majority of thumbs."""
+    made: Made = []
+    for key, answers in _by_item([a for a in given if isinstance(a.answer, Thumbs)]).items():
+        deciding = _deciding(answers)
+        thumbs = [a.answer.up for a in deciding if isinstance(a.answer, Thumbs)]
+        for i, response in enumerate(items[key].responses):
+            up = sum(each[i] for each in thumbs)
+            agreement = max(up, len(thumbs) - up) / len(thumbs)
+            if len(thumbs) < rule.min_votes and not deciding[0].adjudicated:
+                dropped[f"responses with fewer than {rule.min_votes} thumbs"] += 1
+            elif 2 * up == len(thumbs):
+                dropped["responses with as many thumbs up as down"] += 1
+            elif agreement < rule.min_agreement:
+                dropped[f"responses with an agreement below {rule.min_agreement:g}"] += 1
+            else:
+                record = Rating(
+                    f"{key}/{i}", items[key].prompt, response.content, float(2 * up > len(thumbs))
+                )
+                low, high = counted(up, len(thumbs)).interval
+                more = {"up": up, "votes": len(thumbs), "agreement": agreement, "interval": [low, high]}
+                made.append((record, {**_origin(deciding), **more, "response": _source(response)}))
+    return made
+
+
+def _deciding(answers: Sequence[Annotation]) -> list[Annotation]:
+    """The reviewer's verdict alone, if there is one; else all answers."""
+    verdicts = [a for a in answers if a.adjudicated]
+    return verdicts[-1:] or list(answers)
+
+
+# One answer to a row
+
+
+def _demonstrations(
+    given: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]
+) -> Made:
+    made: Made = []
+    for a in given:
+        if not isinstance(a.answer, Written):
+            dropped["answers that wrote nothing"] += 1
+            continue
+        item, base = items[a.item], a.answer.base
+        record = Demonstration(f"{a.item}/{a.annotator}", item.prompt, a.answer.text)
+        edited = {} if base is None else {"edited_from": _source(item.responses[base])}
+        made.append((record, {**_origin_of_one(a), **edited}))
+    return made
+
+
+def _judgements(
+    given: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]
+) -> Made:
+    made: Made = []
+    for a in given:
+        if not isinstance(a.answer, Choice) or a.adjudicated:
+            dropped["answers that are no single verdict on two responses"] += 1
+            continue
+        first, second = a.order or (0, 1)
+        shown = items[a.item].responses[first], items[a.item].responses[second]
+        record = Judgement(
+            id=f"{a.item}/{a.annotator}",
+            prompt=items[a.item].prompt,
+            response_a=shown[0].content,
+            response_b=shown[1].content,
+            strength=a.answer.strength if first == 0 else -a.answer.strength,
+            model_a=shown[0].model,
+            model_b=shown[1].model,
+            annotator=a.annotator,
+        )
+        more = {"verdict": a.answer.verdict, "a": _source(shown[0]), "b": _source(shown[1])}
+        made.append((record, {**_origin_of_one(a), **more}))
+    return made
+
+
+def _annotations(
+    given: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]
+) -> Made:
+    made: Made = []
+    for a in given:
+        item = items[a.item]
+        row = {
+            **to_json(a),
+            "answer": answer_to_json(a.answer),
+            "prompt": to_json(item.prompt),
+            "responses": [{"content": to_json(r.content), **_source(r)} for r in item.responses],
+            "gold": item.gold is not None,
+        }
+        made.append((None, row))
+    return made
+
+
+_EXPORTS: dict[str, Callable[[Sequence[Annotation], Mapping[str, Item], Rule, Counter[str]], Made]] = {
+    "preferences": _preferences,
+    "rankings": _rankings,
+    "ratings": _ratings,
+    "kto": _kto,
+    "demonstrations": _demonstrations,
+    "judgements": _judgements,
+    "annotations": _annotations,
+}
+
+
+# Provenance
+
+
+def _origin(answers: Sequence[Annotation]) -> dict[str, Any]:
+    """Who answered, when, under which guidelines, and which rows of the history say so."""
+    return {
+        "annotators": sorted({a.annotator for a in answers if is_vote(a)}),
+        "reviewers": sorted({a.annotator for a in answers if a.adjudicated}),
+        "revisions": [a.revision for a in answers],
+        "guideline_versions": sorted({a.guideline_version for a in answers}),
+        "from": min(a.created_at for a in answers),
+        "until": max(a.created_at for a in answers),
+    }
+
+
+def _origin_of_one(a: Annotation) -> dict[str, Any]:
+    return {
+        "annotator": a.annotator,
+        "revision": a.revision,
+        "guideline_version": a.guideline_version,
+        "at": a.created_at,
+        "seconds": a.seconds,
+        "flags": list(a.flags),
+        "comment": a.comment,
+    }
+
+
+def _source(response: ItemResponse) -> dict[str, Any]:
+    """Which policy wrote a response, and how it was sampled."""
+    return {"model": response.model, **({"from": response.provenance} if response.provenance else {})}
+
+
+def _by_item(answers: Iterable[Annotation]) -> dict[str, list[Annotation]]:
+    grouped: dict[str, list[Annotation]] = defaultdict(list)
+    for a in answers:
+        grouped[a.item].append(a)
+    return grouped

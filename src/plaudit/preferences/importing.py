@@ -1,0 +1,160 @@
+"""Records of any kind as items to annotate, and known answers as gold items."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+from plaudit.preferences.annotation import (
+    HIGHEST,
+    LOWEST,
+    Answer,
+    Choice,
+    Item,
+    ItemResponse,
+    Ranks,
+    Scores,
+    Task,
+    Thumbs,
+)
+from plaudit.preferences.votes import judgement_votes
+from plaudit.records import (
+    Comparison,
+    Content,
+    Demonstration,
+    Judgement,
+    Preference,
+    Prompt,
+    Ranking,
+    Rating,
+    Record,
+)
+
+
+def items_of(
+    records: Sequence[Record], task: Task, *, gold: bool = False
+) -> tuple[list[Item], dict[str, int]]:
+    """Records as items for a task, in their order.
+
+    Prompts have no response; demonstrations and ratings one; preferences and judgements two (judgements of
+    the same two are one item); rankings and comparisons several. For pairwise tasks each pair of several
+    responses is an item of its own, and ratings of one prompt are put together; for every task but pairwise
+    ratings of one prompt are one item.
+
+    Args:
+        records: all of one kind.
+        task: what will be asked.
+        gold: the verdicts in the records become the known answers; records without one are left out.
+
+    Returns:
+        The items, and what was done or left out on the way, counted by reason.
+    """
+    notes: Counter[str] = Counter()
+    found: list[Item] = []
+    judged = [r for r in records if isinstance(r, Judgement)]
+    if judged:
+        found += _of_judgements(judged, notes)
+    rated = [r for r in records if isinstance(r, Rating)]
+    if rated:
+        found += _of_ratings(rated, task)
+    found += [_item(r) for r in records if not isinstance(r, (Judgement, Rating))]
+    if task == "pairwise":
+        found = [pair for item in found for pair in _pairs(item, notes)]
+    if gold:
+        known = [item for item in found if item.gold is not None and _fits(item.gold, task)]
+        notes["rows without a known answer for this task, left out"] += len(found) - len(known)
+        return known, dict(+notes)
+    return [Item(i.key, i.prompt, i.responses, None, i.priority, i.meta) for i in found], dict(+notes)
+
+
+def _item(record: Record) -> Item:
+    if isinstance(record, Prompt):
+        meta: dict[str, Any] = {} if record.answer is None else {"answer": record.answer}
+        return Item(record.id, record.content, meta=meta)
+    if isinstance(record, Demonstration):
+        return Item(record.id, record.prompt, _responses((record.response,)))
+    if isinstance(record, Preference):
+        return Item(record.id, record.prompt, _responses((record.chosen, record.rejected)), Choice(-1))
+    if isinstance(record, Ranking):
+        places = sorted(set(record.ranks))
+        dense = tuple(places.index(rank) + 1 for rank in record.ranks)
+        return Item(record.id, record.prompt, _responses(record.responses), Ranks(dense))
+    assert isinstance(record, Comparison), "judgements and ratings are taken together"
+    models = record.models or ("",) * len(record.responses)
+    origins = record.provenance or ({},) * len(record.responses)
+    said = zip(record.responses, models, origins, strict=True)
+    return Item(record.id, record.prompt, tuple(ItemResponse(c, m, dict(o)) for c, m, o in said))
+
+
+def _responses(contents: Sequence[Content]) -> tuple[ItemResponse, ...]:
+    return tuple(ItemResponse(content) for content in contents)
+
+
+def _of_judgements(judgements: Sequence[Judgement], notes: Counter[str]) -> list[Item]:
+    """One item for each pair of responses; its known answer is the verdict that all share, if they do."""
+    votes, first = judgement_votes(judgements)
+    sides: dict[str, set[int]] = defaultdict(set)
+    strengths: dict[str, list[float]] = defaultdict(list)
+    for vote in votes:
+        sides[vote.item].add(vote.side)
+        strengths[vote.item].append(vote.strength)
+    notes["further judgements of the same two responses"] += len(judgements) - len(first)
+    found = []
+    for name, j in first.items():
+        given = (ItemResponse(j.response_a, j.model_a), ItemResponse(j.response_b, j.model_b))
+        weakest = min(strengths[name], key=abs)
+        answer = Choice(int(weakest)) if len(sides[name]) == 1 else None
+        key = j.id.removesuffix(f"/{j.annotator}") if j.annotator else j.id
+        found.append(Item(key, j.prompt, given, answer))
+    return found
+
+
+def _of_ratings(ratings: Sequence[Rating], task: Task) -> list[Item]:
+    """The rated responses of one prompt as one item, nine at most; a text without a prompt is alone."""
+    groups: dict[Content, list[Rating]] = defaultdict(list)
+    for r in ratings:
+        groups[r.prompt or r.response].append(r)
+    found = []
+    for group in groups.values():
+        for start in range(0, len(group), 9):
+            part = group[start : start + 9]
+            said = _responses([r.response for r in part])
+            found.append(Item(part[0].id, part[0].prompt, said, _known_rating(part, task)))
+    return found
+
+
+def _known_rating(part: Sequence[Rating], task: Task) -> Answer | None:
+    if task == "thumbs":
+        return Thumbs(tuple(r.reward == 1 for r in part)) if {r.reward for r in part} <= {0.0, 1.0} else None
+    if task == "rating":
+        rows = tuple({axis: int(value) for axis, value in r.axes.items()} for r in part)
+        whole = all(v == int(v) and LOWEST <= v <= HIGHEST for r in part for v in r.axes.values())
+        return Scores(rows) if whole and all(rows) else None
+    places = sorted({r.reward for r in part}, reverse=True)
+    return Ranks(tuple(places.index(r.reward) + 1 for r in part))
+
+
+def _pairs(item: Item, notes: Counter[str]) -> list[Item]:
+    """Every pair of responses of an item as an item."""
+    ranks = item.gold.ranks if isinstance(item.gold, Ranks) else None
+    if len(item.responses) == 2 and ranks is None:
+        return [item]
+    if len(item.responses) < 2:
+        notes["rows with fewer than two responses, left out"] += 1
+        return []
+    pairs = []
+    for i, j in combinations(range(len(item.responses)), 2):
+        side = None if ranks is None else (ranks[i] > ranks[j]) - (ranks[i] < ranks[j])
+        answer = None if side is None else Choice(side)
+        key = item.key if len(item.responses) == 2 else f"{item.key}/{i}-{j}"
+        both = (item.responses[i], item.responses[j])
+        pairs.append(Item(key, item.prompt, both, answer, item.priority, item.meta))
+    notes["pairs made of rows with several responses"] += len(pairs) if len(pairs) > 1 else 0
+    return pairs
+
+
+def _fits(answer: Answer, task: Task) -> bool:
+    kind = {"pairwise": Choice, "ranking": Ranks, "rating": Scores, "thumbs": Thumbs}
+    return task in kind and isinstance(answer, kind[task])
