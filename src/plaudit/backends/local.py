@@ -8,6 +8,7 @@ from typing import Any, Literal
 from plaudit.backends.rewards import is_reward_model, same_tokenizer
 from plaudit.config.sections import ComputeSection, LoraSection
 from plaudit.errors import ConfigError, ModelError
+from plaudit.models.auxiliary import auxiliary_head
 from plaudit.models.critic import Critic
 from plaudit.models.load import load_causal_lm, load_tokenizer
 from plaudit.models.lora import add_lora, quantization_options
@@ -45,17 +46,41 @@ def load_reference(policy: Policy) -> ReferencePolicy:
 
 
 def load_reward_model(
-    source: str, lora: LoraSection, compute: ComputeSection, *, seed: int
-) -> tuple[Any, RewardModel]:
-    """Tokenizer and a reward model to train, with a fresh head unless ``source`` has one already."""
+    source: str, lora: LoraSection, compute: ComputeSection, *, seed: int, attributes: Sequence[str] = (),
+    attribute_weights: Sequence[float] = (), keep_lm: bool = False,
+) -> tuple[Any, RewardModel]:  # fmt: skip
+    """Tokenizer and a reward model to train, with a fresh head unless ``source`` has one already.
+
+    Args:
+        attributes, attribute_weights: one head for each quality, and its weight in the score; empty: one score.
+        keep_lm: keep the LM head while training, for the loss on what was chosen.
+
+    Raises:
+        ConfigError: ``keep_lm`` with an encoder, which has no LM head.
+    """
     _require(source, "model")
     tokenizer = load_tokenizer(source)
     options = quantization_options() if lora.quantize == "4bit" else {}
-    plain = RewardModel.start(source, tokenizer, seed=seed, options=options)
+    plain = RewardModel.start(
+        source,
+        tokenizer,
+        seed=seed,
+        options=options,
+        attributes=attributes,
+        attribute_weights=attribute_weights,
+    )
+    if keep_lm and plain.is_encoder:
+        raise ConfigError(
+            f"lm_coef trains the model to predict the next token, and {source} is an encoder",
+            where="[algorithm] lm_coef",
+            cure="set lm_coef = 0, or start from a causal language model",
+        )
     adapted = add_lora(plain.model, lora, task="scalar", seed=seed)
     model = RewardModel(
         adapted, gradient_checkpointing=compute.gradient_checkpointing, packing=compute.packing
     )
+    if keep_lm:
+        model.keep_language_model(*auxiliary_head(source, tokenizer, model.model, options))
     return tokenizer, model
 
 

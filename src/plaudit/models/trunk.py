@@ -16,6 +16,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from plaudit.models.packing import can_pack, fits_window, pack, packed_states
 
+POSITION_TABLES = ("wpe", "embed_positions", "position_embeddings")
+"""What models call their table of learned positions."""
+
 
 def bare(model: nn.Module) -> Any:
     """The transformers model inside a peft wrapper; adapters stay in its layers."""
@@ -73,6 +76,16 @@ def packs(trunk: nn.Module) -> bool:
     """Can its batches be packed? Not with gradient checkpointing, which runs attention again after the forward pass."""
     checkpointed = any(getattr(m, "gradient_checkpointing", False) for m in trunk.modules())
     return not checkpointed and can_pack(trunk)
+
+
+def position_limit(model: nn.Module) -> int | None:
+    """Most tokens of a row that a model with learned positions (GPT-2, OPT, BERT) can read; None: no such table."""
+    for name, module in bare(model).named_modules():
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in POSITION_TABLES:
+            before = int(getattr(module, "offset", 0))  # OPT begins to count at 2, RoBERTa after its padding
+            return module.num_embeddings - (before if module.padding_idx is None else module.padding_idx + 1)
+    config = bare(model).config
+    return int(config.max_position_embeddings) if config.model_type in ("gptj", "codegen") else None
 
 
 def to_the_left(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,9 +14,11 @@ from plaudit.data.transcripts import plain_text
 from plaudit.errors import DataError
 from plaudit.models.pairs import POSITIONS
 from plaudit.models.scalar import RewardModel
-from plaudit.records import Content, Demonstration, Preference, Rating
+from plaudit.models.trunk import position_limit
+from plaudit.records import Content, Demonstration, Preference, Ranking, Rating
+from plaudit.stages.artifact import announce
 
-R = TypeVar("R", Demonstration, Preference, Rating)
+R = TypeVar("R", Demonstration, Preference, Ranking, Rating)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,9 @@ def encode_rows(
     return Rows([record for record, _ in kept], [unit for _, unit in kept], report)
 
 
-def demonstration_encoder(chat: ChatFormat, all_turns: bool) -> Callable[[Demonstration], tuple[Encoded, ...]]:
+def demonstration_encoder(
+    chat: ChatFormat, all_turns: bool
+) -> Callable[[Demonstration], tuple[Encoded, ...]]:
     """Prompt and response; the response (or every assistant turn) is trained on."""
     return lambda d: (chat.encode(d.prompt, d.response, all_turns=all_turns),)
 
@@ -59,6 +63,11 @@ def rating_encoder(chat: ChatFormat) -> Callable[[Rating], tuple[Encoded, ...]]:
     return lambda r: (chat.encode(r.prompt, r.response),)
 
 
+def ranking_encoder(chat: ChatFormat) -> Callable[[Ranking], tuple[Encoded, ...]]:
+    """Every response, each after the prompt."""
+    return lambda r: tuple(chat.encode(r.prompt, response) for response in r.responses)
+
+
 def pair_encoder(tokenizer: Any) -> Callable[[Any], tuple[Encoded, ...]]:
     """As an encoder reads them (see `pair_ids`), with the prompt marked as what may be cut."""
 
@@ -71,6 +80,8 @@ def pair_encoder(tokenizer: Any) -> Callable[[Any], tuple[Encoded, ...]]:
         return Encoded(list(read["input_ids"]), [i >= length for i in range(len(parts))], length, opening)
 
     def responses(record: Any) -> tuple[Content, ...]:
+        if isinstance(record, Ranking):
+            return record.responses
         return (record.response,) if isinstance(record, Rating) else (record.chosen, record.rejected)
 
     return lambda record: tuple(encode(record.prompt, response) for response in responses(record))
@@ -82,14 +93,29 @@ def reward_encoder(
     """How a reward model reads records like ``first``."""
     if model.is_encoder:
         return pair_encoder(tokenizer)
+    if isinstance(first, Ranking):
+        return ranking_encoder(chat)
     return rating_encoder(chat) if isinstance(first, Rating) else preference_encoder(chat)
 
 
 def readable(model: RewardModel, tokenizer: Any, data: DataSection) -> DataSection:
-    """The settings with a max_length that the model can read: an encoder has a table of positions."""
+    """The settings with a max_length that the model can read; an encoder's tokenizer may set a limit of its own."""
+    data = within_positions(model.model, data)
     if not model.is_encoder:
         return data
     limit = min(data.max_length, POSITIONS, int(tokenizer.model_max_length))
+    return data.model_copy(update={"max_length": limit})
+
+
+def within_positions(model: Any, data: DataSection) -> DataSection:
+    """The settings with a max_length that fits a model's table of positions; said where it was lowered.
+
+    GPT-2 and others have learned one vector for each position and none beyond: a longer row is no row to them.
+    """
+    limit = position_limit(model)
+    if limit is None or data.max_length <= limit:
+        return data
+    announce({"max_length": f"{limit}, not {data.max_length}: the model has {limit} positions"})
     return data.model_copy(update={"max_length": limit})
 
 

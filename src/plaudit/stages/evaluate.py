@@ -11,10 +11,13 @@ from plaudit.data.chat import ChatFormat
 from plaudit.errors import DataError
 from plaudit.models.load import load_tokenizer
 from plaudit.models.scalar import RewardModel
+from plaudit.records import Rating
 from plaudit.stages.artifact import set_threads
 from plaudit.stages.encode import encode_rows, readable, reward_encoder
-from plaudit.stages.reward_model import RewardJob, heldout_scores, load_comparisons
-from plaudit.tracking.files import write_lines
+from plaudit.stages.reward_data import Scale, load_source
+from plaudit.stages.reward_model import RewardJob
+from plaudit.stages.reward_scores import write_heldout, write_swaps
+from plaudit.tracking.files import read_json
 from plaudit.training.learner import LocalScorer
 
 
@@ -37,14 +40,28 @@ def score_dataset(run: Path, dataset: str) -> Path:
     set_threads(job.compute)
     tokenizer = load_tokenizer(str(run / "model"))
     model = RewardModel.load(run / "model", tokenizer)
-    records: Any = load_comparisons(job).records
+    algorithm = job.algorithm
+    records: Any = load_source(
+        dataset, algorithm, limit=job.data.limit, min_agreement=job.min_agreement
+    ).records
     chat = ChatFormat(tokenizer, job.data.chat_template)
     encoder = reward_encoder(model, tokenizer, chat, records[0])
-    rows = encode_rows(records, encoder, readable(model, tokenizer, job.data), dataset)
+    data = readable(model, tokenizer, job.data)
+    rows = encode_rows(records, encoder, data, dataset)
     scorer = LocalScorer(model, job.compute, "scores")
     target = (
         run / "evaluations" / (re.sub(r"[^A-Za-z0-9]+", "-", Path(dataset).stem).strip("-").lower() or "data")
     )
     target.mkdir(parents=True, exist_ok=True)
-    write_lines(target / "heldout.jsonl", heldout_scores(scorer, rows, tokenizer.pad_token_id))
+    write_heldout(target, scorer, rows, tokenizer.pad_token_id, algorithm.attributes, _scale(run, algorithm))
+    one = reward_encoder(model, tokenizer, chat, Rating("", "", "", 0.0))
+    write_swaps(target, scorer, rows, tokenizer.pad_token_id, one, data)
     return target
+
+
+def _scale(run: Path, algorithm: Any) -> Scale | None:
+    """The scale of the ratings that the run was trained on; None for one that learned from comparisons or labels."""
+    if algorithm.ratings != "regression":
+        return None
+    figures = read_json(run / "summary.json")
+    return Scale(tuple(figures["rating_means"].values()), tuple(figures["rating_stds"].values()))

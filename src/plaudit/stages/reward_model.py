@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field
-
-from plaudit.algorithms.reward_model import RewardModel
 from plaudit.backends.local import load_reward_model
-from plaudit.config.sections import DataSection, Job
+from plaudit.config.sections import DataSection
 from plaudit.data.chat import ChatFormat, Encoded
 from plaudit.data.load import load_records
 from plaudit.models.length import LengthRule
 from plaudit.models.scalar import RewardModel as Model
 from plaudit.records import Demonstration, Rating
 from plaudit.stages.artifact import announce, open_run, set_threads, write_manifest
-from plaudit.stages.encode import Rows, demonstration_encoder, encode_rows, pair_encoder, readable, reward_encoder, split
+from plaudit.stages.encode import (
+    Rows,
+    demonstration_encoder,
+    encode_rows,
+    pair_encoder,
+    readable,
+    reward_encoder,
+    split,
+)
 from plaudit.stages.keeper import Keeper
 from plaudit.stages.probe import probe_head
 from plaudit.stages.reward_data import Collator, Scale, describe, load_source
+from plaudit.stages.reward_job import RewardJob as RewardJob
+from plaudit.stages.reward_members import run_members
 from plaudit.stages.reward_scores import (
     fit_normalisation,
     heldout_accuracy,
@@ -39,35 +46,6 @@ from plaudit.training.offline import OfflineLoop
 PROBES = 8
 
 
-class RewardJob(Job):
-    """Train a reward model."""
-
-    model: str = ""
-    """Model to start from: a causal LM (decoder) or an encoder; hub name, directory, or GGUF file."""
-    dataset: str = ""
-    """Preferences, rankings, judgements, ratings, or texts with 0/1 labels: a file, a directory, or a hub name."""
-    min_agreement: float = Field(0.0, ge=0.0, le=1.0)
-    """Leave out comparisons that a smaller share of the annotators agreed on; counted and said."""
-    ties: Literal["drop", "half"] = "drop"
-    """Judgements without a majority. half: train on them with the share of votes, 1/2 for a tie, as target."""
-    references: str = ""
-    """Demonstrations whose scores are to have mean 0 and standard deviation 1; empty: the training responses."""
-    epochs: int = Field(1, ge=1)
-    """Passes over the data. Reward models overfit fast; one is often best."""
-    batch_size: int = Field(16, ge=1)
-    """Pairs (or ranked prompts, or rated texts) per optimizer step."""
-    head_init: Literal["random", "probe"] = "random"
-    """probe: start the head where a linear probe of the untrained model ends. Costs one forward pass over the
-    data, and pays where data or time are short."""
-    evaluate_every: int = Field(0, ge=0)
-    """Optimizer steps between held-out evaluations, besides the one at the end; 0: none."""
-    members: int = Field(1, ge=1)
-    """Train so many reward models, which differ in head and order of the data, as an ensemble."""
-    member: int = Field(0, ge=0)
-    """Which member of an ensemble this is, where each is trained by a command of its own."""
-    algorithm: RewardModel = RewardModel()
-
-
 @dataclass(frozen=True, slots=True)
 class Parts:
     """A reward model with the data it learns from, encoded as it reads them."""
@@ -81,6 +59,7 @@ class Parts:
     encode_one: Callable[[Any], tuple[Encoded, ...]]
     facts: dict[str, Any]
     """For the console."""
+
     @property
     def pad_id(self) -> int:
         """The token of the padding."""
@@ -95,9 +74,7 @@ def run_reward(job: RewardJob, sources: Mapping[str, str] | None = None) -> Path
         Stopped: on SIGTERM or Ctrl-C, after a checkpoint.
     """
     if job.members > 1:
-        from plaudit.stages.reward_members import run_members
-
-        return run_members(job, sources)
+        return run_members(job, sources, run_reward)
     set_threads(job.compute)
     parts = prepare(job)
     run = open_run(job, "reward", sources)
@@ -113,7 +90,11 @@ def run_reward(job: RewardJob, sources: Mapping[str, str] | None = None) -> Path
         finish_model(job, parts, learner)
         write_heldout(run, learner, parts.heldout, parts.pad_id, job.algorithm.attributes, scale)
         write_swaps(run, learner, parts.heldout, parts.pad_id, parts.encode_one, parts.data)
-        figures = {"train_rows": len(parts.train), "reward_mean": parts.model.mean, "reward_std": parts.model.std}
+        figures = {
+            "train_rows": len(parts.train),
+            "reward_mean": parts.model.mean,
+            "reward_std": parts.model.std,
+        }
         recorder.summary(figures | _rating_figures(job, scale) | _length_figures(parts.model))
         probe = [list(e.ids) for encoded in parts.train.encoded[:PROBES] for e in encoded]
         parts.model.save(run / "model", parts.tokenizer, probe)
@@ -171,7 +152,9 @@ def _references(
     return [unit[0] for unit in encode_rows(records, encode, data, job.references).encoded]
 
 
-def _train(job: RewardJob, parts: Parts, collate: Collator, learner: LocalLearner, recorder: Recorder) -> None:
+def _train(
+    job: RewardJob, parts: Parts, collate: Collator, learner: LocalLearner, recorder: Recorder
+) -> None:
     """Restore or start, and run through the data, with held-out evaluations and checkpoints."""
     keeper = Keeper(recorder.run_dir, job.checkpoint, {"reward_model": learner}, recorder)
     start, _ = keeper.restore()
@@ -223,7 +206,10 @@ def _rating_figures(job: RewardJob, scale: Scale | None) -> dict[str, Any]:
     if scale is None:
         return {}
     names = job.algorithm.attributes or ("reward",)
-    return {"rating_means": dict(zip(names, scale.means, strict=True)), "rating_stds": dict(zip(names, scale.stds, strict=True))}
+    return {
+        "rating_means": dict(zip(names, scale.means, strict=True)),
+        "rating_stds": dict(zip(names, scale.stds, strict=True)),
+    }
 
 
 def _length_figures(model: Model) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from plaudit.data.collate import collate_demonstrations
 from plaudit.data.load import load_records
 from plaudit.experience import Batch
 from plaudit.stages.artifact import announce, open_run, set_threads, write_manifest
-from plaudit.stages.encode import Rows, demonstration_encoder, encode_rows, split
+from plaudit.stages.encode import Rows, demonstration_encoder, encode_rows, split, within_positions
 from plaudit.stages.keeper import Keeper
 from plaudit.stages.samples import Sampler
 from plaudit.tracking.recorder import Recorder
@@ -57,8 +57,9 @@ def run_sft(job: SFTJob, sources: Mapping[str, str] | None = None) -> Path:
     tokenizer, policy = load_policy(job.model, job.lora, job.compute, seed=job.seed)
     chat = ChatFormat(tokenizer, job.data.chat_template)
     encoder = demonstration_encoder(chat, job.algorithm.all_turns)
-    rows = encode_rows(train, encoder, job.data, job.dataset)
-    heldout_rows = encode_rows(heldout, encoder, job.data, job.dataset)
+    data = within_positions(policy.lm, job.data)
+    rows = encode_rows(train, encoder, data, job.dataset)
+    heldout_rows = encode_rows(heldout, encoder, data, job.dataset)
     run = open_run(job, "sft", sources)
     write_manifest(run, job, {"model": job.model, "dataset": job.dataset})
     announce(
@@ -74,7 +75,9 @@ def run_sft(job: SFTJob, sources: Mapping[str, str] | None = None) -> Path:
     learner = LocalLearner(policy, job.optimizer, job.compute, total_steps=steps)
     with Recorder(run, command="sft", log=job.log, total=steps) as recorder:
         keeper = Keeper(run, job.checkpoint, {"policy": learner}, recorder)
-        sampler = Sampler(policy, tokenizer, chat, heldout or train, job, recorder)
+        sampler = Sampler(
+            policy, tokenizer, chat, heldout or train, job.model_copy(update={"data": data}), recorder
+        )
         start, _ = keeper.restore()
         if start == 0:
             sampler.show(0)

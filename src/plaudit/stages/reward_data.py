@@ -1,0 +1,160 @@
+"""What a reward model learns from: comparisons, rankings, ratings or labels, filtered, encoded, collated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, pstdev
+from typing import Any
+
+import torch
+
+from plaudit.algorithms.reward_model import RewardModel
+from plaudit.data.collate import collate_pairs, collate_rankings, collate_ratings
+from plaudit.data.load import Loaded, load_records
+from plaudit.data.ties import undecided
+from plaudit.errors import DataError
+from plaudit.experience import Batch
+from plaudit.records import Judgement, Preference, Ranking, Rating
+from plaudit.stages.encode import Rows
+
+CURE = "give preferences (prompt, chosen, rejected), rankings, judgements, ratings, or texts with 0/1 labels"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The records to learn from, and what was said about them."""
+
+    records: list[Any]
+    format: str
+    filtered: str
+    """What the filters left out, for the console; empty: nothing."""
+
+
+def load_source(
+    dataset: str, algorithm: RewardModel, *, limit: int = 0, min_agreement: float = 0.0, ties: str = "drop"
+) -> Source:
+    """Ranked lists as lists, ratings where they are predicted, texts with 0/1 labels as they are; else preferences.
+
+    Args:
+        dataset: file, directory or hub name.
+        limit: read only so many rows (0 = all).
+        min_agreement: smallest share of annotators that a preference must have.
+        ties: "half" adds judgements without a majority, with their share of votes as the target.
+
+    Raises:
+        DataError: the data hold nothing to learn a score from.
+    """
+    loaded = load_records(dataset, limit=limit)
+    if algorithm.ratings == "regression":
+        return Source(_rated(loaded, algorithm.attributes, dataset), loaded.format, "")
+    if loaded.kind in ("demonstration", "prompt"):
+        raise DataError(
+            f"the data set holds {loaded.kind}s ({loaded.format}); a reward model learns from comparisons",
+            where=dataset,
+            cure=CURE,
+        )
+    labels = {r.reward for r in loaded.records if isinstance(r, Rating)}
+    if loaded.kind == "ranking" or (labels and labels <= {0.0, 1.0}):
+        return Source(list(loaded.records), loaded.format, "")
+    preferences: list[Any] = list(load_records(dataset, "preference", limit=limit).records)
+    said = []
+    if ties == "half":
+        extra = undecided([r for r in loaded.records if isinstance(r, Judgement)])
+        preferences += extra
+        said.append(f"{len(extra)} comparisons without a majority, with their share of votes as target")
+    if min_agreement:
+        agreed = [p for p in preferences if p.agreement >= min_agreement]
+        said.append(
+            f"{len(preferences) - len(agreed)} comparisons left out: agreement below {min_agreement:g}"
+        )
+        preferences = agreed
+    if not preferences:
+        raise DataError(
+            f"no comparison has an agreement of {min_agreement:g} or more",
+            where=dataset,
+            cure="lower --min-agreement",
+        )
+    return Source(preferences, loaded.format, "; ".join(said))
+
+
+def _rated(loaded: Loaded, attributes: Sequence[str], dataset: str) -> list[Any]:
+    if loaded.kind != "rating":
+        raise DataError(
+            f"ratings = 'regression' needs rated responses; these are {loaded.kind}s ({loaded.format})",
+            where=dataset,
+            cure="give rows with prompt, response and reward, or use ratings = 'pairs'",
+        )
+    known = {name for r in loaded.records if isinstance(r, Rating) for name in r.axes}
+    for record in loaded.records:
+        missing = [name for name in attributes if isinstance(record, Rating) and name not in record.axes]
+        if missing:
+            raise DataError(
+                f"the rating {record.id} has no axis {missing[0]!r}",
+                where=dataset,
+                cure=f"the data have: {', '.join(sorted(known)) or 'no axes'}; rate every response on every attribute",
+            )
+    return list(loaded.records)
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Mean and standard deviation of the training ratings, of the reward or of each attribute."""
+
+    means: tuple[float, ...] = (0.0,)
+    stds: tuple[float, ...] = (1.0,)
+
+    @classmethod
+    def fit(cls, records: Sequence[Any], attributes: Sequence[str]) -> Scale:
+        """The scale of rated records; a rating that never changes keeps its unit."""
+        columns = list(zip(*(ratings_of(r, attributes) for r in records), strict=True))
+        return cls(tuple(fmean(c) for c in columns), tuple(pstdev(c) or 1.0 for c in columns))
+
+    def standardised(self, ratings: Sequence[float]) -> list[float]:
+        """Ratings with mean 0 and standard deviation 1 over the training data."""
+        return [(x - m) / s for x, m, s in zip(ratings, self.means, self.stds, strict=True)]
+
+
+def ratings_of(record: Rating, attributes: Sequence[str]) -> tuple[float, ...]:
+    """What is predicted of a rated response: its axes, or its reward."""
+    return tuple(record.axes[name] for name in attributes) if attributes else (record.reward,)
+
+
+@dataclass(frozen=True, slots=True)
+class Collator:
+    """Rows at some indices as one batch: pairs, rankings, rated or labelled rows."""
+
+    rows: Rows
+    pad_id: int
+    attributes: tuple[str, ...] = ()
+    scale: Scale = Scale()
+
+    def __call__(self, indices: Sequence[int]) -> Batch:
+        """One batch for one optimizer step."""
+        records, encoded = [self.rows.records[i] for i in indices], [self.rows.encoded[i] for i in indices]
+        first = records[0]
+        if isinstance(first, Ranking):
+            return collate_rankings(encoded, [r.ranks for r in records], self.pad_id)
+        if isinstance(first, Preference):
+            margins, targets = [r.margin for r in records], [r.agreement for r in records]
+            chosen, rejected = [e[0] for e in encoded], [e[1] for e in encoded]
+            return collate_pairs(chosen, rejected, margins, targets, self.pad_id)
+        ratings = [self.scale.standardised(ratings_of(r, self.attributes)) for r in records]
+        flat = [e[0] for e in encoded]
+        if not self.attributes:
+            return collate_ratings(flat, [x for (x,) in ratings], self.pad_id)
+        batch = collate_ratings(flat, [math.nan] * len(flat), self.pad_id)
+        return batch.replace(attributes=torch.tensor(ratings, dtype=torch.float32))
+
+
+def describe(records: Sequence[Any]) -> str:
+    """What the rows are, for the console: "ranked prompts with 3.1 responses each", "comparisons" ...
+
+    >>> describe([Ranking("r", "p", ("a", "b", "c"), (1, 2, 3))])
+    'ranked prompts with 3.0 responses each'
+    """
+    first = records[0]
+    if isinstance(first, Ranking):
+        return f"ranked prompts with {fmean(len(r.ranks) for r in records):.1f} responses each"
+    return "comparisons" if isinstance(first, Preference) else "rated responses"

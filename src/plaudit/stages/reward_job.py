@@ -1,0 +1,39 @@
+"""The settings of `plaudit reward`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from plaudit.algorithms.reward_model import RewardModel
+from plaudit.config.sections import Job
+
+
+class RewardJob(Job):
+    """Train a reward model."""
+
+    model: str = ""
+    """Model to start from: a causal LM (decoder) or an encoder; hub name, directory, or GGUF file."""
+    dataset: str = ""
+    """Preferences, rankings, judgements, ratings, or texts with 0/1 labels: a file, a directory, or a hub name."""
+    min_agreement: float = Field(0.0, ge=0.0, le=1.0)
+    """Leave out comparisons that a smaller share of the annotators agreed on; counted and said."""
+    ties: Literal["drop", "half"] = "drop"
+    """Judgements without a majority. half: train on them with the share of votes, 1/2 for a tie, as target."""
+    references: str = ""
+    """Demonstrations whose scores are to have mean 0 and standard deviation 1; empty: the training responses."""
+    epochs: int = Field(1, ge=1)
+    """Passes over the data. Reward models overfit fast; one is often best."""
+    batch_size: int = Field(16, ge=1)
+    """Pairs (or ranked prompts, or rated texts) per optimizer step."""
+    head_init: Literal["random", "probe"] = "random"
+    """probe: start the head where a linear probe of the untrained model ends. Costs one forward pass over the
+    data, and pays where data or time are short."""
+    evaluate_every: int = Field(0, ge=0)
+    """Optimizer steps between held-out evaluations, besides the one at the end; 0: none."""
+    members: int = Field(1, ge=1)
+    """Train so many reward models, which differ in head and order of the data, as an ensemble."""
+    member: int = Field(0, ge=0)
+    """Which member of an ensemble this is, where each is trained by a command of its own."""
+    algorithm: RewardModel = RewardModel()
