@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from plaudit.functional.advantages import gae, last_counted, rewards_to_go, token_rewards
+from plaudit.functional.advantages import gae, last_counted, length_lambda, rewards_to_go, token_rewards
 from plaudit.functional.statistics import whiten
 
 T3 = torch.ones(1, 3, dtype=torch.bool)
@@ -78,3 +78,28 @@ def test_gae_is_unbiased_with_the_exact_values():
 
 def test_last_counted_of_an_empty_row_is_nowhere():
     assert not last_counted(torch.zeros(1, 3, dtype=torch.bool)).any()
+
+
+def test_a_lambda_for_each_row():
+    rewards, values, mask = row(0, 0, 1).expand(3, 3), row(0.5, 0.6, 0.7).expand(3, 3), T3.expand(3, 3)
+    advantages, _ = gae(rewards, values, mask, 1.0, torch.tensor([0.95, 1.0, 0.0], dtype=torch.float64))
+    for found, expected in zip(
+        advantages.tolist(), ([0.46575, 0.385, 0.3], [0.5, 0.4, 0.3], [0.1, 0.1, 0.3]), strict=True
+    ):
+        assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_length_lambda_weighs_alpha_times_the_length():
+    mask = torch.arange(100)[None] < torch.tensor([[100], [30], [5]])
+    lam = length_lambda(mask, 0.4)
+    assert (1 / (1 - lam)).tolist() == pytest.approx([40, 12, 2], rel=1e-5)
+    assert length_lambda(mask[2:], 0.1).item() == 0, "too short for any"
+
+
+def test_the_value_after_the_end_is_a_terminal_value_under_gaps_and_padding():
+    mask = torch.tensor([[True, False, True, False]])
+    advantages, returns = gae(
+        row(0, 9, 0, 9), row(0.5, 9, 0.6, 9), mask, 0.9, 1.0, torch.tensor([0.8], dtype=torch.float64)
+    )
+    assert returns[0].tolist() == pytest.approx([0.81 * 0.8, 0, 0.9 * 0.8, 0], abs=1e-9)
+    assert advantages[0].tolist() == pytest.approx([0.648 - 0.5, 0, 0.72 - 0.6, 0], abs=1e-9)

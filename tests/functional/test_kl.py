@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from plaudit.functional.kl import k1, k2, k3
+from plaudit.functional.kl import full_kl, k1, k2, k3, kl_loss
 
 REF = torch.tensor([0.75, 0.25], dtype=torch.float64).log()
 
@@ -39,3 +39,50 @@ def test_k2_gradients():
 @pytest.mark.parametrize("estimator", [k1, k2, k3])
 def test_k3_zero_at_the_reference(estimator):
     assert estimator(REF, REF).abs().max().item() == 0.0
+
+
+def loss_gradient(estimator, gradient, theta=(0.0, 0.0), old=(0.5, 0.5)):
+    """Gradient of E_old[kl_loss] with respect to the first logit, exactly."""
+    logits = torch.tensor(theta, dtype=torch.float64, requires_grad=True)
+    old = torch.tensor(old, dtype=torch.float64)
+    (old * kl_loss(logits.log_softmax(-1), old.log(), REF, estimator, gradient)).sum().backward()
+    return logits.grad[0].item()
+
+
+@pytest.mark.parametrize(
+    ("estimator", "gradient", "expected"),
+    [
+        ("k1", "naive", 0.0), ("k2", "naive", -0.274653), ("k3", "naive", -0.25),
+        ("k1", "unbiased", -0.274653), ("k2", "unbiased", -0.274653), ("k3", "unbiased", -0.274653),
+    ],
+)  # fmt: skip
+def test_k2_as_terms_of_a_loss(estimator, gradient, expected):
+    assert loss_gradient(estimator, gradient) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_unbiased_off_the_policy_too(estimator):
+    theta = torch.tensor([0.7, -0.4], dtype=torch.float64, requires_grad=True)
+    full_kl(theta[None], REF[None]).sum().backward()
+    found = loss_gradient(estimator, "unbiased", theta.tolist(), (0.9, 0.1))
+    assert found == pytest.approx(theta.grad[0].item(), abs=1e-9)
+
+
+def test_full_kl():
+    pi = torch.tensor([[0.5, 0.5], [0.75, 0.25]], dtype=torch.float64).log()
+    assert full_kl(pi + 7, REF.expand(2, 2)).tolist() == pytest.approx([0.143841, 0], abs=1e-6)
+    impossible = torch.tensor([[0.0, float("-inf")]], dtype=torch.float64)
+    assert full_kl(impossible, REF[None]).item() == pytest.approx(-REF[0].item()), "0 log 0 is 0"
+
+
+def test_full_kl_is_what_the_samples_estimate():
+    draw = torch.Generator().manual_seed(0)
+    logits, ref = torch.randn(2, 1, 6, generator=draw, dtype=torch.float64)
+    samples = torch.multinomial(logits.softmax(-1)[0], 50_000, replacement=True, generator=draw)
+    logp, ref_logp = logits.log_softmax(-1)[0, samples], ref.log_softmax(-1)[0, samples]
+    exact = full_kl(logits, ref).item()
+    for estimator in (k1, k3):
+        values = estimator(logp, ref_logp)
+        assert values.mean().item() == pytest.approx(exact, abs=4 * values.std().item() / 50_000**0.5)
+    close = 0.1 * (logp - ref_logp)
+    assert k3(close, torch.zeros(())).var() < k1(close, torch.zeros(())).var()
