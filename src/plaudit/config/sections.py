@@ -46,8 +46,8 @@ class OptimizerSection(Section):
     """Share of the steps in which the learning rate rises linearly from 0."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Decay after the warm-up. cosine ends at 10 % of the peak, linear at 0."""
-    max_grad_norm: float = Field(1.0, gt=0)
-    """Gradients are scaled down to this global norm; the norm before it is logged as grad_norm."""
+    max_grad_norm: float = Field(1.0, ge=0)
+    """Gradients are scaled down to this global norm (0: never); the norm before it is logged as grad_norm."""
 
 
 class LoraSection(Section):

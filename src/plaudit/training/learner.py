@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, Protocol
 
@@ -156,7 +157,8 @@ class LocalLearner(LocalScorer):
         lr = learning_rate(self.step, self.total_steps, self.section)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        norm = nn.utils.clip_grad_norm_(list(self.parameters.values()), self.section.max_grad_norm)
+        limit = self.section.max_grad_norm or math.inf
+        norm = nn.utils.clip_grad_norm_(list(self.parameters.values()), limit)
         finite = bool(norm.isfinite())
         if finite:
             self.optimizer.step()
