@@ -203,22 +203,19 @@ def answer_to_json(answer: Answer) -> dict[str, Any]:
 def answer_from_json(value: Any) -> Answer:
     """The reverse; a DataError where it is no answer."""
     types = {kind.__name__.lower(): kind for kind in (*ANSWER_OF.values(), Skip)}
-    kind = (
-        types.get(value.get("type"))
-        if isinstance(value, dict) and isinstance(value.get("type"), str)
-        else None
-    )
+    name = value.get("type") if isinstance(value, dict) else None
+    kind = types.get(name) if isinstance(name, str) else None
     if kind is None:
         raise _misfit(f"no type of answer; it is one of {', '.join(types)}")
-    given = {name: item for name, item in value.items() if name != "type"}
+    given = {key: item for key, item in value.items() if key != "type"}
     fields = {f.name: f for f in dataclasses.fields(kind)}
     missing = [n for n, f in fields.items() if n not in given and f.default is dataclasses.MISSING]
     if set(given) - set(fields) or missing:
         raise _misfit(f"fields {sorted(given)}, and a {value['type']} has {sorted(fields)}")
-    for name, item in given.items():
-        if not _fits(kind, name, item):
-            raise _misfit(f"{name} of a {value['type']} is not {type(item).__name__} {str(item)[:40]!r}")
-    lists: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in given.items()}
+    for key, item in given.items():
+        if not _fits(kind, key, item):
+            raise _misfit(f"{key} of a {value['type']} is not {type(item).__name__} {str(item)[:40]!r}")
+    lists: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in given.items()}
     return kind(**lists)
 
 

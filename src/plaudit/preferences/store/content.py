@@ -21,6 +21,7 @@ from plaudit.preferences.annotation import (
     check_answer,
     content_from_json,
 )
+from plaudit.preferences.store.faults import NotFound
 from plaudit.preferences.store.projects import Project
 from plaudit.preferences.store.schema import assignments, items, responses
 from plaudit.records import to_json
@@ -163,3 +164,11 @@ def count_items(conn: Connection, project: Project) -> int:
 def _item(row: Any, said: tuple[ItemResponse, ...]) -> Item:
     gold = answer_from_json(row.gold) if row.gold else None
     return Item(row.key, content_from_json(row.prompt), said, gold, row.priority, row.meta)
+
+
+def get_item(conn: Connection, project: Project, number: int) -> Item:
+    """The item of this row number, or NotFound."""
+    found = read_items(conn, project, [number])
+    if number not in found:
+        raise NotFound(f"there is no item {number} in {project.slug}", cure="see the list of items")
+    return found[number]

@@ -39,6 +39,20 @@ class Json(TypeDecorator[Any]):
         return None if value is None else json.loads(value)
 
 
+class Words(TypeDecorator[str]):
+    """Text as both databases can hold it: NUL and halves of surrogate pairs become U+FFFD."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """To the database."""
+        if value is None:
+            return None
+        whole = value.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+        return whole.replace("\x00", "\ufffd")
+
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -65,9 +79,9 @@ def _required(name: str, kind: Any, **options: Any) -> Column[Any]:
 
 users = _table(
     "users",
-    _required("name", Text, unique=True),
-    Column("password", Text),  # argon2id; null: cannot log in with a password
-    _required("role", Text),  # annotator | reviewer | admin
+    _required("name", Words, unique=True),
+    Column("password", Words),  # argon2id; null: cannot log in with a password
+    _required("role", Words),  # annotator | reviewer | admin
     _required("created_at", Number),
     Column("disabled_at", Number),
 )
@@ -75,9 +89,9 @@ users = _table(
 tokens = _table(
     "tokens",
     _ref("user_id", "users", index=True),
-    _required("kind", Text),  # session | api
-    _required("digest", Text, unique=True),  # SHA-256 of the secret; the secret itself is not kept
-    _required("label", Text),
+    _required("kind", Words),  # session | api
+    _required("digest", Words, unique=True),  # SHA-256 of the secret; the secret itself is not kept
+    _required("label", Words),
     _required("created_at", Number),
     _required("expires_at", Number),
     Column("revoked_at", Number),
@@ -85,9 +99,9 @@ tokens = _table(
 
 projects = _table(
     "projects",
-    _required("slug", Text, unique=True),
-    _required("title", Text),
-    _required("task", Text),  # pairwise | ranking | rating | demonstration | thumbs
+    _required("slug", Words, unique=True),
+    _required("title", Words),
+    _required("task", Words),  # pairwise | ranking | rating | demonstration | thumbs
     _required("settings", Json),
     _required("guideline_version", Integer),
     _required("created_at", Number),
@@ -98,7 +112,7 @@ guidelines = _table(
     "guidelines",
     _ref("project_id", "projects"),
     _required("version", Integer),
-    _required("body", Text),
+    _required("body", Words),
     _required("created_at", Number),
     _ref("user_id", "users", nullable=True),
     UniqueConstraint("project_id", "version"),
@@ -113,8 +127,8 @@ members = _table(
 
 invitations = _table(
     "invitations",
-    _required("digest", Text, unique=True),
-    _required("role", Text),
+    _required("digest", Words, unique=True),
+    _required("role", Words),
     _ref("project_id", "projects", nullable=True),
     _ref("created_by", "users", nullable=True),
     _required("created_at", Number),
@@ -126,7 +140,7 @@ invitations = _table(
 items = _table(
     "items",
     _ref("project_id", "projects"),
-    _required("key", Text),
+    _required("key", Words),
     _required("prompt", Json),
     Column("gold", Json),  # the known answer
     _required("is_gold", Integer),
@@ -146,7 +160,7 @@ responses = _table(
     _ref("item_id", "items"),
     _required("number", Integer),
     _required("content", Json),
-    _required("model", Text),
+    _required("model", Words),
     _required("provenance", Json),
     UniqueConstraint("item_id", "number"),
 )
@@ -158,7 +172,7 @@ assignments = _table(
     _ref("user_id", "users"),
     _required("round", Integer),  # 0 first, 1, 2 ... asked again; -1 adjudication
     _required("order", Json),
-    _required("state", Text),  # leased | done | skipped | expired
+    _required("state", Words),  # leased | done | skipped | expired
     _required("shown_at", Number),
     _required("expires_at", Number),
     UniqueConstraint("item_id", "user_id", "round"),
@@ -172,10 +186,10 @@ judgements = _table(
     _ref("project_id", "projects"),
     _ref("item_id", "items"),
     _ref("user_id", "users"),
-    _required("key", Text, unique=True),  # made by the client: the same answer sent twice is stored once
+    _required("key", Words, unique=True),  # made by the client: the same answer sent twice is stored once
     Column("answer", Json),  # null: taken back
     _required("flags", Json),
-    _required("comment", Text),
+    _required("comment", Words),
     _required("seconds", Number),
     _required("guideline_version", Integer),
     _required("created_at", Number),
@@ -196,8 +210,8 @@ audit = _table(
     "audit",
     _required("at", Number),
     _ref("user_id", "users", nullable=True),
-    _required("action", Text),
-    _required("target", Text),
+    _required("action", Words),
+    _required("target", Words),
     _required("detail", Json),
-    _required("address", Text),
+    _required("address", Words),
 )

@@ -1,0 +1,192 @@
+"""Who may do what. Every route says so in its OpenAPI entry (``x-access``), and this guard, which runs before every
+route, reads it from there: what is published is what is enforced, and a route that says nothing lets nobody in.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request
+from starlette.datastructures import UploadFile
+
+from plaudit.annotate.limits import READS, WRITES
+from plaudit.annotate.security import SESSION, VISIT
+from plaudit.annotate.settings import LOCAL_USER
+from plaudit.annotate.site import Site, Visitor, site_of
+from plaudit.errors import DataError, PlauditError
+from plaudit.preferences.store import people
+from plaudit.preferences.store.faults import NotFound
+from plaudit.preferences.store.projects import get_project, is_member
+
+Access = Literal["public", "person", "member", "reviewer", "admin"]
+SAFE = ("GET", "HEAD", "OPTIONS")
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+MOST_FIELDS = 300
+MOST_FIELD = 256 << 10
+
+
+class NotLoggedIn(PlauditError):
+    """Nobody is logged in."""
+
+    code, exit_code = "NOT_LOGGED_IN", 78
+
+
+class Forbidden(PlauditError):
+    """The person's role does not allow it."""
+
+    code, exit_code = "FORBIDDEN", 78
+
+
+class Form:
+    """The fields of a form; a missing field is empty."""
+
+    def __init__(self, pairs: list[tuple[str, str | UploadFile]]) -> None:
+        self._pairs = pairs
+
+    def text(self, name: str) -> str:
+        """One field."""
+        return next((v for k, v in self._pairs if k == name and isinstance(v, str)), "")
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A field that may come several times."""
+        return tuple(v for k, v in self._pairs if k == name and isinstance(v, str))
+
+    def has(self, name: str) -> bool:
+        """Whether the field was sent with something in it."""
+        return bool(self.text(name))
+
+    def number(self, name: str, default: int | None = None) -> int:
+        """A whole number, or a DataError."""
+        said = self.text(name).strip()
+        if not said and default is not None:
+            return default
+        if not said.removeprefix("-").isdecimal() or len(said) > 12 or not said.isascii():
+            raise DataError(f"{said[:40]!r} is no whole number", where=name, cure="enter a whole number")
+        return int(said)
+
+    def file(self, name: str) -> UploadFile | None:
+        """An uploaded file."""
+        return next((v for k, v in self._pairs if k == name and isinstance(v, UploadFile)), None)
+
+
+async def read_form(request: Request) -> Form:
+    """The posted fields; none where no form was posted."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if request.method in SAFE or kind not in FORMS:
+        return Form([])
+    data = await request.form(max_files=1, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD)
+    return Form(list(data.multi_items()))
+
+
+Posted = Annotated[Form, Depends(read_form)]
+
+
+def needs(access: Access, *fields: str) -> dict[str, Any]:
+    """The OpenAPI entry of a route: who may use it, and for pages the names of the form's fields."""
+    entry: dict[str, Any] = {"x-access": access}
+    if fields:
+        named = {name: {"type": "string"} for name in ("csrf", *fields)}
+        schema = {"type": "object", "properties": named}
+        entry["requestBody"] = {"content": {FORMS[0]: {"schema": schema}}}
+    return entry
+
+
+def guard(request: Request, form: Posted) -> None:
+    """Find out who it is, whether they may, and for writes whether the request comes from our own page."""
+    site = site_of(request)
+    route = request.scope.get("route")
+    access: Access | None = (getattr(route, "openapi_extra", None) or {}).get("x-access")
+    is_api = request.url.path.startswith("/api/")
+    visitor = _bearer(request, site) if is_api else _cookie(request, site)
+    request.state.visitor = visitor
+    _limit(request, site, visitor)
+    if not is_api and request.method not in SAFE:
+        _check_origin(request, site)
+        _check_csrf(request, form, visitor)
+    _allow(access, request, site, visitor)
+
+
+def _allow(access: Access | None, request: Request, site: Site, visitor: Visitor) -> None:
+    if access == "public":
+        return
+    if access is None:
+        raise Forbidden(
+            "the route does not say whom it lets in", cure="this is a fault of the program: report it"
+        )
+    if visitor.user is None:
+        raise NotLoggedIn("log in first", cure="open /login, or send an API token as a bearer")
+    if access in ("reviewer", "admin") and not visitor.user.may(access):
+        raise Forbidden(f"this is for a {access}", cure="ask somebody with that role")
+    slug = request.path_params.get("slug")
+    if slug is not None:
+        request.state.project = _project(site, visitor, slug)
+
+
+def _project(site: Site, visitor: Visitor, slug: str) -> Any:
+    with site.store.read() as conn:
+        project = get_project(conn, slug)
+        if visitor.me.may("reviewer") or is_member(conn, project.id, visitor.me.id):
+            return project
+    raise NotFound(f"there is no project {slug[:80]!r}", cure="see the list of projects")
+
+
+def _bearer(request: Request, site: Site) -> Visitor:
+    kind, _, secret = request.headers.get("authorization", "").partition(" ")
+    address = request.client.host if request.client else ""
+    if kind.lower() != "bearer" or not secret:
+        return Visitor(None, "", address)
+    with site.store.read() as conn:
+        return Visitor(people.user_of(conn, secret.strip(), "api"), "", address)
+
+
+def _cookie(request: Request, site: Site) -> Visitor:
+    address = request.client.host if request.client else ""
+    secret = request.cookies.get(SESSION, "")
+    if secret:
+        with site.store.read() as conn:
+            user = people.user_of(conn, secret, "session")
+        if user:
+            return Visitor(user, secret, address)
+    if not site.settings.auth:
+        return _local(request, site, address)
+    visit = request.cookies.get(VISIT, "")
+    if len(visit) != 43:
+        visit = secrets.token_urlsafe(32)
+        request.state.cookies[VISIT] = visit
+    return Visitor(None, visit, address)
+
+
+def _local(request: Request, site: Site, address: str) -> Visitor:
+    """Without logging in there is one person, and a session only to tell this browser from other web sites."""
+    with site.store.write() as conn:
+        found = people.find_user(conn, LOCAL_USER)
+        user = found[0] if found else people.add_user(conn, LOCAL_USER, "admin")
+        secret = people.issue_token(conn, user.id, "session")
+    request.state.cookies[SESSION] = secret
+    return Visitor(user, secret, address)
+
+
+def _limit(request: Request, site: Site, visitor: Visitor) -> None:
+    who = f"user {visitor.user.id}" if visitor.user else f"address {visitor.address}"
+    site.limiter.take(READS if request.method in SAFE else WRITES, who)
+
+
+def _check_origin(request: Request, site: Site) -> None:
+    """Browsers say which site a form was sent from; other sites' forms are refused even with a cookie."""
+    origin = request.headers.get("origin")
+    fetched = request.headers.get("sec-fetch-site", "same-origin")
+    own = {request.headers.get("host", "").lower(), urlsplit(site.settings.url).netloc.lower()}
+    foreign = origin is not None and urlsplit(origin).netloc.lower() not in own
+    if foreign or fetched not in ("same-origin", "none"):
+        raise Forbidden("the request comes from another site", cure="use the app's own pages")
+
+
+def _check_csrf(request: Request, form: Form, visitor: Visitor) -> None:
+    sent = request.headers.get("x-csrf-token", "") or form.text("csrf")
+    if not hmac.compare_digest(sent.encode(), visitor.csrf.encode()):
+        raise Forbidden(
+            "the form is out of date", cure="load the page again; what you wrote is still in this one"
+        )

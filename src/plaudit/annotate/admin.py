@@ -1,0 +1,167 @@
+"""The admin's pages: people, invitations, projects and their settings, the audit log."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, get_args
+
+from fastapi import APIRouter, Path, Request
+from fastapi.responses import Response
+
+from plaudit.annotate.access import Form, Posted, needs
+from plaudit.annotate.intake import default_guidelines
+from plaudit.annotate.site import project_of, see, site_of, visitor_of
+from plaudit.errors import DataError
+from plaudit.preferences.annotation import TASKS, Task
+from plaudit.preferences.store import people, projects
+from plaudit.preferences.store.people import ROLES, UserRole
+from plaudit.preferences.store.projects import STRATEGIES, ProjectSettings
+
+router = APIRouter()
+Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
+SETTINGS = ("annotators", "strategy", "gold_share", "repeat_share", "lease_minutes", "axes", "flags", "skips")
+MOST_GUIDELINES = 65_536
+
+
+@router.get("/admin", openapi_extra=needs("admin"))
+def people_page(request: Request) -> Response:
+    """Everybody, and how to invite more."""
+    return _people(request, "")
+
+
+@router.post("/admin/invitations", openapi_extra=needs("admin", "role", "project"))
+def invite(request: Request, form: Posted) -> Response:
+    """A link that lets one person in, shown once."""
+    site, visitor = site_of(request), visitor_of(request)
+    role = _role(form.text("role"))
+    slug = form.text("project")
+    with site.store.write() as conn:
+        project = projects.get_project(conn, slug) if slug else None
+        secret = people.invite(conn, role, project.id if project else None, visitor.me.id)
+        people.record(conn, "invited", role, by=visitor.me.id, address=visitor.address, project=slug)
+    return _people(request, f"{site.settings.url}/join/{secret}")
+
+
+@router.post("/admin/people/{number}", openapi_extra=needs("admin", "role", "disabled", "project"))
+def change_person(request: Request, number: Number, form: Posted) -> Response:
+    """Another role, disabling, one project more."""
+    site, visitor = site_of(request), visitor_of(request)
+    role, disabled, slug = _role(form.text("role")), form.has("disabled"), form.text("project")
+    with site.store.write() as conn:
+        people.change_user(conn, number, role=role, disabled=disabled)
+        if slug:
+            projects.add_member(conn, projects.get_project(conn, slug).id, number)
+        detail = {"role": role, "disabled": disabled, "project": slug}
+        people.record(
+            conn, "changed person", str(number), by=visitor.me.id, address=visitor.address, **detail
+        )
+    return see("/admin")
+
+
+@router.get("/admin/audit", openapi_extra=needs("admin"))
+def audit_page(request: Request) -> Response:
+    """Who did what."""
+    site = site_of(request)
+    with site.store.read() as conn:
+        rows = people.audit_log(conn)
+    return site.page(request, "audit.html", rows=rows)
+
+
+@router.get("/admin/projects/new", openapi_extra=needs("admin"))
+def new_project_page(request: Request) -> Response:
+    """The form of a new project."""
+    return site_of(request).page(request, "new_project.html", tasks=TASKS)
+
+
+@router.post("/admin/projects", openapi_extra=needs("admin", "slug", "title", "task"))
+def new_project(request: Request, form: Posted) -> Response:
+    """Make a project; its settings come next."""
+    site, visitor = site_of(request), visitor_of(request)
+    task = form.text("task")
+    if task not in get_args(Task):
+        raise DataError(f"there is no task {task[:40]!r}", where="task", cure=f"one of {', '.join(TASKS)}")
+    slug, title = form.text("slug").strip(), form.text("title").strip()[:200]
+    body = default_guidelines(task)  # type: ignore[arg-type]
+    with site.store.write() as conn:
+        made = projects.create_project(conn, slug, title, task, ProjectSettings(), body)  # type: ignore[arg-type]
+        people.record(conn, "made project", made.slug, by=visitor.me.id, address=visitor.address)
+    return see(f"/p/{made.slug}/settings")
+
+
+@router.get("/p/{slug}/settings", openapi_extra=needs("admin"))
+def settings_page(request: Request, slug: str) -> Response:
+    """Settings, guidelines, and adding data."""
+    site, project = site_of(request), project_of(request)
+    with site.store.read() as conn:
+        versions = projects.guideline_versions(conn, project)
+    return site.page(request, "settings.html", strategies=STRATEGIES, versions=sorted(versions, reverse=True))
+
+
+@router.post("/p/{slug}/settings", openapi_extra=needs("admin", "title", "closed", *SETTINGS))
+def change_settings(request: Request, slug: str, form: Posted) -> Response:
+    """Other settings, from now on."""
+    site, project, visitor = site_of(request), project_of(request), visitor_of(request)
+    wanted = _settings(form, project.settings)
+    title = form.text("title").strip()[:200] or project.title
+    with site.store.write() as conn:
+        projects.change_project(conn, project, title=title, settings=wanted, closed=form.has("closed"))
+        detail: dict[str, Any] = dataclasses.asdict(wanted)
+        people.record(
+            conn, "changed settings", slug, by=visitor.me.id, address=visitor.address, settings=detail
+        )
+    return see(f"/p/{slug}/settings")
+
+
+@router.post("/p/{slug}/guidelines", openapi_extra=needs("admin", "body"))
+def change_guidelines(request: Request, slug: str, form: Posted) -> Response:
+    """A new version of the guidelines."""
+    site, project, visitor = site_of(request), project_of(request), visitor_of(request)
+    body = form.text("body").replace("\r\n", "\n").strip()
+    if len(body.encode("utf-8", "replace")) > MOST_GUIDELINES:
+        raise DataError(f"more than {MOST_GUIDELINES} bytes", where="body", cure="shorten the guidelines")
+    if body != project.guidelines:
+        with site.store.write() as conn:
+            version = projects.change_guidelines(conn, project, body, visitor.me.id)
+            people.record(
+                conn, "changed guidelines", slug, by=visitor.me.id, address=visitor.address, version=version
+            )
+    return see(f"/p/{slug}/settings")
+
+
+def _people(request: Request, link: str) -> Response:
+    site = site_of(request)
+    with site.store.read() as conn:
+        everybody = people.list_users(conn)
+        found = projects.list_projects(conn)
+        works_on = {user.id: [p.slug for p in projects.list_projects(conn, user.id)] for user in everybody}
+    context = {"people": everybody, "roles": ROLES, "projects": found, "works_on": works_on, "link": link}
+    return site.page(request, "admin.html", **context)
+
+
+def _role(said: str) -> UserRole:
+    for role in ROLES:
+        if said == role:
+            return role
+    raise DataError(f"there is no role {said[:40]!r}", where="role", cure=f"one of {', '.join(ROLES)}")
+
+
+def _settings(form: Form, now: ProjectSettings) -> ProjectSettings:
+    values = {
+        "annotators_per_item": form.number("annotators"),
+        "strategy": form.text("strategy"),
+        "gold_share": _share(form, "gold_share"),
+        "repeat_share": _share(form, "repeat_share"),
+        "lease_seconds": form.number("lease_minutes") * 60,
+        "axes": _lines(form.text("axes")) or list(now.axes),
+        "flags": _lines(form.text("flags")),
+        "skips": _lines(form.text("skips")) or list(now.skips),
+    }
+    return projects.settings_from(values, now)
+
+
+def _share(form: Form, name: str) -> float:
+    return form.number(name, 0) / 100
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip()[:80] for line in text.splitlines() if line.strip()][:20]

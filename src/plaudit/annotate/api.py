@@ -1,0 +1,245 @@
+"""The API for programs: JSON, bearer tokens, described in /api/openapi.json. What it refuses is problem+json."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from plaudit.annotate.access import needs
+from plaudit.annotate.review import make_export
+from plaudit.annotate.site import project_of, site_of, visitor_of
+from plaudit.preferences.aggregate import Rule
+from plaudit.preferences.annotation import (
+    Item,
+    ItemResponse,
+    Task,
+    answer_from_json,
+    content_from_json,
+)
+from plaudit.preferences.store import answers, content, history, leases, people, projects
+from plaudit.preferences.store.answers import Submission
+from plaudit.preferences.store.leases import Work
+from plaudit.preferences.store.projects import Project
+from plaudit.records import Role, to_json
+
+router = APIRouter(prefix="/api/v1", tags=["api"])
+Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
+Since = Annotated[int, Query(ge=0, le=2**31 - 1)]
+Text = Annotated[str, Field(max_length=65_536)]
+MOST_ITEMS = 1000
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class TurnBody(_Body):
+    """One turn of a chat."""
+
+    role: Role
+    content: Text
+
+
+class ResponseBody(_Body):
+    """One response of an item."""
+
+    content: Text | Annotated[list[TurnBody], Field(min_length=1, max_length=200)]
+    model: Annotated[str, Field(max_length=200)] = ""
+    provenance: dict[str, str | int | float | bool | None] = {}
+
+
+class ItemBody(_Body):
+    """What is asked about; ``gold`` is the known answer, written as answers are."""
+
+    key: Annotated[str, Field(min_length=1, max_length=400)]
+    prompt: Text | Annotated[list[TurnBody], Field(min_length=1, max_length=200)]
+    responses: Annotated[list[ResponseBody], Field(max_length=9)] = []
+    gold: dict[str, Any] | None = None
+    priority: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    meta: dict[str, str | int | float | bool | None] = {}
+
+
+class ItemsBody(_Body):
+    """Items to add; those whose key is there already are left as they are."""
+
+    items: Annotated[list[ItemBody], Field(min_length=1, max_length=MOST_ITEMS)]
+
+
+class AnswerBody(_Body):
+    """An answer. ``key`` is made by the client: sending it again changes nothing and gives the same revision."""
+
+    key: Annotated[str, Field(min_length=8, max_length=80)]
+    answer: dict[str, Any]
+    flags: Annotated[list[Annotated[str, Field(max_length=80)]], Field(max_length=20)] = []
+    comment: Text = ""
+    supersedes: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    next: bool = False
+    """Whether the reply brings the next item as well."""
+
+
+class KeyBody(_Body):
+    """The client's key of a write."""
+
+    key: Annotated[str, Field(min_length=8, max_length=80)]
+
+
+class ProjectBody(_Body):
+    """A new project; ``settings`` as in the guide, the rest has defaults."""
+
+    slug: Annotated[str, Field(min_length=1, max_length=64)]
+    task: Task
+    title: Annotated[str, Field(max_length=200)] = ""
+    guidelines: Text = ""
+    settings: dict[str, Any] = {}
+
+
+class PrioritiesBody(_Body):
+    """Priorities by item key, for the strategy ``priority``."""
+
+    priorities: Annotated[dict[str, Annotated[float, Field(allow_inf_nan=False)]], Field(max_length=100_000)]
+
+
+@router.get("/me", openapi_extra=needs("person"))
+def me(request: Request) -> dict[str, Any]:
+    """Whose token it is."""
+    user = visitor_of(request).me
+    return {"name": user.name, "role": user.role}
+
+
+@router.get("/projects", openapi_extra=needs("person"))
+def list_projects(request: Request) -> list[dict[str, Any]]:
+    """The projects that the person may see."""
+    user = visitor_of(request).me
+    with site_of(request).store.read() as conn:
+        found = projects.list_projects(conn, None if user.may("reviewer") else user.id)
+    return [_project_json(p) for p in found]
+
+
+@router.post("/projects", status_code=201, openapi_extra=needs("admin"))
+def create_project(request: Request, body: ProjectBody) -> dict[str, Any]:
+    """Make a project."""
+    site, visitor = site_of(request), visitor_of(request)
+    settings = projects.settings_from(body.settings)
+    with site.store.write() as conn:
+        made = projects.create_project(conn, body.slug, body.title, body.task, settings, body.guidelines)
+        people.record(conn, "made project", made.slug, by=visitor.me.id, address=visitor.address)
+    return _project_json(made)
+
+
+@router.get("/projects/{slug}", openapi_extra=needs("member"))
+def one_project(request: Request, slug: str) -> dict[str, Any]:
+    """A project and how far it is."""
+    project = project_of(request)
+    with site_of(request).store.read() as conn:
+        done = projects.progress(conn, project)
+        newest = history.revision(conn, project)
+    return {**_project_json(project), "progress": to_json(done), "revision": newest}
+
+
+@router.post("/projects/{slug}/items", status_code=201, openapi_extra=needs("admin"))
+def add_items(request: Request, slug: str, body: ItemsBody) -> dict[str, int]:
+    """Add items."""
+    site, project, visitor = site_of(request), project_of(request), visitor_of(request)
+    new = [_item(item) for item in body.items]
+    with site.store.write() as conn:
+        added, there = content.add_items(conn, project, new)
+        people.record(conn, "added items", slug, by=visitor.me.id, address=visitor.address, added=added)
+    return {"added": added, "there_already": there}
+
+
+@router.put("/projects/{slug}/priorities", openapi_extra=needs("admin"))
+def set_priorities(request: Request, slug: str, body: PrioritiesBody) -> dict[str, int]:
+    """Say what to ask first."""
+    with site_of(request).store.write() as conn:
+        return {"changed": content.set_priorities(conn, project_of(request), body.priorities)}
+
+
+@router.post("/projects/{slug}/next", openapi_extra=needs("member"))
+def next_item(request: Request, slug: str) -> dict[str, Any]:
+    """The item in front of the person, or a new one; ``work`` is null when nothing is left."""
+    with site_of(request).store.write() as conn:
+        work = leases.lease(conn, project_of(request), visitor_of(request).me.id, time.time())
+    return {"work": _work_json(work)}
+
+
+@router.post("/projects/{slug}/assignments/{number}/answer", openapi_extra=needs("member"))
+def answer(request: Request, slug: str, number: Number, body: AnswerBody) -> dict[str, Any]:
+    """Store an answer. When the reply comes it is on the disk."""
+    site, project, user = site_of(request), project_of(request), visitor_of(request).me
+    given = answer_from_json(body.answer)
+    sent = Submission(body.key, given, tuple(body.flags), body.comment, body.supersedes)
+    with site.store.write() as conn:
+        revision = answers.submit(conn, project, user.id, number, sent)
+        work = leases.lease(conn, project, user.id, time.time()) if body.next else None
+    return {"revision": revision, **({"work": _work_json(work)} if body.next else {})}
+
+
+@router.post("/projects/{slug}/undo", openapi_extra=needs("member"))
+def undo(request: Request, slug: str, body: KeyBody) -> dict[str, Any]:
+    """Take the last answer back; ``work`` is its item, null when there was none."""
+    user = visitor_of(request).me
+    with site_of(request).store.write() as conn:
+        work = answers.undo(conn, project_of(request), user.id, body.key)
+    return {"work": _work_json(work)}
+
+
+@router.get("/projects/{slug}/judgements", openapi_extra=needs("reviewer"))
+def judgements(request: Request, slug: str, since: Since = 0, at: Since = 0) -> list[dict[str, Any]]:
+    """The raw history after revision ``since`` (and up to ``at``), corrections and takings back included."""
+    with site_of(request).store.read() as conn:
+        return history.raw_rows(conn, project_of(request), at or None, since)
+
+
+@router.get("/projects/{slug}/export/{what}", openapi_extra=needs("reviewer"))
+def export(
+    request: Request,
+    slug: str,
+    what: str,
+    at: Since = 0,
+    min_agreement: Annotated[float, Query(ge=0, le=1)] = 0.0,
+) -> Response:
+    """An export as JSON lines; the header x-revision says of which state of the history."""
+    made, manifest = make_export(
+        site_of(request), project_of(request), what, at, Rule(min_agreement=min_agreement)
+    )
+    headers = {"x-revision": str(manifest["revision"]), "x-sha256": manifest["sha256"]}
+    return Response(made.to_jsonl(), media_type="application/x-ndjson", headers=headers)
+
+
+def _project_json(project: Project) -> dict[str, Any]:
+    return {
+        "slug": project.slug,
+        "title": project.title,
+        "task": project.task,
+        "closed": project.closed,
+        "guideline_version": project.guideline_version,
+        "settings": to_json(project.settings),
+    }
+
+
+def _item(body: ItemBody) -> Item:
+    said = tuple(
+        ItemResponse(content_from_json(r.model_dump()["content"]), r.model, r.provenance)
+        for r in body.responses
+    )
+    gold = answer_from_json(body.gold) if body.gold is not None else None
+    return Item(
+        body.key, content_from_json(body.model_dump()["prompt"]), said, gold, body.priority, body.meta
+    )
+
+
+def _work_json(work: Work | None) -> dict[str, Any] | None:
+    """What an annotator may know: no models, no known answers."""
+    if work is None:
+        return None
+    return {
+        "assignment": work.id,
+        "item": work.item.key,
+        "prompt": to_json(work.item.prompt),
+        "responses": [to_json(r.content) for r in work.item.responses],
+        "order": list(work.order),
+    }

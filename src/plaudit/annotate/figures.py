@@ -1,0 +1,144 @@
+"""What the reviewer's pages show, computed from annotations by ``plaudit.preferences``."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from plaudit.annotate.charts import Dot, bars, dots
+from plaudit.preferences.aggregate import Outcome, conflicts, outcomes
+from plaudit.preferences.agreement import Agreement, Level, agreement
+from plaudit.preferences.annotation import Annotation, Choice, Item, Skip, Task
+from plaudit.preferences.quality import AnnotatorCard, PositionBias, annotator_cards, position_bias
+from plaudit.preferences.votes import labels, pair_votes
+
+LEVEL: dict[Task, Level] = {
+    "pairwise": "ordinal", "ranking": "nominal", "rating": "interval", "thumbs": "nominal", "demonstration": "nominal",
+}  # fmt: skip
+DRAWS = 400
+SUSPICIOUS = 0.05
+DAYS = 14
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One state of a project in figures and plots."""
+
+    revision: int
+    answers: int
+    skipped: int
+    flagged: int
+    agreement: Agreement | None
+    position: PositionBias
+    cards: tuple[AnnotatorCard, ...]
+    conflicts: tuple[Outcome, ...]
+    plots: dict[str, Markup]
+    hints: dict[str, tuple[str, ...]]
+    """What should be looked at, by annotator."""
+
+
+def figures(task: Task, found: Sequence[Annotation], items: Mapping[str, Item], revision: int) -> Figures:
+    """Everything the dashboard shows."""
+    votes = labels(found)
+    shared = Counter(vote.unit for vote in votes)
+    measured = agreement(votes, LEVEL[task], draws=DRAWS) if any(n > 1 for n in shared.values()) else None
+    cards = tuple(annotator_cards(found, items))
+    return Figures(
+        revision=revision,
+        answers=sum(not isinstance(a.answer, Skip) and not a.adjudicated for a in found),
+        skipped=sum(isinstance(a.answer, Skip) for a in found),
+        flagged=sum(bool(a.flags) for a in found),
+        agreement=measured,
+        position=position_bias(found),
+        cards=cards,
+        conflicts=open_conflicts(found),
+        plots=_plots(found, cards, measured),
+        hints={card.annotator: _hints(card) for card in cards},
+    )
+
+
+def open_conflicts(found: Sequence[Annotation]) -> tuple[Outcome, ...]:
+    """Pairs of responses on which people disagree and nobody has decided, the least agreed first."""
+    decided = {a.item for a in found if a.adjudicated}
+    return tuple(c for c in conflicts(outcomes(pair_votes(found))) if c.item not in decided and c.votes > 1)
+
+
+def _plots(
+    found: Sequence[Annotation], cards: Sequence[AnnotatorCard], measured: Agreement | None
+) -> dict[str, Markup]:
+    gold = [Dot(c.annotator, c.gold.value, c.gold.low, c.gold.high, _share(c.gold.value)) for c in cards]
+    peers = [Dot(c.annotator, c.peers.value, c.peers.low, c.peers.high, _share(c.peers.value)) for c in cards]
+    first = [
+        Dot(
+            c.annotator,
+            p.first.value,
+            p.first.low,
+            p.first.high,
+            _share(p.first.value),
+            p.p_value < SUSPICIOUS,
+        )
+        for c in cards
+        for p in (c.position,)
+    ]
+    slowest = max((c.pace.median_seconds for c in cards if math.isfinite(c.pace.median_seconds)), default=1.0)
+    pace = [
+        Dot(c.annotator, c.pace.median_seconds, note=f"{c.pace.median_seconds:.0f} s", bad=_is_fast(c))
+        for c in cards
+    ]
+    pairs = measured.pairs if measured else ()
+    kappa = [Dot(f"{p.first} \u2013 {p.second}", p.kappa.value, p.kappa.low, p.kappa.high) for p in pairs]
+    return {
+        "gold": dots(gold, "Credit on items with a known answer, with 95 % intervals"),
+        "peers": dots(peers, "Share of votes on the side of the majority of the others"),
+        "position": dots(first, "How often the response shown first won", line=0.5),
+        "pace": dots(pace, "Median seconds for an answer", high=max(1.0, slowest)),
+        "kappa": dots(kappa, "Cohen's kappa of pairs of annotators", low=-0.2),
+        "choices": _choices(found),
+        "days": _days(found),
+    }
+
+
+def _choices(found: Sequence[Annotation]) -> Markup:
+    """How often each answer was given, as seen: the first response on the left."""
+    seen: Counter[str] = Counter()
+    for a in found:
+        if isinstance(a.answer, Choice) and not a.adjudicated:
+            turned = a.answer.strength if a.order[0] == 0 else -a.answer.strength
+            seen[a.answer.verdict or str(turned)] += 1
+    names = {"-2": "1st much", "-1": "1st", "0": "same", "1": "2nd", "2": "2nd much"}
+    names |= {"both_bad": "both bad", "cannot_judge": "cannot judge"}
+    return bars([(name, seen[key]) for key, name in names.items()], "How often each answer was given")
+
+
+def _days(found: Sequence[Annotation]) -> Markup:
+    stamps = [datetime.datetime.fromtimestamp(a.created_at, datetime.UTC) for a in found]
+    days = Counter(stamp.strftime("%d %b") for stamp in sorted(stamps))
+    return bars(list(days.items())[-DAYS:], "Answers per day")
+
+
+def _is_fast(card: AnnotatorCard) -> bool:
+    return card.pace.unread.n >= 5 and card.pace.unread.low > SUSPICIOUS
+
+
+def _hints(card: AnnotatorCard) -> tuple[str, ...]:
+    """Reasons to look at an annotator's answers, in words."""
+    found = []
+    if card.gold.n >= 5 and card.gold.high < 0.7:
+        found.append(f"knows {card.gold.value:.0%} of the gold items")
+    if card.position.p_value < SUSPICIOUS / 5 and card.position.first.n >= 20:
+        side = "first" if card.position.first.value > 0.5 else "last"
+        found.append(f"prefers what is shown {side}")
+    if _is_fast(card):
+        found.append(f"{card.pace.unread.value:.0%} of answers faster than reading")
+    if card.repeats.n >= 5 and card.repeats.high < 0.8:
+        found.append("answers differently the second time")
+    return tuple(found)
+
+
+def _share(value: float) -> str:
+    return f"{value:.0%}" if math.isfinite(value) else ""

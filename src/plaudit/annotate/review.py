@@ -1,0 +1,178 @@
+"""The reviewer's pages: figures, conflicts and their adjudication, items with all their answers, exports."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Annotated, Any, get_args
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import Response
+
+from plaudit.annotate.access import Posted, needs
+from plaudit.annotate.figures import Figures, figures, open_conflicts
+from plaudit.annotate.forms import in_words
+from plaudit.annotate.site import Site, project_of, see, site_of, visitor_of
+from plaudit.annotate.work import work_context
+from plaudit.errors import DataError
+from plaudit.preferences.aggregate import Rule
+from plaudit.preferences.annotation import Annotation, Item
+from plaudit.preferences.exchange import Exported, What, export
+from plaudit.preferences.store import answers, content, history, people
+from plaudit.preferences.store.projects import Project
+
+router = APIRouter()
+PAGE = 50
+EXPORTS: tuple[What, ...] = get_args(What)
+Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
+Page = Annotated[int, Query(ge=0, le=10**6)]
+Revision = Annotated[int, Query(ge=0, le=2**31 - 1)]
+
+
+@router.get("/p/{slug}/review", openapi_extra=needs("reviewer"))
+def dashboard(request: Request, slug: str) -> Response:
+    """Agreement, bias, pace and gold accuracy."""
+    site, project = site_of(request), project_of(request)
+    return site.page(request, "review.html", figures=current_figures(site, project), exports=EXPORTS)
+
+
+@router.get("/p/{slug}/conflicts", openapi_extra=needs("reviewer"))
+def conflicts(request: Request, slug: str) -> Response:
+    """What people disagree on."""
+    site, project = site_of(request), project_of(request)
+    with site.store.read() as conn:
+        found = history.read_annotations(conn, project)
+        items = {item.key: (number, item) for number, item in content.read_items(conn, project).items()}
+    rows = [(outcome, *items[outcome.item]) for outcome in open_conflicts(found)]
+    unique = {number: (outcome, number, item) for outcome, number, item in reversed(rows)}
+    decided = len({a.item for a in found if a.adjudicated})
+    return site.page(request, "conflicts.html", rows=list(unique.values())[::-1][:200], decided=decided)
+
+
+@router.get("/p/{slug}/conflicts/{number}", openapi_extra=needs("reviewer"))
+def adjudicate_page(request: Request, slug: str, number: Number) -> Response:
+    """One item with everybody's answers, to be decided."""
+    site, project, me = site_of(request), project_of(request), visitor_of(request).me
+    with site.store.write() as conn:
+        work = answers.open_adjudication(conn, project, me.id, number)
+    context = work_context(site, project, me.id, work)
+    with site.store.read() as conn:
+        cast = [a for a in history.read_annotations(conn, project) if a.item == work.item.key]
+    # Everybody's answer in the letters of the reviewer's order, or "A better" would mean something else to each.
+    context["votes"] = [(a, in_words(a.answer, work.order)) for a in cast if not a.adjudicated]
+    return site.page(request, "work.html", **context)
+
+
+@router.get("/p/{slug}/items", openapi_extra=needs("reviewer"))
+def item_list(request: Request, slug: str, page: Page = 0) -> Response:
+    """All items, a page at a time."""
+    site, project = site_of(request), project_of(request)
+    with site.store.read() as conn:
+        found = content.page_of_items(conn, project, page, PAGE)
+        total = content.count_items(conn, project)
+        by_item = _by_item(history.read_annotations(conn, project))
+    rows = [(number, item, len(by_item.get(item.key, ()))) for number, item in found]
+    more = (page + 1) * PAGE < total
+    return site.page(request, "items.html", rows=rows, page=page, more=more, total=total)
+
+
+@router.get("/p/{slug}/items/{number}", openapi_extra=needs("reviewer"))
+def one_item(request: Request, slug: str, number: Number) -> Response:
+    """An item, its answers, and whether it is gold."""
+    site, project = site_of(request), project_of(request)
+    item = _item(site, project, number)
+    with site.store.read() as conn:
+        cast = _by_item(history.read_annotations(conn, project)).get(item.key, [])
+    order = tuple(range(len(item.responses)))
+    rows = [(a, in_words(a.answer, order)) for a in cast]
+    known = in_words(item.gold, order) if item.gold else ""
+    shown = list(enumerate(item.responses))
+    return site.page(request, "item.html", number=number, item=item, rows=rows, known=known, shown=shown)
+
+
+@router.post("/p/{slug}/items/{number}/gold", openapi_extra=needs("reviewer", "gold", "revision"))
+def change_gold(request: Request, slug: str, number: Number, form: Posted) -> Response:
+    """Make one of the answers given the known answer of the item, or make the item ordinary again."""
+    site, project, visitor = site_of(request), project_of(request), visitor_of(request)
+    item = _item(site, project, number)
+    chosen = form.number("revision", 0)
+    with site.store.write() as conn:
+        cast = _by_item(history.read_annotations(conn, project)).get(item.key, [])
+        answer = next((a.answer for a in cast if a.revision == chosen), None)
+        if chosen and answer is None:
+            raise DataError(
+                f"answer {chosen} is not of this item", where="revision", cure="load the page again"
+            )
+        content.set_gold(conn, project, number, item, answer)
+        action = "made gold" if answer else "made ordinary"
+        people.record(conn, action, f"{slug}/{item.key}", by=visitor.me.id, address=visitor.address)
+    return see(f"/p/{slug}/items/{number}")
+
+
+@router.get("/p/{slug}/export/{what}.jsonl", openapi_extra=needs("reviewer"))
+def download(
+    request: Request,
+    slug: str,
+    what: str,
+    at: Revision = 0,
+    min_agreement: Annotated[float, Query(ge=0, le=1)] = 0.0,
+) -> Response:
+    """An export as a file."""
+    site, project, visitor = site_of(request), project_of(request), visitor_of(request)
+    made, manifest = make_export(site, project, what, at, Rule(min_agreement=min_agreement))
+    with site.store.write() as conn:
+        people.record(
+            conn, "exported", f"{slug}/{what}", by=visitor.me.id, address=visitor.address, **_brief(manifest)
+        )
+    name = f"{slug}-{made.what}-{manifest['revision']}.jsonl"
+    headers = {
+        "content-disposition": f'attachment; filename="{name}"',
+        "x-revision": str(manifest["revision"]),
+    }
+    return Response(made.to_jsonl(), media_type="application/x-ndjson", headers=headers)
+
+
+def make_export(
+    site: Site, project: Project, what: str, at: int, rule: Rule
+) -> tuple[Exported, dict[str, Any]]:
+    """An export and its manifest; ``at`` 0 is the newest revision."""
+    if what not in EXPORTS:
+        raise DataError(
+            f"there is no export {what[:40]!r}", where="what", cure=f"one of {', '.join(EXPORTS)}"
+        )
+    with site.store.read() as conn:
+        revision = at or history.revision(conn, project)
+        found = history.read_annotations(conn, project, revision)
+        items = {item.key: item for item in content.read_items(conn, project).values()}
+    made = export(what, found, items, rule)
+    return made, made.manifest(revision=revision, rule=rule, project=project.slug, task=project.task)
+
+
+def current_figures(site: Site, project: Project) -> Figures:
+    """The figures of the newest revision, computed once for each."""
+    with site.store.read() as conn:
+        revision = history.revision(conn, project)
+        key = (project.id, revision, content.count_items(conn, project))
+        if key in site.figures:
+            return site.figures[key]
+        found = history.read_annotations(conn, project)
+        items = {item.key: item for item in content.read_items(conn, project).values()}
+    made = figures(project.task, found, items, revision)
+    site.figures.clear()
+    site.figures[key] = made
+    return made
+
+
+def _by_item(found: list[Annotation]) -> dict[str, list[Annotation]]:
+    grouped: dict[str, list[Annotation]] = defaultdict(list)
+    for annotation in found:
+        grouped[annotation.item].append(annotation)
+    return grouped
+
+
+def _item(site: Site, project: Project, number: int) -> Item:
+    with site.store.read() as conn:
+        return content.get_item(conn, project, number)
+
+
+def _brief(manifest: dict[str, Any]) -> dict[str, Any]:
+    return {name: manifest[name] for name in ("revision", "rows", "sha256")}

@@ -1,0 +1,77 @@
+"""How the app is served."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from plaudit.errors import ConfigError
+
+LOCAL_USER = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """How the app is served.
+
+    Args:
+        host: the address to listen on.
+        port: the port to listen on.
+        auth: people log in; without it there is one local user, and only this machine may connect.
+        public_url: the address that people type, such as https://label.example.org; needed beyond this machine.
+
+    Raises:
+        ConfigError: an address beyond this machine without ``auth`` and ``public_url``.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    auth: bool = False
+    public_url: str = ""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.port <= 65535:
+            raise ConfigError(f"port is {self.port}", where="--port", cure="choose one from 1024 to 65535")
+        if self.public_url and urlsplit(self.public_url).scheme not in ("http", "https"):
+            cure = "give it whole, such as https://label.example.org"
+            raise ConfigError(f"the public address is {self.public_url!r}", where="--public-url", cure=cure)
+        if is_loopback(self.host):
+            return
+        if not self.auth:
+            cure = "add --auth (people log in), or leave --host out to serve this machine only"
+            raise ConfigError(
+                f"{self.host} is open to other machines, and nobody has to log in", where="--host", cure=cure
+            )
+        if not self.public_url:
+            cure = "add --public-url https://NAME, the address that people will type"
+            raise ConfigError(
+                f"{self.host} is open to other machines at an unknown address", where="--host", cure=cure
+            )
+
+    @property
+    def url(self) -> str:
+        """The address for people, without a slash at the end."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return (self.public_url or f"http://{host}:{self.port}").rstrip("/")
+
+    @property
+    def secure(self) -> bool:
+        """Whether cookies travel over HTTPS only."""
+        return self.url.startswith("https://")
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Names under which the app may be addressed: anything else is an attack by DNS rebinding."""
+        names = {"localhost", "127.0.0.1", "[::1]"} if is_loopback(self.host) else set()
+        return frozenset(names | {urlsplit(self.url).hostname or ""})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
