@@ -19,7 +19,7 @@ PRIOR = 2.0
 """Labels for each true one that this assumption is worth: one vote convicts nobody, and one who shares no
 unit with others keeps it."""
 MOST_STEPS = 500
-TOLERANCE = 1e-8
+TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
