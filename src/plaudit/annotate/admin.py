@@ -134,7 +134,13 @@ def _people(request: Request, link: str) -> Response:
         everybody = people.list_users(conn)
         found = projects.list_projects(conn)
         works_on = {user.id: [p.slug for p in projects.list_projects(conn, user.id)] for user in everybody}
-    context = {"people": everybody, "roles": ROLES, "projects": found, "works_on": works_on, "link": link}
+    context: dict[str, Any] = {
+        "people": everybody,
+        "roles": ROLES,
+        "projects": found,
+        "works_on": works_on,
+        "link": link,
+    }
     return site.page(request, "admin.html", **context)
 
 

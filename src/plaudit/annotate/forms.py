@@ -1,10 +1,12 @@
 """The fields of a task's form as an answer, and an answer as what the form starts from.
 
-Fields speak of responses by their index in the item (``rank-2`` is about ``item.responses[2]``), never by where they were
-shown; only the pairwise strength is said as seen, and turned here.
+Fields speak of responses by their index in the item (``rank-2`` is about ``item.responses[2]``), never by where
+they were shown; only the pairwise strength is said as seen, and turned here.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from plaudit.annotate.access import Form
 from plaudit.errors import DataError
@@ -39,9 +41,14 @@ def read_submission(form: Form, work: Work, project: Project) -> Submission:
 
 def read_answer(form: Form, work: Work, project: Project) -> Answer:
     """The answer of a form of this task."""
-    readers = {"pairwise": _choice, "ranking": _ranks, "thumbs": _thumbs, "demonstration": _written}
     if project.task == "rating":
         return _scores(form, work, project.settings.axes)
+    readers: dict[str, Callable[[Form, Work], Answer]] = {
+        "pairwise": _choice,
+        "ranking": _ranks,
+        "thumbs": _thumbs,
+        "demonstration": _written,
+    }
     return readers[project.task](form, work)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from sqlalchemy import Connection
 
 from plaudit.annotate.access import Posted, needs
 from plaudit.annotate.site import project_of, site_of, visitor_of
@@ -111,7 +112,7 @@ def import_file(
     return Imported(project, form, added, known, notes)
 
 
-def _find(conn: projects.Connection, slug: str) -> Project | None:
+def _find(conn: Connection, slug: str) -> Project | None:
     try:
         return projects.get_project(conn, slug)
     except NotFound:
