@@ -1,4 +1,4 @@
-"""The KL-regularised bandit of algorithms.md 3.6: PPO must reach its closed form, pi* ~ pi_ref exp(r / beta)."""
+"""The KL-regularised bandit: every online method must reach its closed form, pi* ~ pi_ref exp(r / beta)."""
 
 import math
 
@@ -7,7 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from plaudit.algorithms.grpo import GRPO, DrGRPO
 from plaudit.algorithms.ppo import PPO
+from plaudit.algorithms.reinforce import REINFORCE
+from plaudit.algorithms.reinforce_pp import REINFORCEPlusPlus
+from plaudit.algorithms.rloo import RLOO
 from plaudit.config.sections import ComputeSection, OptimizerSection, SamplingSection
 from plaudit.experience import Outputs
 from plaudit.generation.sampling import sample_seed, uniform
@@ -55,14 +59,17 @@ class ArmPuller:
     def generate(self, prompts, n, sampling, *, seed, iteration):
         logp = self.arms.logits.log_softmax(-1)
         edges = logp.exp().cumsum(-1)
-        rollouts = []
-        for group, prompt in enumerate(prompts):
-            for k in range(n):
-                u = uniform(np.uint64([sample_seed(seed, iteration, prompt.prompt.id, k)]), np.uint64([0]))[0]
-                arm = min(int(torch.searchsorted(edges, torch.tensor(u, dtype=edges.dtype))), 2)
-                rollouts.append(
-                    Rollout(prompt.prompt, group, prompt.ids, (arm,), (float(logp[arm]),), str(arm), "stop")
-                )
+        drawn = [(group, prompt, k) for group, prompt in enumerate(prompts) for k in range(n)]
+        seeds = np.array([sample_seed(seed, iteration, p.prompt.id, k) for _, p, k in drawn], dtype=np.uint64)
+        u = torch.from_numpy(uniform(seeds, np.zeros_like(seeds))).to(edges.dtype)
+        arms = torch.searchsorted(edges, u).clamp(max=2).tolist()
+        if sampling.top_k == 1:
+            arms = [int(logp.argmax())] * len(arms)
+        values = logp.tolist()
+        rollouts = [
+            Rollout(prompt.prompt, group, prompt.ids, (arm,), (values[arm],), str(arm), "stop")
+            for (group, prompt, _), arm in zip(drawn, arms, strict=True)
+        ]
         return rollouts
 
 
@@ -70,7 +77,7 @@ def reward(rollouts):
     return [RewardResult(REWARDS[r.response_ids[0]]) for r in rollouts]
 
 
-def learn(algorithm, iterations):
+def learn(algorithm, iterations, prompts=256):
     arms, critic = Arms(), Arms()
     section = OptimizerSection(lr=0.05, schedule="linear", warmup_fraction=0.0)
     steps = iterations * algorithm.epochs * algorithm.minibatches
@@ -79,11 +86,13 @@ def learn(algorithm, iterations):
         LocalLearner(arms, section, ComputeSection(), total_steps=steps),
         LocalScorer(Arms(), ComputeSection(), "logprobs"),
         reward,
-        LocalLearner(critic, section, ComputeSection(), total_steps=steps, signal="values"),
+        LocalLearner(critic, section, ComputeSection(), total_steps=steps, signal="values")
+        if "values" in algorithm.needs
+        else None,
     )
     seen = []
     loop = OnlineLoop(
-        algorithm, runtime, [OneTokenPrompt(i) for i in range(256)], SamplingSection(), 256, 0, 0,
+        algorithm, runtime, [OneTokenPrompt(i) for i in range(prompts)], SamplingSection(), prompts, 0, 0,
         lambda step, metrics, rollouts: seen.append(metrics),
     )  # fmt: skip
     loop.run(iterations)
@@ -110,3 +119,46 @@ def test_warm_up_leaves_the_policy_alone():
     found, seen = learn(PPO(critic_warmup=3), 3)
     assert found == pytest.approx([1 / 3] * 3, abs=1e-7)
     assert "policy/loss" not in seen[0] and "critic/loss" in seen[0]
+
+
+@pytest.mark.parametrize("baseline", ["none", "mean", "ema", "greedy", "value"])
+def test_reinforce_reaches_the_closed_form_with_every_baseline(baseline):
+    found, _ = learn(REINFORCE(kl_coef=BETA, baseline=baseline, critic_warmup=2), 100)
+    assert found == pytest.approx(OPTIMUM, abs=0.03)
+
+
+def test_rloo_reaches_the_closed_form_with_the_smallest_group():
+    found, seen = learn(RLOO(kl_coef=BETA, group_size=2), 100, prompts=128)
+    assert found == pytest.approx(OPTIMUM, abs=0.03)
+    assert abs(seen[-1]["policy/advantages_mean"]) < 1e-6, "they sum to 0 over a group"
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_grpo_reaches_the_closed_form_with_the_unbiased_gradient(estimator):
+    algorithm = GRPO(scale="none", group_size=64, kl_coef=BETA, kl_estimator=estimator)
+    assert learn(algorithm, 100, prompts=4)[0] == pytest.approx(OPTIMUM, abs=0.03)
+
+
+def test_dr_grpo_reaches_it_as_well():
+    """Its normaliser is a constant, so the reward and the KL shrink together."""
+    assert learn(DrGRPO(group_size=64, kl_coef=BETA), 100, prompts=4)[0] == pytest.approx(OPTIMUM, abs=0.03)
+
+
+def test_naive_k3_is_another_objective():
+    """The forward KL: its optimum is beta ref / (lambda - r)."""
+    algorithm = GRPO(scale="none", group_size=64, kl_coef=BETA, kl_grad="naive")
+    found, _ = learn(algorithm, 100, prompts=4)
+    assert found == pytest.approx([0.728714, 0.135643, 0.135643], abs=0.02)
+
+
+def test_a_group_mean_with_the_response_itself_in_it_shrinks_the_reward():
+    """By (G - 1) / G, so that the KL weighs more: RLOO does not."""
+    found, _ = learn(GRPO(scale="none", group_size=2, kl_coef=BETA), 100, prompts=128)
+    half = math.exp(0.5 / BETA)
+    assert found[0] == pytest.approx(half / (half + 2), abs=0.03)
+
+
+def test_reinforce_pp_with_the_kl_in_the_loss():
+    """Whitening makes the reward's unit its standard deviation; so the limit is not in closed form, its order is."""
+    found, _ = learn(REINFORCEPlusPlus(kl_in="loss", kl_coef=BETA), 60)
+    assert found[0] > 0.8 and found[1] == pytest.approx(found[2], abs=0.03)
