@@ -23,12 +23,14 @@ class Recording:
         self.rows: list[list[int]] = []
         self.texts: list[tuple[Content, str]] = []
 
-    def score_tokens(self, rows: Sequence[Sequence[int]]) -> list[float]:
-        self.rows = [list(row) for row in rows]
+    def score_tokens(self, rows: Sequence[Sequence[int]], prompt_lengths: Sequence[int]) -> list[float]:
+        self.rows, self.prompt_lengths = [list(row) for row in rows], list(prompt_lengths)
         return self.scores
 
-    def score_texts(self, prompts: Sequence[Content], responses: Sequence[str]) -> list[float]:
-        self.texts = list(zip(prompts, responses, strict=True))
+    def score_texts(
+        self, prompts: Sequence[Content], responses: Sequence[str], truncated: Sequence[bool]
+    ) -> list[float]:
+        self.texts, self.truncated = list(zip(prompts, responses, strict=True)), list(truncated)
         return self.scores
 
 
@@ -55,14 +57,17 @@ def test_token_ids_are_scored_as_sampled_with_the_end_token_only_where_one_was_d
     scorer = Recording(0.5, -1.0)
     results = ModelReward(scorer)([rollout((7, END), "stop"), rollout((7, 8), "length")])
     assert scorer.rows == [[1, 5, 7, END], [1, 5, 7, 8]] and not scorer.texts
+    assert scorer.prompt_lengths == [2, 2]
     assert [r.value for r in results] == [0.5, -1.0]
     assert results[0].parts == {"reward_model": 0.5}
 
 
 def test_a_foreign_tokenizer_gets_texts() -> None:
-    scorer = Recording(1.0)
-    ModelReward(scorer, same_tokenizer=False)([rollout((7, END), "stop", "Good")])
-    assert scorer.texts == [("Hi", "Good")] and not scorer.rows
+    scorer = Recording(1.0, 2.0)
+    both = [rollout((7, END), "stop", "Good"), rollout((7, 8), "length", "Go")]
+    ModelReward(scorer, same_tokenizer=False)(both)
+    assert scorer.texts == [("Hi", "Good"), ("Hi", "Go")] and not scorer.rows
+    assert scorer.truncated == [False, True]
 
 
 def test_scores_that_are_not_finite_are_errors() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from plaudit.backends.rewards import is_reward_model, same_tokenizer
+from plaudit.backends.rewards import is_reward_model, member_sources, same_tokenizer
 from plaudit.config.sections import ComputeSection, LoraSection
 from plaudit.errors import ConfigError, ModelError
 from plaudit.models.auxiliary import auxiliary_head
@@ -95,7 +95,7 @@ def build_critic(
     """
     if init == "sft" or not any(map(is_reward_model, rewards)):
         return Critic.from_policy(policy.lm, lora, **options)
-    source = next(filter(is_reward_model, rewards))
+    source = member_sources(next(filter(is_reward_model, rewards)))[0]  # of an ensemble: its first member
     if not same_tokenizer(tokenizer, load_tokenizer(source)):
         raise ConfigError(
             f"the reward model {source} has another tokenizer than the policy, so it cannot become the critic",

@@ -1,16 +1,19 @@
 """Rewards in this process, from the names in a config.
 
-    runs/reward/model, owner/name     a reward model
-    owner/name#LABEL                  a classifier: the log-odds of one of its labels
-    file.py:name, module:name         a Python function
-    rule:last_number, rule:json ...   a rule
+runs/reward/model, owner/name     a reward model
+A,B,C  or  A,B,C@RULE             an ensemble of reward models; RULE: mean, min, mean_minus_std[=NUMBER]
+runs/ensemble  or  ...@RULE       the ensemble that `plaudit reward --members M` trained
+owner/name#LABEL                  a classifier: the log-odds of one of its labels; @prob or @logit after it
+file.py:name, module:name         a Python function, in a process of its own
+rule:last_number, rule:json ...   a rule
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 
@@ -19,18 +22,21 @@ from plaudit.data.chat import ChatFormat
 from plaudit.data.transcripts import plain_text
 from plaudit.errors import ConfigError
 from plaudit.models.load import load_classifier, load_tokenizer
-from plaudit.models.pairs import pair_ids
+from plaudit.models.pairs import pair_ids, response_part
 from plaudit.models.scalar import RewardModel
 from plaudit.records import Content
-from plaudit.rewards.classifier import ClassifierReward
+from plaudit.rewards.classifier import ClassifierReward, Scale
 from plaudit.rewards.combine import WeightedReward
-from plaudit.rewards.function import FunctionReward, load_function
+from plaudit.rewards.ensemble import EnsembleReward, parse_ensemble
+from plaudit.rewards.function import FunctionReward
+from plaudit.rewards.isolation import TIMEOUT, IsolatedReward
 from plaudit.rewards.model import ModelReward
 from plaudit.rewards.protocol import Reward
 from plaudit.rewards.rules import load_rule
 from plaudit.training.learner import autocast, resolve_device
 
 FUNCTION = re.compile(r".+\.py:\w+|[A-Za-z_][\w.]*:\w+")
+SCALED = re.compile(r"(.+)@(log_odds|logit|prob)")
 RULE = "rule:"
 CLASSIFIER_BATCH = 32
 
@@ -42,8 +48,17 @@ def build_reward(
     compute: ComputeSection,
     *,
     where: str,
+    timeout: float = TIMEOUT,
 ) -> Reward:
     """One reward from names or functions; several are added up by weight.
+
+    Args:
+        sources: what is rewarded.
+        weights: one a reward; none: all 1.
+        tokenizer: of the policy.
+        compute: where models run.
+        where: the config key, for errors.
+        timeout: seconds a call of a function may take; 0: no limit.
 
     Raises:
         ConfigError: no reward, or another number of weights than rewards.
@@ -57,7 +72,14 @@ def build_reward(
             where="reward_weights",
             cure="give one weight a reward",
         )
-    rewards = [_reward(source, tokenizer, compute, where) for source in sources]
+    rewards: list[Reward] = []
+    for source in sources:
+        if not isinstance(source, str):
+            rewards.append(FunctionReward(source, timeout=timeout))
+        elif FUNCTION.fullmatch(source):
+            rewards.append(IsolatedReward(source, timeout=timeout, where=where))
+        else:
+            rewards.append(_named(source, tokenizer, compute, where))
     if len(rewards) == 1 and not weights:
         return rewards[0]
     return WeightedReward(list(zip(rewards, weights or [1.0] * len(rewards), strict=True)))
@@ -73,21 +95,34 @@ def same_tokenizer(first: Any, second: Any) -> bool:
     return bool(first.get_vocab() == second.get_vocab())
 
 
-def _reward(
-    source: str | Callable[..., Any], policy_tokenizer: Any, compute: ComputeSection, where: str
-) -> Reward:
-    if not isinstance(source, str):
-        return FunctionReward(source)
+def member_sources(source: str) -> tuple[str, ...]:
+    """The reward models behind a name: itself, those between commas, or the members that a directory holds."""
+    members = parse_ensemble(source).members
+    if len(members) > 1:
+        return members
+    found = sorted(Path(members[0]).expanduser().glob("member-*"), key=lambda p: (len(p.name), p.name))
+    return tuple(map(str, found)) or members
+
+
+def _named(source: str, policy_tokenizer: Any, compute: ComputeSection, where: str) -> Reward:
     if source.startswith(RULE):
         return load_rule(source.removeprefix(RULE), where=where)
-    if FUNCTION.fullmatch(source):
-        return FunctionReward(load_function(source, where=where))
     if "#" in source:
-        name, _, label = source.partition("#")
-        return ClassifierReward(LocalClassifier(name, compute), label)
+        name, _, asked = source.partition("#")
+        scaled = SCALED.fullmatch(asked)
+        label, scale = (scaled[1], scaled[2]) if scaled else (asked, "log_odds")
+        return ClassifierReward(LocalClassifier(name, compute), label, scale=cast("Scale", scale))
+    ensemble, members = parse_ensemble(source), member_sources(source)
+    if len(members) == 1 and members[0] == source:
+        return _reward_model(source, policy_tokenizer, compute)
+    rewards = [_reward_model(member, policy_tokenizer, compute) for member in members]
+    return EnsembleReward(rewards, ensemble.rule, ensemble.coef)
+
+
+def _reward_model(source: str, policy_tokenizer: Any, compute: ComputeSection) -> Reward:
     tokenizer = load_tokenizer(source)
     scorer = RewardModelScorer(RewardModel.load(source, tokenizer), tokenizer, compute)
-    token_in = scorer.model.trained_on == "comparisons" and not scorer.model.is_encoder
+    token_in = scorer.model.trained_on != "labels" and not scorer.model.is_encoder
     return ModelReward(scorer, same_tokenizer=token_in and same_tokenizer(policy_tokenizer, tokenizer))
 
 
@@ -99,22 +134,37 @@ class RewardModelScorer:
         self.model, self.tokenizer = model.to(self.device).requires_grad_(False), tokenizer
         self.chat = None if model.is_encoder else ChatFormat(tokenizer, "auto")
 
-    def score_tokens(self, rows: Sequence[Sequence[int]]) -> list[float]:
+    def score_tokens(self, rows: Sequence[Sequence[int]], prompt_lengths: Sequence[int]) -> list[float]:
         """Normalised scores of rows of token ids."""
+        lengths = torch.tensor([len(row) - n for row, n in zip(rows, prompt_lengths, strict=True)])
         with torch.no_grad(), autocast(self.compute, self.device):
             scores = torch.tensor(self.model.score_rows(rows), dtype=torch.float64)
-        return [float(score) for score in self.model.normalise(scores)]
+        return [float(score) for score in self.model.normalise(scores, lengths)]
 
-    def score_texts(self, prompts: Sequence[Content], responses: Sequence[str]) -> list[float]:
-        """Normalised scores of texts, encoded with the reward model's own tokenizer."""
-        return self.score_tokens([self._encode(p, r) for p, r in zip(prompts, responses, strict=True)])
+    def score_texts(
+        self, prompts: Sequence[Content], responses: Sequence[str], truncated: Sequence[bool]
+    ) -> list[float]:
+        """Normalised scores of texts, encoded with the reward model's own tokenizer.
 
-    def _encode(self, prompt: Content, response: str) -> list[int]:
-        if self.model.trained_on == "labels":  # a classifier of texts: reads what was written as one finished text
+        A decoder sees no end token after a truncated response, as with its own tokenizer. An encoder has no such
+        token: there truncation is left to the algorithm's missing_eos_penalty.
+        """
+        encoded = [self._encode(*row) for row in zip(prompts, responses, truncated, strict=True)]
+        return self.score_tokens([ids for ids, _ in encoded], [length for _, length in encoded])
+
+    def _encode(self, prompt: Content, response: str, truncated: bool) -> tuple[list[int], int]:
+        """Token ids, and how many of them come before the response."""
+        finished = (
+            self.model.trained_on == "labels"
+        )  # a classifier of texts reads all of it as one finished text
+        if finished:
             prompt, response = "", (prompt if isinstance(prompt, str) else "") + response
         if self.chat is None:
-            return pair_ids(self.tokenizer, plain_text(prompt), response)
-        return list(self.chat.encode(prompt, response).ids)
+            asked = plain_text(prompt)
+            ids = pair_ids(self.tokenizer, asked, response)
+            return ids, len(ids) - response_part(self.tokenizer, asked, response)
+        row = self.chat.encode(prompt, response)
+        return list(row.ids[:-1] if truncated and not finished else row.ids), row.prompt_length
 
 
 class LocalClassifier:

@@ -40,3 +40,11 @@ def pair_ids(tokenizer: Any, prompt: str, response: str, limit: int = POSITIONS)
             cure="lower max_new_tokens (or --max-length), or use a decoder as reward model",
         )
     return ids
+
+
+def response_part(tokenizer: Any, prompt: str, response: str) -> int:
+    """Tokens of a pair from the end of its prompt on, separators included; all of them where there is no prompt."""
+    if not prompt:
+        return len(tokenizer(response, truncation=False)["input_ids"])
+    parts = list(tokenizer(prompt, response, truncation=False).sequence_ids())
+    return parts[::-1].index(0) if 0 in parts else len(parts)

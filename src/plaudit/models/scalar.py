@@ -56,6 +56,8 @@ class RewardModel(nn.Module):
         ModelError: the model has more outputs than named qualities.
     """
 
+    head_weights: Tensor
+
     def __init__(
         self, model: nn.Module, *, mean: float = 0.0, std: float = 1.0, gradient_checkpointing: bool = False,
         packing: bool = True,

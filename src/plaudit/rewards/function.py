@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import importlib.util
 import inspect
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 from plaudit.data.transcripts import plain_text
@@ -35,32 +38,40 @@ class FunctionReward:
     Two or three parameters with other names are taken as prompt, response and answer. An exception, or
     anything that is not a finite number, is an error of that rollout and never a reward of 0.
 
+    The function runs in this process, so nothing saves the run from one that crashes it; a function that is named in
+    the config runs in a process of its own instead (`IsolatedReward`).
+
     Args:
         fn: the function.
         name: in metrics; empty: the name of the function.
+        timeout: seconds a call may take (as much for each response of a batch); 0: no limit. Python code is stopped,
+            in the main thread; a call into C that does not come back is not.
 
     Raises:
         ConfigError: parameters that cannot be filled.
     """
 
-    def __init__(self, fn: Callable[..., Any], name: str = "") -> None:
+    def __init__(self, fn: Callable[..., Any], name: str = "", *, timeout: float = 0.0) -> None:
         self.name = name or getattr(fn, "__name__", type(fn).__name__)
         self._fn = fn
         self._wanted, self._by_name = _parameters(fn, self.name)
-        self._batch = "responses" in self._wanted
+        self.takes_batches = "responses" in self._wanted
+        self._timeout = timeout
 
     def __call__(self, rollouts: Sequence[Rollout]) -> list[RewardResult]:
         """One result per rollout."""
         if not rollouts:
             return []
-        if self._batch:
+        if self.takes_batches:
             return self._score_batch(rollouts)
         return [self._score(r) for r in rollouts]
 
     def _score(self, rollout: Rollout) -> RewardResult:
         try:
-            return to_result(self._call(_inputs(rollout)), self.name)
-        except (Exception, SystemExit) as error:
+            with time_limit(self._timeout):
+                value = self._call(_inputs(rollout))
+            return to_result(value, self.name)
+        except (Exception, SystemExit, TooSlow) as error:
             return RewardResult(None, error=f"{self.name} raised {_describe(error)}")
 
     def _score_batch(self, rollouts: Sequence[Rollout]) -> list[RewardResult]:
@@ -68,9 +79,10 @@ class FunctionReward:
         single = dict(zip(BATCH, SINGLE, strict=True))
         columns = {name: [row[single[name]] for row in rows] for name in BATCH}
         try:
-            values = self._call(columns)
+            with time_limit(self._timeout * len(rows)):
+                values = self._call(columns)
             values = list(values.tolist() if hasattr(values, "tolist") else values)
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, TooSlow) as error:
             return [RewardResult(None, error=f"{self.name} raised {_describe(error)}")] * len(rows)
         if len(values) != len(rows):
             reason = f"{self.name} returned {len(values)} values for {len(rows)} responses"
@@ -81,6 +93,33 @@ class FunctionReward:
         if self._by_name:
             return self._fn(**{name: inputs[name] for name in self._wanted})
         return self._fn(*(inputs[name] for name in self._wanted))
+
+
+class TooSlow(BaseException):
+    """A call took longer than it may. No Exception, so that a function's own ``except Exception`` lets it through."""
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Within it, Python code of the main thread is stopped with `TooSlow` after so many seconds; 0: no limit."""
+    if (
+        not seconds
+        or not hasattr(signal, "setitimer")
+        or threading.current_thread() is not threading.main_thread()
+    ):
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TooSlow(f"more than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _inputs(rollout: Rollout) -> dict[str, Any]:

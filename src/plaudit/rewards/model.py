@@ -11,14 +11,19 @@ from plaudit.rewards.protocol import to_result
 
 
 class Scorer(Protocol):
-    """A reward model, wherever it runs. Scores are normalised (see `RewardModel.normalise`)."""
+    """A reward model, wherever it runs. Scores are normalised, length corrected (see `RewardModel.normalise`)."""
 
-    def score_tokens(self, rows: Sequence[Sequence[int]]) -> list[float]:
-        """Scores of whole texts given as the token ids of prompt and response."""
+    def score_tokens(self, rows: Sequence[Sequence[int]], prompt_lengths: Sequence[int]) -> list[float]:
+        """Scores of whole texts given as the token ids of prompt and response; the prompt's come first."""
         ...
 
-    def score_texts(self, prompts: Sequence[Content], responses: Sequence[str]) -> list[float]:
-        """Scores of texts, which the scorer tokenises (and puts into its own chat template) by itself."""
+    def score_texts(
+        self, prompts: Sequence[Content], responses: Sequence[str], truncated: Sequence[bool]
+    ) -> list[float]:
+        """Scores of texts, which the scorer tokenises (and puts into its own chat template) by itself.
+
+        A truncated response has no end: a model that reads end tokens is not shown one.
+        """
         ...
 
 
@@ -27,7 +32,8 @@ class ModelReward:
 
     With the tokenizer of the policy it reads the sampled token ids as they are: prompt, response, and the end
     token if and only if one was sampled. Nothing is decoded and encoded again, so what is scored is what is
-    trained. A model with another tokenizer, or an encoder with its own template, gets texts.
+    trained. A model with another tokenizer, or an encoder with its own template, gets texts, and is told which
+    of them were cut off by the length limit.
 
     Args:
         scorer: the model.
@@ -49,10 +55,12 @@ class ModelReward:
         if not rollouts:
             return []
         if self._same_tokenizer:
-            scores = self._scorer.score_tokens([r.prompt_ids + r.response_ids for r in rollouts])
+            rows = [r.prompt_ids + r.response_ids for r in rollouts]
+            scores = self._scorer.score_tokens(rows, [len(r.prompt_ids) for r in rollouts])
         else:
-            prompts = [r.prompt.content for r in rollouts]
-            scores = self._scorer.score_texts(prompts, [r.response for r in rollouts])
+            prompts, responses = [r.prompt.content for r in rollouts], [r.response for r in rollouts]
+            truncated = [r.finish_reason != "stop" for r in rollouts]
+            scores = self._scorer.score_texts(prompts, responses, truncated)
         if len(scores) != len(rollouts):
             raise RewardError(
                 f"{self.name} gave {len(scores)} scores for {len(rollouts)} responses",

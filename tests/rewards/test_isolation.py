@@ -1,0 +1,143 @@
+"""What a reward function can do to a run: nothing. Each kind of fault costs its own rollout and no more."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from plaudit.errors import ConfigError
+from plaudit.records import Message, Prompt, Rollout
+from plaudit.rewards.isolation import IsolatedReward
+
+FUNCTIONS = """
+import ctypes, os, re, sys, time
+
+def plain(prompt, response, answer):
+    return len(prompt) + len(response) + len(answer or "")
+
+def batch(responses):
+    return [float(len(r)) for r in responses]
+
+def roles(messages):
+    return len("".join(m["role"] for m in messages))
+
+def bad(response):
+    kind = response
+    if kind == "raises": raise ValueError("no")
+    if kind == "exits": sys.exit(3)
+    if kind == "none": return None
+    if kind == "nan": return float("nan")
+    if kind == "inf": return float("inf")
+    if kind == "text": return "good"
+    if kind == "sleeps": time.sleep(60)
+    if kind == "gil": re.match(r"(a+)+b", "a" * 64)
+    if kind == "segfault": ctypes.string_at(0)
+    if kind == "os_exit": os._exit(7)
+    if kind == "memory": return float(len(bytearray(1 << 33)))
+    if kind == "prints": sys.stdout.write("x" * (1 << 24))
+    if kind == "forks" and os.fork() == 0: time.sleep(60)
+    return 1.0
+
+def slow_batch(responses):
+    time.sleep(60)
+
+def short(responses):
+    return [1.0]
+"""
+LIMIT = 0.5
+
+
+def rollout(response: str, content: object = "say", answer: str | None = None) -> Rollout:
+    return Rollout(Prompt("p", content, answer), 0, (1,), (2,), (0.0,), response, "stop")  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("rewards") / "mine.py"
+    path.write_text(FUNCTIONS)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def bad(file: str):
+    reward = IsolatedReward(f"{file}:bad", timeout=LIMIT, memory=1 << 31)
+    yield reward
+    reward.close()
+
+
+def test_a_function_gets_what_it_asks_for(file: str) -> None:
+    reward = IsolatedReward(f"{file}:plain")
+    assert reward.name == "plain"
+    results = reward([rollout("abc", "hello", "4"), rollout("x\udc80é", "")])
+    assert [r.value for r in results] == [9.0, 3.0]
+    assert results[0].parts == {"plain": 9.0}
+    chat = (Message("user", "a"), Message("assistant", "b"))
+    assert IsolatedReward(f"{file}:roles")([rollout("r", chat)])[0].value == 13.0
+    assert [r.value for r in IsolatedReward(f"{file}:batch")([rollout("ab"), rollout("")])] == [2.0, 0.0]
+    assert reward([]) == []
+
+
+KINDS = {
+    "raises": "ValueError: no",
+    "exits": "SystemExit: 3",
+    "none": "returned None",
+    "nan": "returned nan",
+    "inf": "returned inf",
+    "text": "returned 'good'",
+    "sleeps": "took more than 0.5 s",
+    "gil": "took more than 0.5 s",
+    "segfault": "SIGSEGV",
+    "os_exit": "exit code 7",
+    "memory": "MemoryError",
+}
+
+
+@pytest.mark.parametrize(("kind", "reason"), KINDS.items())
+def test_each_fault_is_an_error_of_its_rollout_and_the_next_is_scored(bad, kind: str, reason: str) -> None:
+    bad([rollout("fine")])  # a process is there
+    began = time.perf_counter()
+    failed = bad([rollout(kind)])[0]
+    seconds = time.perf_counter() - began
+    assert failed.value is None and reason in failed.error and failed.parts == {}
+    assert bad([rollout("fine")])[0].value == 1.0
+    if reason.startswith("took"):
+        assert LIMIT <= seconds < LIMIT + 1.0, "the limit holds (0.2 s on a machine that is not busy)"
+
+
+def test_prints_and_forks_do_no_harm(bad) -> None:
+    assert [r.value for r in bad([rollout("prints"), rollout("forks"), rollout("fine")])] == [1.0] * 3
+
+
+def test_a_batch_function_fails_as_a_whole(file: str) -> None:
+    slow = IsolatedReward(f"{file}:slow_batch", timeout=0.1)
+    results = slow([rollout("a"), rollout("b")])
+    assert [r.value for r in results] == [None] * 2 and "took more than 0.2 s" in results[0].error
+    assert "1 values for 2" in IsolatedReward(f"{file}:short")([rollout("a"), rollout("b")])[1].error
+
+
+def test_after_too_many_lost_calls_the_rest_is_not_tried(file: str) -> None:
+    reward = IsolatedReward(f"{file}:bad", timeout=5.0)
+    results = reward([rollout("os_exit")] * 10)
+    assert [("exit code 7" in r.error) for r in results] == [True] * 3 + [False] * 7
+    assert "not tried" in results[-1].error
+
+
+def test_what_cannot_be_imported_is_a_config_error(tmp_path: Path, file: str) -> None:
+    with pytest.raises(ConfigError, match="no 'nothing'") as caught:
+        IsolatedReward(f"{file}:nothing", where="gold")
+    assert caught.value.where == "gold"
+    crash = tmp_path / "crash.py"
+    crash.write_text("import os\nos._exit(5)\n")
+    with pytest.raises(ConfigError, match="exit code 5"):
+        IsolatedReward(f"{crash}:f")
+
+
+def test_closing_ends_the_process(file: str) -> None:
+    reward = IsolatedReward(f"{file}:plain")
+    assert reward._worker is not None
+    process = reward._worker._process
+    reward.close()
+    assert process.returncode is not None
+    assert reward([rollout("abc", "")])[0].value == 3.0, "and a later call starts another"
