@@ -10,12 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from plaudit.algorithms.best_of_n import BestOfN
 from plaudit.algorithms.reward_model import RewardModel
 from plaudit.algorithms.sft import SFT
 from plaudit.config.algorithm import with_algorithm
 from plaudit.config.load import Loaded, load_job
 from plaudit.config.sections import Job, SamplingSection
 from plaudit.errors import ConfigError
+from plaudit.evaluation import best_of_n as best_of_n_card
 from plaudit.evaluation import policy as policy_card
 from plaudit.evaluation import preferences as preference_card
 from plaudit.evaluation import reward_model as reward_card
@@ -23,6 +25,8 @@ from plaudit.evaluation.report import write_report
 from plaudit.records import Content, Message, Preference, Prompt, Rating
 from plaudit.rewards.combine import WeightedReward
 from plaudit.rewards.function import FunctionReward
+from plaudit.stages.best_of_n import run_best_of_n
+from plaudit.stages.best_of_n_parts import BestOfNJob
 from plaudit.stages.dpo import DPOJob, run_dpo
 from plaudit.stages.respond import TrainedPolicy
 from plaudit.stages.reward_model import RewardJob, run_reward
@@ -118,13 +122,16 @@ def train(
         named = {n: v for n, v in given.items() if isinstance(v, str) or (n != "dataset" and _is_named(v))}
         if "reward" not in named and _names(reward):
             settings |= {"reward": _names(reward)}  # recorded, and what a critic starts from
-        path = run_rl(
-            *_job(job_for(algorithm), algorithm, settings | named),
+        best_of_n = isinstance(algorithm, BestOfN)
+        stage: Any = run_best_of_n if best_of_n else run_rl
+        job_class: Any = BestOfNJob if best_of_n else job_for(algorithm)
+        path = stage(
+            *_job(job_class, algorithm, settings | named),
             reward=None if "reward" in named else _reward(reward, "reward"),
             prompts=None if prompts is None or "dataset" in named else _prompts(prompts),
             gold=None if gold is None or "gold" in named else _reward(gold, "gold"),
         )
-        policy_card.card(path)
+        (best_of_n_card if best_of_n else policy_card).card(path)
     write_report(path)
     return Run(path)
 

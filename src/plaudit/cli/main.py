@@ -27,6 +27,7 @@ COMMANDS = {
     "grpo": ("train", "the same by comparing responses to a prompt: GRPO, Dr. GRPO, DAPO, GSPO, CISPO"),
     "rloo": ("train", "the same with a leave-one-out baseline"),
     "reinforce": ("train", "the same with the plain policy gradient and a baseline, or REINFORCE++"),
+    "best-of-n": ("train", "the best of n responses to each prompt, or fine-tuning on them in rounds"),
     "online-dpo": ("train", "DPO on pairs of the policy's own responses, ranked by a reward"),
     "dpo": ("train", "learn from preferences or thumbs without a reward model: DPO, IPO, KTO, ORPO, SimPO"),
     "evaluate": ("evaluate", "report card of a reward model or a policy, with intervals"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.cli.parser import show
-from plaudit.evaluation import policy, preferences, reward_model
+from plaudit.evaluation import best_of_n, policy, preferences, reward_model
 from plaudit.evaluation.report import write_report
 from plaudit.evaluation.rundir import load_run
 from plaudit.evaluation.verdict import verdict, warnings
@@ -28,6 +28,7 @@ CARDS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "rloo": policy.card,
     "reinforce": policy.card,
     "online-dpo": policy.card,
+    "best-of-n": best_of_n.card,
     "dpo": preferences.card,
 }
 """Command -> the figures of its run."""
@@ -38,12 +39,17 @@ HEADLINES = {
 """What a pipeline says of each of its runs; the rest is in the report."""
 
 
+MADE = {"model": "model", "best": "best.jsonl"}
+"""What a run may have made, besides its report."""
+
+
 def finish(run: Path, command: str) -> None:
     """Compute the card of the run's kind, write report.html, print both."""
     card = CARDS[command](run)
     report = write_report(run)
     show(f"{plain_words(run)}\n\n{figures(card)}")
-    show(f"model   {run / 'model'}\nreport  {report}")
+    made = [f"{name:<6}  {run / file}" for name, file in MADE.items() if (run / file).exists()]
+    show("\n".join([*made, f"report  {report}"]))
 
 
 def plain_words(run: Path) -> str:

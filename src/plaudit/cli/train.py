@@ -50,6 +50,14 @@ STAGES = {
     "rloo": _online("RLOOJob", "rloo"),
     "reinforce": _online("ReinforceJob", "reinforce"),
     "online-dpo": _online("OnlineDPOJob", "online_dpo"),
+    "best-of-n": Stage(
+        "plaudit.stages.best_of_n",
+        "BestOfNJob",
+        "run_best_of_n",
+        "best_of_n",
+        ("policy", "reward", "dataset"),
+        "plaudit.stages.best_of_n_parts",
+    ),
     "dpo": Stage("plaudit.stages.dpo", "DPOJob", "run_dpo", "dpo", ("model", "dataset")),
 }
 

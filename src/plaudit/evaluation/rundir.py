@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 from plaudit.errors import DataError
-from plaudit.evaluation import policy, preferences, reward_model
+from plaudit.evaluation import best_of_n, policy, preferences, reward_model
 from plaudit.tracking.console import duration
 from plaudit.tracking.files import Row, read_json, read_lines
 
@@ -93,7 +93,7 @@ def _edge(values: list[float]) -> int:
 
 def is_run(path: Path) -> bool:
     """Whether a directory is a run: something was recorded in it."""
-    return any((path / name).is_file() for name in ("metrics.jsonl", "evaluation.jsonl", "heldout.jsonl"))
+    return any((path / name).is_file() for name in ("metrics.jsonl", "evaluation.jsonl", "heldout.jsonl", "best.jsonl"))
 
 
 def load_run(path: Path) -> Run:
@@ -113,6 +113,8 @@ def load_run(path: Path) -> Run:
         summary |= reward_model.card(path)
     if (path / "preferences.jsonl").is_file() and "accuracy" not in summary:
         summary |= preferences.card(path)
+    if (path / "best.jsonl").is_file() and "curve" not in summary:
+        summary |= best_of_n.card(path)
     if (path / "evaluation.jsonl").is_file() and "evaluated_step" not in summary:
         summary |= policy.card(path)
     command = str(summary.get("command") or path.name)
