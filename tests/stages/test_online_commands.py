@@ -16,8 +16,12 @@ from plaudit.config.algorithm import specialise, types, with_algorithm
 from plaudit.config.fields import settings
 from plaudit.config.sections import CheckpointSection, MismatchSection
 from plaudit.errors import ConfigError
+from plaudit.models.load import load_tokenizer
+from plaudit.models.saving import write
+from plaudit.models.tiny import tiny_classifier
 from plaudit.records import RewardResult
 from plaudit.stages import rl
+from plaudit.stages.reward_model import run_reward
 from plaudit.stages.rl import run_rl
 from plaudit.stages.rl_job import JOBS, GRPOJob, RLJob, job_for
 from plaudit.tracking.files import read_lines
@@ -68,7 +72,9 @@ def test_it_runs_from_the_command_line(words, world, tmp_path):
     job_class = next(each for each in JOBS if each.command == words[0])
     name = written.pop("type")
     if written.get("epochs", 1) * written.get("minibatches", 1) == 1:
-        assert rows[-1]["policy/ratio_max"] == pytest.approx(1, abs=1e-4), "the only step starts where it sampled"
+        assert rows[-1]["policy/ratio_max"] == pytest.approx(1, abs=1e-4), (
+            "the only step starts where it sampled"
+        )
     table = settings(specialise(job_class, name, ""))
     assert set(written) == {s.key.partition(".")[2] for s in table if s.section == "algorithm"}
     assert json.loads((out / "summary.json").read_text())["command"] == words[0]
@@ -164,3 +170,14 @@ def test_help_teaches_which_type_has_which_flags(capsys):
     assert " ".join(DAPO.__doc__.split()) in text
     assert main(["reinforce", "--help"]) == 0
     assert " ".join(REINFORCE.__doc__.split()) in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_encoder_cannot_become_the_critic(world, tmp_path):
+    tokenizer = load_tokenizer(world.lm)
+    write(tiny_classifier("roberta", tokenizer, hidden=16, layers=1), tmp_path / "start", tokenizer)
+    reward = run_reward(world.reward(tmp_path / "reward", model=str(tmp_path / "start")))
+    algorithm = PPO(critic_init="reward", critic_warmup=0)
+    job = world.rl(tmp_path / "run", reward=(str(reward / "model"),), algorithm=algorithm, iterations=1)
+    with pytest.raises(ConfigError, match="encoder") as caught:
+        run_rl(job)
+    assert "critic_init = 'sft'" in caught.value.cure and not (tmp_path / "run").exists()
