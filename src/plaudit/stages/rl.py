@@ -107,10 +107,12 @@ def _build(job: OnlineJob, records: Sequence[Prompt], reward: Given, gold: Given
     train, heldout, report = _tokenise(job, records, chat)
     judge = given_reward(reward, tokenizer, compute, "reward")
     if judge is None:
-        judge = build_reward(job.reward, job.reward_weights, tokenizer, compute, where="reward")
+        judge = build_reward(
+            job.reward, job.reward_weights, tokenizer, compute, where="reward", timeout=job.reward_timeout
+        )
     second = given_reward(gold, tokenizer, compute, "gold")
     if second is None and job.gold:
-        second = build_reward(job.gold, (), tokenizer, compute, where="gold")
+        second = build_reward(job.gold, (), tokenizer, compute, where="gold", timeout=job.reward_timeout)
     frozen = load_reference(policy)
     reference = LocalScorer(frozen, compute, "logprobs")
     steps = job.iterations * algorithm.epochs * algorithm.minibatches

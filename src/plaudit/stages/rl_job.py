@@ -39,6 +39,8 @@ class OnlineJob(Job):
     """What is maximised: reward model directories or hub names, or functions as file.py:name or module:name."""
     reward_weights: tuple[float, ...] = ()
     """Weight of each reward; empty: all 1."""
+    reward_timeout: float = Field(60.0, ge=0)
+    """Seconds that a call of a reward function may take; a slower one is a failed reward. 0: no limit."""
     gold: Sources = ()
     """A second judge, never trained on, that shows whether the reward is being hacked."""
     dataset: str = ""
