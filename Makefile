@@ -41,8 +41,8 @@ test: $(VENV)/.dev ## the tests that take seconds each
 test-slow: $(VENV)/.dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-bench: $(VENV)/.dev ## the published figures, each from its script
-	@for script in benchmarks/*.py; do [ -f "$$script" ] || { echo "no benchmarks yet"; break; }; echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: $(VENV)/.dev ## against TRL in an environment of its own, in turns; BENCH="--quick --models tiny" for less
+	$(BIN)/python benchmarks/against_trl.py $(BENCH)
 
 docs: $(VENV)/.setup ## regenerate docs/reference from the code
 	$(BIN)/python scripts/reference.py

@@ -1,9 +1,13 @@
-"""How long until something happens: `plaudit --help`, and the first step of a tiny model."""
+"""How long until something happens: `plaudit --help`, and the first step of a tiny model.
 
-import json
+Seconds are those of the processor, because others may use the machine: both are single-threaded and wait for nothing,
+so alone on a machine that is how long they take.
+"""
+
+import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,27 +22,20 @@ MOST_FIRST_STEP = 10.0
 
 
 def plaudit(*words):
-    """The command in a fresh interpreter; seconds it took."""
+    """The command in a fresh interpreter; processor seconds it took."""
     code = f"import sys; sys.path.insert(0, {str(SOURCE)!r}); from plaudit.cli.main import main; sys.exit(main())"
-    began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return time.perf_counter() - began
-
-
-def best(times, limit, attempts):
-    """The smallest of several, taken until one is within the limit: others may use the machine."""
-    found = []
-    for _ in range(attempts):
-        found.append(times())
-        if found[-1] < limit:
-            break
-    return min(found)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(
+        [sys.executable, "-c", code, *words], check=True, capture_output=True, timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def test_help_within_a_blink():
     plaudit("--help")  # writes the bytecode
-    assert best(lambda: plaudit("--help"), MOST_HELP, 20) < MOST_HELP
+    assert min(plaudit("--help") for _ in range(3)) < MOST_HELP
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +53,20 @@ def material(tmp_path_factory):
 
 
 def test_first_step_soon(material):
-    def first_step():
-        out = material / f"run{time.time_ns()}"
-        began = time.time()
-        plaudit(
-            "sft", "--model", str(material / "lm"), "--dataset", str(material / "rows.jsonl"), "--out", str(out),
-            "--batch-size", "4", "--no-progress",
-        )  # fmt: skip
-        return json.loads((out / "metrics.jsonl").read_text().splitlines()[0])["time"] - began
-
-    assert best(first_step, MOST_FIRST_STEP, 4) < MOST_FIRST_STEP
+    words = [
+        "sft", "--model", str(material / "lm"), "--dataset", str(material / "rows.jsonl"), "--out",
+        str(material / "run"), "--batch-size", "4", "--no-progress", "--no-tensorboard",
+    ]  # fmt: skip
+    code = (
+        f"import os, sys, time\nsys.path.insert(0, {str(SOURCE)!r})\n"
+        "from plaudit.cli.main import main\nfrom plaudit.tracking.recorder import Recorder\n"
+        "def first(recorder, step, values):\n    print('first', time.process_time(), flush=True)\n    os._exit(0)\n"
+        f"Recorder.metrics = first\nmain({words!r})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    last = done.stdout.split()
+    assert last[-2:-1] == ["first"], done.stderr
+    assert float(last[-1]) < MOST_FIRST_STEP, done.stdout
