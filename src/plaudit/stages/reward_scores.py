@@ -128,7 +128,10 @@ def write_heldout(
     lines = heldout_lines(rows, scores, attributes, scale)
     if attributes and lines:
         heads = scorer.module.score_heads([e[0].ids for e in rows.encoded])  # type: ignore[operator]
-        lines = [line | {"heads": each} for line, each in zip(lines, heads, strict=True)]
+        lines = [
+            line | {"heads": each, "attributes": list(attributes)}
+            for line, each in zip(lines, heads, strict=True)
+        ]
     write_lines(directory / "heldout.jsonl", lines)
     ranked = [(r, s) for r, s in zip(rows.records, scores, strict=True) if isinstance(r, Ranking)]
     if ranked:
