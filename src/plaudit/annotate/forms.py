@@ -31,10 +31,8 @@ VERDICTS: dict[str, Verdict] = {"both_bad": "both_bad", "cannot_judge": "cannot_
 
 def read_submission(form: Form, work: Work, project: Project) -> Submission:
     """What was sent; a DataError says what is missing."""
-    skip = form.text("action") == "skip"
-    answer = (
-        Skip(form.text("reason") or project.settings.skips[0]) if skip else read_answer(form, work, project)
-    )
+    skip = form.has("reason")
+    answer = Skip(form.text("reason")[:200]) if skip else read_answer(form, work, project)
     supersedes = form.number("supersedes", 0) or None
     return Submission(form.text("key"), answer, form.texts("flag"), form.text("comment").strip(), supersedes)
 

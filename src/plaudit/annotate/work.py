@@ -59,9 +59,7 @@ def one_item(request: Request, slug: str, number: int) -> Response:
 
 @router.post(
     "/p/{slug}/a/{number}",
-    openapi_extra=needs(
-        "member", "key", "supersedes", "action", "choice", "text", "flag", "comment", "reason"
-    ),
+    openapi_extra=needs("member", "key", "supersedes", "choice", "text", "flag", "comment", "reason"),
 )
 def answer(request: Request, slug: str, number: int, form: Posted) -> Response:
     """Store an answer or a skip, and go on."""

@@ -33,6 +33,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "report card of a reward model or a policy, with intervals"),
     "report": ("report", "one self-contained HTML page about a run"),
     "chat": ("chat", "talk to a model or a run"),
+    "annotate": ("annotate", "a web app on which people compare, rank, rate and write responses"),
     "data": ("data", "check data files, convert between formats"),
     "config": ("config", "show the resolved settings, each with its source"),
     "doctor": ("doctor", "what this machine has, and whether Plaudit works on it"),

@@ -1,0 +1,94 @@
+"""Running the app: the server, the address that is printed, the first admin."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import sys
+import threading
+import webbrowser
+from collections.abc import Callable
+
+import uvicorn
+
+from plaudit.annotate.app import create_app
+from plaudit.annotate.settings import LOCAL_USER, ServeSettings
+from plaudit.errors import ConfigError
+from plaudit.preferences.store import people
+from plaudit.preferences.store.engine import Store
+
+KEEP_ALIVE_SECONDS = 15
+MOST_CONNECTIONS = 512
+STOP_SECONDS = 10
+
+
+def serve(
+    store: Store,
+    settings: ServeSettings,
+    *,
+    path: str = "/",
+    browser: bool = False,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Serve until Ctrl-C. Connections that send nothing are closed; requests under way are finished.
+
+    Args:
+        store: the database.
+        settings: where to listen and who may connect.
+        path: the page to point people to.
+        browser: open it in the browser of this machine.
+        say: where the lines for people go.
+    """
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
+    config = uvicorn.Config(
+        create_app(store, settings),
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        proxy_headers=bool(settings.public_url),
+        forwarded_allow_ips="127.0.0.1",
+        h11_max_incomplete_event_size=64 << 10,
+    )
+    say(f"{settings.url}{path}")
+    link = first_admin(store, settings) if settings.auth else ""
+    if link:
+        say(f"Nobody is admin yet. Open this link to become it (it works once, for a week):\n{link}")
+    say("Ctrl-C stops; every answer is stored as soon as it was given.")
+    if browser:
+        threading.Timer(1.0, webbrowser.open, [f"{settings.url}{path}"]).start()
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listen(settings)])
+
+
+def listen(settings: ServeSettings) -> socket.socket:
+    """The socket, or a ConfigError that says what is in the way."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((settings.host, settings.port))
+    except OSError as error:
+        found.close()
+        what = f"cannot listen on {settings.host} port {settings.port}: {error.strerror}"
+        raise ConfigError(
+            what, where="--port", cure=f"choose another one, such as --port {settings.port + 1}"
+        ) from error
+    return found
+
+
+def first_admin(store: Store, settings: ServeSettings) -> str:
+    """An invitation for the first admin, if there is none who can log in; empty otherwise."""
+    with store.write() as conn:
+        if any(
+            u.role == "admin" and u.name != LOCAL_USER and not u.disabled for u in people.list_users(conn)
+        ):
+            return ""
+        return f"{settings.url}/join/{people.invite(conn, 'admin')}"

@@ -1,0 +1,219 @@
+"use strict";
+/* Keys, ranking, drafts. Everything else is plain forms; the server stays the only one who knows. */
+
+const $ = (selector, root = document) => root.querySelector(selector);
+const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+/* Keys: an element with data-key is clicked by its key; digits answer the current line. */
+
+const writing = (element) => element.matches("textarea, select, [contenteditable], input:not([type=radio], [type=checkbox])");
+
+document.addEventListener("keydown", (event) => {
+  if (event.target.matches("textarea") && event.key === "Escape") { event.target.blur(); return; }
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { $("#send")?.click(); event.preventDefault(); return; }
+  if (event.ctrlKey || event.metaKey || event.altKey || writing(event.target) || $("dialog[open]")) return;
+  if (event.key === "Enter" && event.target.matches("button, a, summary")) return;
+  if (pressed(event.key, event)) event.preventDefault();
+});
+
+function pressed(key, event) {
+  const work = $("#work");
+  if (work?.dataset.task === "ranking" && rankingKey(key)) return true;
+  if (/^[0-9]$/.test(key) && digit(key)) return true;
+  const onChoice = event.target.matches("input[type=radio]") && !["pairwise"].includes(work?.dataset.task);
+  if (["ArrowUp", "ArrowDown"].includes(key) && lines().length > 1 && (onChoice || !event.target.closest(".content"))) {
+    setCurrent(at() + (key === "ArrowDown" ? 1 : -1), true);
+    return true;
+  }
+  const target = all("[data-key]").find((e) => e.dataset.key === key && !e.disabled);
+  if (!target) return false;
+  if (target.matches("textarea")) target.focus();
+  else target.click();
+  if (target.matches("summary")) target.focus();
+  return true;
+}
+
+const lines = () => all(".line");
+const at = () => Math.max(0, lines().findIndex((line) => line.classList.contains("current")));
+
+function setCurrent(index, show) {
+  const found = lines();
+  if (!found.length) return;
+  const next = Math.min(Math.max(index, 0), found.length - 1);
+  found.forEach((line, i) => line.classList.toggle("current", i === next && found.length > 1));
+  if (show) found[next].scrollIntoView({ block: "nearest" });
+}
+
+function digit(key) {
+  const copy = $(`[data-copy][data-digit="${key}"]`);
+  if (copy) { copy.click(); return true; }
+  const here = at();
+  const choice = lines()[here] && $(`input[data-digit="${key}"]`, lines()[here]);
+  if (!choice) return false;
+  choice.checked = true;
+  choice.dispatchEvent(new Event("change", { bubbles: true }));
+  setCurrent(here + 1, true);
+  return true;
+}
+
+document.addEventListener("focusin", (event) => {
+  const line = event.target.closest(".line");
+  if (line) setCurrent(lines().indexOf(line), false);
+});
+
+document.addEventListener("change", (event) => {
+  if (event.target.name === "choice") markPreferred(Number(event.target.value) || 0);
+});
+
+function markPreferred(strength) {
+  all(".response").forEach((card, i) => card.classList.toggle("preferred", (strength < 0 && i === 0) || (strength > 0 && i === 1)));
+}
+
+/* Ranking: the list is the answer; hidden fields carry it once the annotator has said something. */
+
+const ranks = () => $("#ranks");
+let tieNext = false;
+let placed = 0;
+
+function rankingKey(key) {
+  const rows = all("li", ranks());
+  if (key === "=") { tieNext = placed > 0; return true; }
+  if (key === "0") { startOver(); return true; }
+  const row = rows.find((r) => r.dataset.place === key);
+  if (!row) return false;
+  const pressedBefore = rows.indexOf(row) < placed;
+  if (placed === rows.length || pressedBefore) startOver();
+  ranks().insertBefore(row, ranks().children[placed]);
+  tie(row, tieNext && placed > 0);
+  row.classList.add("ranked");
+  placed += 1;
+  tieNext = false;
+  number(placed === rows.length);
+  return true;
+}
+
+function startOver() {
+  placed = 0;
+  all("li", ranks()).sort((a, b) => a.dataset.place - b.dataset.place).forEach((row) => {
+    ranks().append(row);
+    row.classList.remove("ranked");
+    tie(row, false);
+  });
+  number(false);
+}
+
+function tie(row, on) {
+  row.classList.toggle("tied", on);
+  $(".tie", row).setAttribute("aria-pressed", String(on));
+}
+
+function number(sure) {
+  let rank = 0;
+  all("li", ranks()).forEach((row, i) => {
+    if (i === 0) tie(row, false);
+    if (i === 0 || !row.classList.contains("tied")) rank += 1;
+    if (sure) row.classList.add("ranked");
+    $(".place", row).textContent = sure || row.classList.contains("ranked") ? rank : "·";
+    $("input", row).value = sure ? rank : "";
+  });
+}
+
+function settle() { placed = all("li", ranks()).length; number(true); }
+
+function startRanking() {
+  const list = ranks();
+  if (!list) return;
+  placed = 0; tieNext = false;
+  const rows = all("li", list);
+  if (rows.every((row) => $("input", row).value)) {
+    const rank = (row) => Number($("input", row).value);
+    rows.sort((a, b) => rank(a) - rank(b)).forEach((row, i, sorted) => {
+      list.append(row);
+      tie(row, i > 0 && rank(row) === rank(sorted[i - 1]));
+    });
+    settle();
+  } else number(false);
+  if (window.Sortable) Sortable.create(list, { handle: ".grip, .snippet, .letter", animation: 120, ghostClass: "ghost", onEnd: settle });
+  list.addEventListener("click", (event) => {
+    const row = event.target.closest("li");
+    if (event.target.matches(".up") && row.previousElementSibling) list.insertBefore(row, row.previousElementSibling);
+    else if (event.target.matches(".down") && row.nextElementSibling) list.insertBefore(row.nextElementSibling, row);
+    else if (event.target.matches(".tie")) tie(row, !row.classList.contains("tied"));
+    else if (!event.target.matches(".up, .down")) return;
+    settle();
+    event.target.focus();
+  });
+  $("#keep-order").addEventListener("click", settle);
+}
+
+/* Writing: start from a response; keep what was written if the page is lost. */
+
+function startWriting() {
+  const text = $("#text");
+  if (!text) return;
+  const place = `plaudit draft ${location.pathname.split("/")[2]} ${$("#work").dataset.assignment}`;
+  const saved = sessionStorage.getItem(place);
+  if (saved && !text.value) text.value = saved;
+  const count = () => { $("#count").textContent = `${text.value.trim() ? text.value.trim().split(/\s+/).length : 0} words`; };
+  text.addEventListener("input", () => { sessionStorage.setItem(place, text.value); count(); });
+  count();
+  all("[data-copy]").forEach((button) => button.addEventListener("click", () => {
+    if (text.value.trim() && text.value !== text.dataset.copied && !confirm("Replace what you have written?")) return;
+    text.value = $(`[data-source="${button.dataset.copy}"]`).value;
+    text.dataset.copied = text.value;
+    $("#base").value = button.dataset.copy;
+    text.dispatchEvent(new Event("input"));
+    text.focus();
+  }));
+}
+
+/* The page, and every piece that htmx puts into it. */
+
+function start(first) {
+  startRanking();
+  startWriting();
+  setCurrent(0, false);
+  markPreferred(Number($("input[name=choice]:checked")?.value) || 0);
+  plainMode(sessionStorage.getItem("plaudit plain") === "1");
+  $("#plain-toggle")?.addEventListener("click", () => plainMode(!document.body.classList.contains("plain-mode")));
+  $("#show-keys")?.addEventListener("click", () => $("#keys").showModal());
+  if (!first) { window.scrollTo(0, 0); $("#prompt-title")?.focus({ preventScroll: true }); }
+}
+
+function plainMode(on) {
+  document.body.classList.toggle("plain-mode", on);
+  $("#plain-toggle")?.setAttribute("aria-pressed", String(on));
+  sessionStorage.setItem("plaudit plain", on ? "1" : "0");
+}
+
+function notice(title, cure) {
+  const box = document.createElement("div");
+  box.className = "notice bad";
+  const strong = document.createElement("strong");
+  const span = document.createElement("span");
+  strong.textContent = title;
+  span.textContent = cure;
+  box.append(strong, span);
+  $("#notice").replaceChildren(box);
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  start(true);
+  const guide = $("#guide");
+  if (guide) {
+    guide.open = (sessionStorage.getItem("plaudit guide") ?? (matchMedia("(min-width: 80rem)").matches ? "1" : "0")) === "1";
+    guide.addEventListener("toggle", () => sessionStorage.setItem("plaudit guide", guide.open ? "1" : "0"));
+  }
+});
+document.addEventListener("htmx:afterSwap", (event) => {
+  if (event.detail.target.id === "notice") { window.scrollTo(0, 0); return; }
+  $("#notice").replaceChildren();
+  start(false);
+});
+document.addEventListener("htmx:sendError", () => notice("Not sent: the server cannot be reached.", "Your answer is still here. Send it again in a moment; it will be stored once."));
+document.addEventListener("toggle", (event) => {
+  if (event.target.matches?.(".menu") && event.target.open) $("button", event.target)?.focus();
+}, true);
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") all(".menu[open]").forEach((menu) => { menu.open = false; $("summary", menu).focus(); });
+});

@@ -1,0 +1,87 @@
+"""`plaudit annotate`: the feedback web app."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from plaudit.cli.parser import Parser
+from plaudit.errors import ConfigError
+
+ABOUT = """Collect feedback from people: a web app for comparisons, rankings, ratings, demonstrations and thumbs.
+
+  plaudit annotate serve FILE.jsonl        open it and start; one local user, nothing to set up
+  plaudit annotate serve --auth ...        people log in, by invitation links
+  plaudit annotate export PROJECT OUT.jsonl && plaudit reward --dataset OUT.jsonl ..."""
+DB = "annotations.db"
+INSTALL = "pip install 'plaudit[annotate]'"
+TASKS = ("pairwise", "ranking", "rating", "demonstration", "thumbs")
+WHATS = ("preferences", "rankings", "ratings", "kto", "demonstrations", "judgements", "annotations")
+
+
+class _Sub(Parser):
+    def __init__(self, prog: str, **options: Any) -> None:
+        super().__init__(prog.removeprefix("plaudit "), options.pop("description", None) or "", **options)
+
+
+def run(command: str, argv: list[str]) -> int:
+    """Dispatch to the action."""
+    given = _parser().parse_args(argv)
+    try:
+        from plaudit.annotate import commands
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("plaudit"):
+            raise
+        what = f"the annotation app needs the package {error.name}"
+        raise ConfigError(what, where="plaudit annotate", cure=INSTALL) from error
+    return commands.run(given)
+
+
+def _parser() -> Parser:
+    parser = Parser("annotate", ABOUT)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Sub)
+    serve = actions.add_parser("serve", help="serve the web app")
+    serve.add_argument(
+        "file", nargs="?", default="", metavar="FILE", help="import this first, and open its project"
+    )
+    serve.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on [127.0.0.1]; wider needs --auth"
+    )
+    serve.add_argument("--port", type=int, default=8000, help="port to listen on [8000]")
+    serve.add_argument("--auth", action="store_true", help="people log in")
+    serve.add_argument("--public-url", default="", metavar="URL", help="the address people type, https://...")
+    serve.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    bring = actions.add_parser("import", help="add a data file to a project")
+    bring.add_argument("file", metavar="FILE", help="any format that `plaudit data check` reads")
+    bring.add_argument(
+        "--gold", action="store_true", help="verdicts in the file are known answers (gold items)"
+    )
+    for each in (serve, bring):
+        each.add_argument("--project", default="", help="short name [from the file's name]")
+        each.add_argument("--task", choices=TASKS, help="what is asked [from the kind of data]")
+        each.add_argument("--guidelines", default="", metavar="FILE.md", help="guidelines of a new project")
+        each.add_argument("--annotators", type=int, default=1, help="people per item, in a new project [1]")
+    out = actions.add_parser("export", help="write answers as training data, with provenance")
+    out.add_argument("project", metavar="PROJECT")
+    out.add_argument("target", metavar="OUT.jsonl")
+    out.add_argument("--what", choices=WHATS, default="", help="[what fits the task]")
+    out.add_argument("--at", type=int, default=0, metavar="REVISION", help="as it stood then [now]")
+    out.add_argument(
+        "--min-agreement", type=float, default=0.0, help="leave pairs with less agreement out [0]"
+    )
+    out.add_argument("--min-votes", type=int, default=1, help="leave pairs with fewer votes out [1]")
+    out.add_argument("--method", choices=("majority", "dawid_skene"), default="majority", help="[majority]")
+    status = actions.add_parser("status", help="projects and how far they are")
+    backup = actions.add_parser("backup", help="copy a SQLite database while it is in use")
+    backup.add_argument("target", metavar="FILE.db")
+    invite = actions.add_parser("invite", help="print a one-time invitation link")
+    invite.add_argument("--role", choices=("annotator", "reviewer", "admin"), default="annotator")
+    invite.add_argument("--project", default="")
+    invite.add_argument("--public-url", default="http://127.0.0.1:8000", metavar="URL")
+    ask = actions.add_parser(
+        "prioritise", help="say what is asked first, from a file of item ids and priorities"
+    )
+    ask.add_argument("project", metavar="PROJECT")
+    ask.add_argument("file", metavar="FILE.jsonl", help='lines such as {"id": "a-1", "priority": 0.9}')
+    for each in (serve, bring, out, status, backup, invite, ask):
+        each.add_argument("--db", default=DB, help=f"file, or postgresql:// URL [{DB}]")
+    return parser
