@@ -32,12 +32,12 @@ def words(rollouts):
     ("settings", "expected"),
     [
         ({}, ["b"]),
-        ({"top_k": 2}, ["b"]),  # b twice is one response, and c is under the mean of 2.75
-        ({"top_k": 5, "margin": 1.3}, []),
-        ({"top_k": 5, "margin": 1.25}, ["b"]),
+        ({"keep_best": 2}, ["b"]),  # b twice is one response, and c is under the mean of 2.75
+        ({"keep_best": 5, "margin": 1.3}, []),
+        ({"keep_best": 5, "margin": 1.25}, ["b"]),
         ({"threshold": 4.5}, []),
         ({"threshold": 4.0}, ["b"]),
-        ({"max_length": 1}, []),
+        ({"max_kept_length": 1}, []),
     ],
 )
 def test_keep(settings, expected):
@@ -49,7 +49,7 @@ def test_top_k_ties_and_penalty():
     assert words(BestOfN().ranked(group)) == ["x", "y", "cut", "z"], (
         "the first of equals; the penalty comes first"
     )
-    assert words(BestOfN(top_k=3, group_size=4).keep(group)) == ["x", "y", "cut"]
+    assert words(BestOfN(keep_best=3, group_size=4).keep(group)) == ["x", "y", "cut"]
     assert words(BestOfN(missing_eos_penalty=0.0).keep(group)) == ["cut"]
 
 
@@ -74,7 +74,7 @@ def test_distinct_keeps_the_first():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"top_k": 9}, {"top_k": 0}, {"group_size": 0}, {"max_per_prompt": 0}, {"margin": -1}]
+    "wrong", [{"keep_best": 9}, {"keep_best": 0}, {"group_size": 0}, {"max_per_prompt": 0}, {"margin": -1}]
 )
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ConfigError):

@@ -21,15 +21,15 @@ class BestOfN:
 
     group_size: int = 8
     """Responses sampled per prompt: n."""
-    top_k: int = 1
-    """Responses kept per prompt and round, the best ones."""
+    keep_best: int = 1
+    """Responses kept per prompt and round, the best ones (top-k)."""
     threshold: float | Literal["none"] = "none"
     """Keep only responses with at least this score."""
     margin: float = 0.0
     """Keep only responses that are at least so far above the mean of their prompt; 0: no less than the mean."""
     max_per_prompt: int = 4
     """Most responses of one prompt that are trained on, over all rounds: the best ones."""
-    max_length: int = 0
+    max_kept_length: int = 0
     """Responses with more tokens are never kept; 0: no limit. Against a reward that likes length."""
     missing_eos_penalty: float = 1.0
     """Taken off the score of a response that ran into the length limit, before ranking."""
@@ -39,11 +39,11 @@ class BestOfN:
     """Train on what earlier rounds kept as well: without it rounds forget (Llama 2, arXiv:2307.09288)."""
 
     def __post_init__(self) -> None:
-        if self.group_size < 1 or not 1 <= self.top_k <= self.group_size or self.max_per_prompt < 1:
+        if self.group_size < 1 or not 1 <= self.keep_best <= self.group_size or self.max_per_prompt < 1:
             raise ConfigError(
-                f"cannot keep {self.top_k} of {self.group_size} responses, at most {self.max_per_prompt} a prompt",
-                where="[algorithm] top_k, group_size, max_per_prompt",
-                cure="top_k and max_per_prompt must be at least 1, and top_k at most group_size",
+                f"cannot keep {self.keep_best} of {self.group_size} responses, at most {self.max_per_prompt} a prompt",
+                where="[algorithm] keep_best, group_size, max_per_prompt",
+                cure="keep_best and max_per_prompt must be at least 1, and keep_best at most group_size",
             )
         if self.margin < 0:
             raise ConfigError(
@@ -64,7 +64,7 @@ class BestOfN:
         return [r for r, _ in sorted(scored, key=lambda pair: -pair[1])]
 
     def keep(self, group: Sequence[Rollout]) -> list[Rollout]:
-        """What is kept of the responses to one prompt in one round: distinct, good enough, at most top_k."""
+        """What is kept of the responses to one prompt in one round: distinct, good enough, at most keep_best."""
         ranked = self.ranked(group)
         if not ranked:
             return []
@@ -72,7 +72,7 @@ class BestOfN:
         if self.threshold != "none":
             least = max(least, self.threshold)
         good = [r for r in ranked if self._sure(r) >= least - 1e-9 and self._short_enough(r)]
-        return distinct(good)[: self.top_k]
+        return distinct(good)[: self.keep_best]
 
     def pool(self, earlier: Sequence[Rollout], new: Sequence[Rollout]) -> list[Rollout]:
         """What a round trains on: the new responses, with the earlier ones if they are accumulated.
@@ -90,7 +90,7 @@ class BestOfN:
         return score
 
     def _short_enough(self, rollout: Rollout) -> bool:
-        return not self.max_length or len(rollout.response_ids) <= self.max_length
+        return not self.max_kept_length or len(rollout.response_ids) <= self.max_kept_length
 
 
 def distinct(rollouts: Sequence[Rollout]) -> list[Rollout]:

@@ -15,7 +15,7 @@ from plaudit.stages.best_of_n_parts import (
     Parts,
     build,
     metrics_of,
-    preference,
+    preferences_of,
     sampled,
     start_run,
 )
@@ -74,15 +74,15 @@ def _answer(job: BestOfNJob, parts: Parts, prompts: Sequence[TokenPrompt], recor
         pairs.keep(lambda row: row["id"] in done)
         # One more than n: a response that was not chosen from is what the best one is compared with.
         for groups in sampled(parts, left, n + 1, job, 0, keeper):
+            candidates = [group[:-1] for group in groups]
+            for pair in preferences_of(candidates, job.algorithm):
+                pairs.add(pair)
             for *group, other in (g for g in groups if job.algorithm.ranked(g[:-1])):
-                pair = preference(job.algorithm.ranked(group), job.algorithm)
-                if pair is not None:
-                    pairs.add(pair)
                 row = _row(parts, job.algorithm, group, other)
                 best.add(row)
                 _show(recorder, row, other, len(done) < job.log.samples)
                 done.add(row["prompt_id"])
-            recorder.metrics(len(done), metrics_of([group[:-1] for group in groups], job.algorithm))
+            recorder.metrics(len(done), metrics_of(candidates, job.algorithm))
 
 
 def _row(parts: Parts, algorithm: BestOfN, group: Sequence[Rollout], other: Rollout) -> Row:

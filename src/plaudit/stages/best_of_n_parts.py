@@ -140,16 +140,18 @@ def stop_if_asked(keeper: Keeper) -> None:
         )
 
 
-def preference(ranked: Sequence[Rollout], algorithm: BestOfN) -> Row | None:
-    """The best against the worst response as a preference; None where they are worth the same."""
-    best, worst = ranked[0], ranked[-1]
-    margin = (algorithm.score(best) or 0.0) - (algorithm.score(worst) or 0.0)
-    if margin <= 0 or best.response.strip() == worst.response.strip():
-        return None
-    return {
-        "id": best.prompt.id, "prompt": to_json(best.prompt.content), "chosen": best.response,
-        "rejected": worst.response, "margin": margin,
-    }  # fmt: skip
+def preferences_of(groups: Sequence[Sequence[Rollout]], algorithm: BestOfN) -> list[Row]:
+    """The best against the worst response to each prompt, as preferences; none where they are worth the same."""
+    rows = []
+    for ranked in (r for group in groups if (r := algorithm.ranked(group))):
+        best, worst = ranked[0], ranked[-1]
+        margin = (algorithm.score(best) or 0.0) - (algorithm.score(worst) or 0.0)
+        if margin > 0 and best.response.strip() != worst.response.strip():
+            texts = {"chosen": best.response, "rejected": worst.response}
+            rows.append(
+                {"id": best.prompt.id, "prompt": to_json(best.prompt.content), **texts, "margin": margin}
+            )
+    return rows
 
 
 def metrics_of(groups: Sequence[Sequence[Rollout]], algorithm: BestOfN) -> dict[str, float]:

@@ -27,7 +27,7 @@ from plaudit.stages.best_of_n_parts import (
     Parts,
     build,
     metrics_of,
-    preference,
+    preferences_of,
     sampled,
     start_run,
     stop_if_asked,
@@ -129,14 +129,11 @@ class Rejection:
         if not pool:
             raise ConfigError(
                 f"round {number} kept none of {sum(map(len, groups))} responses",
-                where="[algorithm] threshold, margin, max_length",
-                cure="lower --threshold or --margin, raise --max-length, or sample more with --group-size",
+                where="[algorithm] threshold, margin, max_kept_length",
+                cure="lower --threshold or --margin, raise --max-kept-length, or sample more with --group-size",
             )
-        for row in (
-            preference(algorithm.ranked(group), algorithm) for group in groups if algorithm.ranked(group)
-        ):
-            if row is not None:
-                pairs.add({"round": number} | row)
+        for pair in preferences_of(groups, algorithm):
+            pairs.add({"round": number} | pair)
         for rollout in new:
             kept.add({"round": number} | _to_row(rollout))
         rollouts = [rollout for group in groups for rollout in group]
