@@ -19,8 +19,8 @@ FLOORS = {
     "stages": 4, "evaluation": 4, "export": 4,
     "api": 5, "cli": 5, "annotate": 5,
 }  # fmt: skip
-NEIGHBOURS = {("backends", "training")}
-"""Parts that may import a neighbour on their floor. The ground floor is one room."""
+NEIGHBOURS = {("backends", "training"), ("cli", "annotate")}
+"""Parts that may import a neighbour on their floor: one command opens the web door. The ground floor is one room."""
 
 FENCES = {
     "torch": ("functional", "experience", "data.collate", "models", "generation", "rewards", "algorithms",
@@ -34,6 +34,12 @@ FENCES = {
     "ray": ("backends.ray",),
     "vllm": ("generation.vllm",),
     "fastapi": ("annotate",),
+    "starlette": ("annotate",),
+    "uvicorn": ("annotate",),
+    "argon2": ("annotate",),
+    "nh3": ("annotate",),
+    "sqlalchemy": ("preferences.store", "annotate.intake"),
+    "alembic": ("preferences.store",),
     "wandb": ("tracking",),
     "tensorboard": ("tracking",),
     "matplotlib": ("evaluation",),

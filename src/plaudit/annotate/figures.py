@@ -14,6 +14,7 @@ from plaudit.annotate.charts import Dot, bars, dots
 from plaudit.preferences.aggregate import Outcome, conflicts, outcomes
 from plaudit.preferences.agreement import Agreement, Level, agreement
 from plaudit.preferences.annotation import Annotation, Choice, Item, Skip, Task
+from plaudit.preferences.compare import Standings
 from plaudit.preferences.quality import AnnotatorCard, PositionBias, annotator_cards, position_bias
 from plaudit.preferences.votes import labels, pair_votes
 
@@ -123,6 +124,27 @@ def _days(found: Sequence[Annotation]) -> Markup:
 
 def _is_fast(card: AnnotatorCard) -> bool:
     return card.pace.unread.n >= 5 and card.pace.unread.low > SUSPICIOUS
+
+
+def model_plots(found: Standings) -> dict[str, Markup]:
+    """Strengths of models, and win rates of every two."""
+    strengths = [Dot(s.model, s.strength.value, s.strength.low, s.strength.high) for s in found.models]
+    ends = [end for dot in strengths for end in (dot.value, dot.low, dot.high) if math.isfinite(end)]
+    far = max([1.0, *map(abs, ends)])
+    rates = [
+        Dot(
+            f"{v.model} \u2013 {v.other}",
+            v.win_rate.value,
+            v.win_rate.low,
+            v.win_rate.high,
+            _share(v.win_rate.value),
+        )
+        for v in found.versus
+    ]
+    return {
+        "strengths": dots(strengths, "Bradley-Terry strengths", line=0.0, low=-far, high=far),
+        "rates": dots(rates, "Win rates", line=0.5),
+    }
 
 
 def _hints(card: AnnotatorCard) -> tuple[str, ...]:

@@ -9,16 +9,18 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
 from plaudit.annotate.access import Posted, needs
-from plaudit.annotate.figures import Figures, figures, open_conflicts
+from plaudit.annotate.figures import DRAWS, Figures, figures, model_plots, open_conflicts
 from plaudit.annotate.forms import in_words
 from plaudit.annotate.site import Site, project_of, see, site_of, visitor_of
 from plaudit.annotate.work import work_context
 from plaudit.errors import DataError
 from plaudit.preferences.aggregate import Rule
 from plaudit.preferences.annotation import Annotation, Item
+from plaudit.preferences.compare import compare
 from plaudit.preferences.exchange import Exported, What, export
 from plaudit.preferences.store import answers, content, history, people
 from plaudit.preferences.store.projects import Project
+from plaudit.records import Judgement
 
 router = APIRouter()
 PAGE = 50
@@ -60,6 +62,20 @@ def adjudicate_page(request: Request, slug: str, number: Number) -> Response:
     # Everybody's answer in the letters of the reviewer's order, or "A better" would mean something else to each.
     context["votes"] = [(a, in_words(a.answer, work.order)) for a in cast if not a.adjudicated]
     return site.page(request, "work.html", **context)
+
+
+@router.get("/p/{slug}/compare", openapi_extra=needs("reviewer"))
+def models(request: Request, slug: str) -> Response:
+    """Which model people prefer: win rates, strengths, position bias."""
+    site, project = site_of(request), project_of(request)
+    made, _ = make_export(site, project, "judgements", 0, Rule())
+    named = [
+        r
+        for r in made.records
+        if isinstance(r, Judgement) and r.model_a and r.model_b and r.model_a != r.model_b
+    ]
+    found = compare(named, draws=DRAWS) if named else None
+    return site.page(request, "models.html", found=found, plots=model_plots(found) if found else {})
 
 
 @router.get("/p/{slug}/items", openapi_extra=needs("reviewer"))
