@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from plaudit.config.sections import SamplingSection
@@ -9,7 +10,7 @@ from plaudit.data.chat import ChatFormat
 from plaudit.generation.native import NativeGenerator
 from plaudit.generation.protocol import TokenPrompt
 from plaudit.models.load import load_causal_lm, load_tokenizer
-from plaudit.records import Content, Prompt
+from plaudit.records import Content, Prompt, Rollout
 
 
 class TrainedPolicy:
@@ -35,3 +36,10 @@ class TrainedPolicy:
         """One response, as text. The same seed, turn and content give the same one."""
         tokens = TokenPrompt(Prompt("prompt", content), tuple(self._chat.prompt_ids(content)))
         return self._generator.generate([tokens], 1, sampling, seed=seed, iteration=turn)[0].response
+
+    def respond_all(
+        self, prompts: Sequence[Prompt], sampling: SamplingSection, *, seed: int = 0
+    ) -> list[Rollout]:
+        """One response to each prompt, generated side by side. The ids of the prompts must differ."""
+        tokens = [TokenPrompt(prompt, tuple(self._chat.prompt_ids(prompt.content))) for prompt in prompts]
+        return self._generator.generate(tokens, 1, sampling, seed=seed, iteration=0)

@@ -1,0 +1,95 @@
+"""`plaudit compare`: which of two models or more people prefer, and the pairs to ask them about."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from plaudit.cli.parser import Parser, show
+from plaudit.errors import ConfigError, DataError
+from plaudit.records import Judgement
+
+ABOUT = """Win rates and strengths of models from blind judgements, with intervals:
+
+  plaudit compare judgements.jsonl [--json standings.json]
+
+or the pairs to be judged, answered on the spot by the models of two runs or more:
+
+  plaudit compare runs/sft runs/ppo --prompts prompts.jsonl --out pairs.jsonl
+  plaudit annotate serve pairs.jsonl"""
+
+
+def run(command: str, argv: list[str]) -> int:
+    """Compare what was judged, or generate what is to be judged."""
+    parser = Parser("compare", ABOUT)
+    parser.add_argument("sources", nargs="+", metavar="FILE | RUN RUN ...", help="judgements, or models")
+    parser.add_argument("--json", type=Path, default=None, help="write the standings here as well")
+    parser.add_argument("--prompts", default="", help="let the models answer these: a file or a hub name")
+    parser.add_argument(
+        "--out", type=Path, default=None, help="where the responses go: .jsonl, .json, .parquet"
+    )
+    parser.add_argument("--limit", type=int, default=0, help="only the first prompts (0: all)")
+    parser.add_argument("--temperature", type=float, default=0.7, help="of the responses (default: 0.7)")
+    parser.add_argument("--max-new-tokens", type=int, default=256, help="longest response (default: 256)")
+    parser.add_argument("--seed", type=int, default=0, help="of responses, order and intervals (default: 0)")
+    given = parser.parse_args(argv)
+    return _generate(given) if given.prompts else _judge(given)
+
+
+def _judge(given: Any) -> int:
+    if len(given.sources) != 1 or given.out:
+        raise ConfigError(
+            "models are compared on prompts, and none are given",
+            where="command line",
+            cure=f"add --prompts FILE --out pairs.jsonl; or give one file of judgements, not {given.sources}",
+        )
+    from plaudit.data.load import load_records
+    from plaudit.preferences.compare import as_text, compare
+
+    loaded = load_records(given.sources[0])
+    if loaded.kind != "judgement":
+        cure = "give judgements: prompt, response_a, response_b, model_a, model_b, strength or label"
+        if loaded.kind == "comparison":
+            cure = f"let them be judged first: plaudit annotate serve {given.sources[0]}"
+        raise DataError(f"the data are of kind {loaded.kind}", where=given.sources[0], cure=cure)
+    found = compare([r for r in loaded.records if isinstance(r, Judgement)], seed=given.seed)
+    show(as_text(found))
+    if given.json:
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        given.json.write_text(
+            json.dumps(found.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        show(f"written to {given.json}")
+    return 0
+
+
+def _generate(given: Any) -> int:
+    if given.out is None:
+        raise ConfigError("--prompts needs --out", where="command line", cure="add --out pairs.jsonl")
+    from plaudit.config.sections import SamplingSection
+    from plaudit.data.write import write_records
+    from plaudit.stages.compare import generate_comparisons, load_prompts
+
+    sampling = SamplingSection(temperature=given.temperature, max_new_tokens=given.max_new_tokens)
+    prompts = load_prompts(given.prompts, given.limit)
+    made, left_out = generate_comparisons(
+        given.sources,
+        prompts,
+        sampling,
+        seed=given.seed,
+        tell=lambda text: print(text, file=sys.stderr),
+    )
+    if not made:
+        raise DataError(
+            f"nothing to compare: {json.dumps(left_out)[1:-1]}",
+            where=given.prompts,
+            cure="raise --temperature, or compare models that differ",
+        )
+    write_records(made, given.out)
+    show(f"{given.out}: {len(made)} comparisons of {len(given.sources)} models")
+    for reason, count in left_out.items():
+        show(f"  note  {count} {reason}")
+    show(f"judge them blind: plaudit annotate serve {given.out}")
+    return 0

@@ -1,0 +1,102 @@
+"""Two runs answer the same prompts; nobody can tell from the order who wrote what."""
+
+import json
+
+import pytest
+
+from plaudit.cli.main import main
+from plaudit.config.sections import SamplingSection
+from plaudit.data.load import load_records
+from plaudit.data.write import write_records
+from plaudit.errors import ConfigError
+from plaudit.models.saving import save_causal_lm
+from plaudit.models.tiny import tiny_lm, tiny_tokenizer
+from plaudit.preferences.importing import items_of
+from plaudit.records import Judgement, Prompt
+from plaudit.stages.compare import generate_comparisons, model_names
+from plaudit.stages.respond import TrainedPolicy
+
+SAMPLING = SamplingSection(max_new_tokens=6)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    root = tmp_path_factory.mktemp("compare")
+    tokenizer = tiny_tokenizer(["red blue green warm cold good bad big say"], 48)
+    for seed, name in enumerate(("one", "two")):
+        save_causal_lm(
+            tiny_lm("llama", tokenizer, hidden=16, layers=1, seed=seed, scale=1.0), root / name, tokenizer
+        )
+    return [str(root / "one"), str(root / "two")]
+
+
+PROMPTS = [Prompt(f"p{i}", f"say {w}") for i, w in enumerate("red blue green warm cold good bad big".split())]
+
+
+def test_each_model_answers_each_prompt_in_an_order_of_chance(models):
+    made, left_out = generate_comparisons(models, PROMPTS, SAMPLING, seed=1)
+    assert len(made) + sum(left_out.values()) == len(PROMPTS) and len(made) >= 6
+    said = {
+        p.id: r.response
+        for p, r in zip(PROMPTS, TrainedPolicy(models[0]).respond_all(PROMPTS, SAMPLING, seed=1), strict=True)
+    }
+    for c in made:
+        assert set(c.models) == {"one", "two"}
+        assert c.responses[c.models.index("one")] == said[c.id]
+        assert c.provenance[0]["source"].endswith(c.models[0]) and c.provenance[0]["seed"] == 1
+        assert c.provenance[0]["sampling"]["max_new_tokens"] == 6
+    assert len({c.models for c in made}) == 2
+    turned, _ = generate_comparisons(models[::-1], PROMPTS, SAMPLING, seed=1)
+    assert [(c.responses, c.models) for c in turned] == [(c.responses, c.models) for c in made]
+    alone, _ = generate_comparisons(models, PROMPTS[3:4], SAMPLING, seed=1)
+    assert alone == [c for c in made if c.id == "p3"]
+
+
+def test_the_same_model_under_two_names_has_nothing_to_compare(models, tmp_path):
+    (tmp_path / "copy").symlink_to(models[0])
+    made, left_out = generate_comparisons([models[0], str(tmp_path / "copy")], PROMPTS, SAMPLING)
+    assert made == [] and left_out == {"prompts to which all models gave the same response": 8}
+
+
+def test_names(models):
+    with pytest.raises(ConfigError, match="two to nine different models"):
+        model_names(models[:1])
+    with pytest.raises(ConfigError):
+        model_names([models[0]] * 2)
+
+
+def test_from_runs_to_items_to_standings(models, tmp_path, capsys):
+    prompts, out = tmp_path / "prompts.jsonl", tmp_path / "pairs.jsonl"
+    write_records(PROMPTS, prompts)
+    flags = ["--max-new-tokens", "6", "--temperature", "1", "--limit", "7"]
+    assert main(["compare", *models, "--prompts", str(prompts), "--out", str(out), *flags]) == 0
+    loaded = load_records(str(out))
+    assert loaded.kind == "comparison" and 4 <= len(loaded.records) <= 7
+    items, _ = items_of(loaded.records, "pairwise")
+    assert items[0].responses[0].provenance["sampling"]["temperature"] == 1.0
+    judgements = [
+        Judgement(
+            i.key, i.prompt, *(r.content for r in i.responses), -1, *(r.model for r in i.responses), "ann"
+        )
+        for i in items
+    ]
+    judged, standings = tmp_path / "judgements.jsonl", tmp_path / "standings.json"
+    write_records(judgements, judged)
+    capsys.readouterr()
+    assert main(["compare", str(judged), "--json", str(standings)]) == 0
+    assert "win rate" in capsys.readouterr().out
+    assert json.loads(standings.read_text())["judgements"] == len(items)
+
+
+def test_wrong_command_lines_say_what_to_do(models, tmp_path, capsys):
+    prompts, pairs = tmp_path / "prompts.jsonl", tmp_path / "pairs.jsonl"
+    write_records(PROMPTS, prompts)
+    assert main(["compare", *models]) == 78
+    assert "--prompts FILE" in capsys.readouterr().err
+    assert main(["compare", *models, "--prompts", str(prompts)]) == 78
+    assert "add --out" in capsys.readouterr().err
+    assert main(["compare", str(prompts)]) == 65
+    assert "kind prompt" in capsys.readouterr().err
+    write_records(generate_comparisons(models, PROMPTS, SAMPLING, seed=1)[0], pairs)
+    assert main(["compare", str(pairs)]) == 65
+    assert "plaudit annotate serve" in capsys.readouterr().err
