@@ -6,6 +6,7 @@ import copy
 from typing import Any, Self
 
 import torch
+from peft import PeftModel
 from torch import nn
 
 from plaudit.config.sections import LoraSection
@@ -13,7 +14,7 @@ from plaudit.errors import ConfigError
 from plaudit.experience import Batch, Outputs
 from plaudit.functional.logprobs import at_mask, predicting_states
 from plaudit.models.lora import add_lora
-from plaudit.models.saving import merged, without_adapters
+from plaudit.models.saving import merged, with_same_tensors, without_adapters
 from plaudit.models.scalar import RewardModel
 from plaudit.models.trunk import (
     bare,
@@ -55,20 +56,19 @@ class Critic(nn.Module):
     def from_reward(cls, reward: RewardModel, lora: LoraSection | None = None, **options: bool) -> Self:
         """Start as a copy of a decoder reward model; values are its normalised scores. ``options`` as of the class."""
         _refuse_encoder(reward.model)
-        plain: Any = _plain(reward.model, lora)
         weight, bias = reward.value_head()
         head = nn.Linear(weight.shape[1], 1)
         with torch.no_grad():
             head.weight.copy_(weight)
             head.bias.fill_(bias)
-        trunk = _own_trunk(plain, lora)
+        trunk = _trunk_to_train(reward.model, lora)
         return cls(trunk, head.to(weight.device), **options)
 
     @classmethod
     def from_policy(cls, lm: nn.Module, lora: LoraSection | None = None, **options: bool) -> Self:
         """A copy of a causal LM's body with a zero head: every value is 0 at first. ``options`` as of the class."""
         _refuse_encoder(lm)
-        trunk = _own_trunk(_plain(lm, lora), lora)
+        trunk = _trunk_to_train(lm, lora)
         weight = bare(lm).get_input_embeddings().weight
         head = nn.Linear(bare(lm).config.get_text_config().hidden_size, 1, device=weight.device)
         nn.init.zeros_(head.weight)
@@ -88,20 +88,23 @@ class Critic(nn.Module):
         return super().train(False)
 
 
-def _own_trunk(plain: nn.Module, lora: LoraSection | None) -> nn.Module:
-    trunk = copy.deepcopy(body(plain))
-    if lora is not None and lora.rank:
-        section = lora if is_4bit(trunk) else lora.model_copy(update={"quantize": "none"})
-        return add_lora(trunk, section, task="scalar")
-    return trunk.requires_grad_(True)
+def _trunk_to_train(model: nn.Module, lora: LoraSection | None) -> nn.Module:
+    """Under LoRA new adapters on the same frozen tensors, which cost next to nothing; else a copy of the whole body."""
+    if lora is None or not lora.rank:
+        return copy.deepcopy(body(merged(model))).requires_grad_(True)
+    section = lora if is_4bit(model) else lora.model_copy(update={"quantize": "none"})
+    return add_lora(with_same_tensors(body(_plain(model))), section, task="scalar")
 
 
-def _plain(model: nn.Module, lora: LoraSection | None) -> nn.Module:
-    """The model with its adapters merged; without them where it stays in 4 bit below new ones."""
-    if lora is None or not lora.rank or not is_4bit(model):
-        return merged(model)
-    copied: Any = copy.deepcopy(model)
-    return without_adapters(copied.unload())
+def _plain(model: nn.Module) -> nn.Module:
+    """The model without its adapters; merged, if they have learned something (and are not in 4 bit)."""
+    if not isinstance(model, PeftModel):
+        return model
+    untrained = not any(p.any() for name, p in model.named_parameters() if "lora_B" in name)
+    if untrained or is_4bit(model):
+        copied: Any = with_same_tensors(model)
+        return without_adapters(copied.unload())
+    return merged(model)
 
 
 def _refuse_encoder(model: nn.Module) -> None:

@@ -26,6 +26,12 @@ def merged(model: nn.Module) -> PreTrainedModel:
     return without_adapters(result)
 
 
+def with_same_tensors(model: nn.Module) -> Any:
+    """A copy of the modules around the very same parameters and buffers: for other adapters on one frozen base."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+
+
 def without_adapters(plain: Any) -> PreTrainedModel:
     """Forget that there were adapters (or a quantised file), so that the whole model is saved."""
     if hasattr(plain, "peft_config"):
