@@ -147,7 +147,7 @@ def test_unknown_flag_names_the_nearest_flag() -> None:
         ("lr = true", "number > 0"),
         ("warmup_fraction = 2", "number >= 0 and <= 1"),
         ('schedule = "cosin"', "cosine | linear | constant"),
-        ("max_grad_norm = [1]", "number > 0"),
+        ("max_grad_norm = [1]", "number >= 0"),
     ],
 )
 def test_ill_typed_value_says_key_value_expected_and_line(tmp_path: Path, line: str, expected: str) -> None:

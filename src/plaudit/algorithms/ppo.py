@@ -266,7 +266,7 @@ class PPO:
             advantages = whiten(advantages, mask)
         if self.advantage_clip:
             advantages = advantages.clamp(-self.advantage_clip, self.advantage_clip)
-        return torch.where(mask, advantages, 0.0)
+        return advantages
 
     def _entropy_coefs(self, scores: Tensor, entropy: float) -> Tensor | None:
         """The slope of ``coef |H - target|`` where there is a target: its sign is taken once an iteration."""
