@@ -76,10 +76,11 @@ class DAPO:
         credit = pg.group_credit(batch, carry, batch.rewards + self.overlong_penalty * shaping, "group")
         if not self.filter_overlong:
             return credit
-        mask = credit.batch.response_mask & ~batch.truncated[:, None]
-        assert credit.batch.advantages is not None
-        advantages = torch.where(mask, credit.batch.advantages, 0.0)
-        return Credit(credit.batch.replace(response_mask=mask, advantages=advantages), carry, credit.metrics)
+        shaped = credit.batch
+        assert isinstance(shaped, Experience) and shaped.advantages is not None
+        mask = shaped.response_mask & ~batch.truncated[:, None]
+        advantages = torch.where(mask, shaped.advantages, 0.0)
+        return Credit(shaped.replace(response_mask=mask, advantages=advantages), carry, credit.metrics)
 
     def weights(self, batch: Experience) -> Experience:
         """Every response token of the optimizer step weighs the same."""
