@@ -1,0 +1,98 @@
+"""Stores on SQLite and, where a server is at hand, on PostgreSQL; an app with people of every role."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the annotation app's packages: pip install 'plaudit[annotate]'")
+pytest.importorskip("httpx", reason="the annotation app's tests: pip install 'plaudit[annotate-test]'")
+
+import httpx
+from annotating import POSTGRES, Served, Team, Unlimited, free_port, make_team, postgres_bin
+
+from plaudit.preferences.store.engine import Store
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL server of our own, without a database name."""
+    bin_dir = postgres_bin()
+    if bin_dir is None:
+        pytest.skip(POSTGRES)
+    user = "postgres" if os.geteuid() == 0 else None
+    home = Path("/tmp") / f"plaudit-pg-{uuid.uuid4().hex[:8]}"
+    home.mkdir(mode=0o700)
+    port = free_port()
+    if user:
+        shutil.chown(home, user)
+    run = {"user": user, "check": True, "capture_output": True, "cwd": "/tmp"}
+    try:
+        subprocess.run([bin_dir / "initdb", "-D", home / "data", "-U", "postgres", "-A", "trust"], **run)
+        options = f"-p {port} -k {home} -c listen_addresses=127.0.0.1"
+        start = [bin_dir / "pg_ctl", "-D", home / "data", "-o", options, "-l", home / "log", "-w", "start"]
+        subprocess.run(start, user=user, check=True, stdout=subprocess.DEVNULL, cwd="/tmp")
+    except (OSError, subprocess.CalledProcessError, PermissionError) as error:
+        shutil.rmtree(home, ignore_errors=True)
+        pytest.skip(f"{POSTGRES} ({error})")
+    yield f"postgresql://postgres@127.0.0.1:{port}"
+    subprocess.run([bin_dir / "pg_ctl", "-D", home / "data", "-m", "immediate", "stop"], **run)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where an empty database of each kind is."""
+    if request.param == "sqlite":
+        return str(tmp_path / "store.db")
+    import psycopg
+
+    server = request.getfixturevalue("postgres")
+    name = f"t{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as conn:
+        conn.execute(f"CREATE DATABASE {name}")
+    return f"{server}/{name}"
+
+
+@pytest.fixture
+def store(database: str) -> Iterator[Store]:
+    opened = Store.open(database)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def sqlite_store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store.open(tmp_path / "store.db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def team(sqlite_store: Store) -> Team:
+    return make_team(sqlite_store)
+
+
+@pytest.fixture
+def served(team: Team) -> Iterator[Served]:
+    with Served(team.store, limiter=Unlimited()) as running:
+        yield running
+
+
+@pytest.fixture
+def as_person(served: Served, team: Team) -> Iterator[Callable[[str], httpx.Client]]:
+    """A logged-in client that adds the CSRF token to what it posts."""
+    with contextlib.ExitStack() as stack:
+
+        def client(who: str) -> httpx.Client:
+            cookies, headers = team.cookies(who), {}
+            if who in team.sessions:
+                headers = {"x-csrf-token": team.csrf(who)}
+            return stack.enter_context(served.client(cookies=cookies, headers=headers))
+
+        yield client
