@@ -34,8 +34,7 @@ def load_policy(
         add_lora(lm, lora, task="causal", seed=seed),
         temperature=temperature,
         entropy_grad=entropy_grad,
-        gradient_checkpointing=compute.gradient_checkpointing,
-        packing=compute.packing,
+        **_forward(compute),
     )
     return tokenizer, policy
 
@@ -76,9 +75,7 @@ def load_reward_model(
             cure="set lm_coef = 0, or start from a causal language model",
         )
     adapted = add_lora(plain.model, lora, task="scalar", seed=seed)
-    model = RewardModel(
-        adapted, gradient_checkpointing=compute.gradient_checkpointing, packing=compute.packing
-    )
+    model = RewardModel(adapted, **_forward(compute))
     if keep_lm:
         model.keep_language_model(*auxiliary_head(source, tokenizer, model.model, options))
     return tokenizer, model
@@ -86,7 +83,7 @@ def load_reward_model(
 
 def build_critic(
     init: Literal["reward", "sft"], rewards: Sequence[str], policy: Policy, tokenizer: Any, lora: LoraSection,
-    **options: bool,
+    compute: ComputeSection,
 ) -> Critic:  # fmt: skip
     """A critic from the first reward model, or from the policy with a zero head.
 
@@ -94,7 +91,10 @@ def build_critic(
         ConfigError: the reward is a function, an encoder, or has another tokenizer.
     """
     if init == "sft" or not any(map(is_reward_model, rewards)):
-        return Critic.from_policy(policy.lm, lora, **options)
+        critic = Critic.from_policy(policy.lm, lora, **_forward(compute))
+        if policy.lower is not None and critic.lower is not None and policy.lower.depth == critic.lower.depth:
+            critic.lower = policy.lower  # they stand on the same frozen layers
+        return critic
     source = member_sources(next(filter(is_reward_model, rewards)))[0]  # of an ensemble: its first member
     if not same_tokenizer(tokenizer, load_tokenizer(source)):
         raise ConfigError(
@@ -103,7 +103,16 @@ def build_critic(
             cure="use critic_init = 'sft', or train the reward model from the policy's own SFT model",
         )
     model = RewardModel.load(source, tokenizer)
-    return Critic.from_reward(model, lora, **options)
+    return Critic.from_reward(model, lora, **_forward(compute))
+
+
+def _forward(compute: ComputeSection) -> dict[str, Any]:
+    """How a model runs its forward passes."""
+    return {
+        "gradient_checkpointing": compute.gradient_checkpointing,
+        "packing": compute.packing,
+        "lower_states_gb": compute.lower_states_gb,
+    }
 
 
 def _require(source: str, what: str) -> None:

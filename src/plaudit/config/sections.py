@@ -77,6 +77,9 @@ class ComputeSection(Section):
     """Tokens of one forward and backward pass. Lower it when memory is short: only rounding changes."""
     packing: bool = True
     """Compute no padding, and a prompt once for all its responses, where the architecture allows it."""
+    lower_states_gb: float = Field(1.0, ge=0)
+    """Memory in which the states of frozen lower layers ([lora] last_layers) are kept, so that roles, inner epochs
+    and passes over the data compute them once; 0: none."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about 1.3x the time, a fraction of the memory."""
     threads: int | Auto = "auto"

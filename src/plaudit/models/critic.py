@@ -14,6 +14,7 @@ from plaudit.errors import ConfigError
 from plaudit.experience import Batch, Outputs
 from plaudit.functional.logprobs import at_mask, predicting_states
 from plaudit.models.lora import add_lora
+from plaudit.models.lower import LowerStates
 from plaudit.models.saving import merged, with_same_tensors, without_adapters
 from plaudit.models.scalar import RewardModel
 from plaudit.models.trunk import (
@@ -36,14 +37,16 @@ class Critic(nn.Module):
         head: ``Linear(D, 1)``, kept in fp32.
         gradient_checkpointing: recompute activations in the backward pass.
         packing: compute no padding, and shared prompts once, where the architecture allows it.
+        lower_states_gb: memory for the states of frozen lower layers, which are then computed once; 0: none.
 
     Raises:
         ConfigError: the trunk is an encoder, whose state at token t knows the tokens after t.
     """
 
     def __init__(
-        self, trunk: nn.Module, head: nn.Linear, *, gradient_checkpointing: bool = False, packing: bool = True
-    ) -> None:
+        self, trunk: nn.Module, head: nn.Linear, *, gradient_checkpointing: bool = False, packing: bool = True,
+        lower_states_gb: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__()
         _refuse_encoder(trunk)
         silence_dropout(trunk)
@@ -51,9 +54,10 @@ class Critic(nn.Module):
             enable_checkpointing(trunk)
         self.trunk, self.head = trunk, head.float()
         self.packing = packing and packs(body(trunk))
+        self.lower = LowerStates.of(body(trunk), lower_states_gb) if self.packing else None
 
     @classmethod
-    def from_reward(cls, reward: RewardModel, lora: LoraSection | None = None, **options: bool) -> Self:
+    def from_reward(cls, reward: RewardModel, lora: LoraSection | None = None, **options: Any) -> Self:
         """Start as a copy of a decoder reward model; values are its normalised scores. ``options`` as of the class."""
         _refuse_encoder(reward.model)
         weight, bias = reward.value_head()
@@ -65,7 +69,7 @@ class Critic(nn.Module):
         return cls(trunk, head.to(weight.device), **options)
 
     @classmethod
-    def from_policy(cls, lm: nn.Module, lora: LoraSection | None = None, **options: bool) -> Self:
+    def from_policy(cls, lm: nn.Module, lora: LoraSection | None = None, **options: Any) -> Self:
         """A copy of a causal LM's body with a zero head: every value is 0 at first. ``options`` as of the class."""
         _refuse_encoder(lm)
         trunk = _trunk_to_train(lm, lora)
@@ -77,7 +81,9 @@ class Critic(nn.Module):
 
     def forward(self, batch: Batch) -> Outputs:
         """``values [B, T]`` in fp32, about ``tokens``; 0 outside the response mask."""
-        hidden = hidden_states(body(self.trunk), batch.tokens, batch.attention_mask, packing=self.packing)
+        hidden = hidden_states(
+            body(self.trunk), batch.tokens, batch.attention_mask, packing=self.packing, lower=self.lower
+        )
         states = predicting_states(hidden, batch.response_mask)
         with torch.autocast(states.device.type, enabled=False):
             values = self.head(states.float()).squeeze(-1)

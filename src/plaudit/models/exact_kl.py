@@ -41,5 +41,7 @@ class ExactKL(nn.Module):
 
 
 def _states(policy: Policy, batch: Batch) -> Tensor:
-    hidden = hidden_states(body(policy.lm), batch.tokens, batch.attention_mask, packing=policy.packing)
+    hidden = hidden_states(
+        body(policy.lm), batch.tokens, batch.attention_mask, packing=policy.packing, lower=policy.lower
+    )
     return predicting_states(hidden, batch.response_mask)

@@ -18,12 +18,12 @@ class LastStates(nn.Module):
     def __init__(self, model: RewardModel) -> None:
         super().__init__()
         assert not model.is_encoder, "an encoder's head reads more than one state"
-        self.trunk, self.packing = body(model.model), model.packing
+        self.trunk, self.packing, self.lower = body(model.model), model.packing, model.lower
 
     def forward(self, batch: Batch) -> Outputs:
         """Only ``features`` are filled."""
         mask = batch.attention_mask
-        hidden = hidden_states(self.trunk, batch.tokens, mask, packing=self.packing)
+        hidden = hidden_states(self.trunk, batch.tokens, mask, packing=self.packing, lower=self.lower)
         last = mask.shape[1] - 1 - mask.flip(-1).int().argmax(-1)
         return Outputs(features=hidden[torch.arange(len(mask), device=hidden.device), last].float())
 

@@ -40,8 +40,11 @@ class Packing:
     first: Tensor  # [N] flat index b * T + t of each token's first occurrence
 
 
-def pack(tokens: Tensor, attention_mask: Tensor) -> Packing | None:
+def pack(tokens: Tensor, attention_mask: Tensor, *, always: bool = False) -> Packing | None:
     """The packing of rows ``[B, T]`` padded on the right, each next to those that begin like it; None: not worth it.
+
+    Args:
+        always: also where next to nothing is saved.
 
     >>> tokens = torch.tensor([[5, 6, 7, 8], [5, 6, 9, 0]])
     >>> packing = pack(tokens, torch.tensor([[True] * 4, [True] * 3 + [False]]))
@@ -53,7 +56,7 @@ def pack(tokens: Tensor, attention_mask: Tensor) -> Packing | None:
     columns = torch.arange(width, device=tokens.device).expand(rows, width)
     new = attention_mask & (columns >= shared[:, None])
     count = int(new.sum())
-    if count > _WORTH_IT * tokens.numel():
+    if count > _WORTH_IT * tokens.numel() and not always:
         return None
     place = torch.zeros(rows, width, dtype=torch.int64, device=tokens.device)
     place[new] = torch.arange(count, device=tokens.device)
@@ -65,10 +68,20 @@ def pack(tokens: Tensor, attention_mask: Tensor) -> Packing | None:
 
 def packed_states(trunk: nn.Module, packing: Packing) -> Tensor:
     """Last hidden states ``[B, T, D]`` of a causal trunk. Padding holds the state of some real token: mask it."""
+    return spread(packed_forward(trunk, packing), packing)
+
+
+def packed_forward(trunk: nn.Module, packing: Packing) -> Tensor:
+    """Last hidden states ``[N, D]`` of the distinct tokens."""
     with _attention(trunk, packing):
-        states = trunk(
+        states: Tensor = trunk(
             input_ids=packing.tokens[None], position_ids=packing.positions[None], use_cache=False
         ).last_hidden_state[0]
+    return states
+
+
+def spread(states: Tensor, packing: Packing) -> Tensor:
+    """``[N, D]`` -> ``[B, T, D]``."""
     rows, width = packing.place.shape
     return states.index_select(0, packing.place.flatten()).view(rows, width, -1)
 

@@ -17,6 +17,7 @@ from plaudit.errors import ModelError
 from plaudit.experience import Batch, Outputs
 from plaudit.functional.logprobs import at_mask, predicting_states
 from plaudit.models.head import LMHead
+from plaudit.models.lower import LowerStates
 from plaudit.models.saving import save_causal_lm
 from plaudit.models.trunk import (
     bare,
@@ -41,6 +42,7 @@ class Policy(nn.Module):
         entropy_grad: let gradients flow through the entropy, for an entropy bonus; needs more memory.
         gradient_checkpointing: recompute activations in the backward pass.
         packing: compute no padding, and shared prompts once, where the architecture allows it.
+        lower_states_gb: memory for the states of frozen lower layers, which are then computed once; 0: none.
 
     Raises:
         ModelError: the model is an encoder, or does something to its logits that is not known here.
@@ -54,6 +56,7 @@ class Policy(nn.Module):
         entropy_grad: bool = False,
         gradient_checkpointing: bool = False,
         packing: bool = True,
+        lower_states_gb: float = 0.0,
     ) -> None:
         super().__init__()
         if is_encoder(lm):
@@ -68,10 +71,13 @@ class Policy(nn.Module):
         self.head = LMHead(lm, temperature=temperature, entropy_grad=entropy_grad)
         self._check_head()
         self.packing = packing and packs(body(lm))
+        self.lower = LowerStates.of(body(lm), lower_states_gb) if self.packing else None
 
     def forward(self, batch: Batch) -> Outputs:
         """``logprobs`` and ``entropy`` ``[B, T]`` in fp32 nats, about ``tokens``; 0 outside the responses."""
-        hidden = hidden_states(body(self.lm), batch.tokens, batch.attention_mask, packing=self.packing)
+        hidden = hidden_states(
+            body(self.lm), batch.tokens, batch.attention_mask, packing=self.packing, lower=self.lower
+        )
         states = predicting_states(hidden, batch.response_mask)
         logprobs, entropy = self.head(states, batch.tokens[batch.response_mask])
         return Outputs(

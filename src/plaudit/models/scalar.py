@@ -19,6 +19,7 @@ from plaudit.functional.logprobs import at_mask, predicting_states
 from plaudit.models.head import LMHead
 from plaudit.models.length import LengthRule
 from plaudit.models.load import load_classifier
+from plaudit.models.lower import LowerStates
 from plaudit.models.saving import merged, write
 from plaudit.models.source import resolve
 from plaudit.models.trunk import (
@@ -51,6 +52,7 @@ class RewardModel(nn.Module):
         mean, std: of the raw scores of reference responses; `normalise` uses them.
         gradient_checkpointing: recompute activations in the backward pass.
         packing: compute no padding, and shared prompts once, where the architecture allows it (decoders only).
+        lower_states_gb: memory for the states of frozen lower layers, which are then computed once; 0: none.
 
     Raises:
         ModelError: the model has more outputs than named qualities.
@@ -60,7 +62,7 @@ class RewardModel(nn.Module):
 
     def __init__(
         self, model: nn.Module, *, mean: float = 0.0, std: float = 1.0, gradient_checkpointing: bool = False,
-        packing: bool = True,
+        packing: bool = True, lower_states_gb: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
         config: Any = bare(model).config
@@ -82,6 +84,7 @@ class RewardModel(nn.Module):
         self.lm_head: LMHead | None = None
         self.is_encoder = is_encoder(model)
         self.packing = packing and not self.is_encoder and packs(body(model))
+        self.lower = LowerStates.of(body(model), lower_states_gb) if self.packing else None
 
     @classmethod
     def start(
@@ -143,7 +146,7 @@ class RewardModel(nn.Module):
         if self.is_encoder:
             heads = self._encoder_heads(tokens, mask)
             return Outputs(scores=self._combined(heads), heads=heads if self.attributes else None)
-        hidden = hidden_states(body(self.model), tokens, mask, packing=self.packing)
+        hidden = self._hidden(tokens, mask)
         heads = self._decoder_heads(hidden, mask)
         logprobs = None
         if self.lm_head is not None and torch.is_grad_enabled():
@@ -257,7 +260,10 @@ class RewardModel(nn.Module):
     def _heads(self, tokens: Tensor, mask: Tensor) -> Tensor:
         if self.is_encoder:
             return self._encoder_heads(tokens, mask)
-        return self._decoder_heads(hidden_states(body(self.model), tokens, mask, packing=self.packing), mask)
+        return self._decoder_heads(self._hidden(tokens, mask), mask)
+
+    def _hidden(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        return hidden_states(body(self.model), tokens, mask, packing=self.packing, lower=self.lower)
 
     def _decoder_heads(self, hidden: Tensor, mask: Tensor) -> Tensor:
         last = mask.shape[1] - 1 - mask.flip(-1).int().argmax(-1)

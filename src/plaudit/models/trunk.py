@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+from plaudit.models.lower import LowerStates
 from plaudit.models.packing import can_pack, fits_window, pack, packed_states
 
 POSITION_TABLES = ("wpe", "embed_positions", "position_embeddings")
@@ -44,7 +45,12 @@ def is_4bit(model: nn.Module) -> bool:
 
 
 def hidden_states(
-    trunk: nn.Module, tokens: Tensor, attention_mask: Tensor, *, packing: bool = False
+    trunk: nn.Module,
+    tokens: Tensor,
+    attention_mask: Tensor,
+    *,
+    packing: bool = False,
+    lower: LowerStates | None = None,
 ) -> Tensor:
     """Last hidden states ``[B, T, D]`` of a causal trunk, whichever side is padded; undefined at padding.
 
@@ -54,10 +60,13 @@ def hidden_states(
     Args:
         packing: leave padding out and compute what neighbouring rows share at their start once (see packing.py);
             only for a trunk that `can_pack`.
+        lower: keeps the states of the trunk's frozen lower layers; only together with packing.
     """
     right_padded = bool((attention_mask[:, 1:] <= attention_mask[:, :-1]).all())
     if packing and right_padded and fits_window(trunk, tokens.shape[1]):
-        packed = pack(tokens, attention_mask)
+        packed = pack(tokens, attention_mask, always=lower is not None)
+        if packed is not None and lower is not None:
+            return lower.states(trunk, packed, tokens, attention_mask)
         if packed is not None:
             return packed_states(trunk, packed)
     positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)

@@ -145,10 +145,7 @@ def _critic(job: OnlineJob, policy: Policy, tokenizer: Any, steps: int) -> Learn
     algorithm, compute = job.algorithm, job.compute
     if "values" not in algorithm.needs:
         return None
-    critic = build_critic(
-        algorithm.critic_init, job.reward, policy, tokenizer, job.lora,
-        gradient_checkpointing=compute.gradient_checkpointing, packing=compute.packing,
-    )  # fmt: skip
+    critic = build_critic(algorithm.critic_init, job.reward, policy, tokenizer, job.lora, compute)
     section = job.optimizer.model_copy(update={"lr": algorithm.critic_lr})
     return LocalLearner(critic, section, compute, total_steps=steps, signal="values")
 
