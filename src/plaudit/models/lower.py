@@ -23,7 +23,7 @@ GIGABYTE = 2**30
 
 
 class LowerStates:
-    """The states ``[T, D]`` of rows of tokens after the first ``depth`` layers, the least recently used forgotten first.
+    """The states ``[T, D]`` of rows of tokens after the first ``depth`` layers; the longest unused are forgotten first.
 
     One value may serve several trunks, as long as their lower layers are the same tensors.
     """
