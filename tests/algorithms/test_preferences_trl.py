@@ -59,7 +59,8 @@ def fake(**settings):
             device=torch.device("cpu"), gather=lambda x: x, gather_for_metrics=lambda x: x, unwrap_model=lambda m: m
         ),
         aux_loss_enabled=False, precompute_ref_logps=True,
-        _metrics={"train": defaultdict(list), "eval": defaultdict(list)}, _total_train_tokens=0, args=SimpleNamespace(), ref_model=None, **settings,
+        _metrics={"train": defaultdict(list), "eval": defaultdict(list)},
+        _total_train_tokens=0, args=SimpleNamespace(), ref_model=None, **settings,
     )  # fmt: skip
 
 
