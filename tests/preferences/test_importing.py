@@ -27,10 +27,26 @@ def test_prompts_and_demonstrations():
 def test_preferences_are_asked_again_or_known():
     records = [Preference("x", "p", "good", "bad")]
     (item,), _ = items_of(records, "pairwise")
-    assert said(item) == ["good", "bad"] and item.gold is None
-    (item,), _ = items_of(records, "pairwise", gold=True)
-    assert item.gold == Choice(-1)
+    assert sorted(said(item)) == ["bad", "good"] and item.gold is None
+    for seed in range(8):
+        (item,), _ = items_of(records, "pairwise", gold=True, seed=seed)
+        assert item.gold == Choice(-1 if said(item)[0] == "good" else 1)
     assert items_of(records, "ranking", gold=True)[0] == []
+
+
+def test_the_index_of_a_response_does_not_tell_who_won():
+    pairs = [Preference(f"x{i}", "p", "good", "bad") for i in range(400)]
+    first = sum(said(item)[0] == "good" for item in items_of(pairs, "pairwise")[0])
+    assert 160 < first < 240
+    ranked = [Ranking(f"r{i}", "p", ("a", "b", "c"), (1, 2, 3)) for i in range(300)]
+    best = [item.gold.ranks.index(1) for item in items_of(ranked, "ranking", gold=True)[0]]
+    assert min(best.count(k) for k in range(3)) > 70
+    for item in items_of(ranked, "ranking", gold=True)[0]:
+        assert dict(zip(said(item), item.gold.ranks, strict=True)) == {
+            "a": 1,
+            "b": 2,
+            "c": 3,
+        }
 
 
 def test_judgements_of_one_pair_are_one_item():
@@ -52,17 +68,16 @@ def test_judgements_of_one_pair_are_one_item():
 def test_rankings_whole_or_in_pairs():
     records = [Ranking("r", "p", ("a", "b", "c"), (1, 3, 3))]
     (item,), _ = items_of(records, "ranking", gold=True)
-    assert item.gold == Ranks((1, 2, 2))
+    assert sorted(zip(said(item), item.gold.ranks, strict=True)) == [("a", 1), ("b", 2), ("c", 2)]
     check_answer(item.gold, "ranking", 3)
     pairs, notes = items_of(records, "pairwise", gold=True)
-    assert [(i.key, said(i), i.gold) for i in pairs] == [
-        ("r/0-1", ["a", "b"], Choice(-1)),
-        ("r/0-2", ["a", "c"], Choice(-1)),
-        ("r/1-2", ["b", "c"], Choice(0)),
-    ]
+    assert [i.key for i in pairs] == ["r/0-1", "r/0-2", "r/1-2"]
+    for pair in pairs:
+        wins = {"a": -1, "b": 0, "c": 0}
+        assert pair.gold == Choice(wins[said(pair)[0]] - wins[said(pair)[1]])
     assert notes == {"pairs made of rows with several responses": 3}
     (two,), _ = items_of([Ranking("r", "p", ("a", "b"), (2, 1))], "pairwise", gold=True)
-    assert (two.key, two.gold) == ("r", Choice(1))
+    assert (two.key, two.gold) == ("r", Choice(1 if said(two)[0] == "a" else -1))
 
 
 def test_generations_keep_who_wrote_them_and_how():

@@ -31,6 +31,7 @@ COMMANDS = {
     "online-dpo": ("train", "DPO on pairs of the policy's own responses, ranked by a reward"),
     "dpo": ("train", "learn from preferences or thumbs without a reward model: DPO, IPO, KTO, ORPO, SimPO"),
     "evaluate": ("evaluate", "report card of a reward model or a policy, with intervals"),
+    "select": ("select", "which pairs to ask annotators about first: active selection"),
     "compare": ("compare", "which of several models people prefer; the pairs to ask them about"),
     "report": ("report", "one self-contained HTML page about a run"),
     "chat": ("chat", "talk to a model or a run"),

@@ -19,6 +19,7 @@ from plaudit.preferences.annotation import (
     Task,
     Thumbs,
 )
+from plaudit.preferences.resampling import uniform
 from plaudit.preferences.votes import judgement_votes
 from plaudit.records import (
     Comparison,
@@ -34,7 +35,7 @@ from plaudit.records import (
 
 
 def items_of(
-    records: Sequence[Record], task: Task, *, gold: bool = False
+    records: Sequence[Record], task: Task, *, gold: bool = False, seed: int = 0
 ) -> tuple[list[Item], dict[str, int]]:
     """Records as items for a task, in their order.
 
@@ -47,6 +48,8 @@ def items_of(
         records: all of one kind.
         task: what will be asked.
         gold: the verdicts in the records become the known answers; records without one are left out.
+        seed: of the order of responses where the records tell it: preferences have the chosen one first, and
+            rankings often the best. Whoever sees the index of a response must not learn its rank from it.
 
     Returns:
         The items, and what was done or left out on the way, counted by reason.
@@ -59,7 +62,7 @@ def items_of(
     rated = [r for r in records if isinstance(r, Rating)]
     if rated:
         found += _of_ratings(rated, task)
-    found += [_item(r) for r in records if not isinstance(r, (Judgement, Rating))]
+    found += [_shuffled(_item(r), r, seed) for r in records if not isinstance(r, (Judgement, Rating))]
     if task == "pairwise":
         found = [pair for item in found for pair in _pairs(item, notes)]
     if gold:
@@ -86,6 +89,19 @@ def _item(record: Record) -> Item:
     origins = record.provenance or ({},) * len(record.responses)
     said = zip(record.responses, models, origins, strict=True)
     return Item(record.id, record.prompt, tuple(ItemResponse(c, m, dict(o)) for c, m, o in said))
+
+
+def _shuffled(item: Item, record: Record, seed: int) -> Item:
+    """The responses of a preference or a ranking in an order of chance, and the known answer with them."""
+    if not isinstance(record, (Preference, Ranking)):
+        return item
+    order = sorted(range(len(item.responses)), key=lambda i: uniform(seed, "import", item.key, i))
+    answer = item.gold
+    if isinstance(answer, Ranks):
+        answer = Ranks(tuple(answer.ranks[i] for i in order))
+    elif isinstance(answer, Choice):
+        answer = Choice(-1 if order[0] == 0 else 1)
+    return Item(item.key, item.prompt, tuple(item.responses[i] for i in order), answer, meta=item.meta)
 
 
 def _responses(contents: Sequence[Content]) -> tuple[ItemResponse, ...]:
