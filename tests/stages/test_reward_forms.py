@@ -1,0 +1,226 @@
+"""`plaudit reward` on every kind of data, from the file to a saved model that rewards a policy."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from plaudit.algorithms.reward_model import RewardModel as Algorithm
+from plaudit.config.sections import CheckpointSection, DataSection, OptimizerSection, SamplingSection
+from plaudit.errors import ConfigError, DataError
+from plaudit.evaluation.report import write_report
+from plaudit.evaluation.reward_model import card
+from plaudit.models.load import load_tokenizer
+from plaudit.models.saving import save_causal_lm, write
+from plaudit.models.scalar import RewardModel
+from plaudit.models.tiny import tiny_classifier, tiny_config, tiny_lm
+from plaudit.stages.evaluate import score_dataset
+from plaudit.stages.reward_model import run_reward
+from plaudit.stages.rl import run_rl
+from plaudit.stages.sft import run_sft
+from plaudit.tracking.files import read_json, read_lines
+
+FAST = OptimizerSection(lr=1e-2)
+PROMPTS = [f"say {w} {v}" for w in ("red", "blue", "warm", "big") for v in ("good", "cold", "bad")]
+SIDES = DataSection(eval_fraction=0.3)
+
+
+def written(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture
+def ranked(tmp_path):
+    said = [" good good", " good", " bad cold", " bad bad"]
+    rows = [
+        {"prompt": p, "responses": said[: 3 + i % 2], "ranks": [1, 2, 3, 3][: 3 + i % 2]}
+        for i, p in enumerate(PROMPTS)
+    ]
+    return written(tmp_path / "ranked.jsonl", rows)
+
+
+@pytest.fixture
+def rated(tmp_path):
+    rows = []
+    for i, prompt in enumerate(PROMPTS * 2):
+        goods = (i + i // len(PROMPTS)) % 3
+        response = " good" * goods + " bad" * (2 - goods) + " red" * (i % 2)
+        axes = {"helpfulness": 1 + 4.0 * goods, "verbosity": 2.0 + i % 2}
+        rows.append({"prompt": prompt, "response": response, "reward": 1.0 + 4 * goods, "axes": axes})
+    return written(tmp_path / "rated.jsonl", rows)
+
+
+def encoder(world, root):
+    tokenizer = load_tokenizer(world.lm)
+    write(tiny_classifier("roberta", tokenizer, hidden=16, layers=1).base_model, root, tokenizer)
+    return str(root)
+
+
+@pytest.mark.parametrize("kind", ["pairs", "plackett_luce", "best"])
+def test_rankings_are_learned_as_lists(world, tmp_path, ranked, kind):
+    algorithm = Algorithm(ranking_loss=kind)
+    job = world.reward(tmp_path / "run", dataset=ranked, epochs=10, batch_size=4, optimizer=FAST, data=SIDES)
+    run = run_reward(job.model_copy(update={"algorithm": algorithm}))
+    figures = card(run)
+    assert figures["best_of_k_hit_rate"] == 1.0 and 0 < figures["best_of_k_chance"] < 0.5
+    assert figures["kendall_tau_from"] == "rankings" and figures["kendall_tau"] > (
+        0.9 if kind != "best" else 0.3
+    )
+    train = read_lines(run / "metrics.jsonl")
+    assert train[-1]["loss"] < train[0]["loss"]
+    assert len(train) == 10 * math.ceil(read_json(run / "summary.json")["train_rows"] / 4), (
+        "prompts, not pairs"
+    )
+    assert "prompt_swap_accuracy" in figures and figures["nll"] < math.log(2)
+    assert write_report(run).is_file()
+
+
+def test_an_encoder_reads_rankings_and_ratings_too(world, tmp_path, ranked, rated):
+    source = encoder(world, tmp_path / "start")
+    run = run_reward(world.reward(tmp_path / "ranked", model=source, dataset=ranked, epochs=2, data=SIDES))
+    assert read_lines(run / "rankings.jsonl")
+    algorithm = Algorithm(ratings="regression", attributes=("helpfulness", "verbosity"))
+    run = run_reward(
+        world.reward(tmp_path / "rated", model=source, dataset=rated, data=SIDES, algorithm=algorithm)
+    )
+    assert RewardModel.load(run / "model").attributes == ("helpfulness", "verbosity")
+
+
+def test_ratings_are_predicted(world, tmp_path, rated):
+    algorithm = Algorithm(ratings="regression")
+    run = run_reward(
+        world.reward(
+            tmp_path / "run",
+            dataset=rated,
+            epochs=15,
+            optimizer=FAST,
+            data=SIDES,
+            algorithm=algorithm,
+            batch_size=4,
+        )
+    )
+    figures = card(run)
+    assert figures["pearson"] > 0.8 and figures["rmse"] < 0.8
+    summary = read_json(run / "summary.json")
+    assert 1 < summary["rating_means"]["reward"] < 9 and summary["rating_stds"]["reward"] > 1
+    assert RewardModel.load(run / "model").trained_on == "ratings"
+    assert card(score_dataset(run, rated))["pearson"] > 0.8
+
+
+def test_ratings_of_one_prompt_become_pairs_by_default(world, tmp_path, rated):
+    run = run_reward(world.reward(tmp_path / "run", dataset=rated, data=SIDES))
+    held = read_lines(run / "heldout.jsonl")
+    assert held and all(row["margin"] > 0 for row in held)
+    assert card(run)["accuracy_by_margin"] == [] or len(card(run)["accuracy_by_margin"]) > 1
+
+
+def test_each_quality_gets_a_head_and_a_critic_can_start_from_it(world, tmp_path, rated):
+    algorithm = Algorithm(
+        ratings="regression", attributes=("helpfulness", "verbosity"), attribute_weights=(1.0, -0.5)
+    )
+    run = run_reward(
+        world.reward(
+            tmp_path / "run", dataset=rated, epochs=15, optimizer=FAST, data=SIDES, algorithm=algorithm
+        )
+    )
+    figures = card(run)
+    assert figures["pearson/helpfulness"] > 0.8 and "rmse/verbosity" in figures
+    assert "reward_model/squared_error/verbosity" in read_lines(run / "metrics.jsonl")[-1]
+    ppo = run_rl(world.rl(tmp_path / "ppo", iterations=1, reward=(str(run / "model"),)))
+    assert read_lines(ppo / "metrics.jsonl")[0]["reward/error_share"] == 0
+
+
+def test_missing_axes_and_other_kinds_of_data_are_refused(world, tmp_path, rated):
+    with pytest.raises(DataError, match="no axis 'kindness'"):
+        algorithm = Algorithm(ratings="regression", attributes=("kindness",))
+        run_reward(world.reward(tmp_path / "a", dataset=rated, algorithm=algorithm))
+    with pytest.raises(DataError, match="needs rated responses"):
+        run_reward(world.reward(tmp_path / "b", algorithm=Algorithm(ratings="regression")))
+
+
+def test_lm_loss_is_trained_and_refused_for_an_encoder(world, tmp_path, ranked):
+    algorithm = Algorithm(lm_coef=0.5)
+    run = run_reward(world.reward(tmp_path / "run", epochs=8, optimizer=FAST, algorithm=algorithm))
+    rows = read_lines(run / "metrics.jsonl")
+    assert rows[-1]["reward_model/lm_loss"] < 0.8 * rows[0]["reward_model/lm_loss"]
+    lists = run_reward(world.reward(tmp_path / "lists", dataset=ranked, data=SIDES, algorithm=algorithm))
+    assert read_lines(lists / "metrics.jsonl")[0]["reward_model/lm_loss"] > 0
+    with pytest.raises(ConfigError, match="is an encoder") as caught:
+        run_reward(
+            world.reward(tmp_path / "no", model=encoder(world, tmp_path / "start"), algorithm=algorithm)
+        )
+    assert "lm_coef = 0" in caught.value.cure
+
+
+def test_low_agreement_is_left_out_ties_are_kept_where_asked_for_and_both_are_said(world, tmp_path, capsys):
+    rows = []
+    for i, prompt in enumerate(PROMPTS):
+        labels = [{"a": "a", "b": "a", "c": "a"}, {"a": "a", "b": "a", "c": "b"}, {"a": "a", "b": "b"}][i % 3]
+        rows.append(
+            {"prompt": prompt, "response_a": " good good", "response_b": " bad bad", "labels": labels}
+        )
+    data = written(tmp_path / "judged.jsonl", rows)
+    changes = {"dataset": data, "data": DataSection(eval_fraction=0)}
+    strict = run_reward(world.reward(tmp_path / "strict", min_agreement=0.9, **changes))
+    assert read_json(strict / "summary.json")["train_rows"] == 4
+    assert "4 comparisons left out: agreement below 0.9" in capsys.readouterr().out
+    half = run_reward(world.reward(tmp_path / "half", ties="half", **changes))
+    assert read_json(half / "summary.json")["train_rows"] == 12
+    assert "4 comparisons without a majority" in capsys.readouterr().out
+    with pytest.raises(DataError, match="lower --min-agreement|no comparison has"):
+        run_reward(
+            world.reward(
+                tmp_path / "none", dataset=written(tmp_path / "t.jsonl", rows[1::3]), min_agreement=0.9
+            )
+        )
+
+
+@pytest.mark.parametrize("length", ["residual", "divide", "penalty"])
+def test_references_and_length_rule_are_stored_and_used_in_rl(world, tmp_path, length):
+    algorithm = Algorithm(length=length, length_coef=0.5)
+    run = run_reward(world.reward(tmp_path / "run", references=world.demonstrations, algorithm=algorithm))
+    model = RewardModel.load(run / "model")
+    assert model.length_rule.kind == length and read_json(run / "summary.json")["length_rule"] == length
+    assert model.length_rule.typical == pytest.approx(4.0), "three words and the end token"
+    ppo = run_rl(world.rl(tmp_path / "ppo", iterations=1, reward=(str(run / "model"),)))
+    assert read_lines(ppo / "metrics.jsonl")[0]["reward/error_share"] == 0
+
+
+def test_members_are_trained_resumed_and_reward_as_one(world, tmp_path):
+    job = world.reward(tmp_path / "rms", members=2)
+    run = run_reward(job)
+    heads = [RewardModel.load(run / f"member-{m}" / "model").model.score.weight for m in (0, 1)]
+    assert not torch.equal(*heads)
+    held = [[row["id"] for row in read_lines(run / f"member-{m}" / "heldout.jsonl")] for m in (0, 1)]
+    assert held[0] == held[1] == [row["id"] for row in read_lines(run / "heldout.jsonl")]
+    figures = card(run)
+    assert figures["accuracy"] is not None and read_json(run / "summary.json")["ensemble_std"] > 0
+    times = [(run / f"member-{m}" / "model" / "probe.json").stat().st_mtime_ns for m in (0, 1)]
+    run_reward(job.model_copy(update={"checkpoint": CheckpointSection(resume=True)}))
+    assert times == [(run / f"member-{m}" / "model" / "probe.json").stat().st_mtime_ns for m in (0, 1)]
+    alone = run_reward(world.reward(tmp_path / "alone", member=1))
+    assert torch.equal(RewardModel.load(alone / "model").model.score.weight, heads[1]), "trained by itself"
+    both = f"{run}/member-0,{run}/member-1@mean_minus_std=0.5"
+    for name, source in (("dir", f"{run}@min"), ("list", both)):
+        ppo = run_rl(world.rl(tmp_path / name, iterations=1, reward=(source,)))
+        row = read_lines(ppo / "metrics.jsonl")[0]
+        assert row["reward/ensemble_std"] > 0 and row["reward/error_share"] == 0
+
+
+def test_rows_beyond_a_table_of_positions_are_cut_and_said(world, tmp_path, capsys):
+    tokenizer = load_tokenizer(world.lm)
+    model = tiny_lm("gpt2", tokenizer, hidden=16, layers=1)
+    short = type(model)(tiny_config("gpt2", tokenizer, hidden=16, layers=1, positions=16)).eval()
+    save_causal_lm(short, tmp_path / "gpt2", tokenizer)
+    rows = [
+        {"prompt": "say" + " red" * 40 + f" {w}", "chosen": " good", "rejected": " bad"}
+        for w in ("big", "bad", "warm")
+    ]
+    data = written(tmp_path / "long.jsonl", rows)
+    run_reward(world.reward(tmp_path / "rm", model=str(tmp_path / "gpt2"), dataset=data))
+    assert "16, not 512: the model has 16 positions" in capsys.readouterr().out
+    shown = SamplingSection(max_new_tokens=4)
+    run_sft(world.sft(tmp_path / "sft", model=str(tmp_path / "gpt2"), dataset=data, sampling=shown))
+    assert "16 positions" in capsys.readouterr().out
