@@ -11,7 +11,7 @@ from plaudit.experience import Experience, Loss
 from plaudit.models.critic import Critic
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 from plaudit.training.learner import LocalLearner, LocalScorer
-from plaudit.training.signals import fill_signals, values_to_the_end
+from plaudit.training.signals import fill_signals, old_logprobs, values_to_the_end
 from plaudit.training.texts import TextStream
 
 ROWS = [[2, 9, 11, 8, 10, 3], [2, 12, 9, 3], [2, 8, 8, 9, 13]]
@@ -53,11 +53,47 @@ def test_only_what_is_needed_is_computed():
             return torch.full(batch.tokens.shape, self.value)
 
     runtime = SimpleNamespace(policy=Named(1.0), reference=Named(2.0), full_kl=Named(3.0), critic=Named(4.0))
-    filled = fill_signals(batch(), frozenset({"old_logprobs", "full_kl"}), runtime)
+    filled, _ = fill_signals(batch(), frozenset({"old_logprobs", "full_kl"}), runtime)
     assert filled.old_logprobs[0, 0] == 1 and filled.full_kl[0, 0] == 3
     assert filled.ref_logprobs is None and filled.values is None and filled.last_values is None
-    filled = fill_signals(batch(), frozenset({"ref_logprobs", "values"}), runtime)
+    filled, _ = fill_signals(batch(), frozenset({"ref_logprobs", "values"}), runtime)
     assert filled.ref_logprobs[0, 0] == 2 and filled.values[0, 0] == 4 and filled.old_logprobs is None
+
+
+class Trainer:
+    """Log-probs of -1 everywhere; remembers how many rows it was asked about."""
+
+    def __init__(self):
+        self.rows = 0
+
+    def score(self, batch):
+        self.rows += len(batch)
+        return torch.where(batch.response_mask, -1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("error", "reuse_below", "scored", "share"),
+    [(5e-5, 1e-4, 2, 0.0), (2e-4, 1e-4, 18, 1.0), (0.0, 0.0, 16, 1.0)],
+)
+def test_the_samplers_logprobs_are_taken_where_they_are_measured_to_be_the_trainers(
+    error, reuse_below, scored, share
+):
+    rows = batch(ROWS[:2] * 8)
+    rows = rows.replace(sampled_logprobs=torch.full(rows.tokens.shape, -1.0 + error))
+    trainer = Trainer()
+    old, metrics = old_logprobs(rows, trainer, reuse_below)
+    assert trainer.rows == scored and metrics["rollout/rescored_share"] == share
+    expected = -1.0 + error if share == 0 else -1.0
+    assert torch.allclose(old, torch.where(rows.response_mask, expected, 0.0), rtol=0, atol=1e-7)
+    if share == 0:
+        assert metrics["rollout/logprob_diff_max"] == pytest.approx(error, rel=0.01)
+        assert metrics["rollout/logprob_diff_mean"] == pytest.approx(error, rel=0.01)
+
+
+def test_without_a_record_of_the_sampler_the_trainer_scores():
+    trainer = Trainer()
+    old, metrics = old_logprobs(batch(), trainer, 1.0)
+    assert trainer.rows == 3 and metrics == {} and old.sum() == -9
 
 
 def test_texts_come_in_shuffled_passes_and_by_place():

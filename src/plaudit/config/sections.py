@@ -115,6 +115,9 @@ class MismatchSection(Section):
     """Smallest ratio that mask keeps."""
     weight_high: float = Field(2.0, gt=0)
     """Largest weight; mask keeps no ratio above it."""
+    reuse_below: float = Field(1e-4, ge=0)
+    """Take the sampler's log-probs for the trainer's where they agree to this on one row in eight (nats a token);
+    else, or at 0, score every row again."""
     drop_beyond: float = Field(0.0, ge=0)
     """Leave out responses whose geometric-mean ratio is above this, or below its inverse (1.01 is strict,
     2 loose); 0: none."""

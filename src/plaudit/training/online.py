@@ -59,13 +59,15 @@ class OnlineLoop:
             clock = Clock()
             collected = self.collector.collect(iteration, clock)
             batch = collected.batch(self.pad_id, self.sampling.max_new_tokens)
-            batch = fill_signals(batch, self.algorithm.needs, self.runtime)
+            batch, measured = fill_signals(
+                batch, self.algorithm.needs, self.runtime, self.mismatch.reuse_below
+            )
             clock.lap("time/score")
             algorithm = self._at(iteration, iterations)
             credit = algorithm.credit(batch, self.carry)
             self.carry = credit.carry
             learned, distance = self._corrected(credit.batch, batch)
-            metrics = describe(collected.sampled) | collected.metrics | credit.metrics | distance
+            metrics = describe(collected.sampled) | collected.metrics | credit.metrics | distance | measured
             metrics |= self.update(learned, iteration, algorithm)
             self._end_warmup(iteration, metrics)
             self.runtime.generator.policy_version = iteration + 1

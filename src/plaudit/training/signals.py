@@ -10,11 +10,22 @@ from plaudit.experience import Experience
 from plaudit.training.learner import Scorer
 from plaudit.training.runtime import Runtime
 
+MEASURED = 8
+"""Of so many rows one is scored by the trainer to see whether the sampler's log-probs can be taken for its own."""
 
-def fill_signals(batch: Experience, needs: frozenset[str], runtime: Runtime) -> Experience:
-    """The batch with the signals in ``needs``, and no others."""
+
+def fill_signals(
+    batch: Experience, needs: frozenset[str], runtime: Runtime, reuse_below: float = 0.0
+) -> tuple[Experience, dict[str, float]]:
+    """The batch with the signals in ``needs``, and no others; and what was measured on the way.
+
+    Args:
+        reuse_below: see `old_logprobs`.
+    """
+    metrics: dict[str, float] = {}
     if "old_logprobs" in needs:
-        batch = batch.replace(old_logprobs=runtime.policy.score(batch))
+        old, metrics = old_logprobs(batch, runtime.policy, reuse_below)
+        batch = batch.replace(old_logprobs=old)
     if "ref_logprobs" in needs:
         batch = batch.replace(ref_logprobs=runtime.reference.score(batch))
     if "full_kl" in needs:
@@ -23,10 +34,35 @@ def fill_signals(batch: Experience, needs: frozenset[str], runtime: Runtime) -> 
     if "values" in needs:
         assert runtime.critic is not None
         if "last_values" not in needs:
-            return batch.replace(values=runtime.critic.score(batch))
+            return batch.replace(values=runtime.critic.score(batch)), metrics
         values, last = values_to_the_end(runtime.critic, batch)
         batch = batch.replace(values=values, last_values=last)
-    return batch
+    return batch, metrics
+
+
+def old_logprobs(batch: Experience, policy: Scorer, reuse_below: float) -> tuple[Tensor, dict[str, float]]:
+    """Log-probs ``[B, T]`` of the policy at the start of the update.
+
+    They are what the sampler recorded, if the trainer gives the same for one row in eight to within ``reuse_below``
+    (nats, each token); else the trainer scores all rows. The metrics are of the rows that both have seen.
+    """
+    sampled, mask = batch.sampled_logprobs, batch.response_mask
+    if sampled is None:
+        return policy.score(batch), {}
+    if reuse_below > 0:
+        rows = torch.arange(0, len(batch), MEASURED)
+        part = batch.select(rows)
+        assert part.sampled_logprobs is not None
+        gap = torch.where(part.response_mask, policy.score(part) - part.sampled_logprobs, 0.0).abs()
+        if float(gap.max()) <= reuse_below:
+            tokens = part.response_mask.sum().clamp(min=1)
+            metrics = {
+                "rollout/logprob_diff_mean": float(gap.sum() / tokens),
+                "rollout/logprob_diff_max": float(gap.max()),
+                "rollout/rescored_share": 0.0,
+            }
+            return torch.where(mask, sampled, 0.0), metrics
+    return policy.score(batch), {"rollout/rescored_share": 1.0}
 
 
 def values_to_the_end(critic: Scorer, batch: Experience) -> tuple[Tensor, Tensor]:
