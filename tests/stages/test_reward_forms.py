@@ -224,3 +224,14 @@ def test_rows_beyond_a_table_of_positions_are_cut_and_said(world, tmp_path, caps
     shown = SamplingSection(max_new_tokens=4)
     run_sft(world.sft(tmp_path / "sft", model=str(tmp_path / "gpt2"), dataset=data, sampling=shown))
     assert "16 positions" in capsys.readouterr().out
+
+
+def test_a_response_that_is_too_long_costs_itself_and_not_its_list(world, tmp_path, capsys):
+    rows = [{"prompt": p, "responses": [" good", " bad", " red" * 40], "ranks": [1, 2, 3]} for p in PROMPTS]
+    data = {
+        "dataset": written(tmp_path / "long.jsonl", rows),
+        "data": DataSection(eval_fraction=0.3, max_length=16),
+    }
+    run = run_reward(world.reward(tmp_path / "run", **data))
+    assert "12 responses left out of their lists" in capsys.readouterr().out
+    assert {tuple(row["ranks"]) for row in read_lines(run / "rankings.jsonl")} == {(1, 2)}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
 from typing import Any
 
 import torch
 
 from plaudit.algorithms.reward_model import RewardModel
+from plaudit.data.chat import Encoded
 from plaudit.data.collate import collate_pairs, collate_rankings, collate_ratings
 from plaudit.data.load import Loaded, load_records
 from plaudit.data.ties import undecided
@@ -96,6 +97,31 @@ def _rated(loaded: Loaded, attributes: Sequence[str], dataset: str) -> list[Any]
                 cure=f"the data have: {', '.join(sorted(known)) or 'no axes'}; rate every response on every attribute",
             )
     return list(loaded.records)
+
+
+def without_long_responses(
+    records: Sequence[Any], encode: Callable[[Any], tuple[Encoded, ...]], max_length: int
+) -> tuple[list[Any], int]:
+    """Ranked lists without the responses that alone are too long, where two others are left; and how many they were.
+
+    Otherwise one such response would cost the whole list. Other records stay as they are.
+    """
+    kept: list[Any] = []
+    dropped = 0
+    for record in records:
+        if not isinstance(record, Ranking):
+            return list(records), 0
+        rows = encode(record)
+        fits = [
+            i for i, row in enumerate(rows) if row.opening + 1 + len(row) - row.prompt_length <= max_length
+        ]
+        if len(fits) < 2 or len(fits) == len(rows):
+            kept.append(record)
+            continue
+        responses, ranks = tuple(record.responses[i] for i in fits), tuple(record.ranks[i] for i in fits)
+        kept.append(replace(record, responses=responses, ranks=ranks))
+        dropped += len(rows) - len(fits)
+    return kept, dropped
 
 
 @dataclass(frozen=True, slots=True)

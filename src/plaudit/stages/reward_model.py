@@ -27,7 +27,7 @@ from plaudit.stages.encode import (
 )
 from plaudit.stages.keeper import Keeper
 from plaudit.stages.probe import probe_head
-from plaudit.stages.reward_data import Collator, Scale, describe, load_source
+from plaudit.stages.reward_data import Collator, Scale, describe, load_source, without_long_responses
 from plaudit.stages.reward_job import RewardJob as RewardJob
 from plaudit.stages.reward_members import run_members
 from plaudit.stages.reward_scores import (
@@ -130,10 +130,18 @@ def prepare(job: RewardJob) -> Parts:
     chat = ChatFormat(tokenizer, job.data.chat_template)
     encoder = reward_encoder(model, tokenizer, chat, train[0])
     data = readable(model, tokenizer, job.data)
+    (train, lost), (heldout, lost_too) = (
+        without_long_responses(part, encoder, data.max_length) for part in (train, heldout)
+    )
+    filtered = [source.filtered] if source.filtered else []
+    if lost + lost_too:
+        filtered.append(
+            f"{lost + lost_too} responses left out of their lists: longer than {data.max_length} tokens"
+        )
     rows = encode_rows(train, encoder, data, job.dataset)
     heldout_rows = encode_rows(heldout, encoder, data, job.dataset)
     counts = f"{len(rows)} {describe(train)} to train, {len(heldout_rows)} held out"
-    facts = {"data": source.format, "filters": source.filtered, "rows": counts, "length": rows.report}
+    facts = {"data": source.format, "filters": "; ".join(filtered), "rows": counts, "length": rows.report}
     one = reward_encoder(model, tokenizer, chat, Rating("", "", "", 0.0))
     references = _references(job, model, tokenizer, chat, data) or [e for unit in rows.encoded for e in unit]
     said = {name: fact for name, fact in facts.items() if fact}
