@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from plaudit.algorithms.metrics import law_metrics
 from plaudit.config.sections import ComputeSection, OptimizerSection
 from plaudit.data.chat import Encoded
 from plaudit.experience import Experience, Loss
@@ -88,6 +89,20 @@ def test_the_samplers_logprobs_are_taken_where_they_are_measured_to_be_the_train
     if share == 0:
         assert metrics["rollout/logprob_diff_max"] == pytest.approx(error, rel=0.01)
         assert metrics["rollout/logprob_diff_mean"] == pytest.approx(error, rel=0.01)
+
+
+def test_a_reference_that_is_only_measured_reads_one_row_in_eight():
+    rows = batch(ROWS * 4)
+    trainer = Trainer()
+    filled, _ = fill_signals(rows, frozenset({"some_ref_logprobs"}), SimpleNamespace(reference=trainer))
+    assert trainer.rows == 2
+    known = ~filled.ref_logprobs.isnan().any(-1)
+    assert known.nonzero().flatten().tolist() == [0, 8]
+    assert filled.ref_logprobs[0].sum() == -4 and filled.ref_logprobs[8].sum() == -3
+    old = torch.where(rows.response_mask, -0.5, 0.0)
+    metrics = law_metrics(filled.replace(old_logprobs=old), rows.response_mask)
+    assert metrics["objective/kl"] == pytest.approx((4 * 0.5 + 3 * 0.5) / 2)
+    assert metrics["objective/kl_tok"] == pytest.approx(0.5)
 
 
 def test_without_a_record_of_the_sampler_the_trainer_scores():

@@ -58,7 +58,7 @@ class DAPO:
     @property
     def needs(self) -> frozenset[Signal]:
         """Old log-probs, and those of the reference to measure the KL."""
-        return pg.NEEDS
+        return pg.needs(self.kl_coef)
 
     def start(self) -> Carry:
         """Nothing is carried."""

@@ -60,7 +60,7 @@ class GRPO:
     @property
     def needs(self) -> frozenset[Signal]:
         """Old and reference log-probs."""
-        return pg.NEEDS
+        return pg.needs(self.kl_coef)
 
     def start(self) -> Carry:
         """The KL coefficient."""
@@ -112,7 +112,7 @@ class DrGRPO:
     @property
     def needs(self) -> frozenset[Signal]:
         """Old and reference log-probs."""
-        return pg.NEEDS
+        return pg.needs(self.kl_coef)
 
     def start(self) -> Carry:
         """The KL coefficient."""

@@ -52,7 +52,7 @@ class GSPO:
     @property
     def needs(self) -> frozenset[Signal]:
         """Old and reference log-probs."""
-        return pg.NEEDS
+        return pg.needs(self.kl_coef)
 
     def start(self) -> Carry:
         """The KL coefficient."""
@@ -112,7 +112,7 @@ class CISPO:
     @property
     def needs(self) -> frozenset[Signal]:
         """Old and reference log-probs."""
-        return pg.NEEDS
+        return pg.needs(self.kl_coef)
 
     def start(self) -> Carry:
         """The KL coefficient."""

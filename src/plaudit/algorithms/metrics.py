@@ -26,11 +26,12 @@ def law_metrics(batch: Experience, mask: Tensor) -> dict[str, float]:
         ),  # an estimate, replaced by the exact one after an update
     }
     if batch.ref_logprobs is not None:
-        gap = torch.where(mask, batch.old_logprobs - batch.ref_logprobs, 0.0)
-        metrics["objective/kl"] = masked_mean(gap.sum(-1), rows)
-        metrics["objective/kl_tok"] = masked_mean(gap, mask)
+        known = mask & ~batch.ref_logprobs.isnan()  # where no KL is learned from, some rows only
+        gap = torch.where(known, batch.old_logprobs - batch.ref_logprobs, 0.0)
+        metrics["objective/kl"] = masked_mean(gap.sum(-1), known.any(-1))
+        metrics["objective/kl_tok"] = masked_mean(gap, known)
         metrics["objective/ref_perplexity"] = masked_mean(
-            torch.where(mask, -batch.ref_logprobs, 0.0), mask
+            torch.where(known, -batch.ref_logprobs, 0.0), known
         ).exp()
     if batch.full_kl is not None:
         metrics["objective/kl_full"] = masked_mean(torch.where(mask, batch.full_kl, 0.0).sum(-1), rows)

@@ -15,7 +15,12 @@ from plaudit.functional.kl import Estimator, Gradient, kl_loss
 from plaudit.functional.weights import Aggregation, loss_weights
 
 NEEDS: frozenset[Signal] = frozenset({"old_logprobs", "ref_logprobs"})
-"""Reference log-probs at kl_coef 0 too: how far the policy is from its start is always measured."""
+"""What methods need whose reward or loss holds the KL."""
+
+
+def needs(kl_coef: float) -> frozenset[Signal]:
+    """Without a KL to learn from, the reference reads some rows only: the distance is always measured."""
+    return NEEDS if kl_coef else frozenset({"old_logprobs", "some_ref_logprobs"})
 
 
 def counted(batch: Experience) -> tuple[Tensor, Tensor]:

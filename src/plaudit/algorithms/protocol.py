@@ -11,7 +11,14 @@ from plaudit.experience import Experience, Loss, Outputs, Pairs
 from plaudit.functional.controllers import Carry
 
 Signal = Literal[
-    "old_logprobs", "ref_logprobs", "full_kl", "values", "last_values", "greedy_rewards", "mismatched_kl"
+    "old_logprobs",
+    "ref_logprobs",
+    "some_ref_logprobs",
+    "full_kl",
+    "values",
+    "last_values",
+    "greedy_rewards",
+    "mismatched_kl",
 ]
 
 

@@ -11,7 +11,7 @@ from plaudit.training.learner import Scorer
 from plaudit.training.runtime import Runtime
 
 MEASURED = 8
-"""Of so many rows one is scored by the trainer to see whether the sampler's log-probs can be taken for its own."""
+"""Where something is only measured, one row in so many is scored."""
 
 
 def fill_signals(
@@ -28,6 +28,8 @@ def fill_signals(
         batch = batch.replace(old_logprobs=old)
     if "ref_logprobs" in needs:
         batch = batch.replace(ref_logprobs=runtime.reference.score(batch))
+    if "some_ref_logprobs" in needs:
+        batch = batch.replace(ref_logprobs=some_logprobs(batch, runtime.reference))
     if "full_kl" in needs:
         assert runtime.full_kl is not None
         batch = batch.replace(full_kl=runtime.full_kl.score(batch))
@@ -63,6 +65,16 @@ def old_logprobs(batch: Experience, policy: Scorer, reuse_below: float) -> tuple
             }
             return torch.where(mask, sampled, 0.0), metrics
     return policy.score(batch), {"rollout/rescored_share": 1.0}
+
+
+def some_logprobs(batch: Experience, scorer: Scorer) -> Tensor:
+    """Log-probs ``[B, T]`` of one row in `MEASURED`; NaN in the others."""
+    rows = torch.arange(0, len(batch), MEASURED)
+    found = scorer.score(batch.select(rows))
+    result = torch.full(batch.tokens.shape, torch.nan)
+    result[rows] = 0.0
+    result[rows, : found.shape[1]] = found
+    return result
 
 
 def values_to_the_end(critic: Scorer, batch: Experience) -> tuple[Tensor, Tensor]:
