@@ -107,9 +107,10 @@ class Served:
         self.url = f"http://127.0.0.1:{self.port}"
         settings = ServeSettings(port=self.port, auth=auth, **options)
         self.app = create_app(store, settings, limiter)
-        self._server = uvicorn.Server(
-            uvicorn.Config(self.app, port=self.port, log_level="critical", lifespan="off", ws="none")
+        config = uvicorn.Config(
+            self.app, port=self.port, log_level="critical", lifespan="off", ws="none", server_header=False
         )
+        self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
 
     def __enter__(self) -> "Served":

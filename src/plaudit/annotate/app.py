@@ -18,7 +18,7 @@ from plaudit import __version__
 from plaudit.annotate import account, admin, api, intake, review, work
 from plaudit.annotate.access import Forbidden, NotLoggedIn, guard
 from plaudit.annotate.limits import Limiter, TooMany
-from plaudit.annotate.security import Shield, TooLarge
+from plaudit.annotate.security import Shield
 from plaudit.annotate.settings import ServeSettings
 from plaudit.annotate.site import STATIC, Site, site_of
 from plaudit.errors import ConfigError, DataError, PlauditError
@@ -28,7 +28,7 @@ from plaudit.preferences.store.faults import Conflict, NotFound
 LOG = logging.getLogger("plaudit.annotate")
 STATUS: tuple[tuple[type[Exception], int], ...] = (
     (NotFound, 404), (Conflict, 409), (NotLoggedIn, 401), (Forbidden, 403), (TooMany, 429),
-    (DataError, 422), (ConfigError, 422), (TooLarge, 413),
+    (DataError, 422), (ConfigError, 422),
 )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def create_app(
     for part in (account, work, review, admin, intake, api):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    for kind in (PlauditError, TooLarge, HTTPException, RequestValidationError, Exception):
+    for kind in (PlauditError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _failed)
     app.add_middleware(Shield, settings=site.settings)
     return app
@@ -77,10 +77,14 @@ async def _failed(request: Request, error: Exception) -> Response:
 def _said(error: Exception) -> tuple[int, PlauditError]:
     for kind, status in STATUS:
         if isinstance(error, kind):
-            too_large = DataError("the request is too large", cure="send less at once")
-            return status, error if isinstance(error, PlauditError) else too_large
+            assert isinstance(error, PlauditError), "the table holds our own errors"
+            return status, error
     if isinstance(error, HTTPException):
-        plain = {404: "there is no such page", 405: "this page cannot be used like that"}
+        plain = {
+            404: "there is no such page",
+            405: "this page cannot be used like that",
+            413: "the request is too large",
+        }
         return error.status_code, DataError(
             plain.get(error.status_code, str(error.detail)), cure="go back to the start"
         )

@@ -36,7 +36,7 @@ def dots(
         value = low + (high - low) * tick / 4
         x = _x(value, low, high)
         parts.append(_line(x, 8, x, height - 24, "grid"))
-        parts.append(_text(x, height - 8, f"{value:.2f}".rstrip("0").rstrip("."), "tick", "middle"))
+        parts.append(_text(x, height - 8, f"{value:.3g}", "tick", "middle"))
     if line is not None:
         parts.append(_line(_x(line, low, high), 4, _x(line, low, high), height - 24, "half"))
     for number, row in enumerate(rows):

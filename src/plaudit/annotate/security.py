@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from starlette.exceptions import HTTPException
+
 from plaudit.annotate.settings import ServeSettings
 
 Scope = MutableMapping[str, Any]
@@ -34,8 +36,11 @@ HEADERS = {
 }
 
 
-class TooLarge(Exception):
+class TooLarge(HTTPException):
     """The body is larger than allowed; raised inside the app where it reads the body."""
+
+    def __init__(self) -> None:
+        super().__init__(413, "the request is too large")
 
 
 class Shield:

@@ -133,8 +133,8 @@ def revoke(conn: Connection, secret: str) -> None:
 
 
 def revoke_token(conn: Connection, user_id: int, token_id: int) -> None:
-    """End one token of this person, or NotFound."""
-    mine = (tokens.c.id == token_id) & (tokens.c.user_id == user_id)
+    """End one API token of this person, or NotFound."""
+    mine = (tokens.c.id == token_id) & (tokens.c.user_id == user_id) & (tokens.c.kind == "api")
     if conn.execute(update(tokens).where(mine).values(revoked_at=time.time())).rowcount == 0:
         raise NotFound(f"there is no token {token_id} of yours", cure="see your tokens")
 

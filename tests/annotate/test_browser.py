@@ -1,0 +1,355 @@
+"""A real browser: each kind of task by mouse and by keys, desktop and phone, accessibility, hostile texts."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from annotating import PASSWORD, Served, Unlimited, make_project, make_team, pairs
+
+from plaudit.preferences.annotation import (
+    Annotation,
+    Choice,
+    Item,
+    ItemResponse,
+    Ranks,
+    Scores,
+    Task,
+    Thumbs,
+    Written,
+)
+from plaudit.preferences.store import history, people, projects
+from plaudit.preferences.store.engine import Store
+
+pytestmark = pytest.mark.browser
+PLAYWRIGHT = "browser tests need Playwright: pip install 'plaudit[annotate-test]'"
+CHROMIUM = "browser tests need Chromium: apt-get install chromium, or playwright install chromium"
+sync_api = pytest.importorskip("playwright.sync_api", reason=PLAYWRIGHT)
+
+DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+AXE = Path(__file__).parent / "vendor" / "axe.min.js"
+PAYLOADS = json.loads((Path(__file__).parent / "xss_payloads.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        own = Path(playwright.chromium.executable_path)
+        found = str(own) if own.exists() else shutil.which("chromium") or shutil.which("google-chrome")
+        if not found:
+            pytest.skip(CHROMIUM)
+        browser = playwright.chromium.launch(
+            executable_path=found, args=["--no-sandbox"] if os.geteuid() == 0 else []
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def local(sqlite_store: Store) -> Iterator[Served]:
+    with Served(sqlite_store, auth=False, limiter=Unlimited()) as running:
+        yield running
+
+
+@pytest.fixture
+def visit(chromium: Any, local: Served) -> Iterator[Callable[..., Any]]:
+    """Open a page of the local app; a fault on the console or in a script fails the test."""
+    contexts, faults = [], []
+
+    def open_page(path: str, size: dict[str, int] = DESKTOP, **options: Any) -> Any:
+        context = chromium.new_context(viewport=size, reduced_motion="reduce", **options)
+        context.set_default_timeout(20_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on(
+            "console",
+            lambda m: faults.append(m.text) if m.type == "error" and "status of 4" not in m.text else None,
+        )
+        page.goto(local.url + path)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+def responses(n: int) -> tuple[ItemResponse, ...]:
+    return tuple(ItemResponse(f"Response **{k}**\n\n```python\nprint({k})\n```") for k in range(n))
+
+
+def stored(store: Store, slug: str) -> list[Annotation]:
+    with store.read() as conn:
+        return history.read_annotations(conn, projects.get_project(conn, slug))
+
+
+def one_of(store: Store, task: Task, n: int, items: int = 1) -> None:
+    make_project(store, "job", task, [Item(f"i{k}", f"Prompt {k}", responses(n)) for k in range(items)])
+
+
+def answer(store: Store, wanted: int = 1) -> Annotation:
+    found = stored(store, "job")
+    assert len(found) == wanted
+    return found[-1]
+
+
+def wait_for_next(page: Any) -> None:
+    page.wait_for_function("!document.querySelector('#answer') || !document.querySelector('.htmx-request')")
+    page.wait_for_load_state("networkidle")
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_pairwise_by_mouse(visit: Any, sqlite_store: Store, size: dict[str, int]) -> None:
+    one_of(sqlite_store, "pairwise", 2)
+    page = visit("/p/job/work", size)
+    page.get_by_text("B much better").click()
+    page.get_by_role("button", name="Send").click()
+    page.get_by_text("That is all for now").wait_for()
+    found = answer(sqlite_store)
+    assert found.answer == Choice(2 if found.order == (0, 1) else -2), (
+        "what was seen on the right is what was stored"
+    )
+
+
+def test_pairwise_by_keys(visit: Any, sqlite_store: Store) -> None:
+    one_of(sqlite_store, "pairwise", 2, items=4)
+    page = visit("/p/job/work")
+    for key in ("1", "3", "6", "7"):
+        page.keyboard.press(key)
+        before = page.locator("#work").get_attribute("data-assignment")
+        page.keyboard.press("Enter")
+        page.wait_for_function("b => document.querySelector('#work').dataset.assignment !== b", arg=before)
+    page.get_by_text("That is all for now").wait_for()
+    said = [a.answer for a in stored(sqlite_store, "job")]
+    assert said[0] in (Choice(-2), Choice(2))
+    assert said[1:] == [Choice(0), Choice(0, "both_bad"), Choice(0, "cannot_judge")]
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_ranking_by_arrows_and_by_drag(visit: Any, sqlite_store: Store, size: dict[str, int]) -> None:
+    one_of(sqlite_store, "ranking", 3)
+    page = visit("/p/job/work", size)
+    page.get_by_role("button", name="Send").click()
+    page.get_by_text("some responses have no rank yet").wait_for()
+    page.get_by_role("button", name="Move C up").click()
+    page.get_by_role("button", name="Move C up").click()
+    handles = page.locator("#ranks .grip")
+    handles.nth(2).scroll_into_view_if_needed()
+    start, end = handles.nth(2).bounding_box(), handles.nth(1).bounding_box()
+    page.mouse.move(start["x"] + 6, start["y"] + 8)
+    page.mouse.down()
+    page.mouse.move(start["x"] + 6, start["y"] - 2, steps=4)
+    page.mouse.move(end["x"] + 6, end["y"] + 2, steps=10)
+    page.mouse.up()
+    letters = page.locator("#ranks li").evaluate_all("rows => rows.map(r => r.dataset.letter).join('')")
+    assert letters == "CBA"
+    page.get_by_role("button", name="B shares the place").click()
+    page.get_by_role("button", name="Send").click()
+    page.get_by_text("That is all for now").wait_for()
+    found = answer(sqlite_store)
+    by_letter = dict(zip("ABC", (found.answer.ranks[i] for i in found.order), strict=True))  # type: ignore[union-attr]
+    assert by_letter == {"C": 1, "B": 1, "A": 2}
+
+
+def test_ranking_by_keys(visit: Any, sqlite_store: Store) -> None:
+    one_of(sqlite_store, "ranking", 4)
+    page = visit("/p/job/work")
+    for key in ("2", "4", "=", "1", "3", "Enter"):
+        page.keyboard.press(key)
+    page.get_by_text("That is all for now").wait_for()
+    found = answer(sqlite_store)
+    assert isinstance(found.answer, Ranks)
+    assert [found.answer.ranks[i] for i in found.order] == [2, 1, 3, 2]
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_rating_by_mouse(visit: Any, sqlite_store: Store, size: dict[str, int]) -> None:
+    one_of(sqlite_store, "rating", 1)
+    page = visit("/p/job/work", size)
+    for group, number in (("helpfulness", "9"), ("harmlessness", "10"), ("accuracy", "2")):
+        page.get_by_role("group", name=group).get_by_text(number, exact=True).click()
+    page.get_by_role("button", name="Send").click()
+    page.get_by_text("That is all for now").wait_for()
+    assert answer(sqlite_store).answer == Scores(({"helpfulness": 9, "harmlessness": 10, "accuracy": 2},))
+
+
+def test_rating_by_keys(visit: Any, sqlite_store: Store) -> None:
+    one_of(sqlite_store, "rating", 2)
+    page = visit("/p/job/work")
+    for key in ("1", "2", "3", "4", "5", "0", "ArrowUp", "6", "Enter"):
+        page.keyboard.press(key)
+    page.get_by_text("That is all for now").wait_for()
+    found = answer(sqlite_store)
+    assert isinstance(found.answer, Scores)
+    seen = [tuple(found.answer.scores[i].values()) for i in found.order]
+    assert seen == [(1, 2, 3), (4, 6, 10)]
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_thumbs_by_mouse_and_keys(visit: Any, sqlite_store: Store, size: dict[str, int]) -> None:
+    one_of(sqlite_store, "thumbs", 1, items=2)
+    page = visit("/p/job/work", size)
+    page.get_by_text("Bad", exact=False).first.click()
+    before = page.locator("#work").get_attribute("data-assignment")
+    page.get_by_role("button", name="Send").click()
+    page.wait_for_function("b => document.querySelector('#work').dataset.assignment !== b", arg=before)
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    page.get_by_text("That is all for now").wait_for()
+    assert [a.answer for a in stored(sqlite_store, "job")] == [Thumbs((False,)), Thumbs((True,))]
+
+
+def test_writing_and_editing(visit: Any, sqlite_store: Store) -> None:
+    one_of(sqlite_store, "demonstration", 2)
+    page = visit("/p/job/work")
+    page.keyboard.press("w")
+    page.keyboard.type("my own words, 1 2 u s")
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Start from B").click()
+    assert "```python" in page.get_by_label("Your response").input_value()
+    page.get_by_label("Your response").fill("better words")
+    page.reload()
+    assert page.get_by_label("Your response").input_value() == "better words", "a draft outlives the page"
+    page.get_by_label("Your response").press("Control+Enter")
+    page.get_by_text("That is all for now").wait_for()
+    assert isinstance(answer(sqlite_store).answer, Written)
+    assert answer(sqlite_store).answer.text == "better words"  # type: ignore[union-attr]
+
+
+def test_undo_skip_flags_and_correction(visit: Any, sqlite_store: Store) -> None:
+    one_of(sqlite_store, "pairwise", 2, items=2)
+    page = visit("/p/job/work")
+    first = page.locator("#work").get_attribute("data-assignment")
+    page.keyboard.press("f")
+    page.get_by_label("harmful").check()
+    page.get_by_label("Comment").fill("B is made up")
+    page.get_by_text("A better").click()
+    page.get_by_role("button", name="Send").click()
+    page.wait_for_function("b => document.querySelector('#work').dataset.assignment !== b", arg=first)
+    page.keyboard.press("u")
+    page.wait_for_function("b => document.querySelector('#work').dataset.assignment === b", arg=first)
+    assert page.get_by_label("harmful").is_checked() and page.locator("input[value='-1']").is_checked()
+    page.keyboard.press("5")
+    page.keyboard.press("Enter")
+    page.wait_for_function("b => document.querySelector('#work').dataset.assignment !== b", arg=first)
+    page.keyboard.press("s")
+    page.get_by_role("button", name="The task is unclear").click()
+    page.get_by_text("That is all for now").wait_for()
+    found = stored(sqlite_store, "job")
+    assert len(found) == 2 and found[0].flags == ("harmful",) and found[0].comment == "B is made up"
+    assert abs(found[0].answer.strength) == 2  # type: ignore[union-attr]
+    with sqlite_store.read() as conn:
+        assert len(history.raw_rows(conn, projects.get_project(conn, "job"))) == 4
+
+
+def test_an_answer_survives_a_lost_server(visit: Any, local: Served, sqlite_store: Store) -> None:
+    one_of(sqlite_store, "pairwise", 2)
+    page = visit("/p/job/work")
+    page.context.set_offline(True)
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    page.get_by_text("the server cannot be reached").wait_for()
+    page.context.set_offline(False)
+    page.keyboard.press("Enter")
+    page.get_by_text("That is all for now").wait_for()
+    assert len(stored(sqlite_store, "job")) == 1
+
+
+def test_a_new_annotator_joins_and_works(chromium: Any, sqlite_store: Store) -> None:
+    team = make_team(sqlite_store)
+    with sqlite_store.write() as conn:
+        secret = people.invite(conn, "annotator", team.project.id)
+    with Served(sqlite_store) as served:
+        context = chromium.new_context(viewport=PHONE)
+        page = context.new_page()
+        page.goto(f"{served.url}/join/{secret}")
+        page.get_by_label("Name").fill("Noor")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Start").click()
+        page.get_by_role("link", name="Start").click()
+        page.get_by_text("A much better").click()
+        page.get_by_role("button", name="Send").click()
+        page.get_by_text("1 by you").wait_for()
+        page.goto(served.url + "/p/demo/review")
+        assert "this is for a reviewer" in page.content()
+        context.close()
+
+
+def test_hostile_texts_do_nothing(visit: Any, sqlite_store: Store) -> None:
+    """50 payloads as prompt, response, comment and guidelines: nothing runs, nothing is fetched from elsewhere."""
+    assert len(PAYLOADS) >= 50
+    items = [
+        Item(f"x{k}", p, (ItemResponse(p), ItemResponse(f"```html\n{p}\n```")))
+        for k, p in enumerate(PAYLOADS)
+    ]
+    make_project(sqlite_store, "job", "pairwise", items)
+    with sqlite_store.write() as conn:
+        project = projects.get_project(conn, "job")
+        projects.change_guidelines(conn, project, "\n\n".join(PAYLOADS), None)
+        projects.change_project(conn, project, title=PAYLOADS[0], settings=project.settings, closed=False)
+    page = visit("/p/job/work")
+    strange: list[str] = []
+    page.on("dialog", lambda dialog: (strange.append(dialog.message), dialog.dismiss()))
+    page.on(
+        "request", lambda r: None if r.url.startswith((page.url[:21], "data:")) else strange.append(r.url)
+    )
+    for number in range(1, len(PAYLOADS) + 1):
+        page.goto(page.url.split("/p/")[0] + f"/p/job/items/{number}")
+        page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        assert page.evaluate("window.hacked") is None, PAYLOADS[number - 1]
+        assert page.evaluate(
+            "[...document.querySelectorAll('.content *')].every(e => !['SCRIPT','IFRAME','OBJECT','EMBED','IMG','SVG','FORM','STYLE']"
+            ".includes(e.tagName.toUpperCase()) && [...e.attributes].every(a => !a.name.startsWith('on') && a.name !== 'style'))"
+        ), PAYLOADS[number - 1]
+        for link in page.locator(".content a").evaluate_all("links => links.map(a => a.href)"):
+            assert link.startswith(("http://", "https://", "mailto:")), link
+    page.goto(page.url.split("/p/")[0] + "/p/job")
+    assert page.evaluate("window.hacked") is None
+    assert strange == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_pages_are_accessible_and_fit(
+    visit: Any, sqlite_store: Store, scheme: str, size: dict[str, int]
+) -> None:
+    """axe-core finds nothing serious, and no page is wider than the screen."""
+    if not AXE.exists():
+        pytest.skip(f"axe-core is not there: {AXE}")
+    make_project(sqlite_store, "two", "pairwise", pairs(4, gold=1), annotators_per_item=2)
+    for task, n in (("ranking", 3), ("rating", 2), ("thumbs", 1), ("demonstration", 2)):
+        make_project(sqlite_store, task, task, [Item("i", "p " * 50, responses(n))])  # type: ignore[arg-type]
+    page = visit("/", size, color_scheme=scheme)
+    page.goto(page.url + "p/two/work")
+    page.keyboard.press("2")
+    page.keyboard.press("Enter")
+    page.get_by_text("1 by you").wait_for()
+    root = page.url.split("/p/")[0]
+    paths = [
+        "/",
+        "/p/two",
+        "/p/two/work",
+        "/p/ranking/work",
+        "/p/rating/work",
+        "/p/thumbs/work",
+        "/p/demonstration/work",
+    ]
+    paths += [
+        f"/p/two/{name}"
+        for name in ("review", "conflicts", "conflicts/1", "items", "items/1", "compare", "settings")
+    ]
+    paths += ["/admin", "/admin/audit", "/admin/projects/new", "/account", "/nothing-here"]
+    faults = []
+    for path in paths:
+        page.goto(root + path)
+        wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        if wide > 0:
+            faults.append((path, "wider than the screen by", wide))
+        page.evaluate(AXE.read_text(encoding="utf-8"))
+        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        faults += [(path, v["id"], v["impact"], v["nodes"][0]["html"][:160]) for v in found["violations"]]
+    assert faults == []
