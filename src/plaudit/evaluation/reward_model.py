@@ -102,7 +102,7 @@ def _pairs(rows: Sequence[Row], rankings: Sequence[Row]) -> dict[str, Any]:
     } | _best_of(rankings)
 
 
-def _by_margin(margins: Sequence[float | None], right: Sequence[float]) -> list[dict[str, float]]:
+def _by_margin(margins: Sequence[float | None], right: st.Floats) -> list[dict[str, float]]:
     """Accuracy by how much better people found the chosen response: at most four groups of about equal size."""
     known = sorted((m, r) for m, r in zip(margins, right, strict=True) if m is not None)
     if len({m for m, _ in known}) < 2:
