@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, text, update
+from sqlalchemy import Connection, bindparam, func, insert, select, text, update
 
 from plaudit.errors import DataError
 from plaudit.preferences.annotation import Answer, Skip, answer_from_json, answer_to_json, check_answer
@@ -25,6 +25,21 @@ from plaudit.preferences.store.schema import assignments, items, judgements
 
 MOST_TEXT = 65_536
 HISTORY_LOCK = 0x9A0D17  # any constant: PostgreSQL's advisory lock that makes row numbers commit in order
+
+
+_SET_STATE = (
+    update(assignments).where(assignments.c.id == bindparam("b_id")).values(state=bindparam("b_state"))
+)
+_HEAD = (
+    select(judgements)
+    .where(judgements.c.assignment_id == bindparam("b_id"))
+    .order_by(judgements.c.id.desc())
+    .limit(1)
+)
+_OF_KEY = select(judgements.c.id, judgements.c.user_id, judgements.c.assignment_id).where(
+    judgements.c.key == bindparam("b_key")
+)
+_INSERT = insert(judgements).returning(judgements.c.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +90,7 @@ def submit(conn: Connection, project: Project, user_id: int, assignment_id: int,
     now = time.time()
     seconds = now - work.shown_at if work.state == "leased" or head is None else head.seconds
     state = "skipped" if isinstance(sent.answer, Skip) else "done"
-    conn.execute(update(assignments).where(assignments.c.id == work.id).values(state=state))
+    conn.execute(_SET_STATE, {"b_id": work.id, "b_state": state})
     return _append(conn, project, (work, user_id), sent, max(0.0, seconds))
 
 
@@ -122,14 +137,13 @@ def open_adjudication(conn: Connection, project: Project, reviewer_id: int, item
     )
     found = conn.scalar(mine)
     if found is None:
-        found = assign(conn, project, reviewer_id, item_id, ADJUDICATION, time.time())
+        return assign(conn, project, reviewer_id, item_id, ADJUDICATION, time.time())
     return get_work(conn, project, found, reviewer_id)
 
 
 def get_head(conn: Connection, assignment_id: int) -> Head | None:
     """The newest row of an assignment."""
-    query = select(judgements).where(judgements.c.assignment_id == assignment_id)
-    row = conn.execute(query.order_by(judgements.c.id.desc()).limit(1)).one_or_none()
+    row = conn.execute(_HEAD, {"b_id": assignment_id}).one_or_none()
     if row is None:
         return None
     answer = answer_from_json(row.answer) if row.answer is not None else None
@@ -151,8 +165,7 @@ def _stored(conn: Connection, key: str, user_id: int, assignment_id: int) -> int
     """The row of this key, if it is the same person's answer to the same assignment."""
     if not 8 <= len(key) <= 80 or not key.isprintable():
         raise DataError(f"a key has 8 to 80 characters, this one {len(key)}", where="key", cure="send a UUID")
-    query = select(judgements.c.id, judgements.c.user_id, judgements.c.assignment_id)
-    row = conn.execute(query.where(judgements.c.key == key)).one_or_none()
+    row = conn.execute(_OF_KEY, {"b_key": key}).one_or_none()
     if row is None:
         return None
     if (row.user_id, row.assignment_id) != (user_id, assignment_id):
@@ -225,4 +238,4 @@ def _append(
     }
     if conn.dialect.name == "postgresql":
         conn.execute(text("SET LOCAL synchronous_commit = on"))  # whatever the server's default
-    return int(conn.execute(insert(judgements).values(row).returning(judgements.c.id)).scalar_one())
+    return int(conn.execute(_INSERT, row).scalar_one())

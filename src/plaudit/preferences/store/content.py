@@ -166,9 +166,14 @@ def _item(row: Any, said: tuple[ItemResponse, ...]) -> Item:
     return Item(row.key, content_from_json(row.prompt), said, gold, row.priority, row.meta)
 
 
+_ITEM = select(items).where(items.c.id == bindparam("b_item"), items.c.project_id == bindparam("b_project"))
+_SAID = select(responses).where(responses.c.item_id == bindparam("b_item")).order_by(responses.c.number)
+
+
 def get_item(conn: Connection, project: Project, number: int) -> Item:
     """The item of this row number, or NotFound."""
-    found = read_items(conn, project, [number])
-    if number not in found:
+    row = conn.execute(_ITEM, {"b_item": number, "b_project": project.id}).one_or_none()
+    if row is None:
         raise NotFound(f"there is no item {number} in {project.slug}", cure="see the list of items")
-    return found[number]
+    said = conn.execute(_SAID, {"b_item": number})
+    return _item(row, tuple(ItemResponse(content_from_json(r.content), r.model, r.provenance) for r in said))

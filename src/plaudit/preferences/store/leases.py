@@ -8,12 +8,13 @@ take no place. Choices are functions of (seed, person, number of answers), so th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, exists, func, insert, select, update
+from sqlalchemy import Connection, Select, and_, bindparam, exists, func, insert, select, update
 
 from plaudit.preferences.annotation import Item
-from plaudit.preferences.store.content import read_items, uniform
+from plaudit.preferences.store.content import get_item, uniform
 from plaudit.preferences.store.faults import NotFound
 from plaudit.preferences.store.projects import Project
 from plaudit.preferences.store.schema import assignments, items, users
@@ -38,25 +39,59 @@ class Work:
     shown_at: float
 
 
+# Statements are built once: building one costs more than running it. ``b_...`` are their parameters.
+_MINE = and_(assignments.c.project_id == bindparam("b_project"), assignments.c.user_id == bindparam("b_user"))
+_CURRENT = (
+    select(assignments.c.id)
+    .where(_MINE, assignments.c.state == "leased", assignments.c.round >= 0)
+    .order_by(assignments.c.shown_at.desc())
+    .limit(1)
+)
+_ANSWERED = select(func.count()).where(_MINE, assignments.c.state.in_(("done", "skipped")))
+_EXTEND = (
+    update(assignments).where(assignments.c.id == bindparam("b_id")).values(expires_at=bindparam("b_until"))
+)
+_EXPIRE = (
+    update(assignments)
+    .where(assignments.c.state == "leased", assignments.c.expires_at < bindparam("b_now"))
+    .values(state="expired")
+    .returning(assignments.c.item_id, assignments.c.round)
+)
+_TAKE = (
+    update(items)
+    .where(items.c.id == bindparam("b_item"), items.c.is_gold == 0, items.c.taken < bindparam("b_places"))
+    .values(taken=items.c.taken + 1)
+)
+_GIVE_BACK = (
+    update(items)
+    .where(items.c.id == bindparam("b_item"), items.c.is_gold == 0, items.c.taken > 0)
+    .values(taken=items.c.taken - 1)
+)
+_WORK = select(assignments).where(assignments.c.id == bindparam("b_id"), _MINE)
+_LOCK_USER = select(users.c.id).where(users.c.id == bindparam("b_user")).with_for_update()
+_BEFORE = select(assignments.c.id).where(
+    assignments.c.item_id == bindparam("b_item"),
+    assignments.c.user_id == bindparam("b_user"),
+    assignments.c.round == bindparam("b_round"),
+)
+_INSERT = insert(assignments).returning(assignments.c.id)
+
+
 def lease(conn: Connection, project: Project, user_id: int, now: float) -> Work | None:
     """The item a person is working on, or else a new one for them; None when there is nothing left to ask."""
     release_expired(conn, now)
     lock_user(conn, user_id)
-    mine = and_(assignments.c.project_id == project.id, assignments.c.user_id == user_id)
-    current = select(assignments.c.id).where(mine, assignments.c.state == "leased", assignments.c.round >= 0)
-    found = conn.scalar(current.order_by(assignments.c.shown_at.desc()).limit(1))
+    mine = {"b_project": project.id, "b_user": user_id}
+    found = conn.scalar(_CURRENT, mine)
     if found is not None:
-        until = {"expires_at": now + project.settings.lease_seconds}
-        conn.execute(update(assignments).where(assignments.c.id == found).values(until))
+        conn.execute(_EXTEND, {"b_id": found, "b_until": now + project.settings.lease_seconds})
         return get_work(conn, project, found, user_id)
     if project.closed:
         return None
-    answered = select(func.count()).where(mine, assignments.c.state.in_(("done", "skipped")))
-    picked = _pick(conn, project, user_id, int(conn.scalar(answered) or 0))
+    picked = _pick(conn, project, user_id, int(conn.scalar(_ANSWERED, mine) or 0))
     if picked is None:
         return None
-    item_id, turn = picked
-    return get_work(conn, project, assign(conn, project, user_id, item_id, turn, now), user_id)
+    return assign(conn, project, user_id, *picked, now)
 
 
 def _pick(conn: Connection, project: Project, user_id: int, n: int) -> tuple[int, int] | None:
@@ -83,30 +118,47 @@ def _ordinary(conn: Connection, project: Project, user_id: int, n: int) -> tuple
 
 def _candidate(conn: Connection, project: Project, user_id: int, n: int) -> int | None:
     settings = project.settings
-    free = _fresh(project, user_id, is_gold=0).where(items.c.taken < settings.annotators_per_item)
-    if settings.strategy == "least-annotated":
-        free = free.order_by(items.c.taken, items.c.shuffle)
-    elif settings.strategy == "priority":
-        free = free.order_by(items.c.priority.desc(), items.c.shuffle)
-    else:
-        return _at_random(conn, free, uniform("item", settings.seed, user_id, n))
-    return conn.scalar(free.limit(1).with_for_update(of=items, skip_locked=True))
-
-
-def _at_random(conn: Connection, free: Select[Any], start: float) -> int | None:
-    """The first free item from ``start`` on, going round."""
-    for half in (items.c.shuffle >= start, items.c.shuffle < start):
-        query = free.where(half).order_by(items.c.shuffle).limit(1)
-        found: int | None = conn.scalar(query.with_for_update(of=items, skip_locked=True))
-        if found is not None:
-            return found
-    return None
+    given = {"b_project": project.id, "b_user": user_id, "b_places": settings.annotators_per_item}
+    if settings.strategy != "random":
+        found: int | None = conn.scalar(_free(settings.strategy), given)
+        return found
+    start = uniform("item", settings.seed, user_id, n)
+    return _from(conn, "from", "before", {**given, "b_start": start})
 
 
 def _gold(conn: Connection, project: Project, user_id: int, n: int) -> int | None:
-    return _at_random(
-        conn, _fresh(project, user_id, is_gold=1), uniform("gold", project.settings.seed, user_id, n)
+    start = uniform("gold", project.settings.seed, user_id, n)
+    given = {"b_project": project.id, "b_user": user_id, "b_start": start}
+    return _from(conn, "gold from", "gold before", given)
+
+
+def _from(conn: Connection, first: str, then: str, given: dict[str, Any]) -> int | None:
+    """The first free item from a place in the shuffled order on, going round."""
+    found: int | None = conn.scalar(_free(first), given)
+    return found if found is not None else conn.scalar(_free(then), given)
+
+
+@cache
+def _free(how: str) -> Select[Any]:
+    """One item that the person has not had and that has a place left (gold items need none)."""
+    had = exists().where(
+        assignments.c.item_id == items.c.id,
+        assignments.c.user_id == bindparam("b_user"),
+        assignments.c.round == 0,
+        assignments.c.state.in_(HELD),
     )
+    gold = how.startswith("gold")
+    query = select(items.c.id).where(
+        items.c.project_id == bindparam("b_project"), items.c.is_gold == int(gold), ~had
+    )
+    if not gold:
+        query = query.where(items.c.taken < bindparam("b_places"))
+    if how.endswith("from"):
+        query = query.where(items.c.shuffle >= bindparam("b_start"))
+    if how.endswith("before"):
+        query = query.where(items.c.shuffle < bindparam("b_start"))
+    by = {"least-annotated": [items.c.taken], "priority": [items.c.priority.desc()]}.get(how, [])
+    return query.order_by(*by, items.c.shuffle).limit(1).with_for_update(of=items, skip_locked=True)
 
 
 def _repeat(conn: Connection, project: Project, user_id: int, n: int) -> int | None:
@@ -128,70 +180,52 @@ def _repeat(conn: Connection, project: Project, user_id: int, n: int) -> int | N
     return found
 
 
-def _fresh(project: Project, user_id: int, *, is_gold: int) -> Select[Any]:
-    """Items that this person has not had."""
-    had = exists().where(
-        assignments.c.item_id == items.c.id,
-        assignments.c.user_id == user_id,
-        assignments.c.round == 0,
-        assignments.c.state.in_(HELD),
-    )
-    return select(items.c.id).where(items.c.project_id == project.id, items.c.is_gold == is_gold, ~had)
-
-
 def take_place(conn: Connection, project: Project, item_id: int) -> bool:
     """One of the item's places, if one is left."""
-    n = project.settings.annotators_per_item
-    query = update(items).where(items.c.id == item_id, items.c.is_gold == 0, items.c.taken < n)
-    return conn.execute(query.values(taken=items.c.taken + 1)).rowcount == 1
+    places = project.settings.annotators_per_item
+    return conn.execute(_TAKE, {"b_item": item_id, "b_places": places}).rowcount == 1
 
 
 def give_place_back(conn: Connection, item_id: int) -> None:
     """Free one of the item's places."""
-    query = update(items).where(items.c.id == item_id, items.c.is_gold == 0, items.c.taken > 0)
-    conn.execute(query.values(taken=items.c.taken - 1))
+    conn.execute(_GIVE_BACK, {"b_item": item_id})
 
 
-def assign(conn: Connection, project: Project, user_id: int, item_id: int, turn: int, now: float) -> int:
-    """Put an item before a person, its responses in an order drawn for them; returns the assignment's id."""
-    count = len(read_items(conn, project, [item_id])[item_id].responses)
-    draws = {k: uniform("order", project.settings.seed, user_id, item_id, turn, k) for k in range(count)}
+def assign(conn: Connection, project: Project, user_id: int, item_id: int, turn: int, now: float) -> Work:
+    """Put an item before a person, its responses in an order drawn for them."""
+    item = get_item(conn, project, item_id)
+    draws = [
+        uniform("order", project.settings.seed, user_id, item_id, turn, k) for k in range(len(item.responses))
+    ]
+    order = sorted(range(len(draws)), key=lambda k: draws[k])
     row = {
         "state": "leased",
         "shown_at": now,
         "expires_at": now + project.settings.lease_seconds,
-        "order": sorted(draws, key=lambda k: draws[k]),
+        "order": order,
     }
-    here = and_(
-        assignments.c.item_id == item_id, assignments.c.user_id == user_id, assignments.c.round == turn
-    )
-    before: int | None = conn.scalar(select(assignments.c.id).where(here))
+    before = conn.scalar(_BEFORE, {"b_item": item_id, "b_user": user_id, "b_round": turn})
     if before is not None:
-        conn.execute(update(assignments).where(here).values(row))
-        return before
-    keys = {"project_id": project.id, "item_id": item_id, "user_id": user_id, "round": turn}
-    return int(conn.execute(insert(assignments).values(keys | row).returning(assignments.c.id)).scalar_one())
+        conn.execute(update(assignments).where(assignments.c.id == before).values(row))
+    else:
+        keys = {"project_id": project.id, "item_id": item_id, "user_id": user_id, "round": turn}
+        before = conn.execute(_INSERT, keys | row).scalar_one()
+    return Work(int(before), item_id, item, tuple(order), turn, "leased", now)
 
 
 def get_work(conn: Connection, project: Project, assignment_id: int, user_id: int) -> Work:
     """An assignment of this person in this project, or NotFound."""
-    query = select(assignments).where(
-        assignments.c.id == assignment_id,
-        assignments.c.project_id == project.id,
-        assignments.c.user_id == user_id,
-    )
-    row = conn.execute(query).one_or_none()
+    given = {"b_id": assignment_id, "b_project": project.id, "b_user": user_id}
+    row = conn.execute(_WORK, given).one_or_none()
     if row is None:
         raise NotFound("there is no such assignment of yours", cure="go to the project's next item")
-    item = read_items(conn, project, [row.item_id])[row.item_id]
+    item = get_item(conn, project, row.item_id)
     return Work(row.id, row.item_id, item, tuple(row.order), row.round, row.state, row.shown_at)
 
 
 def release_expired(conn: Connection, now: float) -> int:
     """Give the places of leases that ran out back; returns how many ran out."""
-    late = assignments.c.state == "leased", assignments.c.expires_at < now
-    query = update(assignments).where(*late).values(state="expired")
-    gone = conn.execute(query.returning(assignments.c.item_id, assignments.c.round)).all()
+    gone = conn.execute(_EXPIRE, {"b_now": now}).all()
     for row in gone:
         if row.round == 0:
             give_place_back(conn, row.item_id)
@@ -200,4 +234,5 @@ def release_expired(conn: Connection, now: float) -> int:
 
 def lock_user(conn: Connection, user_id: int) -> None:
     """One request of a person at a time: a double click must not lease two items."""
-    conn.execute(select(users.c.id).where(users.c.id == user_id).with_for_update())
+    if conn.dialect.name == "postgresql":  # SQLite lets one writer in at a time anyway
+        conn.execute(_LOCK_USER, {"b_user": user_id})

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Literal, get_args
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from plaudit.errors import DataError
 from plaudit.preferences.store.faults import Conflict, NotFound
@@ -110,20 +110,23 @@ def issue_token(conn: Connection, user_id: int, kind: Literal["session", "api"],
     return secret
 
 
+_OF_SECRET = (
+    select(users)
+    .join(tokens)
+    .where(
+        tokens.c.digest == bindparam("b_digest"),
+        tokens.c.kind == bindparam("b_kind"),
+        tokens.c.revoked_at.is_(None),
+        tokens.c.expires_at > bindparam("b_now"),
+        users.c.disabled_at.is_(None),
+    )
+)
+
+
 def user_of(conn: Connection, secret: str, kind: Literal["session", "api"]) -> User | None:
     """Whose secret it is, if it is valid now and the person is not disabled."""
-    query = (
-        select(users)
-        .join(tokens)
-        .where(
-            tokens.c.digest == digest(secret),
-            tokens.c.kind == kind,
-            tokens.c.revoked_at.is_(None),
-            tokens.c.expires_at > time.time(),
-            users.c.disabled_at.is_(None),
-        )
-    )
-    row = conn.execute(query).one_or_none()
+    given = {"b_digest": digest(secret), "b_kind": kind, "b_now": time.time()}
+    row = conn.execute(_OF_SECRET, given).one_or_none()
     return None if row is None else _user(row)
 
 

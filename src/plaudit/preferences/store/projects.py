@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from plaudit.errors import ConfigError
 from plaudit.preferences.annotation import AXES, TASKS, Task
@@ -125,9 +125,17 @@ def create_project(
     return get_project(conn, slug)
 
 
+_NEWEST = (guidelines.c.project_id == projects.c.id) & (guidelines.c.version == projects.c.guideline_version)
+_PROJECTS = select(projects, guidelines.c.body).join(guidelines, _NEWEST)
+_BY_SLUG = _PROJECTS.where(projects.c.slug == bindparam("b_slug"))
+_IS_MEMBER = select(members.c.id).where(
+    members.c.project_id == bindparam("b_project"), members.c.user_id == bindparam("b_user")
+)
+
+
 def get_project(conn: Connection, slug: str) -> Project:
     """The project of this short name, or NotFound."""
-    row = conn.execute(_projects().where(projects.c.slug == slug)).one_or_none()
+    row = conn.execute(_BY_SLUG, {"b_slug": slug}).one_or_none() if SLUG.fullmatch(slug) else None
     if row is None:
         raise NotFound(f"there is no project {slug[:80]!r}", cure="see the list of projects")
     return _project(row)
@@ -135,7 +143,7 @@ def get_project(conn: Connection, slug: str) -> Project:
 
 def list_projects(conn: Connection, user_id: int | None = None) -> list[Project]:
     """All projects, or those that a person is a member of; the newest first."""
-    query = _projects().order_by(projects.c.id.desc())
+    query = _PROJECTS.order_by(projects.c.id.desc())
     if user_id is not None:
         mine = select(members.c.project_id).where(members.c.user_id == user_id)
         query = query.where(projects.c.id.in_(mine))
@@ -180,8 +188,7 @@ def add_member(conn: Connection, project_id: int, user_id: int) -> None:
 
 def is_member(conn: Connection, project_id: int, user_id: int) -> bool:
     """Whether a person works on a project."""
-    here = (members.c.project_id == project_id) & (members.c.user_id == user_id)
-    return conn.scalar(select(members.c.id).where(here)) is not None
+    return conn.scalar(_IS_MEMBER, {"b_project": project_id, "b_user": user_id}) is not None
 
 
 def progress(conn: Connection, project: Project) -> Progress:
@@ -235,13 +242,6 @@ def _within(name: str, value: float, low: float, high: float) -> None:
 
 def _settings_json(settings: ProjectSettings) -> dict[str, Any]:
     return dataclasses.asdict(settings)
-
-
-def _projects() -> Any:
-    newest = (guidelines.c.project_id == projects.c.id) & (
-        guidelines.c.version == projects.c.guideline_version
-    )
-    return select(projects, guidelines.c.body).join(guidelines, newest)
 
 
 def _project(row: Any) -> Project:

@@ -1,0 +1,250 @@
+"""Many annotators over HTTP, the server killed with -9 again and again, and every answer accounted for.
+
+    python benchmarks/annotate_load.py                      50 annotators, 10 000 judgements, five kill -9, SQLite
+    python benchmarks/annotate_load.py --db postgresql://postgres@127.0.0.1/empty
+
+Each annotator holds one connection and sends an answer with a key of its own; without a reply the same answer is sent
+again. At the end three sets are compared: what was acknowledged, what is in the database, and what each item may hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import quantiles
+
+from sqlalchemy import func, select
+
+from plaudit.preferences.annotation import Item, ItemResponse
+from plaudit.preferences.store import content, people, projects
+from plaudit.preferences.store.engine import Store
+from plaudit.preferences.store.projects import ProjectSettings
+from plaudit.preferences.store.schema import assignments, judgements
+
+PLACES = 2
+
+
+@dataclass
+class Ledger:
+    """What the annotators saw."""
+
+    wanted: int
+    acknowledged: dict[str, int] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+    retries: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def acknowledge(self, key: str, revision: int, seconds: float) -> None:
+        with self.lock:
+            self.acknowledged[key] = revision
+            self.seconds.append(seconds)
+            if len(self.acknowledged) >= self.wanted:
+                self.done.set()
+
+
+class Annotator(threading.Thread):
+    """Answers as fast as the server lets it, or with a pause between answers."""
+
+    def __init__(self, port: int, token: str, ledger: Ledger, pause: float) -> None:
+        super().__init__(daemon=True)
+        self.port, self.ledger, self.pause = port, ledger, pause
+        self.headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+        self.connection: http.client.HTTPConnection | None = None
+        self.failure = ""
+
+    def run(self) -> None:
+        work = self.post("/api/v1/projects/load/next", {})["work"]
+        while work and not self.ledger.done.is_set():
+            key, began = uuid.uuid4().hex, time.perf_counter()
+            strength = random.choice((-2, -1, 0, 1, 2))
+            body = {
+                "key": key,
+                "answer": {"type": "choice", "strength": strength, "verdict": ""},
+                "next": True,
+            }
+            said = self.post(f"/api/v1/projects/load/assignments/{work['assignment']}/answer", body)
+            if "revision" not in said:
+                self.failure = json.dumps(said)
+                return
+            self.ledger.acknowledge(key, said["revision"], time.perf_counter() - began)
+            work = said["work"]
+            if self.pause:
+                time.sleep(random.expovariate(1 / self.pause))
+
+    def post(self, path: str, body: dict[str, object]) -> dict[str, object]:
+        """The reply; the same request again for as long as there is none."""
+        while True:
+            try:
+                if self.connection is None:
+                    self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+                self.connection.request("POST", path, json.dumps(body), self.headers)
+                reply = self.connection.getresponse()
+                said = json.loads(reply.read())
+                if reply.status != 429 and reply.status < 500:
+                    return said
+            except (OSError, http.client.HTTPException, ValueError):
+                self.connection = None
+            with self.ledger.lock:
+                self.ledger.retries += 1
+            if self.ledger.done.is_set():
+                return {"work": None, "revision": 0}
+            time.sleep(0.1)
+
+
+def start(db: str, port: int) -> subprocess.Popen[bytes]:
+    command = [
+        sys.executable,
+        "-m",
+        "plaudit.cli.main",
+        "annotate",
+        "serve",
+        "--auth",
+        "--db",
+        db,
+        "--port",
+        str(port),
+    ]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return server
+        if server.poll() is not None:
+            raise SystemExit("the server did not start")
+        time.sleep(0.05)
+    raise SystemExit("the server did not start in time")
+
+
+def prepare(db: str, annotators: int, wanted: int) -> list[str]:
+    """A project with places enough, and an API token for each annotator."""
+    store = Store.open(db)
+    said = (ItemResponse("A short reply."), ItemResponse("Another one, which is somewhat longer."))
+    n = wanted // PLACES + annotators
+    with store.write() as conn:
+        settings = ProjectSettings(annotators_per_item=PLACES)
+        project = projects.create_project(conn, "load", "Load", "pairwise", settings)
+        content.add_items(conn, project, [Item(f"i-{k}", f"Prompt {k}", said) for k in range(n)])
+        tokens = []
+        for k in range(annotators):
+            user = people.add_user(conn, f"annotator-{k}", "annotator")
+            projects.add_member(conn, project.id, user.id)
+            tokens.append(people.issue_token(conn, user.id, "api", "load"))
+    store.close()
+    return tokens
+
+
+def audit(db: str, ledger: Ledger) -> dict[str, object]:
+    """Compare what was acknowledged with what is stored."""
+    store = Store.open(db)
+    with store.read() as conn:
+        rows = conn.execute(
+            select(judgements.c.key, judgements.c.id, judgements.c.item_id, judgements.c.user_id)
+        ).all()
+        twice = select(func.count()).select_from(
+            select(judgements.c.assignment_id)
+            .group_by(judgements.c.assignment_id)
+            .having(func.count() > 1)
+            .subquery()
+        )
+        doubled = int(conn.scalar(twice) or 0)
+        held = Counter(
+            conn.scalars(select(assignments.c.item_id).where(assignments.c.state.in_(("leased", "done"))))
+        )
+        healthy = conn.exec_driver_sql("PRAGMA integrity_check").scalar() if store.is_sqlite else "ok"
+    store.close()
+    stored = {row.key: row.id for row in rows}
+    return {
+        "acknowledged": len(ledger.acknowledged),
+        "stored": len(stored),
+        "lost": sum(stored.get(key) != revision for key, revision in ledger.acknowledged.items()),
+        "doubled": doubled + len(rows) - len({(row.item_id, row.user_id) for row in rows}),
+        "items over their places": sum(n > PLACES for n in held.values()),
+        "integrity": healthy,
+    }
+
+
+def run(db: str, annotators: int, wanted: int, kills: int, pause: float = 0.0) -> dict[str, object]:
+    """The whole experiment."""
+    tokens = prepare(db, annotators, wanted)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    ledger = Ledger(wanted)
+    server = start(db, port)
+    began = time.perf_counter()
+    crowd = [Annotator(port, token, ledger, pause) for token in tokens]
+    for annotator in crowd:
+        annotator.start()
+    try:
+        for kill in range(1, kills + 1):
+            aim = wanted * kill // (kills + 1)
+            while (
+                len(ledger.acknowledged) < aim
+                and not ledger.done.is_set()
+                and any(a.is_alive() for a in crowd)
+            ):
+                time.sleep(0.01)
+            os.kill(server.pid, signal.SIGKILL)
+            server.wait()
+            server = start(db, port)
+        while not ledger.done.is_set() and any(a.is_alive() for a in crowd):
+            time.sleep(0.05)
+        took = time.perf_counter() - began
+        for annotator in crowd:
+            annotator.join(90)
+    finally:
+        server.kill()
+        server.wait()
+    cuts = quantiles(ledger.seconds, n=100) if len(ledger.seconds) > 1 else [0.0] * 99
+    figures = audit(db, ledger)
+    return figures | {
+        "failures": [a.failure for a in crowd if a.failure],
+        "kills": kills,
+        "retries": ledger.retries,
+        "seconds": round(took, 1),
+        "judgements per second": round(len(ledger.seconds) / took, 1),
+        "p50 ms": round(1000 * cuts[49], 1),
+        "p95 ms": round(1000 * cuts[94], 1),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--db", default="", help="an empty database [a new SQLite file]")
+    parser.add_argument("--annotators", type=int, default=50)
+    parser.add_argument("--judgements", type=int, default=10_000)
+    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument(
+        "--pause", type=float, default=0.0, help="mean seconds between answers of one annotator [0]"
+    )
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        db = given.db or str(Path(folder) / "load.db")
+        figures = run(db, given.annotators, given.judgements, given.kills, given.pause)
+    print(json.dumps(figures, indent=2))
+    good = not (
+        figures["lost"] or figures["doubled"] or figures["items over their places"] or figures["failures"]
+    )
+    return int(not good or figures["integrity"] != "ok")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
