@@ -4,9 +4,9 @@ python scripts/mutants.py                                  every mutant of funct
 python scripts/mutants.py functional.losses --list         those of some modules; only show them
 python scripts/mutants.py --function gae,PPO.loss --jobs 2
 
-Nothing is written to the source. The tests of the formulas are collected once, and watched once for what they call;
-each mutant is a forked process, in which one function gets the changed code before the tests that call it run, until the
-first one fails. A mutant that no test notices survives; survivors are listed, and the exit code is 1. Mutants that
+Nothing is written to the source. The tests of the formulas are collected once, and watched once for what they call.
+Each mutant is a forked process, in which one function gets the changed code before the tests that call it run, until
+the first one fails. A mutant that no test notices survives; survivors are listed, and the exit code is 1. Mutants that
 cannot be noticed, because they mean the same, stand in `mutants_equal.txt` with the reason.
 """
 
@@ -172,7 +172,7 @@ def notice(mutant: Mutant, items: Sequence[pytest.Item]) -> int:
     return 0
 
 
-def check(names: Sequence[str], functions: Sequence[str], jobs: int) -> int:
+def check(names: Sequence[str], functions: Sequence[str], tests: Sequence[str], jobs: int) -> int:
     """Run them all, print a table and the survivors: an exit code."""
     equal = known_equal()
     every = [m for name in names for m in mutants(name, path_of(name).read_text(encoding="utf-8"))]
@@ -183,7 +183,7 @@ def check(names: Sequence[str], functions: Sequence[str], jobs: int) -> int:
     # Not the settings of the project's own runs: no doctests, no cache, nothing captured; warnings may be errors still.
     options = ["-qq", "-s", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib"]
     options += ["-m", "not slow and not gpu", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    code = pytest.main([*options, *(str(ROOT / "tests" / part) for part in TESTS)], plugins=[work])
+    code = pytest.main([*options, *(str(ROOT / "tests" / part) for part in tests)], plugins=[work])
     if code not in (0, 5) or not work.healthy:
         print("the tests of the formulas are red without any fault; repair them first", file=sys.stderr)
         return 2
@@ -205,6 +205,9 @@ def main() -> int:
     )
     parser.add_argument("modules", nargs="*", help="such as functional.losses; all without")
     parser.add_argument("--function", default="", help="only these functions, separated by commas")
+    parser.add_argument(
+        "--tests", default=",".join(TESTS), help="folders and files in tests/, separated by commas"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--list", action="store_true", help="print the mutants, run nothing")
     given = parser.parse_args()
@@ -216,7 +219,7 @@ def main() -> int:
         return 0
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT / "src"))
-    return check(names, functions, given.jobs)
+    return check(names, functions, given.tests.split(","), given.jobs)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-SKIPPED_FUNCTIONS = ("__post_init__", "needs", "cautions", "refuse_impossible", "check_counts")
-"""What they do is refuse or declare, which has tests of its own and is no formula."""
+SKIPPED_FUNCTIONS = ("__post_init__", "needs", "cautions", "advice", "refuse_impossible", "check_counts")
+"""What they do is refuse, declare or advise, which has tests of its own and is no formula."""
 SWAPPED = (
     ("chosen", "rejected"), ("logprobs", "old_logprobs"), ("logprobs", "ref_logprobs"),
     ("old_logprobs", "ref_logprobs"), ("old_logprobs", "sampled_logprobs"), ("values", "returns"),
@@ -121,6 +121,8 @@ def _skipped(node: ast.AST) -> bool:
     if isinstance(node, (ast.Assign, ast.AugAssign)):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         return any("metrics" in ast.unparse(target) for target in targets)
+    if isinstance(node, ast.Dict):
+        return any(isinstance(key, ast.Constant) and "/" in str(key.value) for key in node.keys)
     docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     return docstring or isinstance(node, (ast.Assert, ast.Raise, ast.AnnAssign))
 

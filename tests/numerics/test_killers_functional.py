@@ -4,6 +4,7 @@ Found by ``scripts/mutants.py``.
 """
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from plaudit.functional.mismatch import effective_share, log_gap, within
 from plaudit.functional.preference_losses import hinge, log1mexp
 from plaudit.functional.ranking_losses import best_rows, smoothed_targets
 from plaudit.functional.ratios import sequence_log_ratio
+from plaudit.functional.statistics import explained_variance, masked_mean
+from plaudit.functional.weights import Aggregation, loss_weights
 
 NAN = float("nan")
 
@@ -129,3 +132,15 @@ def test_ratios_of_responses_stay_finite():
     for mean in (True, False):
         ratio = sequence_log_ratio(logprobs, torch.zeros(3, 1), mask, mean=mean)
         assert ratio.tolist() == [[20.0], [-20.0], [0.0]]
+
+
+def test_where_nothing_counts_everything_is_zero():
+    x, nothing = torch.ones(2, 3), torch.zeros(2, 3, dtype=torch.bool)
+    assert masked_mean(x, nothing) == 0
+    for aggregation in get_args(Aggregation):
+        assert loss_weights(nothing, aggregation, 4).tolist() == [[0.0] * 3] * 2
+
+
+def test_a_critic_of_constant_returns_explains_nothing():
+    everywhere = torch.ones(3, dtype=torch.bool)
+    assert explained_variance(torch.tensor([1.0, 2.0, 3.0]), torch.ones(3), everywhere) == 0
