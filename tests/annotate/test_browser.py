@@ -34,6 +34,13 @@ AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 PAYLOADS = json.loads((Path(__file__).parent / "xss_payloads.json").read_text(encoding="utf-8"))
 
 
+NOTHING_ACTIVE = """
+[...document.querySelectorAll('.content *')].every(e =>
+  !'SCRIPT IFRAME OBJECT EMBED IMG SVG FORM STYLE LINK META BASE'.split(' ').includes(e.tagName.toUpperCase())
+  && [...e.attributes].every(a => !a.name.startsWith('on') && !a.name.startsWith('hx-') && a.name !== 'style'))
+"""
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
@@ -52,6 +59,12 @@ def chromium() -> Iterator[Any]:
 def local(sqlite_store: Store) -> Iterator[Served]:
     with Served(sqlite_store, auth=False, limiter=Unlimited()) as running:
         yield running
+
+
+def known(message: str) -> bool:
+    """What the browser and htmx say of a refused or lost request; some tests provoke them."""
+    said = ("status of 4", "Response Status Error Code 4", "ERR_INTERNET_DISCONNECTED", "htmx:sendError")
+    return any(text in message for text in said)
 
 
 @pytest.fixture
@@ -282,11 +295,12 @@ def test_a_new_annotator_joins_and_works(chromium: Any, sqlite_store: Store) -> 
 def test_hostile_texts_do_nothing(visit: Any, sqlite_store: Store) -> None:
     """50 payloads as prompt, response, comment and guidelines: nothing runs, nothing is fetched from elsewhere."""
     assert len(PAYLOADS) >= 50
-    items = [
-        Item(f"x{k}", p, (ItemResponse(p), ItemResponse(f"```html\n{p}\n```")))
-        for k, p in enumerate(PAYLOADS)
-    ]
-    make_project(sqlite_store, "job", "pairwise", items)
+    groups = [PAYLOADS[k : k + 4] for k in range(0, len(PAYLOADS), 4)]
+    items = []
+    for k, group in enumerate(groups):
+        said = tuple(ItemResponse(text) for p in group for text in (p, f"```html\n{p}\n```"))
+        items.append(Item(f"x{k}", "\n\n".join(group), said))
+    make_project(sqlite_store, "job", "ranking", items)
     with sqlite_store.write() as conn:
         project = projects.get_project(conn, "job")
         projects.change_guidelines(conn, project, "\n\n".join(PAYLOADS), None)
@@ -297,14 +311,11 @@ def test_hostile_texts_do_nothing(visit: Any, sqlite_store: Store) -> None:
     page.on(
         "request", lambda r: None if r.url.startswith((page.url[:21], "data:")) else strange.append(r.url)
     )
-    for number in range(1, len(PAYLOADS) + 1):
+    for number in range(1, len(groups) + 1):
         page.goto(page.url.split("/p/")[0] + f"/p/job/items/{number}")
         page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-        assert page.evaluate("window.hacked") is None, PAYLOADS[number - 1]
-        assert page.evaluate(
-            "[...document.querySelectorAll('.content *')].every(e => !['SCRIPT','IFRAME','OBJECT','EMBED','IMG','SVG','FORM','STYLE']"
-            ".includes(e.tagName.toUpperCase()) && [...e.attributes].every(a => !a.name.startsWith('on') && a.name !== 'style'))"
-        ), PAYLOADS[number - 1]
+        assert page.evaluate("window.hacked") is None, groups[number - 1]
+        assert page.evaluate(NOTHING_ACTIVE), groups[number - 1]
         for link in page.locator(".content a").evaluate_all("links => links.map(a => a.href)"):
             assert link.startswith(("http://", "https://", "mailto:")), link
     page.goto(page.url.split("/p/")[0] + "/p/job")

@@ -11,6 +11,7 @@ import webbrowser
 from collections.abc import Callable
 
 import uvicorn
+from fastapi import FastAPI
 
 from plaudit.annotate.app import create_app
 from plaudit.annotate.settings import LOCAL_USER, ServeSettings
@@ -43,8 +44,21 @@ def serve(
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
-    config = uvicorn.Config(
-        create_app(store, settings),
+    say(f"{settings.url}{path}")
+    link = first_admin(store, settings) if settings.auth else ""
+    if link:
+        say(f"Nobody is admin yet. Open this link to become it (it works once, for a week):\n{link}")
+    say("Ctrl-C stops; every answer is stored as soon as it was given.")
+    if browser:
+        threading.Timer(1.0, webbrowser.open, [f"{settings.url}{path}"]).start()
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(server_config(create_app(store, settings), settings)).run(sockets=[listen(settings)])
+
+
+def server_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
+    """The server: no log of requests, no name of itself, an end to connections that say nothing."""
+    return uvicorn.Config(
+        app,
         host=settings.host,
         port=settings.port,
         log_level="warning",
@@ -57,15 +71,6 @@ def serve(
         forwarded_allow_ips="127.0.0.1",
         h11_max_incomplete_event_size=64 << 10,
     )
-    say(f"{settings.url}{path}")
-    link = first_admin(store, settings) if settings.auth else ""
-    if link:
-        say(f"Nobody is admin yet. Open this link to become it (it works once, for a week):\n{link}")
-    say("Ctrl-C stops; every answer is stored as soon as it was given.")
-    if browser:
-        threading.Timer(1.0, webbrowser.open, [f"{settings.url}{path}"]).start()
-    with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listen(settings)])
 
 
 def listen(settings: ServeSettings) -> socket.socket:

@@ -6,7 +6,7 @@ by the judge that it was never trained on?
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,18 @@ from plaudit.generation.protocol import TokenPrompt
 from plaudit.models.load import load_causal_lm, load_tokenizer
 from plaudit.models.saving import write
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
-from plaudit.preferences.simulated import judge_pairs, panel, to_preferences
-from plaudit.records import Demonstration, Preference, Prompt
+from plaudit.preferences.simulated import TextPair, judge_pairs, panel, to_preferences
+from plaudit.records import Demonstration, Judgement, Preference, Prompt
 from plaudit.stages.reward_model import RewardJob, run_reward
 from plaudit.stages.rl import run_rl
 from plaudit.stages.rl_job import RLJob
 from plaudit.stages.sft import SFTJob, run_sft
 
 ERROR_RATE = 0.05
+ASKED = 20
+"""Comparisons that a person is asked for, where one takes part."""
+Ask = Callable[[Sequence[TextPair]], list[Judgement]]
+"""Puts (prompt, response a, response b) to a person; what they did not answer is not in the list."""
 GOLD = "plaudit.data.reviews:true_score"
 SAMPLING = SamplingSection(max_new_tokens=48)
 DATA = DataSection(max_length=96)
@@ -61,8 +65,11 @@ class Scale:
     layers: int = 2
 
 
-def run_quickstart(out: Path, seed: int = 0, scale: Scale | None = None) -> Path:
-    """Make the world, train SFT, reward model and PPO in it; returns ``out`` with sft/, reward/ and ppo/ inside."""
+def run_quickstart(out: Path, seed: int = 0, scale: Scale | None = None, ask: Ask | None = None) -> Path:
+    """Make the world, train SFT, reward model and PPO in it; returns ``out`` with sft/, reward/ and ppo/ inside.
+
+    ``ask`` puts the first comparisons to a person; what they leave out is judged by simulated annotators.
+    """
     scale = scale or Scale()
     if out.exists() and any(out.iterdir()):
         raise ConfigError("the directory is not empty", where=str(out), cure="choose another --out")
@@ -85,7 +92,7 @@ def run_quickstart(out: Path, seed: int = 0, scale: Scale | None = None) -> Path
     _say(
         "2 of 4  comparisons: simulated annotators, who err at a known rate, compare two reviews of the model"
     )
-    preferences = collect(sft / "model", scale, seed)
+    preferences = collect(sft / "model", scale, seed, ask)
     write_records(preferences, out / "data" / "preferences.jsonl", "plaudit")
     reward = run_reward(
         RewardJob(
@@ -122,8 +129,8 @@ def ppo_job(out: Path, sft: Path, reward: Path, scale: Scale, common: dict[str, 
     )
 
 
-def collect(model: Path, scale: Scale, seed: int) -> list[Preference]:
-    """Two responses of the SFT model to each prompt, judged by simulated annotators."""
+def collect(model: Path, scale: Scale, seed: int, ask: Ask | None = None) -> list[Preference]:
+    """Two responses of the SFT model to each prompt, judged by a person (the first ones) and simulated annotators."""
     tokenizer, lm = load_tokenizer(model), load_causal_lm(model)
     chat = ChatFormat(tokenizer, "auto")
     prompts = _repeat(reviews.prompts(min(scale.comparisons, 1000), seed), scale.comparisons)
@@ -134,8 +141,11 @@ def collect(model: Path, scale: Scale, seed: int) -> list[Preference]:
     texts = [(str(a.prompt.content), a.response, b.response) for a, b in twos]
     annotators = panel(5, error_rate=ERROR_RATE)
     different = [pair for pair in texts if pair[1] != pair[2]]
-    judged = judge_pairs(
-        different,
+    mine = ask(different[:ASKED]) if ask else []
+    answered = {frozenset((str(j.response_a), str(j.response_b))) for j in mine}
+    rest = [pair for pair in different if frozenset(pair[1:]) not in answered]
+    judged = mine + judge_pairs(
+        rest,
         annotators,
         reviews.true_score,
         seed=seed,
