@@ -73,6 +73,27 @@ def run_quickstart(out: Path, seed: int = 0, scale: Scale | None = None, ask: As
     scale = scale or Scale()
     if out.exists() and any(out.iterdir()):
         raise ConfigError("the directory is not empty", where=str(out), cure="choose another --out")
+    sft, reward = prepare(out, seed, scale, ask)
+    _say("3 of 4  PPO: the model learns to write what the reward model likes, near where it started")
+    prompts = reviews.prompts(scale.prompts, seed) + reviews.prompts(
+        scale.eval_prompts, seed, split="heldout"
+    )
+    write_records(prompts, out / "data" / "prompts.jsonl", "plaudit")
+    run_rl(ppo_job(out, sft, reward, scale, common(seed)))
+    _say("4 of 4  evaluation: the true preference of this world is the judge")
+    return out
+
+
+def common(seed: int) -> dict[str, Any]:
+    """The settings that all stages of the quickstart share."""
+    return {"seed": seed, "data": DATA, "compute": COMPUTE, "checkpoint": CHECKPOINT}
+
+
+def prepare(out: Path, seed: int, scale: Scale, ask: Ask | None = None) -> tuple[Path, Path]:
+    """All that comes before the reinforcement learning: the runs of the SFT model and of the reward model.
+
+    Writes the preferences as well, to data/preferences.jsonl.
+    """
     out.mkdir(parents=True, exist_ok=True)
     _say("1 of 4  demonstrations: people write reviews, good and bad")
     # A plain-text prompt is continued as it stands, so the response brings the space between the two.
@@ -81,11 +102,11 @@ def run_quickstart(out: Path, seed: int = 0, scale: Scale | None = None, ask: As
     ]
     write_records(demonstrations, out / "data" / "demonstrations.jsonl", "plaudit")
     _start_model(out / "start", demonstrations, scale, seed)
-    common = {"seed": seed, "data": DATA, "compute": COMPUTE, "checkpoint": CHECKPOINT}
     sft = run_sft(
         SFTJob(
             model=str(out / "start"), dataset=str(out / "data" / "demonstrations.jsonl"), out=str(out / "sft"),
-            epochs=scale.sft_epochs, batch_size=16, optimizer=OptimizerSection(lr=4e-3), sampling=SAMPLING, **common,
+            epochs=scale.sft_epochs, batch_size=16, optimizer=OptimizerSection(lr=4e-3), sampling=SAMPLING,
+            **common(seed),
         )
     )  # fmt: skip
 
@@ -97,21 +118,13 @@ def run_quickstart(out: Path, seed: int = 0, scale: Scale | None = None, ask: As
     reward = run_reward(
         RewardJob(
             model=str(sft / "model"), dataset=str(out / "data" / "preferences.jsonl"), out=str(out / "reward"),
-            epochs=2, batch_size=16, optimizer=OptimizerSection(lr=1e-3), **common,
+            epochs=2, batch_size=16, optimizer=OptimizerSection(lr=1e-3), **common(seed),
         )
     )  # fmt: skip
-
-    _say("3 of 4  PPO: the model learns to write what the reward model likes, near where it started")
-    prompts = reviews.prompts(scale.prompts, seed) + reviews.prompts(
-        scale.eval_prompts, seed, split="heldout"
-    )
-    write_records(prompts, out / "data" / "prompts.jsonl", "plaudit")
-    run_rl(ppo_job(out, sft, reward, scale, common))
-    _say("4 of 4  evaluation: the true preference of this world is the judge")
-    return out
+    return sft, reward
 
 
-def ppo_job(out: Path, sft: Path, reward: Path, scale: Scale, common: dict[str, Any]) -> RLJob:
+def ppo_job(out: Path, sft: Path, reward: Path, scale: Scale, shared: dict[str, Any]) -> RLJob:
     """The PPO settings of the quickstart."""
     return RLJob(
         policy=str(sft / "model"),
@@ -125,7 +138,7 @@ def ppo_job(out: Path, sft: Path, reward: Path, scale: Scale, common: dict[str, 
         algorithm=PPO(kl_coef=0.05, critic_lr=5e-4, epochs=2, minibatches=2, critic_warmup=3),
         optimizer=OptimizerSection(lr=2e-4, schedule="linear", warmup_fraction=0.0),
         sampling=SAMPLING,
-        **(common | {"data": DATA.model_copy(update={"eval_fraction": 0.25})}),
+        **(shared | {"data": DATA.model_copy(update={"eval_fraction": 0.25})}),
     )
 
 
