@@ -9,6 +9,7 @@ from plaudit.backends.rewards import is_reward_model, member_sources, same_token
 from plaudit.config.sections import ComputeSection, LoraSection
 from plaudit.errors import ConfigError, ModelError
 from plaudit.models.auxiliary import auxiliary_head
+from plaudit.models.backbone import Backbone
 from plaudit.models.critic import Critic
 from plaudit.models.load import load_causal_lm, load_tokenizer
 from plaudit.models.lora import add_lora, quantization_options
@@ -81,19 +82,23 @@ def load_reward_model(
     return tokenizer, model
 
 
+def load_backbone(policy: Policy, compute: ComputeSection) -> Backbone:
+    """The policy's frozen base, for reward models and critics to stand on."""
+    return Backbone(policy, lower_states_gb=compute.lower_states_gb)
+
+
 def build_critic(
-    init: Literal["reward", "sft"], rewards: Sequence[str], policy: Policy, tokenizer: Any, lora: LoraSection,
+    init: Literal["reward", "sft"], rewards: Sequence[str], backbone: Backbone, tokenizer: Any, lora: LoraSection,
     compute: ComputeSection,
 ) -> Critic:  # fmt: skip
-    """A critic from the first reward model, or from the policy with a zero head.
+    """A critic from the first reward model, or from the policy with a zero head; under LoRA on the policy's base.
 
     Raises:
         ConfigError: the reward is a function, an encoder, or has another tokenizer.
     """
     if init == "sft" or not any(map(is_reward_model, rewards)):
-        critic = Critic.from_policy(policy.lm, lora, **_forward(compute))
-        if policy.lower is not None and critic.lower is not None and policy.lower.depth == critic.lower.depth:
-            critic.lower = policy.lower  # they stand on the same frozen layers
+        critic = Critic.from_policy(backbone.policy.lm, lora, **_forward(compute))
+        critic.lower = backbone.lower_states(critic.lower)
         return critic
     source = member_sources(next(filter(is_reward_model, rewards)))[0]  # of an ensemble: its first member
     if not same_tokenizer(tokenizer, load_tokenizer(source)):
@@ -102,8 +107,11 @@ def build_critic(
             where="[algorithm] critic_init",
             cure="use critic_init = 'sft', or train the reward model from the policy's own SFT model",
         )
-    model = RewardModel.load(source, tokenizer)
-    return Critic.from_reward(model, lora, **_forward(compute))
+    model = backbone.reward_model(source, tokenizer)
+    critic = Critic.from_reward(model, lora, **_forward(compute))
+    if model.on_adapters:
+        critic.lower = backbone.lower_states(critic.lower)
+    return critic
 
 
 def _forward(compute: ComputeSection) -> dict[str, Any]:

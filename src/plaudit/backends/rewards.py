@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 
 from plaudit.config.sections import ComputeSection
 from plaudit.data.chat import ChatFormat
 from plaudit.data.transcripts import plain_text
 from plaudit.errors import ConfigError
+from plaudit.models.backbone import Backbone
 from plaudit.models.load import load_classifier, load_tokenizer
 from plaudit.models.pairs import pair_ids, response_part
 from plaudit.models.scalar import RewardModel
@@ -49,6 +51,7 @@ def build_reward(
     *,
     where: str,
     timeout: float = TIMEOUT,
+    backbone: Backbone | None = None,
 ) -> Reward:
     """One reward from names or functions; several are added up by weight.
 
@@ -59,6 +62,7 @@ def build_reward(
         compute: where models run.
         where: the config key, for errors.
         timeout: seconds a call of a function may take; 0: no limit.
+        backbone: of the policy; reward models that were trained on its base stand on it.
 
     Raises:
         ConfigError: no reward, or another number of weights than rewards.
@@ -79,7 +83,7 @@ def build_reward(
         elif FUNCTION.fullmatch(source):
             rewards.append(IsolatedReward(source, timeout=timeout, where=where))
         else:
-            rewards.append(_named(source, tokenizer, compute, where))
+            rewards.append(_named(source, tokenizer, compute, where, backbone))
     if len(rewards) == 1 and not weights:
         return rewards[0]
     return WeightedReward(list(zip(rewards, weights or [1.0] * len(rewards), strict=True)))
@@ -104,26 +108,39 @@ def member_sources(source: str) -> tuple[str, ...]:
     return tuple(map(str, found)) or members
 
 
-def _named(source: str, policy_tokenizer: Any, compute: ComputeSection, where: str) -> Reward:
+def _named(
+    source: str, policy_tokenizer: Any, compute: ComputeSection, where: str, backbone: Backbone | None
+) -> Reward:
     if source.startswith(RULE):
         return load_rule(source.removeprefix(RULE), where=where)
     if "#" in source:
         name, _, asked = source.partition("#")
         scaled = SCALED.fullmatch(asked)
         label, scale = (scaled[1], scaled[2]) if scaled else (asked, "log_odds")
-        return ClassifierReward(LocalClassifier(name, compute), label, scale=cast("Scale", scale))
+        classifier = LocalClassifier(name, compute)
+        _remember(classifier.model, backbone)
+        return ClassifierReward(classifier, label, scale=cast("Scale", scale))
     ensemble, members = parse_ensemble(source), member_sources(source)
     if len(members) == 1 and members[0] == source:
-        return _reward_model(source, policy_tokenizer, compute)
-    rewards = [_reward_model(member, policy_tokenizer, compute) for member in members]
+        return _reward_model(source, policy_tokenizer, compute, backbone)
+    rewards = [_reward_model(member, policy_tokenizer, compute, backbone) for member in members]
     return EnsembleReward(rewards, ensemble.rule, ensemble.coef)
 
 
-def _reward_model(source: str, policy_tokenizer: Any, compute: ComputeSection) -> Reward:
+def _reward_model(
+    source: str, policy_tokenizer: Any, compute: ComputeSection, backbone: Backbone | None
+) -> Reward:
     tokenizer = load_tokenizer(source)
-    scorer = RewardModelScorer(RewardModel.load(source, tokenizer), tokenizer, compute)
+    model = (backbone.reward_model if backbone else RewardModel.load)(source, tokenizer)
+    _remember(model, backbone)
+    scorer = RewardModelScorer(model, tokenizer, compute)
     token_in = scorer.model.trained_on != "labels" and not scorer.model.is_encoder
     return ModelReward(scorer, same_tokenizer=token_in and same_tokenizer(policy_tokenizer, tokenizer))
+
+
+def _remember(model: nn.Module, backbone: Backbone | None) -> None:
+    if backbone is not None:
+        backbone.loaded.append(model)
 
 
 class RewardModelScorer:

@@ -58,14 +58,19 @@ class Critic(nn.Module):
 
     @classmethod
     def from_reward(cls, reward: RewardModel, lora: LoraSection | None = None, **options: Any) -> Self:
-        """Start as a copy of a decoder reward model; values are its normalised scores. ``options`` as of the class."""
+        """Start as a copy of a decoder reward model; values are its normalised scores. ``options`` as of the class.
+
+        Under LoRA a reward model's own adapters are copied and trained on, whatever rank ``lora`` says, so that the
+        frozen base is shared; one without adapters gets new ones.
+        """
         _refuse_encoder(reward.model)
         weight, bias = reward.value_head()
         head = nn.Linear(weight.shape[1], 1)
         with torch.no_grad():
             head.weight.copy_(weight)
             head.bias.fill_(bias)
-        trunk = _trunk_to_train(reward.model, lora)
+        adapted = isinstance(reward.model, PeftModel) and lora is not None and lora.rank > 0
+        trunk = _own_adapters(reward.model) if adapted else _trunk_to_train(reward.model, lora)
         return cls(trunk, head.to(weight.device), **options)
 
     @classmethod
@@ -100,6 +105,17 @@ def _trunk_to_train(model: nn.Module, lora: LoraSection | None) -> nn.Module:
         return copy.deepcopy(body(merged(model))).requires_grad_(True)
     section = lora if is_4bit(model) else lora.model_copy(update={"quantize": "none"})
     return add_lora(with_same_tensors(body(_plain(model))), section, task="scalar")
+
+
+def _own_adapters(model: nn.Module) -> nn.Module:
+    """A copy of the adapters, to be trained, on the same frozen tensors; without the classifier's head."""
+    adapters = {id(p): p for name, p in model.named_parameters() if "lora_" in name}
+    shared = [t for t in (*model.parameters(), *model.buffers()) if id(t) not in adapters]
+    copied = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+    bare(copied).score = nn.Identity()
+    for name, parameter in copied.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    return copied
 
 
 def _plain(model: nn.Module) -> nn.Module:

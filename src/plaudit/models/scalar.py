@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plaudit.errors import ModelError
 from plaudit.experience import Batch, Outputs
 from plaudit.functional.logprobs import at_mask, predicting_states
+from plaudit.models.adapter import classifier_on, save_adapter
 from plaudit.models.head import LMHead
 from plaudit.models.length import LengthRule
 from plaudit.models.load import load_classifier
@@ -130,9 +132,27 @@ class RewardModel(nn.Module):
             )
         if tokenizer is not None:
             know_separator(model, tokenizer)
-        mean, std = _moments(model)
-        loaded = cls(model, mean=mean, std=std)
-        probe = Path(resolve(path).name) / PROBE_FILE
+        return cls._as_saved(model, resolve(path).name)
+
+    @classmethod
+    def on_base(
+        cls, path: str | Path, tokenizer: PreTrainedTokenizerBase, base: nn.Module, *, lower_states_gb: float = 0.0
+    ) -> Self:  # fmt: skip
+        """The model of `load` as its adapter and head on a ``base`` that others stand on; see `models/adapter.py`.
+
+        Raises:
+            ModelError: damaged, or its scores on this base differ by more than 1e-4.
+        """
+        model = classifier_on(base, Path(path))
+        know_separator(bare(model), tokenizer)
+        return cls._as_saved(model, path, lower_states_gb=lower_states_gb)
+
+    @classmethod
+    def _as_saved(cls, model: nn.Module, path: str | Path, **options: Any) -> Self:
+        """With the moments it was saved with; its probe must score as it did then."""
+        mean, std = _moments(bare(model))
+        loaded = cls(model, mean=mean, std=std, **options)
+        probe = Path(path) / PROBE_FILE
         if probe.is_file():
             loaded._check(probe)
         return loaded
@@ -155,6 +175,11 @@ class RewardModel(nn.Module):
         return Outputs(
             scores=self._combined(heads), heads=heads if self.attributes else None, logprobs=logprobs
         )
+
+    @property
+    def on_adapters(self) -> bool:
+        """Is it an adapter on a frozen base?"""
+        return isinstance(self.model, PeftModel)
 
     def keep_language_model(self, head: LMHead, layer: nn.Module) -> None:
         """Predict tokens as well while training; see `plaudit.models.auxiliary.auxiliary_head`."""
@@ -227,7 +252,7 @@ class RewardModel(nn.Module):
     def save(
         self, path: str | Path, tokenizer: PreTrainedTokenizerBase, probe: Sequence[Sequence[int]] = ()
     ) -> None:
-        """Write model (LoRA merged), tokenizer, normalisation and probe.
+        """Write model (LoRA merged, and its adapter beside it), tokenizer, normalisation and probe.
 
         ``AutoModelForSequenceClassification.from_pretrained(path)`` loads it and gives the same raw scores.
 
@@ -248,6 +273,7 @@ class RewardModel(nn.Module):
         config.plaudit_trained_on = self.trained_on
         config.plaudit_length = asdict(self.length_rule)
         write(plain, path, tokenizer)
+        save_adapter(self.model, Path(path))
         rows = [list(map(int, row)) for row in probe]
         scores = type(self)(plain).score_rows(rows)
         text = json.dumps({"format": 1, "tokens": rows, "scores": scores})

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from plaudit.backends.local import build_critic, load_policy, load_reference
+from plaudit.backends.local import build_critic, load_backbone, load_policy, load_reference
 from plaudit.backends.rewards import build_reward, is_reward_model
 from plaudit.config.sections import ComputeSection
 from plaudit.data.chat import ChatFormat
@@ -15,6 +15,7 @@ from plaudit.data.split import split_by_prompt
 from plaudit.errors import ConfigError, TrainingError
 from plaudit.generation.native import NativeGenerator
 from plaudit.generation.protocol import TokenPrompt
+from plaudit.models.backbone import Backbone
 from plaudit.models.exact_kl import ExactKL
 from plaudit.models.policy import Policy
 from plaudit.records import Prompt, Rollout
@@ -25,7 +26,8 @@ from plaudit.stages.rl_evaluation import Evaluator
 from plaudit.stages.rl_job import OnlineJob
 from plaudit.stages.texts import load_texts
 from plaudit.tracking.recorder import Recorder
-from plaudit.training.learner import Learner, LocalLearner, LocalScorer, product_dtype
+from plaudit.training.learner import Learner, LocalLearner, LocalScorer, product_dtype, resolve_device
+from plaudit.training.memory import peak_gb, role_memory
 from plaudit.training.online import OnlineLoop
 from plaudit.training.runtime import Reward, Runtime
 from plaudit.training.texts import TextStream
@@ -70,6 +72,8 @@ def run_rl(
     with Recorder(run, command=job.command, log=job.log, total=job.iterations, unit="iteration") as recorder:
         for note in notes:
             recorder.event("note", what=note)
+        recorder.event("memory", **parts.memory)
+        recorder.summary(parts.memory)
         evaluator = Evaluator(run, parts.runtime, parts.heldout, job, parts.chat, recorder)
         keeper = Keeper(run, job.checkpoint, {**parts.learners, "best": evaluator}, recorder)
         _train(job, parts, recorder, evaluator, keeper)
@@ -94,6 +98,8 @@ class Parts:
     notes: list[str] = field(default_factory=list)
     """What is done otherwise than a reader of the settings would think, in words."""
     texts: TextStream | None = None
+    memory: dict[str, float] = field(default_factory=dict)
+    """GB that each role has to itself."""
 
 
 def _build(job: OnlineJob, records: Sequence[Prompt], reward: Given, gold: Given) -> Parts:
@@ -105,21 +111,25 @@ def _build(job: OnlineJob, records: Sequence[Prompt], reward: Given, gold: Given
     )  # fmt: skip
     chat = ChatFormat(tokenizer, job.data.chat_template)
     train, heldout, report = _tokenise(job, records, chat)
-    judge = given_reward(reward, tokenizer, compute, "reward")
+    backbone, golden = load_backbone(policy, compute), load_backbone(policy, compute)
+    judge = given_reward(reward, tokenizer, compute, "reward", backbone)
     if judge is None:
         judge = build_reward(
-            job.reward, job.reward_weights, tokenizer, compute, where="reward", timeout=job.reward_timeout
-        )
-    second = given_reward(gold, tokenizer, compute, "gold")
+            job.reward, job.reward_weights, tokenizer, compute, where="reward", timeout=job.reward_timeout,
+            backbone=backbone,
+        )  # fmt: skip
+    second = given_reward(gold, tokenizer, compute, "gold", golden)
     if second is None and job.gold:
-        second = build_reward(job.gold, (), tokenizer, compute, where="gold", timeout=job.reward_timeout)
+        second = build_reward(
+            job.gold, (), tokenizer, compute, where="gold", timeout=job.reward_timeout, backbone=golden
+        )
     frozen = load_reference(policy)
     reference = LocalScorer(frozen, compute, "logprobs")
     steps = job.iterations * algorithm.epochs * algorithm.minibatches
     warmup = algorithm.critic_warmup if "values" in algorithm.needs else 0
     resting = warmup * algorithm.epochs * algorithm.minibatches
     learner = LocalLearner(policy, job.optimizer, compute, total_steps=steps - resting)
-    critic = _critic(job, policy, tokenizer, steps)
+    critic = _critic(job, backbone, tokenizer, steps)
     precision = product_dtype(
         compute, learner.device
     )  # what samples is what is trained, in the same precision
@@ -127,25 +137,29 @@ def _build(job: OnlineJob, records: Sequence[Prompt], reward: Given, gold: Given
     exact = LocalScorer(ExactKL(policy, frozen), compute, "full_kl") if "full_kl" in algorithm.needs else None
     runtime = Runtime(generator, learner, reference, judge, critic, second, exact)
     learners: dict[str, Learner] = {"policy": learner} | ({"critic": critic} if critic else {})
-    notes = _of_the_critic(job) if critic else []
+    notes = [*backbone.notes, *golden.notes, *(_of_the_critic(job) if critic else [])]
+    roles = {"policy": [policy], "reference": [frozen], "critic": [critic.module] if critic else []}
+    memory = role_memory({**roles, "reward": backbone.loaded, "gold": golden.loaded})
     texts = load_texts(getattr(algorithm, "ptx_dataset", ""), job, tokenizer, chat)
-    return Parts(tokenizer, chat, policy, runtime, learners, train, heldout, report, notes, texts)
+    return Parts(tokenizer, chat, policy, runtime, learners, train, heldout, report, notes, texts, memory)
 
 
-def given_reward(given: Given, tokenizer: Any, compute: ComputeSection, where: str) -> Reward | None:
+def given_reward(
+    given: Given, tokenizer: Any, compute: ComputeSection, where: str, backbone: Backbone | None = None
+) -> Reward | None:
     """A reward given as a value; several (function or name, weight) are added up by weight."""
     if given is None or callable(given):
         return given
     sources, weights = [source for source, _ in given], [weight for _, weight in given]
-    return build_reward(sources, weights, tokenizer, compute, where=where)
+    return build_reward(sources, weights, tokenizer, compute, where=where, backbone=backbone)
 
 
-def _critic(job: OnlineJob, policy: Policy, tokenizer: Any, steps: int) -> Learner | None:
+def _critic(job: OnlineJob, backbone: Backbone, tokenizer: Any, steps: int) -> LocalLearner | None:
     """The critic with its own optimizer, for an algorithm that needs values; None for any other."""
     algorithm, compute = job.algorithm, job.compute
     if "values" not in algorithm.needs:
         return None
-    critic = build_critic(algorithm.critic_init, job.reward, policy, tokenizer, job.lora, compute)
+    critic = build_critic(algorithm.critic_init, job.reward, backbone, tokenizer, job.lora, compute)
     section = job.optimizer.model_copy(update={"lr": algorithm.critic_lr})
     return LocalLearner(critic, section, compute, total_steps=steps, signal="values")
 
@@ -163,6 +177,7 @@ def _train(job: OnlineJob, parts: Parts, recorder: Recorder, evaluator: Evaluato
 
     def on_iteration(iteration: int, metrics: dict[str, float], rollouts: Sequence[Rollout]) -> None:
         metrics |= evaluator.after(iteration)
+        metrics["memory/peak"] = peak_gb(resolve_device(job.compute.device))
         recorder.metrics(iteration, metrics)
         try:
             _check_kl(job, metrics, iteration)

@@ -144,8 +144,12 @@ _TABLE = (
     Metric("time/reward", "Time to reward", "The reward on the new responses.", "s"),
     Metric("time/score", "Time to score", "Log-probabilities of policy and reference, values of the critic.", "s"),
     Metric("time/update", "Time to update", "Forward and backward passes, optimizer.", "s"),
-    Metric("memory/rss_gb", "Memory", "Resident memory of the process.", "GB"),
-    Metric("memory/device_gb", "Device memory", "Peak memory allocated on the accelerator.", "GB"),
+    Metric("memory/peak", "Peak memory", "The most that was ever allocated on the GPU; on a CPU the most the process had resident.", "GB"),
+    Metric("memory/policy", "Memory of the policy", "Its tensors, shared ones included, and for what is trained gradient and AdamW moments. Once a run, in summary.json and the event memory.", "GB"),
+    Metric("memory/reference", "Memory of the reference", "What only the reference has; 0 under LoRA, where it is the policy without adapters.", "GB"),
+    Metric("memory/critic", "Memory of the critic", "What only the critic has, gradient and moments included; under LoRA its adapters and head.", "GB"),
+    Metric("memory/reward", "Memory of the reward", "What only the reward's models have; on the policy's base their adapters and heads.", "GB"),
+    Metric("memory/gold", "Memory of the gold reward", "What only the second judge's models have.", "GB"),
 )  # fmt: skip
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _TABLE}
