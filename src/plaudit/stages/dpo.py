@@ -24,7 +24,7 @@ from plaudit.errors import ConfigError, DataError
 from plaudit.experience import Outputs
 from plaudit.records import Preference, Rating
 from plaudit.stages.artifact import announce, open_run, set_threads, write_manifest
-from plaudit.stages.encode import encode_rows, preference_encoder, rating_encoder, split
+from plaudit.stages.encode import encode_rows, preference_encoder, rating_encoder, split, within_positions
 from plaudit.stages.feedback import Feedback, chunks, prompt_id
 from plaudit.stages.keeper import Keeper
 from plaudit.stages.samples import Sampler
@@ -79,12 +79,13 @@ def run_dpo(job: DPOJob, sources: Mapping[str, str] | None = None, *, records: R
     found, what = _records(job, records)
     train, heldout = split(found, job.data, job.seed, job.dataset)
     tokenizer, policy = load_policy(job.model, job.lora, job.compute, seed=job.seed)
+    data = within_positions(policy.lm, job.data)
     chat = ChatFormat(tokenizer, job.data.chat_template)
     encoder: Callable[[Any], tuple[Encoded, ...]] = (
         rating_encoder(chat) if _kind(algorithm) == "rating" else preference_encoder(chat)
     )
-    rows = encode_rows(train, encoder, job.data, job.dataset)
-    heldout_rows = encode_rows(heldout, encoder, job.data, job.dataset)
+    rows = encode_rows(train, encoder, data, job.dataset)
+    heldout_rows = encode_rows(heldout, encoder, data, job.dataset)
     run = open_run(job, "dpo", sources)
     write_manifest(run, job, {"model": job.model, "dataset": job.dataset})
     counts = f"{len(rows)} to train, {len(heldout_rows)} held out"
@@ -93,7 +94,7 @@ def run_dpo(job: DPOJob, sources: Mapping[str, str] | None = None, *, records: R
     steps = math.ceil(len(rows) / job.batch_size) * job.epochs
     learner = LocalLearner(policy, job.optimizer, job.compute, total_steps=steps)
     feedback, held = (
-        Feedback(r, tokenizer.pad_token_id, learner, job.data.max_length) for r in (rows, heldout_rows)
+        Feedback(r, tokenizer.pad_token_id, learner, data.max_length) for r in (rows, heldout_rows)
     )
     with Recorder(run, command="dpo", log=job.log, total=steps) as recorder:
         sampler = Sampler(policy, tokenizer, chat, heldout or train, job, recorder)

@@ -20,6 +20,7 @@ from plaudit.models.exact_kl import ExactKL
 from plaudit.models.policy import Policy
 from plaudit.records import Prompt, Rollout
 from plaudit.stages.artifact import announce, open_run, set_threads, write_manifest
+from plaudit.stages.encode import within_positions
 from plaudit.stages.keeper import Keeper
 from plaudit.stages.prompts import PromptReader, load_prompts
 from plaudit.stages.rl_evaluation import Evaluator
@@ -110,7 +111,8 @@ def _build(job: OnlineJob, records: Sequence[Prompt], reward: Given, gold: Given
         entropy_grad=getattr(algorithm, "entropy_coef", 0.0) > 0,
     )  # fmt: skip
     chat = ChatFormat(tokenizer, job.data.chat_template)
-    train, heldout, report = _tokenise(job, records, chat)
+    fitting = job.model_copy(update={"data": within_positions(policy.lm, job.data)})
+    train, heldout, report = _tokenise(fitting, records, chat)
     backbone, golden = load_backbone(policy, compute), load_backbone(policy, compute)
     judge = given_reward(reward, tokenizer, compute, "reward", backbone)
     if judge is None:
