@@ -61,7 +61,7 @@ class Backbone:
             return "the policy's base is in 4 bit"
         stored = stored_fingerprint(path)
         if not stored:
-            return "it was saved without an adapter (train it with --lora-rank)"
+            return "it was saved without an adapter (train it with --rank)"
         self._fingerprint = self._fingerprint or fingerprint(body(self.policy.lm))
         return None if stored == self._fingerprint else "it was trained on another base than the policy's"
 
