@@ -2,26 +2,38 @@
 
 Markdown is rendered without raw HTML and without images (an image would tell its server who is reading), then cleaned
 once more by an independent sanitiser; code is coloured by class names only, because the pages allow no inline style.
+
+Parsers take time that grows with the square of some texts (a long row of "[", say), and what models write is no more
+trusted in this than in the rest. A text has a fraction of a second of processor time to be rendered, looked at before
+every token of it; then it is shown as it is.
 """
 
 from __future__ import annotations
 
 import html
 import re
+import time
+from collections.abc import Iterator
+from contextvars import ContextVar
 from functools import lru_cache
+from typing import Any
 
 import nh3
 from markdown_it import MarkdownIt
 from markupsafe import Markup
-from pygments import highlight
+from pygments import format as format_tokens
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
 from plaudit.records import Content
 
-MOST_COLOURED = 20_000
-MOST_RENDERED = 200_000
+MOST_COLOURED = 10_000
+MOST_RENDERED = 65_536
+RENDER_SECONDS = 0.25
+"""Of one text. Ordinary prose of 64 KiB takes about that long."""
+COLOUR_SECONDS = 0.1
+"""Of that, for all the code of a text."""
 TAGS = set(
     "p br hr h1 h2 h3 h4 h5 h6 ul ol li blockquote pre code em strong s a table thead tbody tr th td span div".split()
 )
@@ -36,33 +48,67 @@ SCHEMES = {"http", "https", "mailto"}
 ROLES = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
 
 
+class _TooSlow(Exception):
+    """The time of a text is over."""
+
+
+_BEGAN: ContextVar[float] = ContextVar("began")
+"""The thread's processor time when the text was begun: other threads' work is not counted against it."""
+
+
+def _check_time(seconds: float) -> None:
+    if time.thread_time() - _BEGAN.get() > seconds:
+        raise _TooSlow
+
+
+def _in_time(state: Any, *given: Any) -> bool:
+    """A rule of the parser that matches nothing, and is asked before all others."""
+    _check_time(RENDER_SECONDS)
+    return False
+
+
 def _coloured(code: str, language: str, attributes: str) -> str:
     plain = html.escape(code)
     if not language or len(code) > MOST_COLOURED:
         return plain
     try:
         lexer = get_lexer_by_name(language)
-    except ClassNotFound:
+        tokens = list(_watched(lexer.get_tokens(code)))
+    except (ClassNotFound, _TooSlow):
         return plain
-    return str(highlight(code, lexer, HtmlFormatter(nowrap=True, classprefix="hl-")))
+    return str(format_tokens(tokens, HtmlFormatter(nowrap=True, classprefix="hl-")))
 
 
-_MARKDOWN = (
-    MarkdownIt("commonmark", {"html": False, "breaks": True, "maxNesting": 20, "highlight": _coloured})
-    .enable(["table", "strikethrough"])
-    .disable("image")
-)
+def _watched(tokens: Iterator[Any]) -> Iterator[Any]:
+    for token in tokens:
+        _check_time(COLOUR_SECONDS)
+        yield token
 
 
+def _parser() -> MarkdownIt:
+    options = {"html": False, "breaks": True, "maxNesting": 20, "highlight": _coloured}
+    made = MarkdownIt("commonmark", options).enable(["table", "strikethrough"]).disable("image")
+    made.inline.ruler.before("text", "in_time", _in_time)
+    made.block.ruler.before(
+        "table", "in_time", _in_time, {"alt": ["paragraph", "reference", "blockquote", "list"]}
+    )
+    return made
+
+
+_MARKDOWN = _parser()
 _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 @lru_cache(maxsize=2048)
 def markdown(text: str) -> Markup:
-    """Markdown as HTML; very long texts as they are."""
+    """Markdown as HTML; texts that are very long, or take very long, as they are."""
     if len(text) > MOST_RENDERED:
         return plain(text)
-    rendered = _MARKDOWN.render(_BIDI.sub(lambda m: f"\u27e8U+{ord(m[0]):04X}\u27e9", text))
+    _BEGAN.set(time.thread_time())
+    try:
+        rendered = _MARKDOWN.render(_BIDI.sub(lambda m: f"\u27e8U+{ord(m[0]):04X}\u27e9", text))
+    except _TooSlow:
+        return plain(text)
     clean = nh3.clean(
         rendered,
         tags=TAGS,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from plaudit.annotate.settings import ServeSettings
 
@@ -65,7 +67,10 @@ class Shield:
         if not length.isdecimal() or int(length) > most:
             await _refuse(guarded, 413, f"the request is larger than {most >> 20} MiB")
             return
-        await self.app(scope, _limited(receive, most), guarded)
+        with contextlib.suppress(
+            ClientDisconnect
+        ):  # gone, or cut off: there is nobody to answer, nor a fault to log
+            await self.app(scope, _limited(receive, most), guarded)
 
     def _guard_send(self, scope: Scope, send: Send) -> Send:
         async def guarded(message: MutableMapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from plaudit.annotate.app import create_app
+from plaudit.annotate.connections import TimedConnection
 from plaudit.annotate.settings import LOCAL_USER, ServeSettings
 from plaudit.errors import ConfigError
 from plaudit.preferences.store import people
@@ -32,7 +33,7 @@ def serve(
     browser: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Serve until Ctrl-C. Connections that send nothing are closed; requests under way are finished.
+    """Serve until Ctrl-C. Clients that do not get on are cut off; requests under way are finished.
 
     Args:
         store: the database.
@@ -70,6 +71,8 @@ def server_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
         proxy_headers=bool(settings.public_url),
         forwarded_allow_ips="127.0.0.1",
         h11_max_incomplete_event_size=64 << 10,
+        http=TimedConnection,
+        ws="none",
     )
 
 
