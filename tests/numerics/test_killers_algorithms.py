@@ -15,6 +15,7 @@ from plaudit.algorithms.orpo import ORPO
 from plaudit.algorithms.ppo import PPO
 from plaudit.algorithms.reinforce import REINFORCE
 from plaudit.algorithms.reinforce_pp import REINFORCEPlusPlus
+from plaudit.algorithms.rloo import RLOO
 from plaudit.experience import Experience, Loss, Outputs, Pairs
 from plaudit.functional.preference_losses import logistic
 from plaudit.functional.weights import loss_weights
@@ -55,7 +56,8 @@ def outputs(batch, logprob):
 @pytest.mark.parametrize(
     ("algorithm", "aggregation"),
     [(DAPO(), "token_mean"), (CISPO(), "token_mean"), (REINFORCEPlusPlus(), "token_mean"), (PPO(), "token_mean"),
-     (GSPO(), "sequence_mean_token_mean"), (REINFORCE(), "sequence_mean_token_sum")],
+     (GSPO(), "sequence_mean_token_mean"), (RLOO(), "sequence_mean_token_mean"),
+     (REINFORCE(), "sequence_mean_token_sum")],
     ids=lambda x: type(x).__name__ if not isinstance(x, str) else x,
 )  # fmt: skip
 def test_how_each_method_takes_the_mean(algorithm, aggregation):
@@ -167,3 +169,9 @@ def test_reinforce_pp_rewards_are_the_kl_of_each_token_and_the_score():
     algorithm = REINFORCEPlusPlus(kl_coef=0.1, missing_eos_penalty=0.0)
     found = algorithm.credit(experience((1.0,), (3,)), algorithm.start()).batch.token_rewards[0]
     assert found.tolist() == pytest.approx([0.0, 0.05, 0.05, 1.05])
+
+
+def test_rloo_whitens_responses_and_rewards_their_last_token():
+    algorithm = RLOO(kl_coef=0.0, missing_eos_penalty=0.0, whiten_advantages=True)
+    done = algorithm.credit(experience((1.0, 0.0), (1, 3)), algorithm.start()).batch
+    assert done.advantages.tolist() == [pytest.approx([0, 1, 0, 0]), pytest.approx([0, -1, -1, -1])]
