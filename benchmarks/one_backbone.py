@@ -32,12 +32,12 @@ from plaudit.stages.rl_job import RLJob
 from plaudit.tracking.files import merge_json, read_json, read_lines
 
 ROLES = ("policy", "reference", "critic", "reward")
-SMALL = Scale(prompts=400, iterations=20, prompts_per_iteration=48, eval_prompts=128)
+SMALL = Scale(prompts=400, iterations=16, prompts_per_iteration=32, eval_prompts=128)
 QUICK = Scale(
     demonstrations=60, sft_epochs=1, comparisons=60, prompts=24, iterations=2, prompts_per_iteration=4,
     eval_prompts=8, hidden=32,
 )  # fmt: skip
-COMPARISONS = 2000
+COMPARISONS = 1000
 """Of the world's, for each reward model: once through."""
 QUIET = LogSection(tensorboard=False, samples=0, progress=False)
 
@@ -89,8 +89,8 @@ def run(base: Path, out: Path, side: Side, seed: int, scale: Scale) -> None:
         RLJob(
             policy=str(base / "sft" / "model"), reward=(str(reward / "model"),), gold=(GOLD,),
             dataset=str(base / "data" / "prompts.jsonl"), out=str(out / "ppo"), iterations=scale.iterations,
-            prompts_per_iteration=scale.prompts_per_iteration, eval_prompts=scale.eval_prompts,
-            algorithm=PPO(kl_coef=0.05, critic_lr=side.critic_lr, epochs=2, minibatches=2, critic_warmup=3),
+            prompts_per_iteration=scale.prompts_per_iteration, eval_prompts=scale.eval_prompts, eval_every=4,
+            algorithm=PPO(kl_coef=0.05, critic_lr=side.critic_lr, epochs=2, minibatches=2, critic_warmup=2),
             optimizer=OptimizerSection(lr=side.policy_lr, schedule="linear", warmup_fraction=0.0), sampling=SAMPLING,
             **(settings | {"data": DATA.model_copy(update={"eval_fraction": 0.25})}),
         )
