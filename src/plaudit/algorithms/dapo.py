@@ -58,7 +58,7 @@ class DAPO:
     @property
     def needs(self) -> frozenset[Signal]:
         """Old log-probs, and those of the reference to measure the KL."""
-        return pg.needs(self.kl_coef)
+        return pg.needs(0.0)
 
     def start(self) -> Carry:
         """Nothing is carried."""
