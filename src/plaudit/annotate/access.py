@@ -14,11 +14,11 @@ from starlette.datastructures import UploadFile
 
 from plaudit.annotate.limits import READS, WRITES
 from plaudit.annotate.security import SESSION, VISIT
-from plaudit.annotate.settings import LOCAL_USER
 from plaudit.annotate.site import Site, Visitor, site_of
 from plaudit.errors import DataError, PlauditError
 from plaudit.preferences.store import people
 from plaudit.preferences.store.faults import NotFound
+from plaudit.preferences.store.people import LOCAL_USER, User
 from plaudit.preferences.store.projects import get_project, is_member
 
 Access = Literal["public", "person", "member", "reviewer", "admin"]
@@ -72,18 +72,6 @@ class Form:
         return next((v for k, v in self._pairs if k == name and isinstance(v, UploadFile)), None)
 
 
-async def read_form(request: Request) -> Form:
-    """The posted fields; none where no form was posted."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if request.method in SAFE or kind not in FORMS:
-        return Form([])
-    data = await request.form(max_files=1, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD)
-    return Form(list(data.multi_items()))
-
-
-Posted = Annotated[Form, Depends(read_form)]
-
-
 def needs(access: Access, *fields: str) -> dict[str, Any]:
     """The OpenAPI entry of a route: who may use it, and for pages the names of the form's fields."""
     entry: dict[str, Any] = {"x-access": access}
@@ -94,22 +82,46 @@ def needs(access: Access, *fields: str) -> dict[str, Any]:
     return entry
 
 
-def guard(request: Request, form: Posted) -> None:
-    """Find out who it is, whether they may, and for writes whether the request comes from our own page."""
+def admit(request: Request) -> None:
+    """Before anything of a form is read: who it is, whether they are too fast, and whether they may."""
     site = site_of(request)
-    route = request.scope.get("route")
-    access: Access | None = (getattr(route, "openapi_extra", None) or {}).get("x-access")
     is_api = request.url.path.startswith("/api/")
     visitor = _bearer(request, site) if is_api else _cookie(request, site)
     request.state.visitor = visitor
     _limit(request, site, visitor)
     if not is_api and request.method not in SAFE:
         _check_origin(request, site)
+    _allow(_access(request), visitor)
+
+
+async def read_form(request: Request, admitted: Annotated[None, Depends(admit)]) -> Form:
+    """The posted fields of somebody who may post; none where no form was posted."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if request.method in SAFE or kind not in FORMS:
+        return Form([])
+    data = await request.form(max_files=1, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD)
+    return Form(list(data.multi_items()))
+
+
+Posted = Annotated[Form, Depends(read_form)]
+
+
+def guard(request: Request, form: Posted) -> None:
+    """For writes, whether the form comes from our own page; and whether the project is one of theirs."""
+    visitor: Visitor = request.state.visitor
+    if request.method not in SAFE and not request.url.path.startswith("/api/"):
         _check_csrf(request, form, visitor)
-    _allow(access, request, site, visitor)
+    slug = request.path_params.get("slug")
+    if slug is not None and _access(request) != "public":
+        request.state.project = _project(site_of(request), visitor, slug)
 
 
-def _allow(access: Access | None, request: Request, site: Site, visitor: Visitor) -> None:
+def _access(request: Request) -> Access | None:
+    route = request.scope.get("route")
+    return (getattr(route, "openapi_extra", None) or {}).get("x-access")
+
+
+def _allow(access: Access | None, visitor: Visitor) -> None:
     if access == "public":
         return
     if access is None:
@@ -120,9 +132,6 @@ def _allow(access: Access | None, request: Request, site: Site, visitor: Visitor
         raise NotLoggedIn("log in first", cure="open /login, or send an API token as a bearer")
     if access in ("reviewer", "admin") and not visitor.user.may(access):
         raise Forbidden(f"this is for a {access}", cure="ask somebody with that role")
-    slug = request.path_params.get("slug")
-    if slug is not None:
-        request.state.project = _project(site, visitor, slug)
 
 
 def _project(site: Site, visitor: Visitor, slug: str) -> Any:
@@ -138,35 +147,37 @@ def _bearer(request: Request, site: Site) -> Visitor:
     address = request.client.host if request.client else ""
     if kind.lower() != "bearer" or not secret:
         return Visitor(None, "", address)
-    with site.store.read() as conn:
-        return Visitor(people.user_of(conn, secret.strip(), "api"), "", address)
+    return Visitor(_person(site, secret.strip(), "api"), "", address)
 
 
 def _cookie(request: Request, site: Site) -> Visitor:
     address = request.client.host if request.client else ""
     secret = request.cookies.get(SESSION, "")
-    if secret:
-        with site.store.read() as conn:
-            user = people.user_of(conn, secret, "session")
-        if user:
-            return Visitor(user, secret, address)
-    if not site.settings.auth:
-        return _local(request, site, address)
+    user = _person(site, secret, "session") if secret else None
+    if user:
+        return Visitor(user, secret, address)
     visit = request.cookies.get(VISIT, "")
     if len(visit) != 43:
         visit = secrets.token_urlsafe(32)
         request.state.cookies[VISIT] = visit
-    return Visitor(None, visit, address)
+    return Visitor(None if site.settings.auth else _local(site), visit, address)
 
 
-def _local(request: Request, site: Site, address: str) -> Visitor:
-    """Without logging in there is one person, and a session only to tell this browser from other web sites."""
-    with site.store.write() as conn:
+def _person(site: Site, secret: str, kind: Literal["session", "api"]) -> User | None:
+    """Whose secret it is. Secrets of the local user, whom anybody could be, are worth nothing where people log in."""
+    with site.store.read() as conn:
+        user = people.user_of(conn, secret, kind)
+    return None if user and user.name == LOCAL_USER and site.settings.auth else user
+
+
+def _local(site: Site) -> User:
+    """Without logging in there is one person. A visit is not written down: other sites could cause any number."""
+    with site.store.read() as conn:
         found = people.find_user(conn, LOCAL_USER)
-        user = found[0] if found else people.add_user(conn, LOCAL_USER, "admin")
-        secret = people.issue_token(conn, user.id, "session")
-    request.state.cookies[SESSION] = secret
-    return Visitor(user, secret, address)
+    if found:
+        return found[0]
+    with site.store.write() as conn:
+        return people.local_user(conn)
 
 
 def _limit(request: Request, site: Site, visitor: Visitor) -> None:

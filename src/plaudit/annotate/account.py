@@ -31,12 +31,12 @@ def login(request: Request, form: Posted) -> Response:
     site, visitor = site_of(request), visitor_of(request)
     name = form.text("name").strip()[:64]
     site.limiter.take(LOGIN_ADDRESS, visitor.address)
-    site.limiter.take(LOGIN, f"{name.lower()} {visitor.address}")
-    site.limiter.take(LOGIN_ACCOUNT, name.lower())
+    site.limiter.take(LOGIN, f"{people.name_key(name)} {visitor.address}")
+    site.limiter.take(LOGIN_ACCOUNT, people.name_key(name))
     with site.store.read() as conn:
         found = people.find_user(conn, name)
     right = is_right(form.text("password"), found[1] if found else None)
-    if not right or found is None or found[0].disabled:
+    if not right or found is None or found[0].disabled or found[0].name == people.LOCAL_USER:
         with site.store.write() as conn:
             people.record(conn, "login failed", name, by=None, address=visitor.address)
         return site.page(request, "login.html", status=401, said="Name or password is wrong.")
@@ -97,7 +97,7 @@ def account(request: Request) -> Response:
 def change_password(request: Request, form: Posted) -> Response:
     """A new password; every other session and token ends."""
     site, me, visitor = site_of(request), visitor_of(request).me, visitor_of(request)
-    site.limiter.take(LOGIN, f"{me.name.lower()} {visitor.address}")
+    site.limiter.take(LOGIN, f"{people.name_key(me.name)} {visitor.address}")
     with site.store.read() as conn:
         found = people.find_user(conn, me.name)
     if found is None or (found[1] is not None and not is_right(form.text("old"), found[1])):

@@ -42,6 +42,16 @@ def invite(request: Request, form: Posted) -> Response:
     return _people(request, f"{site.settings.url}/join/{secret}")
 
 
+@router.post("/admin/invitations/{number}/end", openapi_extra=needs("admin"))
+def end_invitation(request: Request, number: Number) -> Response:
+    """Take an invitation back that nobody has used."""
+    visitor = visitor_of(request)
+    with site_of(request).store.write() as conn:
+        people.end_invitation(conn, number)
+        people.record(conn, "invitation ended", str(number), by=visitor.me.id, address=visitor.address)
+    return see("/admin")
+
+
 @router.post("/admin/people/{number}", openapi_extra=needs("admin", "role", "disabled", "project"))
 def change_person(request: Request, number: Number, form: Posted) -> Response:
     """Another role, disabling, one project more."""
@@ -83,7 +93,7 @@ def new_project(request: Request, form: Posted) -> Response:
     slug, title = form.text("slug").strip(), form.text("title").strip()[:200]
     body = default_guidelines(task)  # type: ignore[arg-type]
     with site.store.write() as conn:
-        made = projects.create_project(conn, slug, title, task, ProjectSettings(), body)  # type: ignore[arg-type]
+        made = projects.create_project(conn, slug, title, task, projects.new_settings({}), body)  # type: ignore[arg-type]
         people.record(conn, "made project", made.slug, by=visitor.me.id, address=visitor.address)
     return see(f"/p/{made.slug}/settings")
 
@@ -133,6 +143,7 @@ def _people(request: Request, link: str) -> Response:
     with site.store.read() as conn:
         everybody = people.list_users(conn)
         found = projects.list_projects(conn)
+        invited = people.open_invitations(conn)
         works_on = {user.id: [p.slug for p in projects.list_projects(conn, user.id)] for user in everybody}
     context: dict[str, Any] = {
         "people": everybody,
@@ -140,6 +151,7 @@ def _people(request: Request, link: str) -> Response:
         "projects": found,
         "works_on": works_on,
         "link": link,
+        "invited": invited,
     }
     return site.page(request, "admin.html", **context)
 

@@ -23,6 +23,7 @@ from plaudit.preferences.annotation import (
 from plaudit.preferences.store import answers, content, history, leases, people, projects
 from plaudit.preferences.store.answers import Submission
 from plaudit.preferences.store.leases import Work
+from plaudit.preferences.store.people import User
 from plaudit.preferences.store.projects import Project
 from plaudit.records import Role, to_json
 
@@ -116,28 +117,28 @@ def list_projects(request: Request) -> list[dict[str, Any]]:
     user = visitor_of(request).me
     with site_of(request).store.read() as conn:
         found = projects.list_projects(conn, None if user.may("reviewer") else user.id)
-    return [_project_json(p) for p in found]
+    return [_project_json(p, user) for p in found]
 
 
 @router.post("/projects", status_code=201, openapi_extra=needs("admin"))
 def create_project(request: Request, body: ProjectBody) -> dict[str, Any]:
     """Make a project."""
     site, visitor = site_of(request), visitor_of(request)
-    settings = projects.settings_from(body.settings)
+    settings = projects.new_settings(body.settings)
     with site.store.write() as conn:
         made = projects.create_project(conn, body.slug, body.title, body.task, settings, body.guidelines)
         people.record(conn, "made project", made.slug, by=visitor.me.id, address=visitor.address)
-    return _project_json(made)
+    return _project_json(made, visitor.me)
 
 
 @router.get("/projects/{slug}", openapi_extra=needs("member"))
 def one_project(request: Request, slug: str) -> dict[str, Any]:
     """A project and how far it is."""
-    project = project_of(request)
+    project, user = project_of(request), visitor_of(request).me
     with site_of(request).store.read() as conn:
         done = projects.progress(conn, project)
         newest = history.revision(conn, project)
-    return {**_project_json(project), "progress": to_json(done), "revision": newest}
+    return {**_project_json(project, user), "progress": to_json(done), "revision": newest}
 
 
 @router.post("/projects/{slug}/items", status_code=201, openapi_extra=needs("admin"))
@@ -210,14 +211,17 @@ def export(
     return Response(made.to_jsonl(), media_type="application/x-ndjson", headers=headers)
 
 
-def _project_json(project: Project) -> dict[str, Any]:
+def _project_json(project: Project, user: User) -> dict[str, Any]:
+    settings = to_json(project.settings)
+    if not user.may("admin"):
+        del settings["seed"]  # it tells which of two imported responses was preferred
     return {
         "slug": project.slug,
         "title": project.title,
         "task": project.task,
         "closed": project.closed,
         "guideline_version": project.guideline_version,
-        "settings": to_json(project.settings),
+        "settings": settings,
     }
 
 

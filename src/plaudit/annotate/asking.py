@@ -15,7 +15,7 @@ import uvicorn
 from plaudit.annotate.app import create_app
 from plaudit.annotate.intake import default_guidelines
 from plaudit.annotate.serve import listen, server_config
-from plaudit.annotate.settings import LOCAL_USER, ServeSettings
+from plaudit.annotate.settings import ServeSettings
 from plaudit.preferences.annotation import Item, ItemResponse
 from plaudit.preferences.exchange import export
 from plaudit.preferences.store import content, history, people, projects
@@ -78,7 +78,7 @@ def _project(store: Store, pairs: Sequence[tuple[str, str, str]]) -> Project:
 
 def _answered(store: Store, project: Project) -> int:
     with store.read() as conn:
-        found = people.find_user(conn, LOCAL_USER)
+        found = people.find_user(conn, people.LOCAL_USER)
         counts = history.counts_of(conn, project, found[0].id) if found else {}
     return counts.get("done", 0) + counts.get("skipped", 0)
 

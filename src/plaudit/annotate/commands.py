@@ -16,7 +16,6 @@ from plaudit.preferences.annotation import Task
 from plaudit.preferences.exchange import What, export
 from plaudit.preferences.store import content, history, people, projects
 from plaudit.preferences.store.engine import Store
-from plaudit.preferences.store.projects import ProjectSettings
 
 WHAT_OF: dict[Task, What] = {
     "pairwise": "preferences",
@@ -57,7 +56,7 @@ def _must_exist(name: str) -> None:
 
 
 def _serve(store: Store, given: Any) -> None:
-    settings = ServeSettings(given.host, given.port, given.auth, given.public_url)
+    settings = ServeSettings(given.host, given.port, given.auth, given.public_url, given.plain_http)
     path = "/"
     if given.file:
         done = _bring(store, given, gold=False)
@@ -86,7 +85,7 @@ def _bring(store: Store, given: Any, *, gold: bool) -> Imported:
         slug=given.project,
         task=given.task,
         gold=gold,
-        settings=ProjectSettings(annotators_per_item=given.annotators),
+        settings=projects.new_settings({"annotators_per_item": given.annotators}),
         guidelines=body,
     )
     there = f", {done.there} were there already" if done.there else ""

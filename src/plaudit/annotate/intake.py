@@ -52,9 +52,11 @@ class Imported:
 
 
 def read_file(
-    path: str | Path, task: Task | None, *, gold: bool = False
+    path: str | Path, task: Task | None, *, gold: bool = False, seed: int = 0
 ) -> tuple[Task, list[Item], str, tuple[str, ...]]:
     """A data file as items: the task, the items, what format it was, and notes.
+
+    ``seed`` draws the order of responses whose order tells which was preferred; it must be secret to annotators.
 
     Raises:
         DataError: the file cannot be read, or nothing in it fits the task.
@@ -63,7 +65,7 @@ def read_file(
     if not loaded.records:
         raise DataError("there is nothing in the file", where=str(path), cure="check that it is complete")
     asked = task or _task_of(loaded.kind, loaded.records)
-    items, counts = items_of(loaded.records, asked, gold=gold)
+    items, counts = items_of(loaded.records, asked, gold=gold, seed=seed)
     if not items:
         cure = f"the file holds {loaded.kind} data; choose a task that fits them with --task"
         raise DataError(f"nothing in the file can be asked about as {asked}", where=str(path), cure=cure)
@@ -89,7 +91,9 @@ def import_file(
     wanted = slug or slug_of(path)
     with store.read() as conn:
         there = _find(conn, wanted)
-    asked, items, form, notes = read_file(path, task or (there.task if there else None), gold=gold)
+    chosen = there.settings if there else settings or projects.new_settings({})
+    known = there.task if there else None
+    asked, items, form, notes = read_file(path, task or known, gold=gold, seed=chosen.seed)
     source = Path(path)
     digest = sha256(source.read_bytes()).hexdigest() if source.is_file() else ""
     with store.write() as conn:
@@ -98,7 +102,7 @@ def import_file(
             wanted,
             title_of(path),
             asked,
-            settings or ProjectSettings(),
+            chosen,
             guidelines or default_guidelines(asked),
         )
         if project.task != asked:
@@ -107,9 +111,9 @@ def import_file(
                 f"the project {wanted} asks {project.task}, not {asked}", where="--task", cure=cure
             )
         marked = [_marked(item, source.name, digest) for item in items]
-        added, known = content.add_items(conn, project, marked)
+        added, already = content.add_items(conn, project, marked)
         people.record(conn, "imported", wanted, by=None, file=source.name, sha256=digest, added=added)
-    return Imported(project, form, added, known, notes)
+    return Imported(project, form, added, already, notes)
 
 
 def _find(conn: Connection, slug: str) -> Project | None:
@@ -173,7 +177,8 @@ def upload(request: Request, slug: str, form: Posted) -> Response:
         raise DataError("no file that can be read here", where="file", cure=cure)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / f"{slug_of(sent.filename or 'upload')}{ending}"
-        copy.write_bytes(sent.file.read())
+        with sent.file as uploaded:
+            copy.write_bytes(uploaded.read())
         done = import_file(site.store, copy, slug=project.slug, task=project.task, gold=form.has("gold"))
     with site.store.write() as conn:
         people.record(

@@ -52,7 +52,7 @@ def conflicts(request: Request, slug: str) -> Response:
 
 @router.get("/p/{slug}/conflicts/{number}", openapi_extra=needs("reviewer"))
 def adjudicate_page(request: Request, slug: str, number: Number) -> Response:
-    """One item with everybody's answers, to be decided."""
+    """One item with everybody's answers, to be decided. Opening it once more writes nothing new, so a GET will do."""
     site, project, me = site_of(request), project_of(request), visitor_of(request).me
     with site.store.write() as conn:
         work = answers.open_adjudication(conn, project, me.id, number)
@@ -132,7 +132,7 @@ def download(
     at: Revision = 0,
     min_agreement: Annotated[float, Query(ge=0, le=1)] = 0.0,
 ) -> Response:
-    """An export as a file."""
+    """An export as a file; that it was read is written down, which is why a GET writes here."""
     site, project, visitor = site_of(request), project_of(request), visitor_of(request)
     made, manifest = make_export(site, project, what, at, Rule(min_agreement=min_agreement))
     with site.store.write() as conn:

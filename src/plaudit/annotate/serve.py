@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from plaudit.annotate.app import create_app
 from plaudit.annotate.connections import TimedConnection
-from plaudit.annotate.settings import LOCAL_USER, ServeSettings
+from plaudit.annotate.settings import ServeSettings
 from plaudit.errors import ConfigError
 from plaudit.preferences.store import people
 from plaudit.preferences.store.engine import Store
@@ -49,6 +49,11 @@ def serve(
     link = first_admin(store, settings) if settings.auth else ""
     if link:
         say(f"Nobody is admin yet. Open this link to become it (it works once, for a week):\n{link}")
+    if not settings.auth:
+        say(
+            "Nobody logs in: everybody with an account on this machine can open this page, and is its admin. "
+            "On a shared machine use --auth."
+        )
     say("Ctrl-C stops; every answer is stored as soon as it was given.")
     if browser:
         threading.Timer(1.0, webbrowser.open, [f"{settings.url}{path}"]).start()
@@ -96,7 +101,8 @@ def first_admin(store: Store, settings: ServeSettings) -> str:
     """An invitation for the first admin, if there is none who can log in; empty otherwise."""
     with store.write() as conn:
         if any(
-            u.role == "admin" and u.name != LOCAL_USER and not u.disabled for u in people.list_users(conn)
+            u.role == "admin" and u.name != people.LOCAL_USER and not u.disabled
+            for u in people.list_users(conn)
         ):
             return ""
         return f"{settings.url}/join/{people.invite(conn, 'admin')}"

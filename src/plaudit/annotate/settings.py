@@ -8,8 +8,6 @@ from urllib.parse import urlsplit
 
 from plaudit.errors import ConfigError
 
-LOCAL_USER = "local"
-
 
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
@@ -20,15 +18,17 @@ class ServeSettings:
         port: the port to listen on.
         auth: people log in; without it there is one local user, and only this machine may connect.
         public_url: the address that people type, such as https://label.example.org; needed beyond this machine.
+        plain_http: that address may be http://, because what lies between is encrypted by other means (a VPN).
 
     Raises:
-        ConfigError: an address beyond this machine without ``auth`` and ``public_url``.
+        ConfigError: an address beyond this machine without ``auth`` and a ``public_url`` of https://.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
     auth: bool = False
     public_url: str = ""
+    plain_http: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:
@@ -36,6 +36,15 @@ class ServeSettings:
         if self.public_url and urlsplit(self.public_url).scheme not in ("http", "https"):
             cure = "give it whole, such as https://label.example.org"
             raise ConfigError(f"the public address is {self.public_url!r}", where="--public-url", cure=cure)
+        public = urlsplit(self.public_url)
+        if public.scheme == "http" and not is_loopback(public.hostname or "") and not self.plain_http:
+            cure = (
+                "put a proxy with TLS in front and give its https:// address; "
+                "or --plain-http, on a network that is encrypted itself"
+            )
+            raise ConfigError(
+                f"passwords would go to {self.public_url} in clear", where="--public-url", cure=cure
+            )
         if is_loopback(self.host):
             return
         if not self.auth:

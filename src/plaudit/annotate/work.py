@@ -44,7 +44,11 @@ def overview(request: Request, slug: str) -> Response:
 
 @router.get("/p/{slug}/work", openapi_extra=needs("member"))
 def next_item(request: Request, slug: str) -> Response:
-    """The item in front of the person, or a new one."""
+    """The item in front of the person, or a new one.
+
+    It writes a lease though it is a GET: asked again it shows the same item, so a page that another site opened, or
+    a browser in advance, takes nothing that the person's own next click would not.
+    """
     return _show_next(request, fragment=False)
 
 

@@ -96,6 +96,7 @@ def submit(conn: Connection, project: Project, user_id: int, assignment_id: int,
 
 def undo(conn: Connection, project: Project, user_id: int, key: str) -> Work | None:
     """Take the last answer back, as a new row, and put the item before the person again; None: nothing to take back."""
+    _check_key(key)
     lock_user(conn, user_id)
     newer = judgements.alias("newer")
     standing = ~select(newer.c.id).where(newer.c.supersedes == judgements.c.id).exists()
@@ -163,8 +164,7 @@ def last_answer(conn: Connection, project: Project, user_id: int, assignment_id:
 
 def _stored(conn: Connection, key: str, user_id: int, assignment_id: int) -> int | None:
     """The row of this key, if it is the same person's answer to the same assignment."""
-    if not 8 <= len(key) <= 80 or not key.isprintable():
-        raise DataError(f"a key has 8 to 80 characters, this one {len(key)}", where="key", cure="send a UUID")
+    _check_key(key)
     row = conn.execute(_OF_KEY, {"b_key": key}).one_or_none()
     if row is None:
         return None
@@ -173,6 +173,11 @@ def _stored(conn: Connection, key: str, user_id: int, assignment_id: int) -> int
             "the key belongs to another answer", where="key", cure="make a new key for each answer"
         )
     return int(row.id)
+
+
+def _check_key(key: str) -> None:
+    if not 8 <= len(key) <= 80 or not key.isprintable():
+        raise DataError(f"a key has 8 to 80 characters, this one {len(key)}", where="key", cure="send a UUID")
 
 
 def _check(sent: Submission, work: Work, project: Project) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from plaudit.errors import ConfigError
 
 BUSY_MS = 30_000
 IMMEDIATE = "plaudit_immediate"
+POOL: dict[str, Any] = {"pool_size": 20, "max_overflow": 40, "hide_parameters": True}
+"""Parameters are digests and answers: they must not reach a log by way of an error."""
 
 
 class Store:
@@ -120,7 +123,7 @@ def _engine(url: str) -> Engine:
             cure="use a file name (SQLite) or a postgresql:// URL",
         )
     if kind == "postgresql":
-        return sqlalchemy.create_engine(parsed, pool_size=20, max_overflow=40, pool_pre_ping=True)
+        return sqlalchemy.create_engine(parsed, **POOL, pool_pre_ping=True)
     if not parsed.database or parsed.database == ":memory:":
         raise ConfigError("a database in memory loses its answers", where=url, cure="give a file name")
     try:
@@ -130,15 +133,38 @@ def _engine(url: str) -> Engine:
         raise ConfigError(
             f"cannot create the database: {error.strerror}", where=parsed.database, cure=cure
         ) from error
-    engine = sqlalchemy.create_engine(parsed, pool_size=20, max_overflow=40)
+    engine = sqlalchemy.create_engine(parsed, **POOL)
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     return engine
 
 
 def _private_file(path: Path) -> None:
-    """Create the file, readable by its owner only: it holds people's answers and hashed passwords."""
+    """Create the file, or close it to others: it holds people's answers and hashed passwords.
+
+    Raises:
+        ConfigError: others may read it, and it is not ours to change.
+        OSError: it cannot be opened.
+    """
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    if os.name == "nt":
+        return
+    for part in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):  # SQLite's own files live and die with it
+        with contextlib.suppress(FileNotFoundError):
+            _close_to_others(part)
+
+
+def _close_to_others(path: Path) -> None:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if not mode & 0o077:
+        return
+    try:
+        path.chmod(mode & 0o700)
+    except PermissionError as error:
+        cure = f"let its owner run chmod 600 {path}"
+        raise ConfigError(
+            f"others may read the database (mode {mode:03o})", where=str(path), cure=cure
+        ) from error
 
 
 def _prepare(connection: Any, record: Any) -> None:

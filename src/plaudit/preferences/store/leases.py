@@ -157,7 +157,7 @@ def _free(how: str) -> Select[Any]:
         query = query.where(items.c.shuffle >= bindparam("b_start"))
     if how.endswith("before"):
         query = query.where(items.c.shuffle < bindparam("b_start"))
-    by = {"least-annotated": [items.c.taken], "priority": [items.c.priority.desc()]}.get(how, [])
+    by: list[Any] = {"least-annotated": [items.c.taken], "priority": [items.c.priority.desc()]}.get(how, [])
     return query.order_by(*by, items.c.shuffle).limit(1).with_for_update(of=items, skip_locked=True)
 
 

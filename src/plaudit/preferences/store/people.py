@@ -5,20 +5,24 @@ from __future__ import annotations
 import re
 import secrets
 import time
+import unicodedata
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Literal, get_args
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from plaudit.errors import DataError
 from plaudit.preferences.store.faults import Conflict, NotFound
 from plaudit.preferences.store.projects import add_member
-from plaudit.preferences.store.schema import audit, invitations, tokens, users
+from plaudit.preferences.store.schema import audit, invitations, projects, tokens, users
 
 UserRole = Literal["annotator", "reviewer", "admin"]
 ROLES: tuple[UserRole, ...] = get_args(UserRole)
 NAME = re.compile(r"[\w][\w .@+-]{0,62}[\w.]|[\w]")
+LOCAL_USER = "local"
+"""Who works where nobody logs in. Where people log in nobody has this name, nor its rights."""
 SESSION_SECONDS = 14 * 86400
 INVITATION_SECONDS = 7 * 86400
 API_SECONDS = 365 * 86400
@@ -38,6 +42,11 @@ class User:
         return ROLES.index(self.role) >= ROLES.index(role)
 
 
+def name_key(name: str) -> str:
+    """What two names share that differ in capitals or in the width of letters only: there is one person of each."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
 def digest(secret: str) -> str:
     """What is stored of a secret. It has 256 random bits, so a plain hash cannot be turned back."""
     return sha256(secret.encode()).hexdigest()
@@ -50,17 +59,28 @@ def add_user(conn: Connection, name: str, role: UserRole, password: str | None =
         raise DataError(f"{name[:70]!r} cannot be a name", where="name", cure=cure)
     if role not in ROLES:
         raise DataError(f"there is no role {role!r}", where="role", cure=f"one of {', '.join(ROLES)}")
-    if conn.scalar(select(users.c.id).where(func.lower(users.c.name) == name.lower())) is not None:
-        raise Conflict("the name is taken", where="name", cure="choose another one")
-    row = {"name": name, "password": password, "role": role, "created_at": time.time()}
-    made = int(conn.execute(insert(users).values(row).returning(users.c.id)).scalar_one())
+    taken = Conflict("the name is taken", where="name", cure="choose another one")
+    key = name_key(name)
+    if conn.scalar(select(users.c.id).where(users.c.name_key == key)) is not None:
+        raise taken
+    row = {"name": name, "name_key": key, "password": password, "role": role, "created_at": time.time()}
+    try:
+        made = int(conn.execute(insert(users).values(row).returning(users.c.id)).scalar_one())
+    except IntegrityError as error:  # PostgreSQL: somebody else took it after we looked
+        raise taken from error
     return User(made, name, role)
 
 
 def find_user(conn: Connection, name: str) -> tuple[User, str | None] | None:
     """A person and their password's hash; names differ by more than capitals."""
-    row = conn.execute(select(users).where(func.lower(users.c.name) == name.lower())).one_or_none()
+    row = conn.execute(select(users).where(users.c.name_key == name_key(name))).one_or_none()
     return None if row is None else (_user(row), row.password)
+
+
+def local_user(conn: Connection) -> User:
+    """The admin of an app in which nobody logs in."""
+    found = find_user(conn, LOCAL_USER)
+    return found[0] if found else add_user(conn, LOCAL_USER, "admin")
 
 
 def get_user(conn: Connection, user_id: int) -> User:
@@ -77,11 +97,15 @@ def list_users(conn: Connection) -> list[User]:
 
 
 def change_user(conn: Connection, user_id: int, *, role: UserRole, disabled: bool) -> None:
-    """New role; a disabled person is logged out everywhere at once. The last admin stays one."""
+    """New role; a disabled person is logged out everywhere at once, and their open invitations end.
+
+    The last admin stays one; the local user is none where people log in, and does not count.
+    """
     if role not in ROLES:
         raise DataError(f"there is no role {role!r}", where="role", cure=f"one of {', '.join(ROLES)}")
     get_user(conn, user_id)
     others = (users.c.role == "admin") & users.c.disabled_at.is_(None) & (users.c.id != user_id)
+    others &= users.c.name != LOCAL_USER
     if (role != "admin" or disabled) and not conn.scalar(select(func.count()).where(others)):
         raise Conflict("somebody must be admin", cure="make somebody else admin first")
     now = time.time()
@@ -89,6 +113,8 @@ def change_user(conn: Connection, user_id: int, *, role: UserRole, disabled: boo
     conn.execute(update(users).where(users.c.id == user_id).values(values))
     if disabled:
         revoke_all(conn, user_id)
+        theirs = _OPEN & (invitations.c.created_by == user_id)
+        conn.execute(update(invitations).where(theirs, invitations.c.expires_at > now).values(expires_at=now))
 
 
 def set_password(conn: Connection, user_id: int, hashed: str) -> None:
@@ -161,6 +187,8 @@ def list_tokens(conn: Connection, user_id: int) -> list[dict[str, Any]]:
 
 # Invitations
 
+_OPEN = invitations.c.used_at.is_(None)
+
 
 def invite(conn: Connection, role: UserRole, project_id: int | None = None, by: int | None = None) -> str:
     """The secret of a new invitation. It works once, for a week."""
@@ -187,9 +215,30 @@ def invitation(conn: Connection, secret: str) -> Any:
     return row
 
 
+def open_invitations(conn: Connection) -> list[dict[str, Any]]:
+    """The invitations that can still be used: number, role, project's slug, who made them, until when."""
+    query = (
+        select(invitations.c.id, invitations.c.role, projects.c.slug, users.c.name, invitations.c.expires_at)
+        .outerjoin(projects, invitations.c.project_id == projects.c.id)
+        .outerjoin(users, invitations.c.created_by == users.c.id)
+        .where(_OPEN, invitations.c.expires_at > time.time())
+    )
+    return [dict(row) for row in conn.execute(query.order_by(invitations.c.id)).mappings()]
+
+
+def end_invitation(conn: Connection, number: int) -> None:
+    """Take an invitation back, or NotFound where it is not open."""
+    now = time.time()
+    here = _OPEN & (invitations.c.id == number) & (invitations.c.expires_at > now)
+    if conn.execute(update(invitations).where(here).values(expires_at=now)).rowcount == 0:
+        raise NotFound(f"there is no open invitation {number}", cure="see the list of people")
+
+
 def join(conn: Connection, secret: str, name: str, password: str) -> User:
     """Use an invitation: a new person with its role, in its project. ``password`` is already hashed."""
     found = invitation(conn, secret)
+    if name_key(name) == LOCAL_USER:
+        raise Conflict("the name is taken", where="name", cure="choose another one")
     user = add_user(conn, name, found.role, password)
     fresh = (invitations.c.id == found.id) & invitations.c.used_at.is_(None)
     used = update(invitations).where(fresh).values(used_at=time.time(), used_by=user.id)

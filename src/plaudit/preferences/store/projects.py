@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import secrets
 import time
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -48,7 +49,7 @@ class ProjectSettings:
     skips: tuple[str, ...] = SKIPS
     """Reasons for leaving an item out."""
     seed: int = 0
-    """Of the order of items and responses."""
+    """Of the order of items and responses. Whoever knows it can tell which imported response was preferred."""
 
     def __post_init__(self) -> None:
         if not all(isinstance(n, int) for n in (self.annotators_per_item, self.lease_seconds, self.seed)):
@@ -216,6 +217,11 @@ def progress(conn: Connection, project: Project) -> Progress:
     ).one()
     ordinary = int(total) - int(gold)
     return Progress(ordinary, int(gold), int(answers), ordinary * n, int(done))
+
+
+def new_settings(values: dict[str, Any]) -> ProjectSettings:
+    """Settings of a new project from plain values, with a secret seed where none is among them."""
+    return settings_from({"seed": secrets.randbelow(2**31), **values})
 
 
 def settings_from(values: dict[str, Any], base: ProjectSettings | None = None) -> ProjectSettings:

@@ -80,10 +80,12 @@ def _required(name: str, kind: Any, **options: Any) -> Column[Any]:
 users = _table(
     "users",
     _required("name", Words, unique=True),
+    _required("name_key", Words),  # the name without regard to capitals, as Python folds them
     Column("password", Words),  # argon2id; null: cannot log in with a password
     _required("role", Words),  # annotator | reviewer | admin
     _required("created_at", Number),
     Column("disabled_at", Number),
+    Index("uq_users_name_key", "name_key", unique=True),
 )
 
 tokens = _table(

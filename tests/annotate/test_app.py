@@ -1,0 +1,345 @@
+"""What the pages and the API do, over HTTP: imports, exports, figures, commands."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from annotating import Served, Team, Unlimited, free_port, make_people, make_project
+
+from plaudit.annotate import commands, markup
+from plaudit.annotate.forms import as_stored, filled, in_words
+from plaudit.annotate.intake import import_file
+from plaudit.annotate.limits import Limit, Limiter, TooMany
+from plaudit.cli.main import main
+from plaudit.data.load import load_records
+from plaudit.errors import ConfigError, DataError
+from plaudit.preferences.annotation import (
+    Choice,
+    Ranks,
+    Scores,
+    Thumbs,
+    Written,
+    answer_from_json,
+    answer_to_json,
+)
+from plaudit.preferences.store import history, projects
+from plaudit.preferences.store.engine import Store
+from plaudit.records import Preference
+
+SRC = Path(commands.__file__).parents[2]
+
+
+def write_pairs(path: Path, n: int = 3) -> Path:
+    rows = [{"id": f"p{k}", "prompt": f"Say {k}", "chosen": "yes", "rejected": "no"} for k in range(n)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_from_a_file_to_training_data(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    """import, answers over the API, export; the export is data that `plaudit reward` reads."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["annotate", "import", str(write_pairs(tmp_path / "pairs.jsonl"))]) == 0
+    store = Store.open("annotations.db")
+    (user,) = make_people(store, 1)
+    with store.write() as conn:
+        from plaudit.preferences.store import people
+
+        projects.add_member(conn, projects.get_project(conn, "pairs").id, user.id)
+        token = people.issue_token(conn, user.id, "api")
+    with Served(store) as served, served.client(headers={"authorization": f"Bearer {token}"}) as client:
+        work = client.post("/api/v1/projects/pairs/next").json()["work"]
+        while work:
+            strength = 1 if work["responses"][1] == "no" else -1
+            answer = {"type": "choice", "strength": strength}
+            path = f"/api/v1/projects/pairs/assignments/{work['assignment']}/answer"
+            body = {"key": f"key-{work['item']}-1", "answer": answer, "next": True}
+            work = client.post(path, json=body).json()["work"]
+    store.close()
+    assert main(["annotate", "export", "pairs", "out.jsonl"]) == 0
+    first = Path("out.jsonl").read_bytes()
+    records = load_records("out.jsonl").records
+    assert [type(r) for r in records] == [Preference] * 3
+    assert all(r.chosen == "no" for r in records if isinstance(r, Preference))
+    manifest = json.loads(Path("out.manifest.json").read_text())
+    assert manifest["rows"] == 3 and manifest["project"] == "pairs"
+    assert main(["annotate", "export", "pairs", "again.jsonl", "--at", str(manifest["revision"])]) == 0
+    assert Path("again.jsonl").read_bytes() == first
+    assert main(["annotate", "status"]) == 0
+    assert "3 of 3 answers" in capsys.readouterr().out
+
+
+def test_commands_that_cannot_work(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["annotate", "status"]) == 78
+    write_pairs(tmp_path / "pairs.jsonl")
+    assert main(["annotate", "import", "pairs.jsonl", "--task", "rating"]) == 0
+    assert main(["annotate", "import", "pairs.jsonl", "--task", "pairwise"]) == 78
+    assert main(["annotate", "export", "pairs", "out.jsonl"]) == 65
+    assert main(["annotate", "export", "nothing", "out.jsonl"]) == 65
+    assert main(["annotate", "serve", "--host", "0.0.0.0"]) == 78
+    assert "nobody has to log in" in capsys.readouterr().err
+
+
+def test_backup_and_invitation_and_priorities(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["annotate", "import", str(write_pairs(tmp_path / "pairs.jsonl"))])
+    Path("priorities.jsonl").write_text('{"id": "p1", "priority": 2}\n')
+    assert main(["annotate", "prioritise", "pairs", "priorities.jsonl"]) == 0
+    assert main(["annotate", "backup", "copy.db"]) == 0
+    assert main(["annotate", "backup", "copy.db"]) == 78
+    assert main(["annotate", "invite", "--role", "reviewer", "--project", "pairs"]) == 0
+    said = capsys.readouterr().out
+    assert "1 items have a new priority" in said and "/join/" in said
+    assert main(["annotate", "status", "--db", "copy.db"]) == 0
+
+
+def test_the_app_never_loads_torch() -> None:
+    code = "import plaudit.annotate.commands, plaudit.annotate.asking, sys\n"
+    code += "print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    env = {"PYTHONPATH": str(SRC)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_twice_adds_once_and_gold_is_marked(sqlite_store: Store, tmp_path: Path) -> None:
+    path = write_pairs(tmp_path / "My Pairs.jsonl")
+    first = import_file(sqlite_store, path)
+    assert (first.project.slug, first.project.task, first.added) == ("my-pairs", "pairwise", 3)
+    assert import_file(sqlite_store, path).there == 3
+    gold = import_file(sqlite_store, path, slug="gold", gold=True)
+    with sqlite_store.read() as conn:
+        assert projects.progress(conn, gold.project).gold == 3
+    with pytest.raises(ConfigError, match="asks pairwise"):
+        import_file(sqlite_store, path, task="ranking", slug="gold")
+
+
+def test_reviewers_pages(as_person: Any, team: Team) -> None:
+    annotator, reviewer = as_person("annotator"), as_person("reviewer")
+    page = annotator.get("/p/demo/work")
+    assert "model-1" not in page.text, "blind"
+    for path in ("review", "conflicts", "items", "items/1", "compare"):
+        assert reviewer.get(f"/p/demo/{path}").status_code == 200
+    assert "model-1" in reviewer.get("/p/demo/items/1").text
+    said = reviewer.get("/p/demo/export/annotations.jsonl")
+    assert said.status_code == 200 and said.headers["x-revision"] == "0"
+    assert reviewer.get("/p/demo/export/nonsense.jsonl").status_code == 422
+
+
+def test_admin_changes_a_project(as_person: Any, team: Team) -> None:
+    admin = as_person("admin")
+    new = admin.post("/admin/projects", data={"slug": "fresh", "title": "Fresh", "task": "rating"})
+    assert new.headers["location"] == "/p/fresh/settings"
+    form = {"title": "Fresh", "annotators": "3", "strategy": "priority", "gold_share": "20", "repeat_share": "5",
+            "lease_minutes": "10", "axes": "kind\nclear", "flags": "rude", "skips": "no idea"}  # fmt: skip
+    assert admin.post("/p/fresh/settings", data=form).status_code == 303
+    assert admin.post("/p/fresh/settings", data={**form, "annotators": "many"}).status_code == 422
+    assert admin.post("/p/fresh/guidelines", data={"body": "Be *kind*."}).status_code == 303
+    upload = {
+        "file": (
+            "r.jsonl",
+            json.dumps({"id": "1", "prompt": "p", "response": "r", "reward": 3}).encode() + b"\n",
+        )
+    }
+    assert "1 new items" in admin.post("/p/fresh/import", files=upload).text
+    bomb = {"file": ("r.jsonl.gz", b"\x1f\x8b")}
+    assert admin.post("/p/fresh/import", files=bomb).status_code == 422
+    outside = {"file": ("../../etc/passwd.jsonl", b"x\n")}
+    assert admin.post("/p/fresh/import", files=outside).status_code == 422
+    with team.store.read() as conn:
+        project = projects.get_project(conn, "fresh")
+    assert (project.settings.axes, project.settings.annotators_per_item) == (("kind", "clear"), 3)
+    assert (project.guideline_version, project.guidelines) == (2, "Be *kind*.")
+
+
+def test_answers_that_say_nothing_yet_are_refused_with_a_cure(as_person: Any, team: Team) -> None:
+    client = as_person("annotator")
+    client.get("/p/demo/work")
+    said = client.post("/p/demo/a/1", data={"key": "k" * 12}, headers={"hx-request": "true"})
+    assert said.status_code == 422 and "nothing is chosen yet" in said.text
+    assert said.headers["hx-retarget"] == "#notice"
+    with team.store.read() as conn:
+        assert history.revision(conn, team.project) == 0
+
+
+NASTY = [
+    *("' OR 1=1 --", '"; DROP TABLE users; --', "1); DELETE FROM items; --", "'||pg_sleep(5)--"),
+    *("../" * 8 + "etc/passwd", "..%2f..%2fetc%2fpasswd", "\x00", "%00", "\\", "%s%n", "`id`"),
+    *("{{7*7}}", "${7*7}", "\ud7ff\uffff", "a" * 5000),
+]
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_nasty_texts_in_every_place_are_only_texts(as_person: Any, team: Team, text: str) -> None:
+    from urllib.parse import quote
+
+    admin = as_person("admin")
+    part = quote(text, safe="")
+    codes = [
+        admin.get(path).status_code
+        for path in (
+            f"/p/{part}",
+            f"/join/{part}",
+            f"/p/demo/export/{part}.jsonl",
+            f"/static/{part}",
+            f"/p/demo/items/{part}",
+        )
+    ]
+    codes.append(admin.post("/admin/projects", data={"slug": text, "title": text, "task": text}).status_code)
+    codes.append(admin.post("/admin/invitations", data={"role": text, "project": text}).status_code)
+    codes.append(admin.post("/p/demo/guidelines", data={"body": text}).status_code)
+    codes.append(admin.post("/p/demo/undo", data={"key": text}).status_code)
+    codes.append(admin.post("/account/tokens", data={"label": text}).status_code)
+    assert max(codes) < 500 and not any(200 <= code < 300 for code in codes[:5])
+    with team.store.read() as conn:
+        assert len(projects.list_projects(conn)) == 2
+
+
+def test_markdown_is_rendered_and_cleaned() -> None:
+    shown = str(
+        markup.markdown(
+            "**b** <script>x</script> ![i](http://e/x.png) [l](javascript:x) [m](http://e)\n\n```python\nx = 1\n```"
+        )
+    )
+    assert "<strong>b</strong>" in shown and "&lt;script&gt;" in shown and "hl-" in shown
+    assert "<img" not in shown and 'href="javascript' not in shown
+    assert 'rel="noopener noreferrer nofollow"' in shown
+    assert "\u27e8U+202E\u27e9" in str(markup.markdown("a\u202eb")), "text cannot be turned round unseen"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Choice(-2),
+        Choice(0, "both_bad"),
+        Ranks((1, 1, 2)),
+        Scores(({"a": 3}, {"a": 10})),
+        Thumbs((True, False)),
+        Written("x", 1),
+    ],
+)
+def test_answers_survive_json(answer: Any) -> None:
+    assert answer_from_json(json.loads(json.dumps(answer_to_json(answer)))) == answer
+
+
+@pytest.mark.parametrize("value", [None, 3, {}, {"type": []}, {"type": "choice"}, {"type": "choice", "strength": True},
+                                   {"type": "ranks", "ranks": "12"}, {"type": "scores", "scores": [{"a": 1.5}]},
+                                   {"type": "skip", "reason": "x", "more": 1}])  # fmt: skip
+def test_what_is_no_answer(value: Any) -> None:
+    with pytest.raises(DataError):
+        answer_from_json(value)
+
+
+def test_strengths_are_turned_with_the_order() -> None:
+    assert [as_stored(s, (0, 1)) for s in (-2, 0, 1)] == [-2, 0, 1]
+    assert [as_stored(s, (1, 0)) for s in (-2, 0, 1)] == [2, 0, -1]
+    assert in_words(Choice(-2), (1, 0)) == "B much better"
+    assert in_words(Ranks((2, 1, 1)), (0, 1, 2)) == "B = C > A"
+
+
+def test_a_form_starts_from_the_answer_given(sqlite_store: Store) -> None:
+    import time
+
+    from plaudit.preferences.store import leases
+
+    project, (user,) = make_project(sqlite_store), make_people(sqlite_store, 1)
+    with sqlite_store.write() as conn:
+        work = leases.lease(conn, project, user.id, time.time())
+    assert work
+    seen = filled(Choice(1), work)["choice"]
+    assert as_stored(int(seen), work.order) == 1
+
+
+def test_a_bucket_fills_again() -> None:
+    now = [0.0]
+    limiter, limit = Limiter(clock=lambda: now[0]), Limit(2, 3)
+    for _ in range(3):
+        limiter.take(limit, "a")
+    with pytest.raises(TooMany):
+        limiter.take(limit, "a")
+    limiter.take(limit, "b")
+    now[0] = 0.5
+    limiter.take(limit, "a")
+
+
+def test_vendored_scripts_are_what_they_say() -> None:
+    from hashlib import sha256
+
+    folder = Path(commands.__file__).parent / "static" / "vendor"
+    table = (folder / "README.md").read_text(encoding="utf-8")
+    scripts = sorted(folder.glob("*.js"))
+    assert [p.name for p in scripts] == ["Sortable.min.js", "htmx.min.js"]
+    assert all(sha256(p.read_bytes()).hexdigest() in table for p in scripts)
+
+
+def test_a_person_is_asked_in_the_middle_of_a_program(tmp_path: Path) -> None:
+    import threading
+
+    from plaudit.annotate.asking import ask_person
+
+    port, found = free_port(), []
+    asked = [("p", "a", "b"), ("q", "c", "d")]
+    thread = threading.Thread(
+        target=lambda: found.extend(ask_person(asked, tmp_path / "a.db", port, lambda text: None)),
+        daemon=True,
+    )
+    thread.start()
+    import re
+    import time
+
+    import httpx
+
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", follow_redirects=True, trust_env=False) as client:
+        for _ in range(200):
+            try:
+                page = client.get("/p/reviews/work").text
+                break
+            except httpx.TransportError:
+                time.sleep(0.1)
+        for _ in asked:
+            hidden = dict(
+                re.findall(
+                    r'name="(csrf|key|supersedes)" value="([^"]*)"',
+                    page.split('id="answer"')[1].split("<section")[0],
+                )
+            )
+            action = re.search(r'action="(/p/reviews/a/\d+)"', page)
+            assert action
+            page = client.post(action[1], data={**hidden, "choice": "-2"}).text
+    thread.join(30)
+    assert [j.strength for j in found] == [-2, -2]
+
+
+@pytest.mark.slow
+def test_schemathesis_finds_no_server_error(team: Team) -> None:
+    """About 5 000 generated requests as admin, over pages and API: no 5xx, and nothing lost."""
+    schemathesis = pytest.importorskip("schemathesis", reason="pip install 'plaudit[annotate-test]'")
+    with Served(team.store, limiter=Unlimited()) as served:
+        headers = team.headers("admin") | {"x-csrf-token": team.csrf("admin")}
+        headers["cookie"] = f"plaudit_session={team.sessions['admin']}"
+        script = [sys.executable, "-m", "schemathesis.cli", "run", f"{served.url}/api/openapi.json"]
+        script += ["--url", served.url, "--checks", "not_a_server_error", "--max-examples", "60"]
+        script += ["--exclude-path-regex", "^/(logout|account/password)"]
+        for name, value in headers.items():
+            script += ["--header", f"{name}: {value}"]
+        done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert schemathesis and done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_when_the_server_is_killed(tmp_path: Path) -> None:
+    """The small version of benchmarks/annotate_load.py."""
+    script = Path(__file__).parents[2] / "benchmarks" / "annotate_load.py"
+    command = [sys.executable, str(script), "--annotators", "8", "--judgements", "300", "--kills", "2"]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(SRC), "PATH": "/usr/bin:/bin"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["lost"] == figures["doubled"] == 0 and figures["acknowledged"] >= 300
