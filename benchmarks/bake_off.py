@@ -1,12 +1,12 @@
 """Every method on one small world under one protocol: what a nat of KL buys, in true preference.
 
-    python benchmarks/bake_off.py [--seeds 4] [--out runs/bake-off] [--images docs/images]
+    python benchmarks/bake_off.py [--seeds 4] [--out runs/bake-off] [--docs docs]
 
 For each seed the quickstart's SFT model and reward model; then every method of `bake_off_methods.py` from that
 model, on that reward (DPO on the preferences it was made from), with the same prompts and the same number of
 responses. Every few steps the policy answers the same held-out prompts, the world's true preference judges, and the
-exact KL to the SFT model is added up along the responses. Prints the tables of docs/algorithms/bake-off.md and draws
-its figure. What is done is not done again, so an interrupted run goes on where it was.
+exact KL to the SFT model is added up along the responses. Writes the tables of docs/algorithms/bake-off.md and its
+figure. What is done is not done again, so an interrupted run goes on where it was.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from plaudit.backends.local import load_policy, load_reference
 from plaudit.backends.rewards import build_reward
+from plaudit.config.algorithm import with_algorithm
 from plaudit.config.sections import CheckpointSection, LogSection, LoraSection, OptimizerSection
 from plaudit.data import reviews
 from plaudit.data.chat import ChatFormat
@@ -106,7 +107,7 @@ class World:
 def online(world: World, method: Method, out: Path) -> int:
     """Train on the reward model; returns the last step."""
     group = method.algorithm.group_size
-    job = job_for(method.algorithm)(
+    job = with_algorithm(job_for(method.algorithm), method.algorithm)(
         policy=str(world.sft), reward=(str(world.reward),), dataset=str(world.prompts), algorithm=method.algorithm,
         iterations=ITERATIONS, prompts_per_iteration=RESPONSES // group, eval_prompts=16, eval_every=ITERATIONS,
         optimizer=OptimizerSection(lr=method.lr, schedule="constant", warmup_fraction=0.0), kl_limit=0,
@@ -153,12 +154,14 @@ def best_of_n(world: World, method: Method, out: Path) -> list[dict[str, float]]
     return [{"step": p["n"], "kl": p["kl_bound"], "gold": p["gold"], "reward": p["reward"]} for p in found]
 
 
-def measured(out: Path, seed: int, methods: list[Method]) -> dict[str, list[dict[str, float]]]:
-    """Curves of all methods of one seed, those on the disk taken from there."""
+def measured(out: Path, seed: int, methods: list[Method], *, run: bool = True) -> dict[str, dict[str, Any]]:
+    """Curves of the methods of one seed, those on the disk taken from there; without ``run`` no others."""
     world: World | None = None
     curves = {}
     for method in methods:
         place = out / f"seed{seed}" / method.slug
+        if not run and not (place / "curve.json").is_file():
+            continue
         if not (place / "curve.json").is_file():
             world = world or World(out / f"seed{seed}" / "world", seed)
             shutil.rmtree(place, ignore_errors=True)
@@ -181,13 +184,17 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path("runs/bake-off"))
-    parser.add_argument("--images", type=Path, default=Path("docs/images"))
-    parser.add_argument("--only", nargs="*", default=[], help="names of methods; all without it")
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--only", nargs="*", default=[], help="names of methods, whose tables are printed")
+    parser.add_argument("--tables", action="store_true", help="run nothing, show what is there")
     given = parser.parse_args()
     methods = [m for m in METHODS if not given.only or m.name in given.only]
-    found = [measured(given.out, seed, methods) for seed in range(given.seeds)]
-    print(page.tables(methods, found))
-    page.draw(methods, found, given.images / "bake_off.png")
+    found = [measured(given.out, seed, methods, run=not given.tables) for seed in range(given.seeds)]
+    tables = page.tables(methods, found)
+    print(tables)
+    if not given.only:
+        page.insert(given.docs / "algorithms" / "bake-off.md", tables)
+        page.draw(methods, found, given.docs / "images" / "bake_off.png")
 
 
 if __name__ == "__main__":

@@ -6,18 +6,20 @@ import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bake_off_methods import Method
+if TYPE_CHECKING:
+    from bake_off_methods import Method
 
 Curve = Sequence[dict[str, float]]
 Found = Sequence[dict[str, dict[str, Any]]]
-"""One dict a seed: name of a method -> its points."""
+"""One dict a seed: name of a method -> its points, and the seconds; a method that was not run is not in it."""
 
 T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 """Quantile of Student's law by degrees of freedom."""
-BUDGETS = (1.84, 4.0)
+BUDGETS = (1.84, 2.5)
 """Nats: the KL bound of best of 16, and one that the trained policies reach."""
+MARKS = ("<!-- tables, by benchmarks/bake_off.py -->", "<!-- end of the tables -->")
 COLOURS = ("#7a7a7a", "#2b6cb0", "#2f855a", "#0f4c3a", "#d98b2b", "#a34f00", "#8b3fa0", "#000000")
 
 
@@ -49,72 +51,89 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), T_975[len(values) - 1] * error
 
 
-def shown(values: Sequence[float], digits: int = 2) -> str:
-    """``mean ± half-width``, over the seeds where there is a value; how many, if not all."""
+def each(values: Sequence[float]) -> str:
+    """The mean, and in brackets the value of each seed.
+
+    >>> each([1.0, 2.0])
+    '1.50 (1.00, 2.00)'
+    """
     known = [v for v in values if not math.isnan(v)]
     if not known:
-        return "not reached"
-    mean, half = interval(known)
-    spread = f" ± {half:.{digits}f}" if not math.isnan(half) else ""
-    few = f" ({len(known)} of {len(values)} seeds)" if len(known) < len(values) else ""
-    return f"{mean:.{digits}f}{spread}{few}"
+        return "-"
+    cells = ", ".join("-" if math.isnan(v) else f"{v:.2f}" for v in values)
+    return f"{statistics.fmean(known):.2f} ({cells})"
 
 
-def column(found: Found, name: str, field: str) -> list[float]:
-    """A figure at the end of a method's curve, by seed."""
-    return [float(seed[name]["points"][-1].get(field, math.nan)) for seed in found]
+def insert(path: Path, text: str) -> None:
+    """Put the tables into the page, between its two marks.
+
+    Raises:
+        ValueError: the page has no such marks.
+    """
+    before, first, rest = path.read_text(encoding="utf-8").partition(MARKS[0])
+    _, last, after = rest.partition(MARKS[1])
+    if not (first and last):
+        raise ValueError(f"{path} has no {MARKS[0]} ... {MARKS[1]}")
+    path.write_text(f"{before}{first}\n\n{text}\n\n{last}{after}", encoding="utf-8")
+
+
+def curves(found: Found, name: str) -> list[Curve]:
+    """Of each seed; no points where the method was not run."""
+    return [seed[name]["points"] if name in seed else [] for seed in found]
+
+
+def golds(found: Found, name: str) -> tuple[list[float], list[float]]:
+    """Gold of each seed at the two budgets; for best-of-n the first is its largest n."""
+    all_points = curves(found, name)
+    first, second = ([at_kl(points, kl) for points in all_points] for kl in BUDGETS)
+    if name == "best-of-n":
+        first = [points[-1]["gold"] if points else math.nan for points in all_points]
+    return first, second
 
 
 def tables(methods: Sequence[Method], found: Found) -> str:
-    """Markdown: settings; the end of each run; equal KL; differences paired by seed."""
-    return "\n\n".join((_settings(methods, found), _ends(methods, found), _equal(methods, found)))
+    """Markdown: equal KL with differences paired by seed; the end of each run; settings."""
+    seeds = f"{len(found)} seeds. In round brackets each seed (-: not run, or not reached); in square "
+    seeds += "ones 95 % intervals over seeds, paired, by Student's law."
+    return "\n\n".join((seeds, _equal(methods, found), _ends(methods, found), _settings(methods, found)))
 
 
 def _settings(methods: Sequence[Method], found: Found) -> str:
     lines = ["| method | learning rate | settings | seconds of CPU a seed |", "|---|---|---|---|"]
     for method in methods:
-        seconds = statistics.fmean(seed[method.name]["seconds"] for seed in found)
+        seconds = statistics.fmean(seed[method.name]["seconds"] for seed in found if method.name in seed)
         lines.append(f"| {method.name} | {method.lr or '-'} | {method.settings} | {seconds:.0f} |")
     return "\n".join(lines)
 
 
 def _ends(methods: Sequence[Method], found: Found) -> str:
-    lines = [
-        "| at the end | KL, nats | gold | reward model | tokens | different responses |",
-        "|---|---|---|---|---|---|",
-    ]
-    if "PPO" in {m.name for m in methods}:
-        start = [seed["PPO"]["points"][0] for seed in found]
-        cells = [shown([p[f] for p in start]) for f in ("kl", "gold", "reward")]
-        lines.append(f"| SFT, the start | {' | '.join([*cells, *_texts(start)])} |")
+    lines = ["| at the end | KL, nats | gold | reward model | tokens | different responses |"]
+    lines.append("|---|---|---|---|---|---|")
+    start = [points[0] for points in curves(found, methods[0].name) if points]
+    lines.append(_row("SFT, the start", start))
     for method in methods:
-        ends = [seed[method.name]["points"][-1] for seed in found]
-        cells = [shown([p[f] for p in ends]) for f in ("kl", "gold", "reward")]
-        lines.append(f"| {method.name} | {' | '.join([*cells, *_texts(ends)])} |")
+        lines.append(_row(method.name, [points[-1] for points in curves(found, method.name) if points]))
     return "\n".join(lines)
 
 
-def _texts(points: Curve) -> list[str]:
-    if "length" not in points[0]:
-        return ["-", "-"]
-    length, distinct = (statistics.fmean(p[f] for p in points) for f in ("length", "distinct"))
-    return [f"{length:.1f}", f"{distinct:.0%}"]
+def _row(name: str, points: Curve) -> str:
+    cells = [each([p[field] for p in points]) for field in ("kl", "gold", "reward")]
+    if "length" in points[0]:
+        length, distinct = (statistics.fmean(p[f] for p in points) for f in ("length", "distinct"))
+        return f"| {' | '.join([name, *cells, f'{length:.1f}', f'{distinct:.0%}'])} |"
+    return f"| {' | '.join([name, *cells, '-', '-'])} |"
 
 
 def _equal(methods: Sequence[Method], found: Found) -> str:
     heads = [f"gold at {kl:g} nats" for kl in BUDGETS]
     heads += [f"less {other}'s" for other in ("best of 16", "PPO")]
     lines = [f"| equal KL | {' | '.join(heads)} |", "|---|---|---|---|---|"]
-    names = [m.name for m in methods]
-    for name in names:
-        reached = [[at_kl(seed[name]["points"], kl) for seed in found] for kl in BUDGETS]
-        if name == "best-of-n":
-            reached[0] = column(found, name, "gold")
-        cells = [shown(values) for values in reached]
-        base = column(found, "best-of-n", "gold") if "best-of-n" in names else []
-        ppo = [at_kl(seed["PPO"]["points"], BUDGETS[1]) for seed in found] if "PPO" in names else []
-        cells.append(_difference(reached[0], base, name == "best-of-n"))
-        cells.append(_difference(reached[1], ppo, name == "PPO"))
+    best, ppo = golds(found, "best-of-n")[0], golds(found, "PPO")[1]
+    for name in (m.name for m in methods):
+        first, second = golds(found, name)
+        cells = [each(first), each(second)]
+        cells.append(_difference(first, best, name == "best-of-n"))
+        cells.append(_difference(second, ppo, name == "PPO"))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -138,13 +157,12 @@ def draw(methods: Sequence[Method], found: Found, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(2, 4, figsize=(13.0, 6.4), sharex=True, sharey=True)
-    means = {m.name: _mean_curve([seed[m.name]["points"] for seed in found]) for m in methods}
+    means = {m.name: _mean_curve([c for c in curves(found, m.name) if c]) for m in methods}
     for axis, method, colour in zip(axes.flat, methods, COLOURS, strict=False):
         for other, (x, y, _, _) in means.items():
             if other != method.name:
                 axis.plot(x, y, color="#cccccc", linewidth=1.0, zorder=1)
-        for seed in found:
-            points = seed[method.name]["points"]
+        for points in curves(found, method.name):
             xs = [math.sqrt(max(p["kl"], 0.0)) for p in points]
             axis.plot(xs, [p["gold"] for p in points], color=colour, linewidth=0.8, alpha=0.5, zorder=2)
         x, y, x_error, y_error = means[method.name]

@@ -33,30 +33,49 @@ def test_the_first_crossing_counts(page):
     assert page.at_kl(points((0, 0.0), (4, 2.0), (1, 5.0), (4, 7.0)), 4.0) == 2.0
 
 
-def test_interval_is_students_and_says_how_many_seeds_there_are(page):
+def test_interval_is_students_and_each_seed_is_shown(page):
     # sd 1.2910, /2 = 0.6455, times 3.182 = 2.0540
     assert page.interval([1.0, 2.0, 3.0, 4.0]) == pytest.approx((2.5, 2.0540), abs=1e-4)
-    assert page.shown([1.0, 3.0, math.nan], 1) == "2.0 ± 12.7 (2 of 3 seeds)"
-    assert page.shown([math.nan]) == "not reached"
+    assert page.each([1.0, math.nan]) == "1.00 (1.00, -)"
+    assert page.each([math.nan]) == "-"
+
+
+def test_tables_replace_what_stood_between_the_marks(page, tmp_path):
+    path, (first, last) = tmp_path / "page.md", page.MARKS
+    path.write_text(f"before\n{first}\nold\n{last}\nafter\n")
+    page.insert(path, "new")
+    page.insert(path, "newer")
+    assert path.read_text() == f"before\n{first}\n\nnewer\n\n{last}\nafter\n"
+    (tmp_path / "other.md").write_text("no marks")
+    with pytest.raises(ValueError, match="has no"):
+        page.insert(tmp_path / "other.md", "new")
 
 
 def test_differences_are_paired_by_seed(page):
     from bake_off_methods import METHODS
 
     methods = [m for m in METHODS if m.name in ("PPO", "GRPO", "best-of-n")]
-    found = []
+    found, budget = [], page.BUDGETS[1]
     for world in (0.0, 10.0, -7.0):  # seeds differ by far more than the methods do
         one = {
-            "PPO": points((0, world), (4, world + 1.0)),
-            "GRPO": points((0, world), (4, world + 1.5)),
+            "PPO": points((0, world), (budget, world + 1.0)),
+            "GRPO": points((0, world), (budget, world + 1.5)),
             "best-of-n": points((0, world), (1.84, world + 0.5)),
         }
         found.append({name: {"points": curve, "seconds": 1.0} for name, curve in one.items()})
     lines = page.tables(methods, found).splitlines()
     (grpo,) = [line for line in lines if line.startswith("| GRPO") and line.endswith("[+0.50, +0.50] |")]
     assert "+0.50 [+0.50, +0.50]" in grpo
-    (best,) = [line for line in lines if line.startswith("| best-of-n") and "not reached" in line]
-    assert "| - |" in best
+    assert any(line.startswith("| best-of-n | 1.50 (0.50, 10.50, -6.50) | - | - | - |") for line in lines)
+
+
+def test_a_method_that_was_not_run_on_a_seed_is_a_dash(page):
+    from bake_off_methods import METHODS
+
+    methods = [m for m in METHODS if m.name in ("PPO", "GRPO")]
+    curve = {"points": points((0, 0.0), (page.BUDGETS[1], 1.0)), "seconds": 1.0}
+    text = page.tables(methods, [{"PPO": curve, "GRPO": curve}, {"PPO": curve}])
+    assert "| GRPO | 0.86 (0.86, -) | 1.00 (1.00, -) | - | +0.00 |" in text
 
 
 def test_the_figure_has_a_panel_for_every_method(page, tmp_path):
