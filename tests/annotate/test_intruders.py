@@ -32,10 +32,10 @@ def test_the_local_user_is_nobody_where_people_log_in(sqlite_store: Store) -> No
     with sqlite_store.write() as conn:
         local = people.local_user(conn)
         people.set_password(conn, local.id, hash_password(PASSWORD, LOCAL_USER))
-        session = {"plaudit_session": people.issue_token(conn, local.id, "session")}
+        session = {"cookie": f"plaudit_session={people.issue_token(conn, local.id, 'session')}"}
         bearer = {"authorization": f"Bearer {people.issue_token(conn, local.id, 'api')}"}
     with Served(sqlite_store, auth=False, limiter=Unlimited()) as served, served.client() as client:
-        assert client.get("/admin", cookies=session).status_code == 200
+        assert client.get("/admin", headers=session).status_code == 200
         assert client.get("/api/v1/me", headers=bearer).status_code == 200
     with Served(sqlite_store, limiter=Unlimited()) as served, served.client() as client:
         page = client.get("/login")
@@ -43,7 +43,7 @@ def test_the_local_user_is_nobody_where_people_log_in(sqlite_store: Store) -> No
         form = {"name": "Local", "password": PASSWORD, "csrf": csrf}
         assert client.post("/login", data=form).status_code == 401
         assert client.get("/api/v1/me", headers=bearer).status_code == 401
-        assert client.get("/admin", cookies=session).headers["location"] == "/login"
+        assert client.get("/admin", headers=session).headers["location"] == "/login"
 
 
 def test_nobody_can_take_the_local_users_name(sqlite_store: Store) -> None:

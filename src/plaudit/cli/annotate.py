@@ -49,6 +49,9 @@ def _parser() -> Parser:
     serve.add_argument("--port", type=int, default=8000, help="port to listen on [8000]")
     serve.add_argument("--auth", action="store_true", help="people log in")
     serve.add_argument("--public-url", default="", metavar="URL", help="the address people type, https://...")
+    serve.add_argument(
+        "--plain-http", action="store_true", help="let --public-url be http://, inside a VPN for example"
+    )
     serve.add_argument("--no-browser", action="store_true", help="do not open a browser")
     bring = actions.add_parser("import", help="add a data file to a project")
     bring.add_argument("file", metavar="FILE", help="any format that `plaudit data check` reads")
