@@ -77,7 +77,8 @@ def test_flags_files_and_metrics_named_in_text_exist(page: Path) -> None:
     reference = "".join((ROOT / "docs" / "reference" / name).read_text("utf-8") for name in ("config.md", "metrics.md"))
     general = {"--help", "--debug", "--dataset", "--kind", "--layout", "--limit", "--no-progress", "--no-tensorboard"}
     parsers = "".join(path.read_text("utf-8") for path in (ROOT / "src" / "plaudit" / "cli").glob("*.py"))
-    general |= set(re.findall(r'"(--[a-z][a-z-]+)"', parsers))  # of commands that are no training jobs
+    parsers += "".join(path.read_text("utf-8") for path in (ROOT / "examples").rglob("*.py"))
+    general |= set(re.findall(r'"(--[a-z][a-z-]+)"', parsers))  # of commands that are no training jobs, and examples
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - general
     assert {flag for flag in flags if f"`{flag}`" not in reference} == set()
     roles = "objective|policy|critic|response|reward|reward_model|rollout|eval|throughput"

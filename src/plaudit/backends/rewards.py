@@ -80,7 +80,7 @@ def build_reward(
     for source in sources:
         if not isinstance(source, str):
             rewards.append(FunctionReward(source, timeout=timeout))
-        elif FUNCTION.fullmatch(source):
+        elif FUNCTION.fullmatch(source) and not source.startswith(RULE):
             rewards.append(IsolatedReward(source, timeout=timeout, where=where))
         else:
             rewards.append(_named(source, tokenizer, compute, where, backbone))
