@@ -28,8 +28,8 @@ def config_page() -> str:
     shared = {s.key: s for table in tables.values() for s in table if s.key in common and "." in s.key}
     parts = [
         "# Settings\n\nA key is given in a TOML file or as a flag; `plaudit config FILE` shows the resolved values and "
-        "where each came from. `[algorithm] type`, or the flag `--type`, says which algorithm of a command runs, and so "
-        "which settings there are.\n"
+        "where each came from. `[algorithm] type`, or the flag `--type`, says which algorithm of a command runs, and "
+        "so which settings there are.\n"
     ]
     for run in dict.fromkeys(stage.run for stage in STAGES.values()):
         commands = [command for command, stage in STAGES.items() if stage.run == run]
