@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -94,13 +95,17 @@ def admit(request: Request) -> None:
     _allow(_access(request), visitor)
 
 
-async def read_form(request: Request, admitted: Annotated[None, Depends(admit)]) -> Form:
-    """The posted fields of somebody who may post; none where no form was posted."""
+async def read_form(request: Request, admitted: Annotated[None, Depends(admit)]) -> AsyncIterator[Form]:
+    """The posted fields of somebody who may post, none where no form was posted; uploads are closed afterwards."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if request.method in SAFE or kind not in FORMS:
-        return Form([])
+        yield Form([])
+        return
     data = await request.form(max_files=1, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD)
-    return Form(list(data.multi_items()))
+    try:
+        yield Form(list(data.multi_items()))
+    finally:
+        await data.close()
 
 
 Posted = Annotated[Form, Depends(read_form)]

@@ -157,8 +157,10 @@ def _free(how: str) -> Select[Any]:
         query = query.where(items.c.shuffle >= bindparam("b_start"))
     if how.endswith("before"):
         query = query.where(items.c.shuffle < bindparam("b_start"))
-    by: list[Any] = {"least-annotated": [items.c.taken], "priority": [items.c.priority.desc()]}.get(how, [])
-    return query.order_by(*by, items.c.shuffle).limit(1).with_for_update(of=items, skip_locked=True)
+    by: dict[str, list[Any]] = {"least-annotated": [items.c.taken], "priority": [items.c.priority.desc()]}
+    return (
+        query.order_by(*by.get(how, []), items.c.shuffle).limit(1).with_for_update(of=items, skip_locked=True)
+    )
 
 
 def _repeat(conn: Connection, project: Project, user_id: int, n: int) -> int | None:
