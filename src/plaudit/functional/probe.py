@@ -70,5 +70,5 @@ def _fit(x: Tensor, y: Tensor, penalty: float) -> Tensor:
         return loss
 
     with torch.enable_grad():
-        optimizer.step(closure)  # type: ignore[arg-type]
+        optimizer.step(closure)
     return weight.detach()

@@ -60,8 +60,8 @@ class Feedback:
                 scores = self.scorer.score(batch)
                 self._reference += [row[:n].clone() for row, n in zip(scores, lengths, strict=True)]
         if "mismatched_kl" in needs:
-            for indices in batches:
-                self._mismatched[tuple(indices)] = self._mean_mismatched(indices)
+            for chosen in batches:
+                self._mismatched[tuple(chosen)] = self._mean_mismatched(chosen)
         self._needs = frozenset(needs)
 
     def collate(self, indices: Sequence[int]) -> Batch:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from plaudit.backends.local import build_critic, load_backbone, load_policy, load_reference
 from plaudit.backends.rewards import build_reward, is_reward_model
@@ -138,10 +140,13 @@ def _build(job: OnlineJob, records: Sequence[Prompt], reward: Given, gold: Given
     generator = NativeGenerator(policy.lm, tokenizer, chat.end_ids, precision=precision)
     exact = LocalScorer(ExactKL(policy, frozen), compute, "full_kl") if "full_kl" in algorithm.needs else None
     runtime = Runtime(generator, learner, reference, judge, critic, second, exact)
-    learners: dict[str, Learner] = {"policy": learner} | ({"critic": critic} if critic else {})
+    learners: dict[str, Learner] = {"policy": learner}
+    if critic:
+        learners["critic"] = critic
     notes = [*backbone.notes, *golden.notes, *(_of_the_critic(job) if critic else [])]
-    roles = {"policy": [policy], "reference": [frozen], "critic": [critic.module] if critic else []}
-    memory = role_memory({**roles, "reward": backbone.loaded, "gold": golden.loaded})
+    roles: dict[str, Iterable[nn.Module]] = {"policy": [policy], "reference": [frozen]}
+    roles |= {"critic": [critic.module] if critic else [], "reward": backbone.loaded, "gold": golden.loaded}
+    memory = role_memory(roles)
     texts = load_texts(getattr(algorithm, "ptx_dataset", ""), job, tokenizer, chat)
     return Parts(tokenizer, chat, policy, runtime, learners, train, heldout, report, notes, texts, memory)
 
