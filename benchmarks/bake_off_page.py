@@ -193,7 +193,7 @@ def draw(methods: Sequence[Method], found: Found, path: Path) -> None:
 def _mean_curve(curves: Sequence[Curve]) -> tuple[list[float], list[float], list[float], list[float]]:
     """Mean over seeds of sqrt(KL) and gold at each step, and their standard errors."""
     xs, ys, x_errors, y_errors = [], [], [], []
-    for points in zip(*curves, strict=True):
+    for points in zip(*curves, strict=False):  # a seed may have fewer preferences, hence fewer measurements
         for values, means, errors in (
             ([math.sqrt(max(p["kl"], 0.0)) for p in points], xs, x_errors),
             ([p["gold"] for p in points], ys, y_errors),
