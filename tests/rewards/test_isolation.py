@@ -103,7 +103,7 @@ def test_each_fault_is_an_error_of_its_rollout_and_the_next_is_scored(bad, kind:
     assert failed.value is None and reason in failed.error and failed.parts == {}
     assert bad([rollout("fine")])[0].value == 1.0
     if reason.startswith("took"):
-        assert LIMIT <= seconds < LIMIT + 1.0, "the limit holds (0.2 s on a machine that is not busy)"
+        assert LIMIT <= seconds < LIMIT + 5.0, "the limit holds (0.2 s later on a machine that is not busy)"
 
 
 def test_prints_and_forks_do_no_harm(bad) -> None:
