@@ -112,7 +112,7 @@ def test_raw_agreement_by_hand():
 @pytest.mark.parametrize("seed", range(4))
 def test_cohen_is_scikit_learns(weights, seed):
     metrics = pytest.importorskip(
-        "sklearn.metrics", reason="pip install scikit-learn to compare kappas with it"
+        "sklearn.metrics", reason="kappas are compared with scikit-learn: pip install 'plaudit[oracle]'"
     )
     first, second = random_labels(seed, 2, 60)
     expected = metrics.cohen_kappa_score(first, second, weights=None if weights == "none" else weights)
@@ -122,7 +122,8 @@ def test_cohen_is_scikit_learns(weights, seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_fleiss_is_statsmodels(seed):
     inter_rater = pytest.importorskip(
-        "statsmodels.stats.inter_rater", reason="pip install statsmodels to compare kappas with it"
+        "statsmodels.stats.inter_rater",
+        reason="kappas are compared with statsmodels: pip install 'plaudit[oracle]'",
     )
     counts, _ = inter_rater.aggregate_raters(random_labels(seed, 5, 40).T.astype(int) + 2)
     assert fleiss_kappa(counts) == pytest.approx(inter_rater.fleiss_kappa(counts), abs=1e-12)
@@ -132,7 +133,7 @@ def test_fleiss_is_statsmodels(seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_alpha_is_the_krippendorff_packages(level, seed):
     krippendorff = pytest.importorskip(
-        "krippendorff", reason="pip install krippendorff to compare alpha with it"
+        "krippendorff", reason="alpha is compared with krippendorff: pip install 'plaudit[oracle]'"
     )
     values = random_labels(seed, 4, 50, missing=0.4)
     expected = krippendorff.alpha(values, level_of_measurement=level)
