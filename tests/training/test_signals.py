@@ -12,9 +12,10 @@ from plaudit.experience import Experience, Loss
 from plaudit.models.critic import Critic
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 from plaudit.training.learner import LocalLearner, LocalScorer
-from plaudit.training.signals import fill_signals, old_logprobs, values_to_the_end
+from plaudit.training.signals import fill_signals, values_to_the_end
 from plaudit.training.texts import TextStream
 
+OLD = frozenset({"old_logprobs"})
 ROWS = [[2, 9, 11, 8, 10, 3], [2, 12, 9, 3], [2, 8, 8, 9, 13]]
 
 
@@ -53,7 +54,9 @@ def test_only_what_is_needed_is_computed():
         def score(self, batch):
             return torch.full(batch.tokens.shape, self.value)
 
-    runtime = SimpleNamespace(policy=Named(1.0), reference=Named(2.0), full_kl=Named(3.0), critic=Named(4.0))
+    runtime = SimpleNamespace(
+        policy=Named(1.0), reference=Named(2.0), full_kl=Named(3.0), critic=Named(4.0), shared_trunk=False
+    )
     filled, _ = fill_signals(batch(), frozenset({"old_logprobs", "full_kl"}), runtime)
     assert filled.old_logprobs[0, 0] == 1 and filled.full_kl[0, 0] == 3
     assert filled.ref_logprobs is None and filled.values is None and filled.last_values is None
@@ -82,7 +85,8 @@ def test_the_samplers_logprobs_are_taken_where_they_are_measured_to_be_the_train
     rows = batch(ROWS[:2] * 8)
     rows = rows.replace(sampled_logprobs=torch.full(rows.tokens.shape, -1.0 + error))
     trainer = Trainer()
-    old, metrics = old_logprobs(rows, trainer, reuse_below)
+    filled, metrics = fill_signals(rows, OLD, SimpleNamespace(policy=trainer, shared_trunk=False), reuse_below)
+    old = filled.old_logprobs
     assert trainer.rows == scored and metrics["rollout/rescored_share"] == share
     expected = -1.0 + error if share == 0 else -1.0
     assert torch.allclose(old, torch.where(rows.response_mask, expected, 0.0), rtol=0, atol=1e-7)
@@ -107,8 +111,8 @@ def test_a_reference_that_is_only_measured_reads_one_row_in_eight():
 
 def test_without_a_record_of_the_sampler_the_trainer_scores():
     trainer = Trainer()
-    old, metrics = old_logprobs(batch(), trainer, 1.0)
-    assert trainer.rows == 3 and metrics == {} and old.sum() == -9
+    filled, metrics = fill_signals(batch(), OLD, SimpleNamespace(policy=trainer, shared_trunk=False), 1.0)
+    assert trainer.rows == 3 and metrics == {} and filled.old_logprobs.sum() == -9
 
 
 def test_texts_come_in_shuffled_passes_and_by_place():

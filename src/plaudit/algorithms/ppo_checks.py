@@ -83,6 +83,11 @@ def _contradictions(ppo: Any) -> list[tuple[str, str, str]]:
                 "set entropy_coef, such as 0.01, or entropy_target to 0",
             )
         )
+    if ppo.critic == "trunk" and ppo.value_coef <= 0:
+        found.append(
+            ("value_coef", f"value_coef is {ppo.value_coef:g}, so a critic on the policy's trunk would learn nothing",
+             'use a weight above 0, such as 0.1, or critic = "separate"')
+        )  # fmt: skip
     if (ppo.ptx_coef > 0) != bool(ppo.ptx_dataset):
         found.append(
             ("ptx_dataset", "ptx_coef and ptx_dataset go together: a weight, and texts for it",

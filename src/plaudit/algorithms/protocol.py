@@ -96,6 +96,17 @@ class ActorCritic(OnlineAlgorithm, Protocol):
         ...
 
 
+@runtime_checkable
+class SharingTrunk(ActorCritic, Protocol):
+    """An actor-critic whose critic may be a head on the policy's trunk, where one loss of one pass trains both."""
+
+    critic: Literal["separate", "trunk"]
+
+    def joint_loss(self, batch: Experience, out: Outputs) -> Loss:
+        """Loss of policy and critic of one microbatch."""
+        ...
+
+
 class OfflineAlgorithm(Protocol):
     """Learns from a fixed data set: SFT, reward model, DPO ..."""
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from plaudit.experience import Batch, Outputs
 from plaudit.functional.kl import full_kl
-from plaudit.functional.logprobs import at_mask, predicting_states
+from plaudit.functional.logprobs import at_mask
 from plaudit.models.head import CHUNK
 from plaudit.models.policy import Policy, ReferencePolicy
-from plaudit.models.trunk import body, hidden_states
 
 
 class ExactKL(nn.Module):
@@ -29,8 +28,8 @@ class ExactKL(nn.Module):
         """``full_kl`` in fp32 nats, about ``tokens``; 0 outside the responses."""
         policy, reference = self._models
         with reference.as_policy() as frozen:
-            there = _states(frozen, batch)
-        here = _states(policy, batch)
+            there = frozen.states(batch)
+        here = policy.states(batch)
         size = max(1, CHUNK // (2 * policy.head.vocabulary))
         parts = []
         for state, ref_state in zip(here.split(size), there.split(size), strict=True):
@@ -38,10 +37,3 @@ class ExactKL(nn.Module):
                 ref_logits = frozen.head.logits(ref_state)
             parts.append(full_kl(policy.head.logits(state), ref_logits))
         return Outputs(full_kl=at_mask(torch.cat(parts), batch.response_mask))
-
-
-def _states(policy: Policy, batch: Batch) -> Tensor:
-    hidden = hidden_states(
-        body(policy.lm), batch.tokens, batch.attention_mask, packing=policy.packing, lower=policy.lower
-    )
-    return predicting_states(hidden, batch.response_mask)

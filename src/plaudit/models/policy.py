@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from plaudit.errors import ModelError
@@ -75,10 +75,17 @@ class Policy(nn.Module):
 
     def forward(self, batch: Batch) -> Outputs:
         """``logprobs`` and ``entropy`` ``[B, T]`` in fp32 nats, about ``tokens``; 0 outside the responses."""
+        return self.read(self.states(batch), batch)
+
+    def states(self, batch: Batch) -> Tensor:
+        """Last hidden states ``[N, D]`` before the N response tokens, row by row."""
         hidden = hidden_states(
             body(self.lm), batch.tokens, batch.attention_mask, packing=self.packing, lower=self.lower
         )
-        states = predicting_states(hidden, batch.response_mask)
+        return predicting_states(hidden, batch.response_mask)
+
+    def read(self, states: Tensor, batch: Batch) -> Outputs:
+        """What `forward` gives, from `states`."""
         logprobs, entropy = self.head(states, batch.tokens[batch.response_mask])
         return Outputs(
             logprobs=at_mask(logprobs, batch.response_mask), entropy=at_mask(entropy, batch.response_mask)

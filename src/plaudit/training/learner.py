@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, Protocol
 
 import torch
@@ -18,6 +18,7 @@ from plaudit.training.optim import build_optimizer, learning_rate
 
 LossFunction = Callable[[Batch, Outputs], Loss]
 SignalName = Literal["logprobs", "values", "scores", "features", "full_kl"]
+PER_ROW = ("scores", "features")
 NON_FINITE_LIMIT = 3
 
 
@@ -31,6 +32,10 @@ class Scorer(Protocol):
 
 class Learner(Scorer, Protocol):
     """A model that learns."""
+
+    def read(self, batch: Batch, *signals: SignalName) -> list[Tensor]:
+        """As `score`, of several signals from one pass."""
+        ...
 
     def update(
         self, batch: Batch, loss: LossFunction, further: Sequence[tuple[Batch, LossFunction]] = ()
@@ -88,29 +93,45 @@ class LocalScorer:
         self.device = resolve_device(compute.device)
         self.module, self.compute, self.signal = module.to(self.device), compute, signal
 
-    @torch.no_grad()
     def score(self, batch: Batch) -> Tensor:
         """Forward in microbatches, results back in the order of the batch, on the CPU."""
-        per_token = self.signal not in ("scores", "features")
-        result = torch.zeros(batch.tokens.shape if per_token else (len(batch.tokens),))
+        return self.read(batch, self.signal)[0]
+
+    @torch.no_grad()
+    def read(self, batch: Batch, *signals: SignalName) -> list[Tensor]:
+        """See `Learner.read`."""
+        results = [torch.zeros(batch.tokens.shape[: 1 if s in PER_ROW else 2]) for s in signals]
         # Without activations to keep, four times the budget of a backward pass fits.
         for units, part in self._parts(batch, 4 * self.compute.tokens_per_microbatch):
             with autocast(self.compute, self.device):
-                out = getattr(self.module(part.to(self.device)), self.signal).float().cpu()
+                out = self.module(part.to(self.device))
+            found = [getattr(out, signal).float().cpu() for signal in signals]
             rows = batch.rows(units)
-            if per_token:
-                result[rows, : out.shape[1]] = out
-            else:
-                result = result if out.dim() == result.dim() else result.new_zeros(len(result), out.shape[1])
-                result[rows] = out
-        return result
+            results = [
+                _placed(r, rows, f, s not in PER_ROW) for r, f, s in zip(results, found, signals, strict=True)
+            ]
+        return results
 
     def _parts(self, batch: Batch, token_budget: int) -> Iterator[tuple[Tensor, Batch]]:
         return microbatches(batch, token_budget, packed=getattr(self.module, "packing", False))
 
 
+def _placed(result: Tensor, rows: Tensor, found: Tensor, per_token: bool) -> Tensor:
+    """``result`` with what was found for some rows; widened at the first if each row has several values."""
+    if per_token:
+        result[rows, : found.shape[1]] = found
+        return result
+    result = result if found.dim() == result.dim() else result.new_zeros(len(result), found.shape[1])
+    result[rows] = found
+    return result
+
+
 class LocalLearner(LocalScorer):
-    """A model in this process that learns with AdamW, fp32 weights and a global gradient norm limit."""
+    """A model in this process that learns with AdamW, fp32 weights and a global gradient norm limit.
+
+    ``partners``, by name, own parameters that this model's backward pass reaches as well, such as a head on its trunk:
+    they step along with it, at their own rate and under their own norm limit, and their metrics bear their name.
+    """
 
     def __init__(
         self,
@@ -120,8 +141,10 @@ class LocalLearner(LocalScorer):
         *,
         total_steps: int,
         signal: SignalName = "logprobs",
+        partners: Mapping[str, LocalLearner] | None = None,
     ) -> None:
         super().__init__(module, compute, signal)
+        self.partners = dict(partners or {})
         self.section, self.total_steps, self.step = optimizer, total_steps, 0
         self.optimizer = build_optimizer(self.module, optimizer)
         self.parameters = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
@@ -171,17 +194,24 @@ class LocalLearner(LocalScorer):
                 where="optimizer step",
                 cure="lower --lr, use --precision fp32, or look for rows with extreme rewards in samples.jsonl",
             )
-        return {"lr": lr, "grad_norm": float(norm), "steps_skipped": float(not finite)}
+        along = {
+            f"{who}/{key}": v for who, other in self.partners.items() for key, v in other._step().items()
+        }
+        return {"lr": lr, "grad_norm": float(norm), "steps_skipped": float(not finite)} | along
 
     def weights(self) -> dict[str, Tensor]:
-        """See `Learner.weights`."""
-        return {name: p.detach().cpu().clone() for name, p in self.parameters.items()}
+        """See `Learner.weights`; those of partners bear their name."""
+        own = {name: p.detach().cpu().clone() for name, p in self.parameters.items()}
+        along = {f"{who}/{n}": w for who, other in self.partners.items() for n, w in other.weights().items()}
+        return own | along
 
     @torch.no_grad()
     def restore(self, weights: dict[str, Tensor]) -> None:
         """See `Learner.restore`."""
         for name, parameter in self.parameters.items():
             parameter.copy_(weights[name])
+        for who, other in self.partners.items():
+            other.restore({name.removeprefix(f"{who}/"): weight for name, weight in weights.items()})
 
     def tensors(self) -> dict[str, Tensor]:
         """``weight/<name>``, and ``exp_avg/<name>``, ``exp_avg_sq/<name>``, ``step/<name>`` of AdamW."""

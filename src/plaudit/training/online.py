@@ -124,14 +124,14 @@ class OnlineLoop:
             for rows in self._minibatches(len(batch), iteration, epoch):
                 minibatch = algorithm.weights(batch.select(rows))
                 step: dict[str, float] = {}
-                if self.runtime.critic is not None:
+                resting = stopped or warming_up
+                if self.runtime.critic is not None and (resting or not self.runtime.shared_trunk):
                     step |= _critic_names(self.runtime.critic.update(minibatch, algorithm.value_loss))
                 if stopped:
                     self.runtime.policy.step += 1  # a step it rests; its learning rate follows the plan
                 elif not warming_up:
-                    step |= self.runtime.policy.update(
-                        minibatch, algorithm.loss, self._further(len(minibatch))
-                    )
+                    loss = algorithm.joint_loss if self.runtime.shared_trunk else algorithm.loss
+                    step |= self.runtime.policy.update(minibatch, loss, self._further(len(minibatch)))
                     limit = 1.5 * self.algorithm.target_kl
                     # The policy has left its trust region: it rests until the next rollouts, the critic goes on.
                     stopped = bool(limit) and step.get("policy/approx_kl", 0.0) > limit

@@ -53,3 +53,5 @@ class Runtime:
     """A second judge that is never trained on: it tells whether the reward is being hacked."""
     full_kl: Scorer | None = None
     """KL(policy || reference) of the next-token laws at each response token, for an algorithm that needs it."""
+    shared_trunk: bool = False
+    """The critic is a head on the policy's trunk: a step of the policy trains both, a step of the critic the head."""

@@ -20,12 +20,18 @@ def fill_signals(
     """The batch with the signals in ``needs``, and no others; and what was measured on the way.
 
     Args:
-        reuse_below: see `old_logprobs`.
+        reuse_below: see `sampled_logprobs`.
     """
     metrics: dict[str, float] = {}
     if "old_logprobs" in needs:
-        old, metrics = old_logprobs(batch, runtime.policy, reuse_below)
-        batch = batch.replace(old_logprobs=old)
+        old, metrics = sampled_logprobs(batch, runtime.policy, reuse_below)
+        if old is not None:
+            batch = batch.replace(old_logprobs=old)
+        elif runtime.shared_trunk and "last_values" not in needs:
+            old, values = runtime.policy.read(batch, "logprobs", "values")  # one pass gives both
+            batch = batch.replace(old_logprobs=old, values=values)
+        else:
+            batch = batch.replace(old_logprobs=runtime.policy.score(batch))
     if "ref_logprobs" in needs:
         batch = batch.replace(ref_logprobs=runtime.reference.score(batch))
     if "some_ref_logprobs" in needs:
@@ -33,24 +39,30 @@ def fill_signals(
     if "full_kl" in needs:
         assert runtime.full_kl is not None
         batch = batch.replace(full_kl=runtime.full_kl.score(batch))
-    if "values" in needs:
-        assert runtime.critic is not None
-        if "last_values" not in needs:
-            return batch.replace(values=runtime.critic.score(batch)), metrics
-        values, last = values_to_the_end(runtime.critic, batch)
-        batch = batch.replace(values=values, last_values=last)
+    if "values" in needs and batch.values is None:
+        batch = _with_values(batch, needs, runtime)
     return batch, metrics
 
 
-def old_logprobs(batch: Experience, policy: Scorer, reuse_below: float) -> tuple[Tensor, dict[str, float]]:
-    """Log-probs ``[B, T]`` of the policy at the start of the update.
+def _with_values(batch: Experience, needs: frozenset[str], runtime: Runtime) -> Experience:
+    assert runtime.critic is not None
+    if "last_values" not in needs:
+        return batch.replace(values=runtime.critic.score(batch))
+    values, last = values_to_the_end(runtime.critic, batch)
+    return batch.replace(values=values, last_values=last)
 
-    They are what the sampler recorded, if the trainer gives the same for one row in eight to within ``reuse_below``
-    (nats, each token); else the trainer scores all rows. The metrics are of the rows that both have seen.
+
+def sampled_logprobs(
+    batch: Experience, policy: Scorer, reuse_below: float
+) -> tuple[Tensor | None, dict[str, float]]:
+    """The sampler's log-probs ``[B, T]`` as those of the policy at the start of the update, where that may be.
+
+    It may if the trainer gives the same for one row in eight to within ``reuse_below`` (nats, each token); else None,
+    and the trainer has to score all rows. The metrics are of the rows that both have seen.
     """
     sampled, mask = batch.sampled_logprobs, batch.response_mask
     if sampled is None:
-        return policy.score(batch), {}
+        return None, {}
     if reuse_below > 0:
         rows = torch.arange(0, len(batch), MEASURED)
         part = batch.select(rows)
@@ -64,7 +76,7 @@ def old_logprobs(batch: Experience, policy: Scorer, reuse_below: float) -> tuple
                 "rollout/rescored_share": 0.0,
             }
             return torch.where(mask, sampled, 0.0), metrics
-    return policy.score(batch), {"rollout/rescored_share": 1.0}
+    return None, {"rollout/rescored_share": 1.0}
 
 
 def some_logprobs(batch: Experience, scorer: Scorer) -> Tensor:
