@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from plaudit.backends.local import build_critic, load_backbone, load_policy, load_reference
-from plaudit.backends.rewards import build_reward, is_reward_model
+from plaudit.backends.local import load_backbone, load_policy, load_reference
+from plaudit.backends.rewards import build_reward
 from plaudit.config.sections import ComputeSection
 from plaudit.data.chat import ChatFormat
 from plaudit.data.split import split_by_prompt
@@ -27,9 +27,10 @@ from plaudit.stages.keeper import Keeper
 from plaudit.stages.prompts import PromptReader, load_prompts
 from plaudit.stages.rl_evaluation import Evaluator
 from plaudit.stages.rl_job import OnlineJob
+from plaudit.stages.rl_learners import Learners, build_learners, critic_notes
 from plaudit.stages.texts import load_texts
 from plaudit.tracking.recorder import Recorder
-from plaudit.training.learner import Learner, LocalLearner, LocalScorer, product_dtype, resolve_device
+from plaudit.training.learner import LocalScorer, product_dtype, resolve_device
 from plaudit.training.memory import peak_gb, role_memory
 from plaudit.training.online import OnlineLoop
 from plaudit.training.runtime import Reward, Runtime
@@ -78,9 +79,10 @@ def run_rl(
         recorder.event("memory", **parts.memory)
         recorder.summary(parts.memory)
         evaluator = Evaluator(run, parts.runtime, parts.heldout, job, parts.chat, recorder)
-        keeper = Keeper(run, job.checkpoint, {**parts.learners, "best": evaluator}, recorder)
+        keeper = Keeper(run, job.checkpoint, {**parts.learners.named, "best": evaluator}, recorder)
         _train(job, parts, recorder, evaluator, keeper)
         parts.policy.save(run / "model", parts.tokenizer)
+        parts.learners.save_head(run)
         recorder.event("saved", path=str(run / "model"))
     return run
 
@@ -93,7 +95,7 @@ class Parts:
     chat: ChatFormat
     policy: Policy
     runtime: Runtime
-    learners: dict[str, Learner]
+    learners: Learners
     train: list[TokenPrompt]
     heldout: list[TokenPrompt]
     report: str
@@ -129,21 +131,16 @@ def _build(job: OnlineJob, records: Sequence[Prompt], reward: Given, gold: Given
         )
     frozen = load_reference(policy)
     reference = LocalScorer(frozen, compute, "logprobs")
-    steps = job.iterations * algorithm.epochs * algorithm.minibatches
-    warmup = algorithm.critic_warmup if "values" in algorithm.needs else 0
-    resting = warmup * algorithm.epochs * algorithm.minibatches
-    learner = LocalLearner(policy, job.optimizer, compute, total_steps=steps - resting)
-    critic = _critic(job, backbone, tokenizer, steps)
-    precision = product_dtype(
-        compute, learner.device
-    )  # what samples is what is trained, in the same precision
+    learners = build_learners(job, policy, backbone, tokenizer)
+    # What samples is what is trained, in the same precision.
+    precision = product_dtype(compute, learners.policy.device)
     generator = NativeGenerator(policy.lm, tokenizer, chat.end_ids, precision=precision)
     exact = LocalScorer(ExactKL(policy, frozen), compute, "full_kl") if "full_kl" in algorithm.needs else None
-    runtime = Runtime(generator, learner, reference, judge, critic, second, exact)
-    learners: dict[str, Learner] = {"policy": learner}
-    if critic:
-        learners["critic"] = critic
-    notes = [*backbone.notes, *golden.notes, *(_of_the_critic(job) if critic else [])]
+    critic = learners.critic
+    runtime = Runtime(
+        generator, learners.policy, reference, judge, critic, second, exact, learners.shared_trunk
+    )
+    notes = [*backbone.notes, *golden.notes, *critic_notes(job)]
     roles: dict[str, Iterable[nn.Module]] = {"policy": [policy], "reference": [frozen]}
     roles |= {"critic": [critic.module] if critic else [], "reward": backbone.loaded, "gold": golden.loaded}
     memory = role_memory(roles)
@@ -159,24 +156,6 @@ def given_reward(
         return given
     sources, weights = [source for source, _ in given], [weight for _, weight in given]
     return build_reward(sources, weights, tokenizer, compute, where=where, backbone=backbone)
-
-
-def _critic(job: OnlineJob, backbone: Backbone, tokenizer: Any, steps: int) -> LocalLearner | None:
-    """The critic with its own optimizer, for an algorithm that needs values; None for any other."""
-    algorithm, compute = job.algorithm, job.compute
-    if "values" not in algorithm.needs:
-        return None
-    critic = build_critic(algorithm.critic_init, job.reward, backbone, tokenizer, job.lora, compute)
-    section = job.optimizer.model_copy(update={"lr": algorithm.critic_lr})
-    return LocalLearner(critic, section, compute, total_steps=steps, signal="values")
-
-
-def _of_the_critic(job: OnlineJob) -> list[str]:
-    if job.algorithm.critic_init != "reward" or any(map(is_reward_model, job.reward)):
-        return []
-    return [
-        "no reward is a reward model, so the critic starts from the policy with a zero head, not from the reward"
-    ]
 
 
 def _train(job: OnlineJob, parts: Parts, recorder: Recorder, evaluator: Evaluator, keeper: Keeper) -> None:
