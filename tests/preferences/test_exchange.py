@@ -20,8 +20,9 @@ from plaudit.preferences.annotation import (
     Written,
     answer_from_json,
 )
+from plaudit.preferences.compare import compare
 from plaudit.preferences.exchange import export
-from plaudit.records import Message
+from plaudit.records import Judgement, Message
 
 CHAT = (Message("user", "Which?"), Message("assistant", "Of what?"), Message("user", "Of these."))
 SAMPLED = {"run": "runs/ppo", "step": 40, "temperature": 1.0, "seed": 3}
@@ -138,6 +139,26 @@ def test_judgements_are_as_they_were_shown(tmp_path):
     assert exported.rows[0]["provenance"]["comment"] == 'Ω, "quoted"'
     preferences = read_back(tmp_path, exported, kind="preference").records
     assert {(p.chosen, p.rejected) for p in preferences} == {("reply 0", "reply 1"), ("reply 1", "reply 0")}
+
+
+def test_every_two_of_a_ranking_are_a_judgement_as_shown(tmp_path):
+    """Models that are compared by threes and more are compared two by two."""
+    history = History().add("i", "ann", Ranks((2, 1, 1)), (2, 0, 1))
+    exported = export("judgements", history.all, items(3))
+    assert read_back(tmp_path, exported).records == exported.records
+    seen = {(j.model_a, j.model_b): j.strength for j in exported.records}
+    assert seen == {("model-0", "model-1"): 1, ("model-2", "model-0"): -1, ("model-2", "model-1"): 0}
+    assert len({j.id for j in exported.records}) == 3
+    standings = compare([j for j in exported.records if isinstance(j, Judgement)], draws=20)
+    assert standings.models[-1].model == "model-0"
+
+
+def test_flagged_items_can_be_left_out():
+    exported = export("preferences", pairwise().all, items(2, gold=Choice(1)), Rule(without_flagged=True))
+    assert [r.id for r in exported.records] == ["i"]
+    assert exported.dropped["answers to flagged items"] == 1
+    kept = export("preferences", pairwise().all, items(2, gold=Choice(1)))
+    assert kept.rows[0]["provenance"]["flags"] == ["harmful"]
 
 
 def test_reviewers_verdicts_overrule_in_preferences_only():

@@ -68,7 +68,7 @@ def adjudicate_page(request: Request, slug: str, number: Number) -> Response:
 def models(request: Request, slug: str) -> Response:
     """Which model people prefer: win rates, strengths, position bias."""
     site, project = site_of(request), project_of(request)
-    made, _ = make_export(site, project, "judgements", 0, Rule())
+    made, _ = make_export(site, project, "judgements", ExportQuery())
     named = [
         r
         for r in made.records
@@ -79,16 +79,24 @@ def models(request: Request, slug: str) -> Response:
 
 
 @router.get("/p/{slug}/items", openapi_extra=needs("reviewer"))
-def item_list(request: Request, slug: str, page: Page = 0) -> Response:
-    """All items, a page at a time."""
+def item_list(request: Request, slug: str, page: Page = 0, only: Only = "") -> Response:
+    """All items, or those that somebody flagged or left out, a page at a time."""
     site, project = site_of(request), project_of(request)
     with site.store.read() as conn:
-        found = content.page_of_items(conn, project, page, PAGE)
-        total = content.count_items(conn, project)
         by_item = _by_item(history.read_annotations(conn, project))
-    rows = [(number, item, len(by_item.get(item.key, ()))) for number, item in found]
-    more = (page + 1) * PAGE < total
-    return site.page(request, "items.html", rows=rows, page=page, more=more, total=total)
+        if only:
+            wanted = {key for key, cast in by_item.items() if any(_is(only, a) for a in cast)}
+            every = [one for one in content.read_items(conn, project).items() if one[1].key in wanted]
+            found, total = every[page * PAGE : (page + 1) * PAGE], len(every)
+        else:
+            found, total = content.page_of_items(conn, project, page, PAGE), content.count_items(conn, project)
+    rows = [(number, item, by_item.get(item.key, [])) for number, item in found]
+    context = {"rows": rows, "page": page, "only": only, "total": total}
+    return site.page(request, "items.html", more=(page + 1) * PAGE < total, **context)
+
+
+def _is(only: str, annotation: Annotation) -> bool:
+    return bool(annotation.flags) if only == "flagged" else isinstance(annotation.answer, Skip)
 
 
 @router.get("/p/{slug}/items/{number}", openapi_extra=needs("reviewer"))
@@ -129,12 +137,11 @@ def download(
     request: Request,
     slug: str,
     what: str,
-    at: Revision = 0,
-    min_agreement: Annotated[float, Query(ge=0, le=1)] = 0.0,
+    wanted: Annotated[ExportQuery, Query()],
 ) -> Response:
     """An export as a file; that it was read is written down, which is why a GET writes here."""
     site, project, visitor = site_of(request), project_of(request), visitor_of(request)
-    made, manifest = make_export(site, project, what, at, Rule(min_agreement=min_agreement))
+    made, manifest = make_export(site, project, what, wanted)
     with site.store.write() as conn:
         people.record(
             conn, "exported", f"{slug}/{what}", by=visitor.me.id, address=visitor.address, **_brief(manifest)
@@ -148,17 +155,18 @@ def download(
 
 
 def make_export(
-    site: Site, project: Project, what: str, at: int, rule: Rule
+    site: Site, project: Project, what: str, wanted: ExportQuery
 ) -> tuple[Exported, dict[str, Any]]:
-    """An export and its manifest; ``at`` 0 is the newest revision."""
+    """An export and its manifest."""
     if what not in EXPORTS:
         raise DataError(
             f"there is no export {what[:40]!r}", where="what", cure=f"one of {', '.join(EXPORTS)}"
         )
     with site.store.read() as conn:
-        revision = at or history.revision(conn, project)
+        revision = wanted.at or history.revision(conn, project)
         found = history.read_annotations(conn, project, revision)
         items = {item.key: item for item in content.read_items(conn, project).values()}
+    rule = wanted.rule()
     made = export(what, found, items, rule)
     return made, made.manifest(revision=revision, rule=rule, project=project.slug, task=project.task)
 

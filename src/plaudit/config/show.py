@@ -18,6 +18,18 @@ COLUMN = 44
 """Where the comments start, if the value leaves room."""
 
 
+def plain_values(job: Job) -> dict[str, Any]:
+    """All settings of a job that have a value, by dotted key in the order of the config file, as JSON has them."""
+    values: dict[str, Any] = {}
+    for setting in settings(type(job)):
+        value: Any = job
+        for part in setting.key.split("."):
+            value = getattr(value, part)
+        if value is not None:
+            values[setting.key] = to_jsonable_python(value, inf_nan_mode="constants")
+    return values
+
+
 def to_toml(job: Job, sources: Mapping[str, str] | None = None) -> str:
     """All settings of a job as TOML text.
 
@@ -27,20 +39,19 @@ def to_toml(job: Job, sources: Mapping[str, str] | None = None) -> str:
             ``set in Python``.
     """
     sources = sources or {}
+    values = plain_values(job)
     blocks = []
     for section, group in groupby(settings(type(job)), key=lambda s: s.section):
         lines = [f"[{section}]"] if section else []
         if section == "algorithm":
             lines.append(f'type = "{type_name(type(getattr(job, section)))}"')
         for setting in group:
-            value: Any = job
-            for part in setting.key.split("."):
-                value = getattr(value, part)
-            if value is None:
+            if setting.key not in values:
                 continue
-            plain = to_jsonable_python(value, inf_nan_mode="constants")
-            text = f"{setting.key.rpartition('.')[2]} = {toml_value(plain)}"
-            source = sources.get(setting.key) or ("default" if value == setting.default else "set in Python")
+            value = values[setting.key]
+            text = f"{setting.key.rpartition('.')[2]} = {toml_value(value)}"
+            as_given = value == to_jsonable_python(setting.default, inf_nan_mode="constants", fallback=str)
+            source = sources.get(setting.key) or ("default" if as_given else "set in Python")
             lines.append(f"{text:<{COLUMN}} # {source}".replace("\n", " "))
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"

@@ -39,6 +39,8 @@ class Rule:
     """Pairs with fewer votes are left out."""
     min_agreement: float = 0.0
     """Pairs with less agreement are left out; 0 to 1."""
+    without_flagged: bool = False
+    """Whether items that somebody flagged are left out."""
 
     def __post_init__(self) -> None:
         if self.method not in ("majority", "dawid_skene"):

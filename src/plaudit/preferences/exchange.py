@@ -29,9 +29,11 @@ from plaudit.preferences.annotation import (
     answer_to_json,
 )
 from plaudit.preferences.resampling import counted
-from plaudit.preferences.votes import is_vote, pair_votes
+from plaudit.preferences.votes import PairVote, is_vote, pair_votes
 from plaudit.records import Demonstration, Judgement, Preference, Ranking, Rating, Record, to_json
 
+EVERYTHING = Rule()
+"""Every majority, however small."""
 What = Literal["preferences", "rankings", "ratings", "kto", "demonstrations", "judgements", "annotations"]
 
 
@@ -71,17 +73,19 @@ class Exported:
 
 
 def export(
-    what: What, annotations: Iterable[Annotation], items: Mapping[str, Item], rule: Rule | None = None
+    what: What, annotations: Iterable[Annotation], items: Mapping[str, Item], rule: Rule = EVERYTHING
 ) -> Exported:
     """Annotations as training data.
 
     Args:
         what: preferences (of pairwise answers and rankings), rankings, ratings, kto (thumbs: reward 1 or 0),
-            demonstrations, judgements (single pairwise verdicts, ``response_a`` being the one shown first), or
+            demonstrations, judgements (single verdicts on two responses, every two of a ranking among them;
+            ``response_a`` is the one shown first), or
             annotations: every answer of every task as it was given, gold items, repeats and skips included.
         annotations: the standing answers at one revision.
         items: by key.
-        rule: for preferences, rankings, ratings and kto; the default keeps every majority.
+        rule: for preferences, rankings, ratings and kto; the default keeps every majority. Flagged items are
+            left out, if it says so, of all but the raw annotations.
 
     Returns:
         Rows in the order in which their items were first answered. Answers to gold items and repeats measure
@@ -100,8 +104,8 @@ def export(
         )
     dropped: Counter[str] = Counter()
     if what != "annotations":
-        given = _usable(given, items, dropped)
-    made = _EXPORTS[what](given, items, rule or Rule(), dropped)
+        given = _usable(_unflagged(given, dropped) if rule.without_flagged else given, items, dropped)
+    made = _EXPORTS[what](given, items, rule, dropped)
     if what == "annotations":
         return Exported(what, tuple(origin for _, origin in made))
     rows = tuple(
@@ -112,6 +116,13 @@ def export(
 
 Made = list[tuple[Record | None, dict[str, Any]]]
 """Records, each with its provenance."""
+
+
+def _unflagged(given: Sequence[Annotation], dropped: Counter[str]) -> list[Annotation]:
+    """Without the items that somebody flagged, whoever else answered them."""
+    flagged = {a.item for a in given if a.flags}
+    dropped["answers to flagged items"] += sum(a.item in flagged for a in given)
+    return [a for a in given if a.item not in flagged]
 
 
 def _usable(
@@ -279,24 +290,31 @@ def _judgements(
 ) -> Made:
     made: Made = []
     for a in given:
-        if not isinstance(a.answer, Choice) or a.adjudicated:
-            dropped["answers that are no single verdict on two responses"] += 1
+        if not isinstance(a.answer, (Choice, Ranks)) or a.adjudicated:
+            dropped["answers that are no verdict of one person on two responses"] += 1
             continue
-        first, second = a.order or (0, 1)
-        shown = items[a.item].responses[first], items[a.item].responses[second]
-        record = Judgement(
-            id=f"{a.item}/{a.annotator}",
-            prompt=items[a.item].prompt,
-            response_a=shown[0].content,
-            response_b=shown[1].content,
-            strength=a.answer.strength if first == 0 else -a.answer.strength,
-            model_a=shown[0].model,
-            model_b=shown[1].model,
-            annotator=a.annotator,
-        )
-        more = {"verdict": a.answer.verdict, "a": _source(shown[0]), "b": _source(shown[1])}
-        made.append((record, {**_origin_of_one(a), **more}))
+        made += [_judgement(a, items[a.item], vote) for vote in pair_votes([a])]
     return made
+
+
+def _judgement(a: Annotation, item: Item, vote: PairVote) -> tuple[Record, dict[str, Any]]:
+    """One person's verdict on two responses, as they were shown."""
+    turned = bool(a.order) and a.order.index(vote.first) > a.order.index(vote.second)
+    one, other = item.responses[vote.first], item.responses[vote.second]
+    first, second = (other, one) if turned else (one, other)
+    pair = "" if isinstance(a.answer, Choice) else f"{vote.first}-{vote.second}/"
+    record = Judgement(
+        id=f"{a.item}/{pair}{a.annotator}",
+        prompt=item.prompt,
+        response_a=first.content,
+        response_b=second.content,
+        strength=int(-vote.strength if turned else vote.strength),
+        model_a=first.model,
+        model_b=second.model,
+        annotator=a.annotator,
+    )
+    verdict = a.answer.verdict if isinstance(a.answer, Choice) else ""
+    return record, {**_origin_of_one(a), "verdict": verdict, "a": _source(first), "b": _source(second)}
 
 
 def _annotations(
@@ -337,6 +355,7 @@ def _origin(answers: Sequence[Annotation]) -> dict[str, Any]:
         "reviewers": sorted({a.annotator for a in answers if a.adjudicated}),
         "revisions": [a.revision for a in answers],
         "guideline_versions": sorted({a.guideline_version for a in answers}),
+        "flags": sorted({flag for a in answers for flag in a.flags}),
         "from": min(a.created_at for a in answers),
         "until": max(a.created_at for a in answers),
     }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import importlib.metadata
 import itertools
 import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +18,79 @@ import torch
 from plaudit.config.sections import ComputeSection, Job
 from plaudit.config.show import to_toml
 from plaudit.errors import ConfigError
-from plaudit.tracking.files import merge_json
+from plaudit.stages.resume import Change, changes, check, described, is_longer, length_of
+from plaudit.tracking.files import merge_json, read_json
+from plaudit.tracking.lock import LOCK, MANIFEST, only_writer, sign
 
 LIBRARIES = ("plaudit", "torch", "transformers", "tokenizers", "peft", "numpy")
 
 
-def open_run(job: Job, command: str, sources: Mapping[str, str] | None = None) -> Path:
-    """Make the run directory and write config.toml.
+@contextlib.contextmanager
+def open_run(
+    job: Job,
+    command: str,
+    inputs: Mapping[str, str],
+    sources: Mapping[str, str] | None = None,
+    *,
+    records: Iterable[Any] | None = None,
+) -> Iterator[Path]:
+    """The run directory, held by this process alone, with config.toml and manifest.json; finished when left in peace.
 
     Args:
+        inputs: what is read, by role ("dataset", "policy", "reward 0"); local files are hashed.
         sources: where each value came from, by dotted key; what is missing is a default.
+        records: the rows that are trained on and held out, by which a resumed run is known to go on with its data.
 
     Raises:
-        ConfigError: the directory exists and neither --resume nor --overwrite was given.
+        ConfigError: the directory exists and neither --resume nor --overwrite was given; another process writes to
+            it; or it is resumed with other data, another model, or settings that must stay.
     """
-    if job.out == "auto" and job.checkpoint.resume:
+    path = _path(job, command)
+    if _is_taken(path):
+        _refuse(path, job)
+    path.mkdir(parents=True, exist_ok=True)
+    with only_writer(path):
+        if _is_taken(path):  # again: somebody may have come in between
+            _refuse(path, job)
+            _make_way(path, job)
+        found = described(job, inputs, records)
+        changed = check(path, job, found)
+        sign(path)
+        (path / "config.toml").write_text(to_toml(job, dict(sources or {})), encoding="utf-8")
+        _write_manifest(path, job, found, changed)
+        yield path
+        merge_json(path / MANIFEST, {"finished": True})
+
+
+def finished(job: Job) -> Path | None:
+    """The run directory, where --resume asks for nothing that the run has not done; says so. None: there is work.
+
+    Raises:
+        ConfigError: a setting that must stay differs from the start.
+    """
+    path = Path(job.out)
+    start = read_json(path / MANIFEST) if job.checkpoint.resume and job.out != "auto" else {}
+    if not start.get("finished"):
+        return None
+    changes(path, job, start)
+    if is_longer(job, start):
+        return None
+    announce(
+        {
+            "finished": f"{path} ended after {length_of(start)}; there is nothing to resume. More of them goes on."
+        }
+    )
+    return path
+
+
+def _path(job: Job, command: str) -> Path:
+    if job.out != "auto":
+        return Path(job.out)
+    if job.checkpoint.resume:
         raise ConfigError(
             "cannot resume without knowing which run", where="--out", cure="give the run directory with --out"
         )
-    path = Path(job.out) if job.out != "auto" else fresh(Path("runs") / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}")
-    if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
-        _make_way(path, job)
-    path.mkdir(parents=True, exist_ok=True)
-    (path / "config.toml").write_text(to_toml(job, dict(sources or {})), encoding="utf-8")
-    return path
+    return fresh(Path("runs") / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}")
 
 
 def fresh(base: Path) -> Path:
@@ -50,13 +99,16 @@ def fresh(base: Path) -> Path:
     return next(path for path in itertools.chain([base], numbered) if not path.exists())
 
 
-def _make_way(path: Path, job: Job) -> None:
-    if job.checkpoint.resume:
+def _is_taken(path: Path) -> bool:
+    """Whether there is a file, or a directory with anything but a lock in it."""
+    return path.is_file() or (path.is_dir() and any(p.name != LOCK for p in path.iterdir()))
+
+
+def _refuse(path: Path, job: Job) -> None:
+    is_run = (path / MANIFEST).is_file()
+    if job.checkpoint.resume or (job.overwrite and is_run):
         return
-    if job.overwrite and (path / "manifest.json").is_file():
-        shutil.rmtree(path)
-        return
-    held = "is a run already" if (path / "manifest.json").is_file() else "holds files that are not a run of Plaudit"
+    held = "is a run already" if is_run else "holds files that are not a run of Plaudit"
     raise ConfigError(
         f"the run directory {held}",
         where=str(path),
@@ -64,28 +116,50 @@ def _make_way(path: Path, job: Job) -> None:
     )
 
 
-def write_manifest(path: Path, job: Job, inputs: Mapping[str, str]) -> None:
-    """manifest.json: versions, seed, hashes of the inputs, topology, git revision.
+def _make_way(path: Path, job: Job) -> None:
+    """Empty the directory of a run that is to be overwritten; the lock on it stays."""
+    if job.checkpoint.resume:
+        return
+    for entry in path.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK:
+            entry.unlink()
 
-    Args:
-        inputs: what was read, by role ("dataset", "policy", "reward"); local files are hashed.
-    """
+
+def _write_manifest(path: Path, job: Job, found: Mapping[str, Any], changed: Mapping[str, Change]) -> None:
+    """manifest.json: settings, versions, hashes of the inputs, topology, git revision, and what was changed since."""
+    before = read_json(path / MANIFEST)
+    topology = {
+        "world": 1,
+        "threads": torch.get_num_threads(),
+        "device": job.compute.device,
+        "precision": job.compute.precision,
+        "tokens_per_microbatch": job.compute.tokens_per_microbatch,
+    }
+    now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    if before.get("topology", topology) != topology:
+        announce(
+            {
+                "note": "resumed with other threads, device, precision or microbatches: results differ by rounding"
+            }
+        )
+    if changed:
+        said = [f"{key} {old} -> {new}" for key, (old, new) in changed.items()]
+        announce({"changed": ", ".join(said)})
+        before["changed"] = [*before.get("changed", []), {"time": now, "settings": said}]
     merge_json(
-        path / "manifest.json",
+        path / MANIFEST,
         {
-            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "created": before.get("created", now),
             "seed": job.seed,
             "versions": {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
             "platform": platform.platform(),
-            "topology": {
-                "world": 1,
-                "threads": torch.get_num_threads(),
-                "device": job.compute.device,
-                "precision": job.compute.precision,
-                "tokens_per_microbatch": job.compute.tokens_per_microbatch,
-            },
-            "inputs": {role: {"source": source, "sha256": _hash(source)} for role, source in inputs.items()},
+            "topology": topology,
+            **found,
+            "changed": before.get("changed", []),
             "git": _git_revision(),
+            "finished": False,
         },
     )
 
@@ -101,22 +175,6 @@ def _version(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _hash(source: str) -> str:
-    """SHA-256 of a local file, or of the weights and config of a model directory; empty for hub names."""
-    path = Path(source)
-    if path.is_file():
-        files = [path]
-    elif path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix in {".safetensors", ".json", ".gguf", ".jsonl"})
-    else:
-        return ""
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _git_revision() -> str:

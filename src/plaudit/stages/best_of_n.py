@@ -9,7 +9,7 @@ from pathlib import Path
 from plaudit.algorithms.best_of_n import BestOfN
 from plaudit.generation.protocol import TokenPrompt
 from plaudit.records import Prompt, Rollout
-from plaudit.stages.artifact import announce, set_threads
+from plaudit.stages.artifact import announce, open_run, set_threads
 from plaudit.stages.best_of_n_parts import (
     BestOfNJob,
     Parts,
@@ -17,12 +17,12 @@ from plaudit.stages.best_of_n_parts import (
     metrics_of,
     preferences_of,
     sampled,
-    start_run,
 )
 from plaudit.stages.keeper import Keeper
 from plaudit.stages.prompts import load_prompts
 from plaudit.stages.rejection import run_rejection
 from plaudit.stages.rl import Given
+from plaudit.stages.rl_job import inputs_of
 from plaudit.tracking.files import Lines, Row, read_lines
 from plaudit.tracking.recorder import Recorder
 
@@ -51,9 +51,12 @@ def run_best_of_n(
     tokenised = parts.reader.tokenise(records)
     if not tokenised:
         raise parts.reader.nothing_left()
-    run = start_run(job, sources)
     announce({"prompts": f"{len(tokenised)} to answer", "length": parts.reader.report})
-    with Recorder(run, command="best-of-n", log=job.log, total=len(tokenised), unit="prompt") as recorder:
+    # No records to compare: each prompt is answered by itself, so a resumed run may well have others.
+    with (
+        open_run(job, "best-of-n", inputs_of(job), sources, records=()) as run,
+        Recorder(run, command="best-of-n", log=job.log, total=len(tokenised), unit="prompt") as recorder,
+    ):
         _answer(job, parts, tokenised, recorder)
     return run
 

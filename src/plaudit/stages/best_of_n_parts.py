@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -19,7 +18,6 @@ from plaudit.generation.native import NativeGenerator
 from plaudit.generation.protocol import TokenPrompt
 from plaudit.models.policy import Policy
 from plaudit.records import Rollout, to_json
-from plaudit.stages.artifact import open_run, write_manifest
 from plaudit.stages.keeper import Keeper
 from plaudit.stages.prompts import PromptReader
 from plaudit.stages.rl import Given, given_reward
@@ -103,16 +101,6 @@ def build(job: BestOfNJob, reward: Given, gold: Given) -> Parts:
     generator = NativeGenerator(policy.lm, tokenizer, chat.end_ids, precision=product_dtype(compute, device))
     reader = PromptReader(job, job.sampling, chat, job.dataset)
     return Parts(tokenizer, chat, policy, generator, judge, second, reader)
-
-
-def start_run(job: BestOfNJob, sources: Mapping[str, str] | None) -> Path:
-    """The run directory with its config and manifest."""
-    run = open_run(job, "best-of-n", sources)
-    inputs = {"policy": job.policy, "dataset": job.dataset} | {
-        f"reward {i}": r for i, r in enumerate(job.reward)
-    }
-    write_manifest(run, job, inputs)
-    return run
 
 
 def sampled(

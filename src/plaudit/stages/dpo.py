@@ -23,7 +23,7 @@ from plaudit.data.load import load_records
 from plaudit.errors import ConfigError, DataError
 from plaudit.experience import Outputs
 from plaudit.records import Preference, Rating
-from plaudit.stages.artifact import announce, open_run, set_threads, write_manifest
+from plaudit.stages.artifact import announce, finished, open_run, set_threads
 from plaudit.stages.encode import encode_rows, preference_encoder, rating_encoder, split, within_positions
 from plaudit.stages.feedback import Feedback, chunks, prompt_id
 from plaudit.stages.keeper import Keeper
@@ -73,6 +73,8 @@ def run_dpo(job: DPOJob, sources: Mapping[str, str] | None = None, *, records: R
         ConfigError, DataError, ModelError: with the cure.
         Stopped: on SIGTERM or Ctrl-C, after a checkpoint.
     """
+    if done := finished(job):
+        return done
     set_threads(job.compute)
     algorithm: Any = job.algorithm
     _check(job)
@@ -86,8 +88,6 @@ def run_dpo(job: DPOJob, sources: Mapping[str, str] | None = None, *, records: R
     )
     rows = encode_rows(train, encoder, data, job.dataset)
     heldout_rows = encode_rows(heldout, encoder, data, job.dataset)
-    run = open_run(job, "dpo", sources)
-    write_manifest(run, job, {"model": job.model, "dataset": job.dataset})
     counts = f"{len(rows)} to train, {len(heldout_rows)} held out"
     announce({"data": what, "rows": counts, "length": rows.report} | _advice(algorithm, rows.records))
 
@@ -96,7 +96,11 @@ def run_dpo(job: DPOJob, sources: Mapping[str, str] | None = None, *, records: R
     feedback, held = (
         Feedback(r, tokenizer.pad_token_id, learner, data.max_length) for r in (rows, heldout_rows)
     )
-    with Recorder(run, command="dpo", log=job.log, total=steps) as recorder:
+    inputs, seen = {"model": job.model, "dataset": job.dataset}, rows.records + heldout_rows.records
+    with (
+        open_run(job, "dpo", inputs, sources, records=seen) as run,
+        Recorder(run, command="dpo", log=job.log, total=steps) as recorder,
+    ):
         sampler = Sampler(policy, tokenizer, chat, heldout or train, job, recorder)
         _train(job, learner, feedback, held, sampler, recorder)
         recorder.summary({"train_rows": len(rows), "algorithm": type_name(type(algorithm))})

@@ -21,7 +21,7 @@ from plaudit.experience import Batch
 from plaudit.functional.best_of_n import kl_bound
 from plaudit.generation.protocol import TokenPrompt
 from plaudit.records import Prompt, Rollout, to_json
-from plaudit.stages.artifact import announce
+from plaudit.stages.artifact import announce, finished, open_run
 from plaudit.stages.best_of_n_parts import (
     BestOfNJob,
     Parts,
@@ -29,13 +29,13 @@ from plaudit.stages.best_of_n_parts import (
     metrics_of,
     preferences_of,
     sampled,
-    start_run,
     stop_if_asked,
 )
 from plaudit.stages.keeper import Keeper
 from plaudit.stages.prompts import load_prompts
 from plaudit.stages.rl import Given
 from plaudit.stages.rl_evaluation import Evaluator
+from plaudit.stages.rl_job import inputs_of
 from plaudit.tracking.files import Lines, Row, read_lines
 from plaudit.tracking.recorder import Recorder
 from plaudit.training.learner import LocalLearner, LocalScorer
@@ -58,15 +58,21 @@ def run_rejection(
         DataError, ModelError, RewardError, TrainingError: with the cure.
         Stopped: on SIGTERM or Ctrl-C.
     """
+    if done := finished(job):
+        return done
     records = load_prompts(job.dataset, job.data.limit, prompts)
     parts = build(job, reward, gold)
     train, heldout = split_by_prompt(records, max(job.data.eval_fraction, 1e-9), job.seed)
     tokenised, held = parts.reader.tokenise(train), parts.reader.tokenise(heldout[: job.eval_prompts])
     if not tokenised or not held:
         raise parts.reader.nothing_left()
-    run = start_run(job, sources)
     announce({"prompts": f"{len(tokenised)} to train, {len(held)} held out", "length": parts.reader.report})
-    with Recorder(run, command="best-of-n", log=job.log, total=job.rounds, unit="round") as recorder:
+    with (
+        open_run(
+            job, "best-of-n", inputs_of(job), sources, records=[p.prompt for p in (*tokenised, *held)]
+        ) as run,
+        Recorder(run, command="best-of-n", log=job.log, total=job.rounds, unit="round") as recorder,
+    ):
         Rejection(job, parts, tokenised, held, recorder).run()
         parts.policy.save(run / "model", parts.tokenizer)
         recorder.event("saved", path=str(run / "model"))

@@ -37,3 +37,9 @@ class RewardJob(Job):
     member: int = Field(0, ge=0)
     """Which member of an ensemble this is, where each is trained by a command of its own."""
     algorithm: RewardModel = RewardModel()
+
+
+def inputs_of(job: RewardJob) -> dict[str, str]:
+    """What a job reads, by role."""
+    found = {"model": job.model, "dataset": job.dataset}
+    return found | ({"references": job.references} if job.references else {})

@@ -8,8 +8,8 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from plaudit.config.sections import CheckpointSection
-from plaudit.stages.artifact import announce, open_run, write_manifest
-from plaudit.stages.reward_job import RewardJob
+from plaudit.stages.artifact import announce, open_run
+from plaudit.stages.reward_job import RewardJob, inputs_of
 from plaudit.tracking.files import Row, read_json, read_lines, write_lines
 from plaudit.tracking.recorder import Recorder
 
@@ -29,20 +29,17 @@ def run_members(
     Args:
         train: trains one member.
     """
-    run = open_run(job, "reward", sources)
-    write_manifest(run, job, {"model": job.model, "dataset": job.dataset})
-    paths = [run / f"member-{index}" for index in range(job.members)]
-    for index, path in enumerate(paths):
-        if (path / "model" / "probe.json").is_file():
-            continue
-        announce({"member": f"{index + 1} of {job.members}"})
-        checkpoint = job.checkpoint.model_copy(update={"resume": path.exists()})
-        train(_member(job, index, path, checkpoint), sources)
-    with Recorder(run, command="reward", log=job.log) as recorder:
-        recorder.rewind(-1)
-        for step, metrics in _mean_metrics([read_lines(path / "metrics.jsonl") for path in paths]):
-            recorder.metrics(step, metrics)
-        recorder.summary(_held_out(run, paths))
+    with open_run(job, "reward", inputs_of(job), sources) as run:
+        paths = [run / f"member-{index}" for index in range(job.members)]
+        for index, path in enumerate(paths):
+            announce({"member": f"{index + 1} of {job.members}"})
+            checkpoint = job.checkpoint.model_copy(update={"resume": path.exists()})
+            train(_member(job, index, path, checkpoint), sources)
+        with Recorder(run, command="reward", log=job.log) as recorder:
+            recorder.rewind(-1)
+            for step, metrics in _mean_metrics([read_lines(path / "metrics.jsonl") for path in paths]):
+                recorder.metrics(step, metrics)
+            recorder.summary(_held_out(run, paths))
     return run
 
 

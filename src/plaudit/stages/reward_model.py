@@ -15,7 +15,7 @@ from plaudit.data.load import load_records
 from plaudit.models.length import LengthRule
 from plaudit.models.scalar import RewardModel as Model
 from plaudit.records import Demonstration, Rating
-from plaudit.stages.artifact import announce, open_run, set_threads, write_manifest
+from plaudit.stages.artifact import announce, finished, open_run, set_threads
 from plaudit.stages.encode import (
     Rows,
     demonstration_encoder,
@@ -29,6 +29,7 @@ from plaudit.stages.keeper import Keeper
 from plaudit.stages.probe import probe_head
 from plaudit.stages.reward_data import Collator, Scale, describe, load_source, without_long_responses
 from plaudit.stages.reward_job import RewardJob as RewardJob
+from plaudit.stages.reward_job import inputs_of
 from plaudit.stages.reward_members import run_members
 from plaudit.stages.reward_scores import (
     fit_normalisation,
@@ -73,19 +74,23 @@ def run_reward(job: RewardJob, sources: Mapping[str, str] | None = None) -> Path
         ConfigError, DataError, ModelError: with the cure.
         Stopped: on SIGTERM or Ctrl-C, after a checkpoint.
     """
+    if done := finished(job):
+        return done
     if job.members > 1:
         return run_members(job, sources, run_reward)
     set_threads(job.compute)
     parts = prepare(job)
-    run = open_run(job, "reward", sources)
-    write_manifest(run, job, {"model": job.model, "dataset": job.dataset})
     announce(parts.facts)
     rated = job.algorithm.ratings == "regression"
     scale = Scale.fit(parts.train.records, job.algorithm.attributes) if rated else None
     collate = Collator(parts.train, parts.pad_id, job.algorithm.attributes, scale or Scale())
     steps = math.ceil(len(parts.train) / job.batch_size) * job.epochs
     learner = LocalLearner(parts.model, job.optimizer, job.compute, total_steps=steps, signal="scores")
-    with Recorder(run, command="reward", log=job.log, total=steps) as recorder:
+    inputs, records = inputs_of(job), parts.train.records + parts.heldout.records
+    with (
+        open_run(job, "reward", inputs, sources, records=records) as run,
+        Recorder(run, command="reward", log=job.log, total=steps) as recorder,
+    ):
         _train(job, parts, collate, learner, recorder)
         finish_model(job, parts, learner)
         write_heldout(run, learner, parts.heldout, parts.pad_id, job.algorithm.attributes, scale)

@@ -21,12 +21,12 @@ from plaudit.models.backbone import Backbone
 from plaudit.models.exact_kl import ExactKL
 from plaudit.models.policy import Policy
 from plaudit.records import Prompt, Rollout
-from plaudit.stages.artifact import announce, open_run, set_threads, write_manifest
+from plaudit.stages.artifact import announce, finished, open_run, set_threads
 from plaudit.stages.encode import within_positions
 from plaudit.stages.keeper import Keeper
 from plaudit.stages.prompts import PromptReader, load_prompts
 from plaudit.stages.rl_evaluation import Evaluator
-from plaudit.stages.rl_job import OnlineJob
+from plaudit.stages.rl_job import OnlineJob, inputs_of
 from plaudit.stages.rl_learners import Learners, build_learners, critic_notes
 from plaudit.stages.texts import load_texts
 from plaudit.tracking.recorder import Recorder
@@ -58,22 +58,23 @@ def run_rl(
         TrainingError: the KL limit was exceeded, or the gradients were not finite.
         Stopped: on SIGTERM or Ctrl-C, after a checkpoint.
     """
+    if done := finished(job):
+        return done
     set_threads(job.compute)
     _check_sizes(job)  # all that can fail does so before a file is written
     job, notes = _with_time_to_learn(job)
     parts = _build(job, load_prompts(job.dataset, job.data.limit, prompts), reward, gold)
-    run = open_run(job, job.command, sources)
-    inputs = {"policy": job.policy, "dataset": job.dataset} | {
-        f"reward {i}": r for i, r in enumerate(job.reward)
-    }
-    write_manifest(run, job, inputs)
     announce(
         {"prompts": f"{len(parts.train)} to train, {len(parts.heldout)} held out", "length": parts.report}
     )
     notes += [*parts.notes, *getattr(job.algorithm, "cautions", ())]
     if notes:
         announce({f"note {number}": note for number, note in enumerate(notes, 1)})
-    with Recorder(run, command=job.command, log=job.log, total=job.iterations, unit="iteration") as recorder:
+    records = [prompt.prompt for prompt in (*parts.train, *parts.heldout)]
+    with (
+        open_run(job, job.command, inputs_of(job), sources, records=records) as run,
+        Recorder(run, command=job.command, log=job.log, total=job.iterations, unit="iteration") as recorder,
+    ):
         for note in notes:
             recorder.event("note", what=note)
         recorder.event("memory", **parts.memory)

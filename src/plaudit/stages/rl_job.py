@@ -106,6 +106,13 @@ JOBS: tuple[type[OnlineJob], ...] = (RLJob, GRPOJob, RLOOJob, ReinforceJob, Onli
 """One a command."""
 
 
+def inputs_of(job: Any) -> dict[str, str]:
+    """What a job with a policy and rewards reads, by role."""
+    judges = {"reward": job.reward, "gold": job.gold}
+    named = {f"{role} {i}": source for role, found in judges.items() for i, source in enumerate(found)}
+    return {"policy": job.policy, "dataset": job.dataset} | named
+
+
 def job_for(algorithm: Any) -> type[OnlineJob]:
     """The job of the command that trains with an algorithm of this class; `RLJob` for one that no command has."""
 

@@ -17,7 +17,7 @@ from plaudit.data.chat import ChatFormat
 from plaudit.data.collate import collate_demonstrations
 from plaudit.data.load import load_records
 from plaudit.experience import Batch
-from plaudit.stages.artifact import announce, open_run, set_threads, write_manifest
+from plaudit.stages.artifact import announce, finished, open_run, set_threads
 from plaudit.stages.encode import Rows, demonstration_encoder, encode_rows, split, within_positions
 from plaudit.stages.keeper import Keeper
 from plaudit.stages.samples import Sampler
@@ -51,6 +51,8 @@ def run_sft(job: SFTJob, sources: Mapping[str, str] | None = None) -> Path:
         ConfigError, DataError, ModelError: with the cure.
         Stopped: on SIGTERM or Ctrl-C, after a checkpoint.
     """
+    if done := finished(job):
+        return done
     set_threads(job.compute)
     loaded = load_records(job.dataset, "demonstration", limit=job.data.limit)
     train, heldout = split(loaded.records, job.data, job.seed, job.dataset)
@@ -60,8 +62,6 @@ def run_sft(job: SFTJob, sources: Mapping[str, str] | None = None) -> Path:
     data = within_positions(policy.lm, job.data)
     rows = encode_rows(train, encoder, data, job.dataset)
     heldout_rows = encode_rows(heldout, encoder, data, job.dataset)
-    run = open_run(job, "sft", sources)
-    write_manifest(run, job, {"model": job.model, "dataset": job.dataset})
     announce(
         {
             "data": loaded.format,
@@ -73,7 +73,11 @@ def run_sft(job: SFTJob, sources: Mapping[str, str] | None = None) -> Path:
     collate = partial(collate_rows, rows, tokenizer.pad_token_id)
     steps = math.ceil(len(rows) / job.batch_size) * job.epochs
     learner = LocalLearner(policy, job.optimizer, job.compute, total_steps=steps)
-    with Recorder(run, command="sft", log=job.log, total=steps) as recorder:
+    inputs, records = {"model": job.model, "dataset": job.dataset}, rows.records + heldout_rows.records
+    with (
+        open_run(job, "sft", inputs, sources, records=records) as run,
+        Recorder(run, command="sft", log=job.log, total=steps) as recorder,
+    ):
         keeper = Keeper(run, job.checkpoint, {"policy": learner}, recorder)
         sampler = Sampler(
             policy, tokenizer, chat, heldout or train, job.model_copy(update={"data": data}), recorder
