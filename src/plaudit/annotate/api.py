@@ -10,9 +10,8 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from plaudit.annotate.access import needs
-from plaudit.annotate.review import make_export
+from plaudit.annotate.review import ExportQuery, make_export
 from plaudit.annotate.site import project_of, site_of, visitor_of
-from plaudit.preferences.aggregate import Rule
 from plaudit.preferences.annotation import (
     Item,
     ItemResponse,
@@ -200,13 +199,10 @@ def export(
     request: Request,
     slug: str,
     what: str,
-    at: Since = 0,
-    min_agreement: Annotated[float, Query(ge=0, le=1)] = 0.0,
+    wanted: Annotated[ExportQuery, Query()],
 ) -> Response:
     """An export as JSON lines; the header x-revision says of which state of the history."""
-    made, manifest = make_export(
-        site_of(request), project_of(request), what, at, Rule(min_agreement=min_agreement)
-    )
+    made, manifest = make_export(site_of(request), project_of(request), what, wanted)
     headers = {"x-revision": str(manifest["revision"]), "x-sha256": manifest["sha256"]}
     return Response(made.to_jsonl(), media_type="application/x-ndjson", headers=headers)
 

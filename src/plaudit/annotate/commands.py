@@ -12,19 +12,9 @@ from plaudit.annotate.serve import serve
 from plaudit.annotate.settings import ServeSettings
 from plaudit.errors import ConfigError, DataError
 from plaudit.preferences.aggregate import Rule
-from plaudit.preferences.annotation import Task
-from plaudit.preferences.exchange import What, export
+from plaudit.preferences.exchange import WHAT_OF, export
 from plaudit.preferences.store import content, history, people, projects
 from plaudit.preferences.store.engine import Store
-
-WHAT_OF: dict[Task, What] = {
-    "pairwise": "preferences",
-    "ranking": "rankings",
-    "rating": "ratings",
-    "thumbs": "kto",
-    "demonstration": "demonstrations",
-}
-"""What is exported unless something else is asked for."""
 
 
 def run(given: Any) -> int:
@@ -105,7 +95,7 @@ def _read(name: str) -> str:
 
 
 def _export(store: Store, given: Any) -> None:
-    rule = Rule(method=given.method, min_votes=given.min_votes, min_agreement=given.min_agreement)
+    rule = Rule(given.method, given.min_votes, given.min_agreement, given.without_flagged)
     with store.read() as conn:
         project = projects.get_project(conn, given.project)
         revision = given.at or history.revision(conn, project)

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from plaudit.annotate.charts import Dot, bars, dots
-from plaudit.preferences.aggregate import Outcome, conflicts, outcomes
 from plaudit.preferences.agreement import Agreement, Level, agreement
 from plaudit.preferences.annotation import Annotation, Choice, Item, Skip, Task
 from plaudit.preferences.compare import Standings
+from plaudit.preferences.disputes import Dispute, disputes
 from plaudit.preferences.quality import AnnotatorCard, PositionBias, annotator_cards, position_bias
-from plaudit.preferences.votes import labels, pair_votes
+from plaudit.preferences.votes import labels
 
 LEVEL: dict[Task, Level] = {
     "pairwise": "ordinal", "ranking": "nominal", "rating": "interval", "thumbs": "nominal", "demonstration": "nominal",
@@ -37,7 +37,7 @@ class Figures:
     agreement: Agreement | None
     position: PositionBias
     cards: tuple[AnnotatorCard, ...]
-    conflicts: tuple[Outcome, ...]
+    disputes: tuple[Dispute, ...]
     plots: dict[str, Markup]
     hints: dict[str, tuple[str, ...]]
     """What should be looked at, by annotator."""
@@ -57,16 +57,10 @@ def figures(task: Task, found: Sequence[Annotation], items: Mapping[str, Item], 
         agreement=measured,
         position=position_bias(found),
         cards=cards,
-        conflicts=open_conflicts(found),
+        disputes=tuple(disputes(found)),
         plots=_plots(found, cards, measured),
         hints={card.annotator: _hints(card) for card in cards},
     )
-
-
-def open_conflicts(found: Sequence[Annotation]) -> tuple[Outcome, ...]:
-    """Pairs of responses on which people disagree and nobody has decided, the least agreed first."""
-    decided = {a.item for a in found if a.adjudicated}
-    return tuple(c for c in conflicts(outcomes(pair_votes(found))) if c.item not in decided and c.votes > 1)
 
 
 def _plots(
@@ -123,7 +117,7 @@ def _days(found: Sequence[Annotation]) -> Markup:
 
 
 def _is_fast(card: AnnotatorCard) -> bool:
-    return card.pace.unread.n >= 5 and card.pace.unread.low > SUSPICIOUS
+    return any(share.n >= 5 and share.low > SUSPICIOUS for share in (card.pace.unread, card.pace.fast))
 
 
 def model_plots(found: Standings) -> dict[str, Markup]:
@@ -155,8 +149,10 @@ def _hints(card: AnnotatorCard) -> tuple[str, ...]:
     if card.position.p_value < SUSPICIOUS / 5 and card.position.first.n >= 20:
         side = "first" if card.position.first.value > 0.5 else "last"
         found.append(f"prefers what is shown {side}")
-    if _is_fast(card):
+    if card.pace.unread.n >= 5 and card.pace.unread.low > SUSPICIOUS:
         found.append(f"{card.pace.unread.value:.0%} of answers faster than reading")
+    if card.pace.fast.n >= 5 and card.pace.fast.low > SUSPICIOUS:
+        found.append(f"{card.pace.fast.value:.0%} of answers far faster than the others'")
     if card.repeats.n >= 5 and card.repeats.high < 0.8:
         found.append("answers differently the second time")
     return tuple(found)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict
 
 from plaudit.annotate.access import Posted, needs
-from plaudit.annotate.figures import DRAWS, Figures, figures, model_plots, open_conflicts
+from plaudit.annotate.figures import DRAWS, Figures, figures, model_plots
 from plaudit.annotate.forms import in_words
 from plaudit.annotate.site import Site, project_of, see, site_of, visitor_of
 from plaudit.annotate.work import work_context
 from plaudit.errors import DataError
-from plaudit.preferences.aggregate import Rule
-from plaudit.preferences.annotation import Annotation, Item
+from plaudit.preferences.aggregate import Method, Rule
+from plaudit.preferences.annotation import Annotation, Item, Skip
 from plaudit.preferences.compare import compare
-from plaudit.preferences.exchange import Exported, What, export
+from plaudit.preferences.disputes import disputes
+from plaudit.preferences.exchange import WHAT_OF, Exported, What, export
 from plaudit.preferences.store import answers, content, history, people
 from plaudit.preferences.store.projects import Project
 from plaudit.records import Judgement
@@ -27,14 +29,33 @@ PAGE = 50
 EXPORTS: tuple[What, ...] = get_args(What)
 Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
 Page = Annotated[int, Query(ge=0, le=10**6)]
-Revision = Annotated[int, Query(ge=0, le=2**31 - 1)]
+Only = Annotated[Literal["", "flagged", "skipped"], Query()]
+MOST_CONFLICTS = 200
+
+
+class ExportQuery(BaseModel):
+    """Which answers are exported, and how votes become preferences."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    at: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0
+    """The revision; 0 is the newest."""
+    method: Method = "majority"
+    min_votes: Annotated[int, Query(ge=1, le=100)] = 1
+    min_agreement: Annotated[float, Query(ge=0, le=1)] = 0.0
+    without_flagged: bool = False
+
+    def rule(self) -> Rule:
+        """All but the revision."""
+        return Rule(self.method, self.min_votes, self.min_agreement, self.without_flagged)
 
 
 @router.get("/p/{slug}/review", openapi_extra=needs("reviewer"))
 def dashboard(request: Request, slug: str) -> Response:
     """Agreement, bias, pace and gold accuracy."""
     site, project = site_of(request), project_of(request)
-    return site.page(request, "review.html", figures=current_figures(site, project), exports=EXPORTS)
+    context = {"figures": current_figures(site, project), "exports": EXPORTS, "usual": WHAT_OF[project.task]}
+    return site.page(request, "review.html", **context)
 
 
 @router.get("/p/{slug}/conflicts", openapi_extra=needs("reviewer"))
@@ -44,10 +65,9 @@ def conflicts(request: Request, slug: str) -> Response:
     with site.store.read() as conn:
         found = history.read_annotations(conn, project)
         items = {item.key: (number, item) for number, item in content.read_items(conn, project).items()}
-    rows = [(outcome, *items[outcome.item]) for outcome in open_conflicts(found)]
-    unique = {number: (outcome, number, item) for outcome, number, item in reversed(rows)}
+    rows = [(dispute, *items[dispute.item]) for dispute in disputes(found)[:MOST_CONFLICTS]]
     decided = len({a.item for a in found if a.adjudicated})
-    return site.page(request, "conflicts.html", rows=list(unique.values())[::-1][:200], decided=decided)
+    return site.page(request, "conflicts.html", rows=rows, decided=decided)
 
 
 @router.get("/p/{slug}/conflicts/{number}", openapi_extra=needs("reviewer"))
@@ -89,7 +109,10 @@ def item_list(request: Request, slug: str, page: Page = 0, only: Only = "") -> R
             every = [one for one in content.read_items(conn, project).items() if one[1].key in wanted]
             found, total = every[page * PAGE : (page + 1) * PAGE], len(every)
         else:
-            found, total = content.page_of_items(conn, project, page, PAGE), content.count_items(conn, project)
+            found, total = (
+                content.page_of_items(conn, project, page, PAGE),
+                content.count_items(conn, project),
+            )
     rows = [(number, item, by_item.get(item.key, [])) for number, item in found]
     context = {"rows": rows, "page": page, "only": only, "total": total}
     return site.page(request, "items.html", more=(page + 1) * PAGE < total, **context)

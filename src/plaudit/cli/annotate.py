@@ -72,6 +72,7 @@ def _parser() -> Parser:
         "--min-agreement", type=float, default=0.0, help="leave pairs with less agreement out [0]"
     )
     out.add_argument("--min-votes", type=int, default=1, help="leave pairs with fewer votes out [1]")
+    out.add_argument("--without-flagged", action="store_true", help="leave out items that somebody flagged")
     out.add_argument("--method", choices=("majority", "dawid_skene"), default="majority", help="[majority]")
     status = actions.add_parser("status", help="projects and how far they are")
     backup = actions.add_parser("backup", help="copy a SQLite database while it is in use")

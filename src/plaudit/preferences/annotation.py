@@ -215,7 +215,9 @@ def answer_from_json(value: Any) -> Answer:
     for key, item in given.items():
         if not _fits(kind, key, item):
             raise _misfit(f"{key} of a {value['type']} is not {type(item).__name__} {str(item)[:40]!r}")
-    lists: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in given.items()}
+    lists: dict[str, Any] = {
+        key: tuple(item) if isinstance(item, list) else item for key, item in given.items()
+    }
     return kind(**lists)
 
 

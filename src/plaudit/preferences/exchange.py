@@ -24,6 +24,7 @@ from plaudit.preferences.annotation import (
     Ranks,
     Scores,
     Skip,
+    Task,
     Thumbs,
     Written,
     answer_to_json,
@@ -35,6 +36,14 @@ from plaudit.records import Demonstration, Judgement, Preference, Ranking, Ratin
 EVERYTHING = Rule()
 """Every majority, however small."""
 What = Literal["preferences", "rankings", "ratings", "kto", "demonstrations", "judgements", "annotations"]
+WHAT_OF: dict[Task, What] = {
+    "pairwise": "preferences",
+    "ranking": "rankings",
+    "rating": "ratings",
+    "thumbs": "kto",
+    "demonstration": "demonstrations",
+}
+"""What is exported of a task unless something else is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
