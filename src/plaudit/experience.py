@@ -243,6 +243,8 @@ class Loss:
     metrics: dict[str, Tensor] = field(default_factory=dict)
     maxima: dict[str, Tensor] = field(default_factory=dict)
     """Metrics that combine by maximum instead of by sum."""
+    limits: dict[str, float] = field(default_factory=dict)
+    """Metric -> the most that it may be over the whole optimizer step, which is not taken otherwise."""
 
 
 def _to(value: Tensor | None, device: torch.device | str) -> Any:

@@ -41,6 +41,7 @@ SWITCHES = [
     ("missing EOS, left out", {"missing_eos": "mask"}, CREDIT | {"moments", "mask"}),
     ("bootstrap", {"bootstrap_truncated": True}, CREDIT | {"moments"}),
     ("8 and 9, of the stage", {"critic_init": "sft", "critic_warmup": 0, "critic_lr": 1e-3, "target_kl": 0.0}, set()),
+    ("8 critic on the trunk, of the learner", {"critic": "trunk", "value_coef": 0.3}, set()),
     ("ptx, of the loop", {"ptx_coef": 0.5, "ptx_dataset": "texts.jsonl"}, set()),
 ]  # fmt: skip
 
@@ -94,7 +95,7 @@ def test_a_switch_changes_what_it_says(batch, change, expected):
 def test_no_setting_is_without_a_test():
     tested = {name for _, change, _ in SWITCHES for name in change}
     elsewhere = {"group_size", "epochs", "minibatches", "kl_grad", "kl_target", "kl_horizon", "whiten_scope",
-                 "entropy_target"}  # fmt: skip
+                 "entropy_target", "entropy_step", "ratio_limit"}  # fmt: skip
     assert {f.name for f in fields(PPO)} == tested | elsewhere
 
 
@@ -182,6 +183,29 @@ def test_the_bonus_pulls_the_entropy_to_its_target(batch, target, sign):
     assert bonus.item() == pytest.approx(sign * 0.1 * step.weighted_sum(out.entropy).item(), abs=1e-9)
 
 
+def test_the_entropy_coefficient_rises_below_its_target_and_falls_above_it(batch):
+    algorithm = PPO(entropy_coef=0.1, entropy_target=99.0, entropy_step=0.03)
+    credit = algorithm.credit(batch, algorithm.start())
+    assert credit.metrics["policy/entropy_coef"] == 0.1, "the metric is the coefficient that was used"
+    assert credit.carry.entropy_coef == pytest.approx(0.13)
+    step = algorithm.weights(algorithm.credit(batch, credit.carry).batch)
+    out = outputs(batch)
+    bonus = algorithm.loss(step, out).value - PPO().loss(step, out).value
+    assert bonus.item() == pytest.approx(-0.13 * step.weighted_sum(out.entropy).item(), abs=1e-6)
+    falling = PPO(entropy_coef=0.1, entropy_target=1e-9, entropy_step=0.07)
+    found = [carry := falling.start()]
+    for _ in range(3):
+        found.append(carry := falling.credit(batch, carry).carry)
+    assert [c.entropy_coef for c in found] == pytest.approx([0.1, 0.03, 0, 0]), "never a malus"
+
+
+def test_a_step_with_a_mean_ratio_over_the_limit_is_named(batch):
+    step = PPO().weights(PPO().credit(batch, Carry()).batch)
+    assert PPO().loss(step, outputs(batch)).limits == {"policy/ratio_mean": 10.0}
+    assert PPO(ratio_limit=3.0).joint_loss(step, outputs(batch)).limits == {"policy/ratio_mean": 3.0}
+    assert PPO(ratio_limit=0.0).loss(step, outputs(batch)).limits == {}
+
+
 def test_the_adaptive_coefficient_reaches_a_kl_in_the_loss(batch):
     algorithm = PPO(kl_in="loss", kl_estimator="k3", kl_target=6.0)
     step = algorithm.weights(algorithm.credit(batch, Carry(kl_coef=0.7)).batch)
@@ -262,6 +286,16 @@ def test_a_step_may_be_split_in_any_way(batch, variant):
         assert torch.allclose(gradients(parts), whole, atol=1e-12)
 
 
+def test_one_loss_for_policy_and_critic_on_a_trunk(batch):
+    algorithm = PPO(value_coef=0.3)
+    step = algorithm.weights(algorithm.credit(batch, Carry()).batch)
+    joint, policy, critic = (
+        loss(step, outputs(batch)) for loss in (algorithm.joint_loss, algorithm.loss, algorithm.value_loss)
+    )
+    assert joint.value.item() == pytest.approx((policy.value + 0.3 * critic.value).item(), rel=1e-12)
+    assert set(joint.metrics) == set(policy.metrics) | set(critic.metrics) and joint.maxima == policy.maxima
+
+
 def test_ptx_is_a_weighted_likelihood(batch):
     algorithm = PPO(ptx_coef=0.5, ptx_dataset="texts.jsonl")
     texts = algorithm.weights(batch.replace(advantages=None))
@@ -299,6 +333,8 @@ WRONG = [
     ({"kl_in": "loss", "kl_grad": "naive"}, "k1 as a loss is 0"),
     ({"kl_estimator": "full", "whiten_rewards": True}, "another unit"),
     ({"entropy_target": 2.0}, "needs a weight"),
+    ({"entropy_coef": 0.1, "entropy_step": 0.01}, "entropy_target, which is 0"),
+    ({"ratio_limit": 0.5}, "at rest is 1"),
     ({"ptx_coef": 0.5}, "go together"),
     ({"ptx_dataset": "texts.jsonl"}, "go together"),
 ]

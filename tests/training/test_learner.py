@@ -105,6 +105,17 @@ def test_a_step_with_a_broken_gradient_is_skipped_and_three_stop():
         learner.update(experience(), broken)
 
 
+def test_a_step_whose_mean_ratio_is_over_its_limit_is_not_taken():
+    batch = experience()
+    far = batch.replace(old_logprobs=batch.old_logprobs - 4 * batch.response_mask)  # ratios of about e^4
+    for algorithm, skipped in ((PPO(), 1), (PPO(ratio_limit=0.0), 0), (PPO(ratio_limit=1e4), 0)):
+        learner, metrics = updated(algorithm, far, 16)  # over several microbatches
+        assert metrics["policy/ratio_mean"] > 10 and metrics["steps_skipped"] == skipped
+        assert torch.equal(learner.module.table, Bigram().table) == bool(skipped)
+    _, metrics = updated(PPO(), batch, 16)
+    assert metrics["steps_skipped"] == 0 and learner.non_finite_in_a_row == 0
+
+
 def test_gradient_norm_is_limited_and_logged_before_the_limit():
     _, metrics = updated(PPO(), experience(), 10_000)
     _, limited = updated(PPO(), experience(), 10_000, max_grad_norm=1e-6)

@@ -102,12 +102,16 @@ class PPO:
     """Weight of the entropy bonus."""
     entropy_target: float = 0.0
     """Above 0, the bonus pulls the entropy to this, in nats per token, from either side."""
+    entropy_step: float = 0.0
+    """Above 0, entropy_coef rises by this in an iteration below entropy_target, and falls above it, to 0 at least."""
     ptx_coef: float = 0.0
     """Weight of the loss on ptx_dataset in each step of the policy; 0 switches it off. 0.1 to 1 on SFT data."""
     ptx_dataset: str = ""
     """Demonstrations or plain texts that the policy must not forget: a file, a directory, or a hub name."""
     target_kl: float = 0.02
     """Inner epochs stop when the policy moved 1.5 times this from where it sampled (nats per token); 0: never."""
+    ratio_limit: float = 10.0
+    """A step over whose tokens the mean ratio is above this is not taken; 0 switches it off."""
     critic: Literal["separate", "trunk"] = "separate"
     """A model of its own, or a value head on the policy's trunk: one pass trains both, in about half the memory."""
     value_coef: float = 0.1
@@ -139,8 +143,8 @@ class PPO:
         return frozenset(needs)
 
     def start(self) -> Carry:
-        """The first KL coefficient and no reward seen yet."""
-        return Carry(kl_coef=self.kl_coef)
+        """The first coefficients and no reward seen yet."""
+        return Carry(kl_coef=self.kl_coef, entropy_coef=self.entropy_coef)
 
     def while_critic_warms_up(self) -> Self:
         """Credit and value loss while only the critic learns: sampled returns as targets, and no trust region."""
@@ -161,15 +165,17 @@ class PPO:
             advantages = advantages - in_reward * self._own_token(batch, mask)
         metrics |= law_metrics(batch, mask) | value_metrics(batch.values, returns, mask)
         metrics |= advantage_metrics(advantages, mask)
+        if self.entropy_step:
+            metrics["policy/entropy_coef"] = carry.entropy_coef
         if self.whiten_scope == "batch":
             advantages = self._standardised(advantages, mask)
             metrics |= advantage_metrics(advantages, mask, "_used")
         batch = batch.replace(
             response_mask=mask, token_rewards=rewards, advantages=advantages, returns=returns,
-            entropy_coefs=self._entropy_coefs(scores, metrics["policy/entropy"]),
+            entropy_coefs=self._entropy_coefs(scores, metrics["policy/entropy"], carry),
             kl_coefs=torch.full_like(scores, carry.kl_coef) if self.kl_target else None,
         )  # fmt: skip
-        return Credit(batch, self._adapted(carry, metrics["objective/kl"], int((~failed).sum())), metrics)
+        return Credit(batch, self._adapted(carry, metrics, int((~failed).sum())), metrics)
 
     def weights(self, batch: Experience) -> Experience:
         """Every response token of the optimizer step weighs the same."""
@@ -206,7 +212,9 @@ class PPO:
             )
             value = value + mean(_column(batch.kl_coefs, self.kl_coef) * kl)
             metrics["policy/kl_loss"] = mean(kl.detach())
-        return Loss(value, metrics, maxima)
+        return Loss(
+            value, metrics, maxima, {"policy/ratio_mean": self.ratio_limit} if self.ratio_limit else {}
+        )
 
     def value_loss(self, batch: Experience, out: Outputs) -> Loss:
         """Clipped squared error of the critic."""
@@ -220,7 +228,7 @@ class PPO:
         """Policy loss + ``value_coef`` * critic loss, of one pass through a trunk that both share (eq. 9)."""
         policy, critic = self.loss(batch, out), self.value_loss(batch, out)
         value = policy.value + self.value_coef * critic.value
-        return Loss(value, policy.metrics | critic.metrics, policy.maxima | critic.maxima)
+        return Loss(value, policy.metrics | critic.metrics, policy.maxima | critic.maxima, policy.limits)
 
     def ptx_loss(self, batch: Experience, out: Outputs) -> Loss:
         """``ptx_coef`` times the mean negative log-likelihood of texts not to forget (arXiv:2203.02155, eq. 2)."""
@@ -279,19 +287,27 @@ class PPO:
             advantages = advantages.clamp(-self.advantage_clip, self.advantage_clip)
         return advantages
 
-    def _entropy_coefs(self, scores: Tensor, entropy: float) -> Tensor | None:
-        """The slope of ``coef |H - target|`` where there is a target: its sign is taken once an iteration."""
+    def _entropy_coefs(self, scores: Tensor, entropy: float, carry: Carry) -> Tensor | None:
+        """Of each row: what is carried where it adapts; else the slope of ``coef |H - target|``, once an iteration."""
+        if self.entropy_step:
+            return torch.full_like(scores, carry.entropy_coef)
         if not self.entropy_target:
             return None
         above = entropy > self.entropy_target
         return torch.full_like(scores, -self.entropy_coef if above else self.entropy_coef)
 
-    def _adapted(self, carry: Carry, kl: float, episodes: int) -> Carry:
-        if not self.kl_target:
-            return carry
-        return replace(
-            carry, kl_coef=adapt_kl_coef(carry.kl_coef, kl, self.kl_target, self.kl_horizon, episodes)
-        )
+    def _adapted(self, carry: Carry, metrics: dict[str, float], episodes: int) -> Carry:
+        if self.kl_target:
+            kl, target = metrics["objective/kl"], self.kl_target
+            carry = replace(
+                carry, kl_coef=adapt_kl_coef(carry.kl_coef, kl, target, self.kl_horizon, episodes)
+            )
+        if self.entropy_step:
+            step = (
+                self.entropy_step if metrics["policy/entropy"] < self.entropy_target else -self.entropy_step
+            )
+            carry = replace(carry, entropy_coef=max(carry.entropy_coef + step, 0.0))
+        return carry
 
 
 def _column(rows: Tensor | None, constant: float) -> Tensor | float:

@@ -28,7 +28,8 @@ def refuse_impossible(ppo: Any) -> None:
 def _refuse_negative(ppo: Any) -> None:
     names = (
         "clip", "clip_high", "dual_clip", "kl_coef", "kl_target", "missing_eos_penalty", "reward_clip", "lambda_alpha",
-        "advantage_clip", "value_clip", "entropy_coef", "entropy_target", "ptx_coef", "target_kl", "critic_warmup",
+        "advantage_clip", "value_clip", "entropy_coef", "entropy_target", "entropy_step", "ptx_coef", "target_kl",
+        "ratio_limit", "critic_warmup",
     )  # fmt: skip
     for name in names:
         if getattr(ppo, name) < 0:
@@ -83,6 +84,16 @@ def _contradictions(ppo: Any) -> list[tuple[str, str, str]]:
                 "set entropy_coef, such as 0.01, or entropy_target to 0",
             )
         )
+    if ppo.entropy_step > 0 and ppo.entropy_target <= 0:
+        found.append(
+            ("entropy_step", "entropy_step moves entropy_coef while the entropy is off entropy_target, which is 0",
+             "set entropy_target in nats per token, or entropy_step to 0")
+        )  # fmt: skip
+    if 0 < ppo.ratio_limit <= 1:
+        found.append(
+            ("ratio_limit", f"ratio_limit is {ppo.ratio_limit:g}, and the ratio of a policy at rest is 1",
+             "use 10, or 0 to switch it off")
+        )  # fmt: skip
     if ppo.critic == "trunk" and ppo.value_coef <= 0:
         found.append(
             ("value_coef", f"value_coef is {ppo.value_coef:g}, so a critic on the policy's trunk would learn nothing",

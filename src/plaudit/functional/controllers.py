@@ -50,6 +50,7 @@ class Carry:
     """State of an online algorithm between iterations. JSON-ready, so a checkpoint is trivial."""
 
     kl_coef: float = 0.0
+    entropy_coef: float = 0.0
     reward: Moments = Moments()
     baseline: float | None = None
     """Running mean of the return, where an algorithm keeps one; None before the first batch."""

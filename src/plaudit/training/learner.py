@@ -153,21 +153,25 @@ class LocalLearner(LocalScorer):
     def update(
         self, batch: Batch, loss: LossFunction, further: Sequence[tuple[Batch, LossFunction]] = ()
     ) -> dict[str, float]:
-        """Forward and backward in microbatches, then one step. A step with a non-finite gradient is skipped.
+        """Forward and backward in microbatches, then one step.
+
+        A step with a non-finite gradient is skipped, and so is one in which a metric is over its limit (`Loss.limits`).
 
         Raises:
             TrainingError: after three non-finite steps in a row.
         """
         sums: dict[str, float] = {}
         maxima: dict[str, float] = {}
+        limits: dict[str, float] = {}
         for whole, its_loss in ((batch, loss), *further):
             for _, part in self._parts(whole, self.compute.tokens_per_microbatch):
                 result = self._backward(part.to(self.device), its_loss)
+                limits |= result.limits
                 for name, value in result.metrics.items():
                     sums[name] = sums.get(name, 0.0) + float(value)
                 for name, value in result.maxima.items():
                     maxima[name] = max(maxima.get(name, float("-inf")), float(value))
-        return sums | maxima | self._step()
+        return sums | maxima | self._step(all(sums[name] <= most for name, most in limits.items()))
 
     def _backward(self, part: Batch, loss: LossFunction) -> Loss:
         """Add the gradient of one microbatch."""
@@ -176,14 +180,14 @@ class LocalLearner(LocalScorer):
         result.value.backward()
         return result
 
-    def _step(self) -> dict[str, float]:
+    def _step(self, allowed: bool = True) -> dict[str, float]:
         lr = learning_rate(self.step, self.total_steps, self.section)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         limit = self.section.max_grad_norm or math.inf
         norm = nn.utils.clip_grad_norm_(list(self.parameters.values()), limit)
         finite = bool(norm.isfinite())
-        if finite:
+        if finite and allowed:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
@@ -195,9 +199,11 @@ class LocalLearner(LocalScorer):
                 cure="lower --lr, use --precision fp32, or look for rows with extreme rewards in samples.jsonl",
             )
         along = {
-            f"{who}/{key}": v for who, other in self.partners.items() for key, v in other._step().items()
+            f"{who}/{key}": v
+            for who, other in self.partners.items()
+            for key, v in other._step(allowed).items()
         }
-        return {"lr": lr, "grad_norm": float(norm), "steps_skipped": float(not finite)} | along
+        return {"lr": lr, "grad_norm": float(norm), "steps_skipped": float(not (finite and allowed))} | along
 
     def weights(self) -> dict[str, Tensor]:
         """See `Learner.weights`; those of partners bear their name."""
