@@ -205,7 +205,7 @@ class RewardModel:
         if not self.lm_coef:
             return result
         assert out.logprobs is not None, "the stage gives the model its LM head where lm_coef asks for it"
-        mask = batch.response_mask & batch.best_rows[:, None]
+        mask = batch.response_mask
         rows = -torch.where(mask, out.logprobs, 0.0).sum(-1) / mask.sum(-1).clamp(min=1)
         if isinstance(batch, Pairs):
             of_unit = rows[0::2]
