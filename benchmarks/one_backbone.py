@@ -1,45 +1,67 @@
-"""One backbone beside four separate models: what adapters and heads on one frozen base learn, need and cost.
+"""Four separate models, policy and critic on one trunk, one backbone of adapters: what each learns, needs and costs.
 
-    python benchmarks/one_backbone.py [--seeds 4] [--out runs/one-backbone] [--images docs/images] [--quick]
+    python benchmarks/one_backbone.py [--seeds 4] [--only quickstart,smollm2] [--out runs/one-backbone]
+    python benchmarks/one_backbone.py --only smollm2 --smollm2 MODEL --labelled sentiment.jsonl
+    python benchmarks/one_backbone.py --quick
 
-One SFT model of the quickstart's world. Then for each seed and side a reward model and PPO on it, with the same
-prompts, preferences and iterations: `four` trains all weights of policy, critic and reward model; `one` trains
-adapters and heads on the SFT model's frozen tensors. The world's true preference judges held-out responses. Prints
-the table of docs/speed.md and draws its figure. A run that is complete is not run again.
+Two subjects. In the quickstart's world, one SFT model for all; for each seed a reward model and PPO on it; the world's
+true preference judges. SmolLM2-135M learns to continue openings of reviews positively; one reward model for all,
+trained on labelled sentences ({"text", "label"}, one a line); the held-out reward judges. `four` trains all weights of
+policy and critic apart; `trunk` all weights of one model with a value head; `one` adapters and heads on frozen tensors.
+Prints the tables of docs/speed.md and draws its figure. A run that is complete is not run again;
+`one_backbone_report.py` prints and draws what there is so far.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import multiprocessing
 import resource
-import statistics
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from one_backbone_report import report
 
 from plaudit.algorithms.ppo import PPO
-from plaudit.config.sections import LogSection, LoraSection, OptimizerSection
+from plaudit.config.sections import (
+    CheckpointSection,
+    ComputeSection,
+    DataSection,
+    LogSection,
+    LoraSection,
+    OptimizerSection,
+    SamplingSection,
+)
 from plaudit.data import reviews
 from plaudit.data.write import write_records
-from plaudit.stages.quickstart import DATA, GOLD, SAMPLING, Scale, common, prepare
+from plaudit.stages.quickstart import DATA, GOLD, SAMPLING, Scale, prepare
 from plaudit.stages.reward_model import RewardJob, run_reward
 from plaudit.stages.rl import run_rl
 from plaudit.stages.rl_job import RLJob
-from plaudit.tracking.files import merge_json, read_json, read_lines
+from plaudit.tracking.files import merge_json
 
-ROLES = ("policy", "reference", "critic", "reward")
-SMALL = Scale(prompts=400, iterations=16, prompts_per_iteration=32, eval_prompts=128)
+SMALL = Scale(prompts=600, iterations=40, prompts_per_iteration=48, eval_prompts=160)
 QUICK = Scale(
     demonstrations=60, sft_epochs=1, comparisons=60, prompts=24, iterations=2, prompts_per_iteration=4,
     eval_prompts=8, hidden=32,
 )  # fmt: skip
-COMPARISONS = 1000
+COMPARISONS = 3000
 """Of the world's, for each reward model: once through."""
-QUIET = LogSection(tensorboard=False, samples=0, progress=False)
+LABELLED = 1500
+"""Sentences that the sentiment reward is trained on."""
+OPENINGS = Path(__file__).resolve().parents[1] / "examples" / "review_openings.jsonl"
+SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
+SHARED: dict[str, Any] = {
+    "log": LogSection(tensorboard=False, samples=0, progress=False),
+    "compute": ComputeSection(precision="fp32", threads=1),
+    "checkpoint": CheckpointSection(every=0),
+    "overwrite": True,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,141 +69,163 @@ class Side:
     """How the roles are trained. Adapters want rates about ten times those of all weights."""
 
     name: str
-    label: str
     lora: LoraSection
-    reward_lr: float
     policy_lr: float
-    critic_lr: float
+    critic: dict[str, Any]
+    reward_lr: float = 0.0
+    """Where each side has a reward model of its own."""
 
 
-SIDES = (
-    Side("four", "four separate models", LoraSection(), 1e-3, 2e-4, 5e-4),
-    Side("one", "one backbone (LoRA, rank 16)", LoraSection(rank=16, alpha=32), 5e-3, 2e-3, 3e-3),
+APART = {"critic": "separate"}
+TRUNK = {"critic": "trunk"}
+WORLD_SIDES = (
+    Side("four", LoraSection(), 2e-4, APART | {"critic_lr": 5e-4}, 1e-3),
+    Side("trunk", LoraSection(), 2e-4, TRUNK | {"critic_lr": 5e-3}),  # the reward model of `four`
+    Side("one", LoraSection(rank=16, alpha=32), 2e-3, APART | {"critic_lr": 3e-3}, 5e-3),
+)
+RECIPE = LoraSection(rank=8, alpha=16, last_layers=8)
+"""Of configs/sentiment_ppo.toml."""
+SMOLLM2_SIDES = (
+    Side("four", LoraSection(), 2e-5, APART | {"critic_lr": 5e-5}),
+    Side("trunk", LoraSection(), 2e-5, TRUNK | {"critic_lr": 2e-3}),
+    Side("one", RECIPE, 2e-3, APART | {"critic_lr": 2e-3}),
 )
 
 
-def world(out: Path, scale: Scale) -> None:
-    """The SFT model, preferences and prompts that all runs share."""
-    if (out / "data" / "prompts.jsonl").is_file():
+def world(base: Path, scale: Scale) -> None:
+    """The SFT model, preferences and prompts that all runs in the quickstart's world share."""
+    if (base / "data" / "prompts.jsonl").is_file():
         return
-    prepare(out, 0, scale)
-    train, heldout = (
-        reviews.prompts(scale.prompts, 0),
-        reviews.prompts(scale.eval_prompts, 0, split="heldout"),
-    )
-    write_records(train + heldout, out / "data" / "prompts.jsonl", "plaudit")
+    prepare(base, 0, scale)
+    train = reviews.prompts(scale.prompts, 0)
+    heldout = reviews.prompts(scale.eval_prompts, 0, split="heldout")
+    write_records(train + heldout, base / "data" / "prompts.jsonl", "plaudit")
 
 
-def run(base: Path, out: Path, side: Side, seed: int, scale: Scale) -> None:
-    """Reward model and PPO of one seed; seconds of one processor and peak memory into timing.json."""
-    torch.set_num_threads(1)
-    settings: dict[str, Any] = common(seed) | {"lora": side.lora, "log": QUIET, "overwrite": True}
-    began, wall = time.process_time(), time.perf_counter()
-    reward = run_reward(
+def world_reward(base: Path, out: Path, side: Side, seed: int) -> None:
+    """The reward model of one seed."""
+    run_reward(
         RewardJob(
-            model=str(base / "sft" / "model"), dataset=str(base / "data" / "preferences.jsonl"),
+            model=str(base / "sft" / "model"), dataset=str(base / "data" / "preferences.jsonl"), seed=seed,
             out=str(out / "reward"), epochs=1, batch_size=16, optimizer=OptimizerSection(lr=side.reward_lr),
-            **(settings | {"data": DATA.model_copy(update={"limit": COMPARISONS})}),
+            data=DATA.model_copy(update={"limit": COMPARISONS}), lora=side.lora, **SHARED,
         )
     )  # fmt: skip
-    trained = time.process_time()
+
+
+def world_ppo(base: Path, reward: Path, scale: Scale, out: Path, side: Side, seed: int) -> None:
+    """PPO of one seed against its reward model."""
     run_rl(
         RLJob(
-            policy=str(base / "sft" / "model"), reward=(str(reward / "model"),), gold=(GOLD,),
+            policy=str(base / "sft" / "model"), reward=(str(reward / "model"),), gold=(GOLD,), seed=seed,
             dataset=str(base / "data" / "prompts.jsonl"), out=str(out / "ppo"), iterations=scale.iterations,
-            prompts_per_iteration=scale.prompts_per_iteration, eval_prompts=scale.eval_prompts, eval_every=4,
-            algorithm=PPO(kl_coef=0.05, critic_lr=side.critic_lr, epochs=2, minibatches=2, critic_warmup=2),
+            prompts_per_iteration=scale.prompts_per_iteration, eval_prompts=scale.eval_prompts, eval_every=8,
+            algorithm=PPO(kl_coef=0.05, epochs=2, minibatches=2, critic_warmup=2, **side.critic),
             optimizer=OptimizerSection(lr=side.policy_lr, schedule="linear", warmup_fraction=0.0), sampling=SAMPLING,
-            **(settings | {"data": DATA.model_copy(update={"eval_fraction": 0.25})}),
+            data=DATA.model_copy(update={"eval_fraction": 0.25}), lora=side.lora, **SHARED,
         )
     )  # fmt: skip
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    figures = {"reward_s": trained - began, "ppo_s": time.process_time() - trained, "peak_gb": peak}
-    merge_json(out / "timing.json", figures | {"wall_s": time.perf_counter() - wall})
 
 
-def in_a_process(*arguments: Any) -> None:
-    """`run` in a forked process: the libraries are loaded once, and the peak is the run's own."""
-    process = multiprocessing.get_context("fork").Process(target=run, args=arguments)
+def sentiment_reward(model: str, labelled: str, out: Path) -> None:
+    """The log-odds of "positive", as adapter and head and as a whole model: the same for all sides."""
+    run_reward(
+        RewardJob(
+            model=model, dataset=labelled, out=str(out), epochs=1, batch_size=16, lora=LoraSection(rank=8, alpha=16),
+            optimizer=OptimizerSection(lr=2e-4), data=DataSection(max_length=64, limit=LABELLED), **SHARED,
+        )
+    )  # fmt: skip
+
+
+def sentiment_ppo(model: str, reward: Path, quick: bool, out: Path, side: Side, seed: int) -> None:
+    """A short form of configs/sentiment_ppo.toml."""
+    run_rl(
+        RLJob(
+            policy=model, reward=(str(reward / "model"),), dataset=str(OPENINGS), out=str(out / "ppo"), seed=seed,
+            iterations=2 if quick else 16, prompts_per_iteration=4 if quick else 32, eval_prompts=4 if quick else 30,
+            eval_every=4, lora=side.lora,
+            algorithm=PPO(
+                kl_coef=0.045, epochs=1, minibatches=4, critic_init="sft", critic_warmup=1 if quick else 2,
+                missing_eos_penalty=0.0, **side.critic,
+            ),
+            optimizer=OptimizerSection(lr=side.policy_lr, schedule="linear", warmup_fraction=0.0),
+            sampling=SamplingSection(max_new_tokens=4 if quick else 12),
+            data=DataSection(max_length=64, eval_fraction=0.2), **SHARED,
+        )
+    )  # fmt: skip
+
+
+def timed(out: Path, name: str, run: Callable[[], None]) -> None:
+    """``run`` in a forked process, its processor seconds and peak memory into timing.json; not if that is done.
+
+    So the libraries are loaded once, and the peak is the run's own.
+    """
+    marker = out / f"{name}.done"
+    if marker.is_file():
+        return
+    process = multiprocessing.get_context("fork").Process(target=_measured, args=(out, name, run))
     process.start()
     process.join()
     if process.exitcode:
-        raise SystemExit(f"run {arguments[1]} failed")
+        raise SystemExit(f"{name} in {out} failed")
+    marker.touch()
 
 
-def curve(out: Path, name: str = "gold") -> dict[int, float]:
-    """The mean over held-out responses at each iteration that was evaluated; gold is the true preference."""
-    found: dict[int, list[float]] = {}
-    for line in read_lines(out / "ppo" / "evaluation.jsonl"):
-        found.setdefault(line["step"], []).append(line[name])
-    return {step: statistics.fmean(values) for step, values in found.items()}
+def _measured(out: Path, name: str, run: Callable[[], None]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    before, cpu, wall = _peak(), time.process_time(), time.perf_counter()
+    run()
+    figures = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
+    merge_json(out / "timing.json", {name: figures | {"peak_gb": _peak(), "libraries_gb": before}})
 
 
-def row(side: Side, runs: list[Path]) -> str:
-    """A line of the table: means over the seeds, and the smallest and largest gain."""
-    curves = [list(curve(out).values()) for out in runs]
-    gains = [values[-1] - values[0] for values in curves]
-    kl = statistics.fmean(list(curve(out, "kl").values())[-1] for out in runs)
-    memory = read_json(runs[0] / "ppo" / "summary.json")
-    sizes = [1000 * memory[f"memory/{role}"] for role in ROLES]
-    timings = [read_json(out / "timing.json") for out in runs]
-    peak, reward_s, ppo_s = (
-        statistics.fmean(t[k] for t in timings) for k in ("peak_gb", "reward_s", "ppo_s")
-    )
-    gain = f"{statistics.fmean(gains):+.2f} ({min(gains):+.2f} to {max(gains):+.2f})"
-    cells = [side.label, gain, f"{kl:.1f}", *(f"{size:.2f}" for size in (*sizes, sum(sizes)))]
-    return f"| {' | '.join([*cells, f'{peak:.3f}', f'{reward_s:.0f} + {ppo_s:.0f}'])} |"
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def draw(path: Path, runs: dict[str, list[Path]]) -> None:
-    """Every seed's curve, thin, and the mean of each side."""
-    import matplotlib
+def quickstart(out: Path, seeds: Sequence[int], quick: bool) -> None:
+    """All runs in the quickstart's world."""
+    scale, base = QUICK if quick else SMALL, out / "world"
+    world(base, scale)
+    for seed in seeds:
+        for side in WORLD_SIDES:
+            here = out / f"{side.name}-{seed}"
+            reward = (here if side.reward_lr else out / f"four-{seed}") / "reward"
+            if side.reward_lr:
+                timed(here, "reward", functools.partial(world_reward, base, here, side, seed))
+            timed(here, "ppo", functools.partial(world_ppo, base, reward, scale, here, side, seed))
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7, 4), dpi=120)
-    for side, colour in zip(SIDES, ("#4878a8", "#d1603d"), strict=True):
-        curves = [curve(out) for out in runs[side.name]]
-        for one in curves:
-            axes.plot(list(one), list(one.values()), color=colour, alpha=0.3, linewidth=1)
-        means = [statistics.fmean(values) for values in zip(*(c.values() for c in curves), strict=True)]
-        axes.plot(list(curves[0]), means, color=colour, linewidth=2.2, label=side.label)
-    axes.set_xlabel("PPO iteration")
-    axes.set_ylabel("true preference, held-out prompts")
-    axes.set_title(f"One backbone and four separate models, {len(runs['one'])} seeds")
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    path.mkdir(parents=True, exist_ok=True)
-    figure.tight_layout()
-    figure.savefig(path / "one-backbone.png")
+def smollm2(out: Path, seeds: Sequence[int], quick: bool, model: str, labelled: str) -> None:
+    """All runs of the language model."""
+    reward = out / "reward"
+    timed(out, "reward", functools.partial(sentiment_reward, model, labelled, reward))
+    for seed in seeds:
+        for side in SMOLLM2_SIDES:
+            here = out / f"{side.name}-{seed}"
+            timed(here, "ppo", functools.partial(sentiment_ppo, model, reward, quick, here, side, seed))
 
 
 def main() -> None:
-    """Run what is missing, then table and figure."""
+    """Run what is missing, then tables and figure."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--only", default="quickstart,smollm2", help="subjects, by commas")
+    parser.add_argument("--smollm2", default=SMOLLM2, help="hub name or directory")
+    parser.add_argument("--labelled", default="stanfordnlp/imdb", help="sentences with a 0/1 label")
     parser.add_argument("--out", type=Path, default=Path("runs/one-backbone"))
     parser.add_argument("--images", type=Path, default=Path("docs/images"))
     parser.add_argument("--quick", action="store_true", help="a minute, to see that it works")
     given = parser.parse_args()
-    scale, base = QUICK if given.quick else SMALL, given.out / "world"
-    torch.set_num_threads(1)
-    world(base, scale)
-    runs: dict[str, list[Path]] = {side.name: [] for side in SIDES}
-    for seed in range(given.seeds):
-        for side in SIDES:
-            out = given.out / f"{side.name}-{seed}"
-            if not (out / "timing.json").is_file():
-                in_a_process(base, out, side, seed, scale)
-            runs[side.name].append(out)
-    roles = " | ".join(f"{role}, MB" for role in ROLES)
-    print(f"| | gain in true preference | KL, nats | {roles} | sum, MB | peak GB | CPU s |")
-    print("|---|" + "---|" * 9)
-    print("\n".join(row(side, runs[side.name]) for side in SIDES))
-    draw(given.images, runs)
+    subjects, seeds = given.only.split(","), range(given.seeds)
+    if "quickstart" in subjects:
+        quickstart(given.out / "quickstart", seeds, given.quick)
+    if "smollm2" in subjects:
+        smollm2(given.out / "smollm2", seeds, given.quick, given.smollm2, given.labelled)
+    report(given.out, given.images)
 
 
 if __name__ == "__main__":
