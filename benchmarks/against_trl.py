@@ -1,6 +1,6 @@
 """Plaudit against TRL: the same models, rows, response lengths and optimizer steps, in turns within one run.
 
-    python benchmarks/against_trl.py [--models tiny,smollm2] [--tasks sft,rm,dpo,grpo,rloo,ppo] [--quick]
+    python benchmarks/against_trl.py [--models tiny,smollm2] [--tasks sft,rm,dpo,grpo,rloo,ppo,ppo_trunk] [--quick]
     python benchmarks/against_trl.py --device cuda --models smollm2,llama1.5b
 
 TRL 1.12.0 (the last release with PPO) gets a virtual environment of its own, made at the first run; --trl-python names

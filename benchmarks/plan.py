@@ -13,10 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-Task = Literal["sft", "rm", "dpo", "grpo", "rloo", "ppo"]
+Task = Literal["sft", "rm", "dpo", "grpo", "rloo", "ppo", "ppo_trunk"]
 Lengths = Literal["varied", "fixed"]
 OFFLINE = ("sft", "rm", "dpo")
-TASKS: tuple[Task, ...] = ("sft", "rm", "dpo", "grpo", "rloo", "ppo")
+TASKS: tuple[Task, ...] = ("sft", "rm", "dpo", "grpo", "rloo", "ppo", "ppo_trunk")
+PPO = ("ppo", "ppo_trunk")
+"""With a critic apart on both sides; and with Plaudit's on the policy's trunk, beside TRL's apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ def shape_of(task: Task, model: str) -> Shape:
     """8 rows a step offline; 4 prompts x 8 responses for GRPO and RLOO; 32 responses for PPO, 8 for a larger model."""
     if task in OFFLINE:
         return Shape(8)
-    if task == "ppo":
+    if task in PPO:
         return Shape(32 if model in ("tiny", "micro") else 8)
     return Shape(4, 8)
 

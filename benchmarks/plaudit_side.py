@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from gate import Gate
 from plan import OFFLINE, Plan, Row
+from plan import PPO as PPO_TASKS
 
 from plaudit.algorithms.dpo import DPO
 from plaudit.algorithms.grpo import GRPO
@@ -167,6 +168,7 @@ OBJECTIVES: dict[str, Callable[[Plan, ComputeSection, Sequence[Row]], Built]] = 
 ALGORITHMS: dict[str, Callable[[int], Any]] = {
     # Four optimizer steps an iteration, as TRL's default. The critic starts from the policy's weights.
     "ppo": lambda group: PPO(group_size=group, critic_warmup=0, critic_init="sft", critic_lr=LR),
+    "ppo_trunk": lambda group: PPO(group_size=group, critic_warmup=0, critic="trunk", critic_lr=LR),
     # TRL's default has no KL, hence no reference model.
     "grpo": lambda group: GRPO(group_size=group, kl_coef=0.0),
     "rloo": lambda group: RLOO(group_size=group),
@@ -204,7 +206,7 @@ def online(plan: Plan, compute: ComputeSection, gate: Gate, recorder: Recorder) 
 
 def judge(plan: Plan, compute: ComputeSection) -> Any:
     """PPO: a reward model with the weights of the policy. Otherwise a function that costs nothing."""
-    if plan.task != "ppo":
+    if plan.task not in PPO_TASKS:
         return score
     tokenizer = load_tokenizer(plan.model)
     model = RewardModel.start(plan.model, tokenizer, seed=plan.seed)

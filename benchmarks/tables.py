@@ -29,6 +29,7 @@ TARGETS: dict[tuple[str, str], Target] = {
     ("grpo", "fixed"): Target(2.5),
     ("rloo", "fixed"): Target(2.5),
     ("ppo", ""): Target(2.2, 1.5, 0.9),
+    ("ppo_trunk", ""): Target(3.5),
 }
 """By task and lengths; "" holds for both."""
 

@@ -20,7 +20,7 @@ import torch
 from datasets import Dataset
 from forced import ForcedLength
 from gate import Gate
-from plan import OFFLINE, Plan
+from plan import OFFLINE, PPO, Plan
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -156,7 +156,7 @@ def force_lengths(model: Any, plan: Plan, end: int) -> None:
 
 def online(plan: Plan, variant: str, settings: dict[str, Any], counter: Counter) -> Any:
     """GRPO, RLOO, PPO."""
-    if plan.task == "ppo":
+    if plan.task in PPO:
         return ppo(plan, variant, settings, counter)
     import trl
 

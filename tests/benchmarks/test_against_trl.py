@@ -134,5 +134,5 @@ def test_all_tasks_run_on_a_tiny_model(tmp_path):
     ]  # fmt: skip
     subprocess.run(command, check=True, timeout=1200)
     cases = json.loads((tmp_path / "against_trl.json").read_text())["cases"]
-    assert [case["task"] for case in cases] == ["sft", "rm", "dpo", "grpo", "rloo", "ppo"]
+    assert [case["task"] for case in cases] == ["sft", "rm", "dpo", "grpo", "rloo", "ppo", "ppo_trunk"]
     assert all({side["side"] for side in case["sides"]} == {"plaudit", "trl-fp32"} for case in cases)
