@@ -58,8 +58,20 @@ def test_the_same_model_under_two_names_has_nothing_to_compare(models, tmp_path)
     assert made == [] and left_out == {"prompts to which all models gave the same response": 8}
 
 
+def test_several_responses_of_one_model(models):
+    made, left_out = generate_comparisons(models[:1], PROMPTS, SAMPLING, samples=4, seed=1)
+    assert len(made) + sum(left_out.values()) == len(PROMPTS) and made
+    assert all(set(c.models) == {"one"} and 2 <= len(set(c.responses)) == len(c.responses) <= 4 for c in made)
+    first = TrainedPolicy(models[0]).respond_all(PROMPTS[:1], SAMPLING, n=4, seed=1)
+    assert set(made[0].responses) == {r.response for r in first}
+    alone, _ = generate_comparisons(models[:1], PROMPTS, SAMPLING, least=1)
+    assert [len(c.responses) for c in alone] == [1] * len(PROMPTS)
+    with pytest.raises(ConfigError, match="with 5 responses of each"):
+        generate_comparisons(models, PROMPTS, SAMPLING, samples=5)
+
+
 def test_names(models):
-    with pytest.raises(ConfigError, match="two to nine different models"):
+    with pytest.raises(ConfigError, match="2 to 9 responses of different models"):
         model_names(models[:1])
     with pytest.raises(ConfigError):
         model_names([models[0]] * 2)
@@ -100,3 +112,21 @@ def test_wrong_command_lines_say_what_to_do(models, tmp_path, capsys):
     write_records(generate_comparisons(models, PROMPTS, SAMPLING, seed=1)[0], pairs)
     assert main(["compare", str(pairs)]) == 65
     assert "plaudit annotate serve" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "task"), [((), "thumbs"), (("--samples", "2"), "pairwise"), (("--samples", "4"), "ranking")]
+)
+def test_models_answer_before_people_are_asked(models, tmp_path, monkeypatch, capsys, flags, task):
+    """`plaudit annotate import PROMPTS --models RUN`: the task follows from how many responses there are."""
+    pytest.importorskip("fastapi", reason="the annotation app's packages: pip install 'plaudit[annotate]'")
+    monkeypatch.chdir(tmp_path)
+    write_records(PROMPTS, tmp_path / "prompts.jsonl")
+    command = ["annotate", "import", "prompts.jsonl", "--models", models[0], "--max-new-tokens", "6", *flags]
+    assert main(command) == 0
+    assert f"for prompts ({task})" in capsys.readouterr().out
+    assert main(command) == 0
+    assert "are there already" in capsys.readouterr().out
+    assert main([*command, "--temperature", "0.5"]) == 78
+    assert "of other models or settings" in capsys.readouterr().err
+    assert main(["annotate", "import", "", "--models", models[0]]) == 78

@@ -33,7 +33,6 @@ TASK_OF: dict[str, Task] = {
     "rating": "rating",
     "prompt": "demonstration",
     "demonstration": "thumbs",
-    "comparison": "pairwise",
 }
 """What is asked about a kind of data unless something else is asked for."""
 UPLOADS = (".jsonl", ".json", ".csv")
@@ -73,8 +72,10 @@ def read_file(
 
 
 def _task_of(kind: str, records: Sequence[object]) -> Task:
-    several = any(len(getattr(r, "responses", ())) > 2 for r in records)
-    return "ranking" if kind == "comparison" and several else TASK_OF.get(kind, "demonstration")
+    if kind != "comparison":
+        return TASK_OF.get(kind, "demonstration")
+    most = max(len(getattr(r, "responses", ())) for r in records)
+    return "ranking" if most > 2 else "pairwise" if most == 2 else "thumbs"
 
 
 def import_file(

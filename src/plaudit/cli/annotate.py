@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from plaudit.cli.generate import add_sampling_flags, answered
 from plaudit.cli.parser import Parser
 from plaudit.errors import ConfigError
 
 ABOUT = """Collect feedback from people: a web app for comparisons, rankings, ratings, demonstrations and thumbs.
 
   plaudit annotate serve FILE.jsonl        open it and start; one local user, nothing to set up
+  plaudit annotate serve PROMPTS.jsonl --models RUN RUN     the models answer first; you compare blind
   plaudit annotate serve --auth ...        people log in, by invitation links
   plaudit annotate export PROJECT OUT.jsonl && plaudit reward --dataset OUT.jsonl ..."""
 DB = "annotations.db"
@@ -33,12 +35,23 @@ def run(command: str, argv: list[str]) -> int:
             raise
         what = f"the annotation app needs the package {error.name}"
         raise ConfigError(what, where="plaudit annotate", cure=INSTALL) from error
+    if given.action in ("serve", "import"):
+        given.file = answered(given)
     return commands.run(given)
 
 
 def _parser() -> Parser:
     parser = Parser("annotate", ABOUT)
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Sub)
+    _add_incoming(actions)
+    _add_outgoing(actions)
+    for each in actions.choices.values():
+        each.add_argument("--db", default=DB, help=f"file, or postgresql:// URL [{DB}]")
+    return parser
+
+
+def _add_incoming(actions: Any) -> None:
+    """`serve` and `import`: where items come from."""
     serve = actions.add_parser("serve", help="serve the web app")
     serve.add_argument(
         "file", nargs="?", default="", metavar="FILE", help="import this first, and open its project"
@@ -63,6 +76,18 @@ def _parser() -> Parser:
         each.add_argument("--task", choices=TASKS, help="what is asked [from the kind of data]")
         each.add_argument("--guidelines", default="", metavar="FILE.md", help="guidelines of a new project")
         each.add_argument("--annotators", type=int, default=1, help="people per item, in a new project [1]")
+        each.add_argument(
+            "--models", nargs="+", default=[], metavar="RUN", help="let these answer the prompts in FILE"
+        )
+        each.add_argument("--samples", type=int, default=1, help="responses of each model [1]")
+        each.add_argument(
+            "--responses", default="", metavar="OUT.jsonl", help="where they go [NAME.responses.jsonl]"
+        )
+        add_sampling_flags(each)
+
+
+def _add_outgoing(actions: Any) -> None:
+    """What is done with a project that is there."""
     out = actions.add_parser("export", help="write answers as training data, with provenance")
     out.add_argument("project", metavar="PROJECT")
     out.add_argument("target", metavar="OUT.jsonl")
@@ -74,7 +99,7 @@ def _parser() -> Parser:
     out.add_argument("--min-votes", type=int, default=1, help="leave pairs with fewer votes out [1]")
     out.add_argument("--without-flagged", action="store_true", help="leave out items that somebody flagged")
     out.add_argument("--method", choices=("majority", "dawid_skene"), default="majority", help="[majority]")
-    status = actions.add_parser("status", help="projects and how far they are")
+    actions.add_parser("status", help="projects and how far they are")
     backup = actions.add_parser("backup", help="copy a SQLite database while it is in use")
     backup.add_argument("target", metavar="FILE.db")
     invite = actions.add_parser("invite", help="print a one-time invitation link")
@@ -86,6 +111,3 @@ def _parser() -> Parser:
     )
     ask.add_argument("project", metavar="PROJECT")
     ask.add_argument("file", metavar="FILE.jsonl", help='lines such as {"id": "a-1", "priority": 0.9}')
-    for each in (serve, bring, out, status, backup, invite, ask):
-        each.add_argument("--db", default=DB, help=f"file, or postgresql:// URL [{DB}]")
-    return parser

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
+from plaudit.cli.generate import add_sampling_flags, write_responses
 from plaudit.cli.parser import Parser, show
 from plaudit.errors import ConfigError, DataError
 from plaudit.records import Judgement
@@ -30,10 +30,7 @@ def run(command: str, argv: list[str]) -> int:
     parser.add_argument(
         "--out", type=Path, default=None, help="where the responses go: .jsonl, .json, .parquet"
     )
-    parser.add_argument("--limit", type=int, default=0, help="only the first prompts (0: all)")
-    parser.add_argument("--temperature", type=float, default=0.7, help="of the responses (default: 0.7)")
-    parser.add_argument("--max-new-tokens", type=int, default=256, help="longest response (default: 256)")
-    parser.add_argument("--seed", type=int, default=0, help="of responses, order and intervals (default: 0)")
+    add_sampling_flags(parser)
     given = parser.parse_args(argv)
     return _generate(given) if given.prompts else _judge(given)
 
@@ -68,28 +65,6 @@ def _judge(given: Any) -> int:
 def _generate(given: Any) -> int:
     if given.out is None:
         raise ConfigError("--prompts needs --out", where="command line", cure="add --out pairs.jsonl")
-    from plaudit.config.sections import SamplingSection
-    from plaudit.data.write import write_records
-    from plaudit.stages.compare import generate_comparisons, load_prompts
-
-    sampling = SamplingSection(temperature=given.temperature, max_new_tokens=given.max_new_tokens)
-    prompts = load_prompts(given.prompts, given.limit)
-    made, left_out = generate_comparisons(
-        given.sources,
-        prompts,
-        sampling,
-        seed=given.seed,
-        tell=lambda text: print(text, file=sys.stderr),
-    )
-    if not made:
-        raise DataError(
-            f"nothing to compare: {json.dumps(left_out)[1:-1]}",
-            where=given.prompts,
-            cure="raise --temperature, or compare models that differ",
-        )
-    write_records(made, given.out)
-    show(f"{given.out}: {len(made)} comparisons of {len(given.sources)} models")
-    for reason, count in left_out.items():
-        show(f"  note  {count} {reason}")
+    write_responses(given.sources, given.prompts, given.out, given)
     show(f"judge them blind: plaudit annotate serve {given.out}")
     return 0

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Literal
 
 import numpy as np
 
 from plaudit.errors import ConfigError
+from plaudit.majority import decide, margin
 from plaudit.preferences import bradley_terry
 from plaudit.preferences.reliability import dawid_skene
 from plaudit.preferences.votes import PairVote, Vote
@@ -121,10 +121,7 @@ def _outcome(pair: Pair, group: Sequence[PairVote], weighed: dict[int, float] | 
     count = Counter(v.side for v in votes)
     share = weighed or {side: count[side] / max(1, len(votes)) for side in (-1, 0, 1)}
     left, tie, right = (share.get(side, 0.0) for side in (-1, 0, 1))
-    side = (right > left) - (right < left)
-    support = left + tie / 2
-    if max(left, right) <= tie:
-        side = 0
+    side, support = decide(left, tie, right)
     strengths = [v.strength for v in votes]
     if verdicts:
         side, strengths = verdicts[-1].side, [verdicts[-1].strength]
@@ -133,7 +130,7 @@ def _outcome(pair: Pair, group: Sequence[PairVote], weighed: dict[int, float] | 
         *pair,
         winner={-1: pair[1], 0: None, 1: pair[2]}[side],
         support=support,
-        margin=max(0.0, side * fmean(strengths)) if strengths else 0.0,
+        margin=margin(side, strengths),
         for_first=count[-1],
         for_second=count[1],
         ties=count[0],

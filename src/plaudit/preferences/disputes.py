@@ -67,11 +67,11 @@ def _of_thumbs(annotations: Iterable[Annotation]) -> list[Dispute]:
 
 def _of_scores(annotations: Iterable[Annotation]) -> list[Dispute]:
     scores: dict[tuple[str, int, str], list[int]] = defaultdict(list)
-    for a in annotations:
-        if is_vote(a) and isinstance(a.answer, Scores):
-            for i, row in enumerate(a.answer.scores):
-                for axis, value in row.items():
-                    scores[a.item, i, axis].append(value)
+    rated = [(a.item, a.answer) for a in annotations if is_vote(a) and isinstance(a.answer, Scores)]
+    rows = [(item, i, row) for item, answer in rated for i, row in enumerate(answer.scores)]
+    for item, i, row in rows:
+        for axis, value in row.items():
+            scores[item, i, axis].append(value)
     found = []
     for (item, _, axis), given in scores.items():
         apart = max(given) - min(given)

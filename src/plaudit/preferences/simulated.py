@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from plaudit.errors import ConfigError
+from plaudit.preferences.aggregate import Outcome, outcomes
+from plaudit.preferences.votes import judgement_votes
 from plaudit.records import Judgement, Preference
 
 ScoreFn = Callable[[str, str], float]
@@ -126,15 +127,11 @@ def judge_pairs(
 def to_preferences(judgements: Sequence[Judgement]) -> list[Preference]:
     """One preference for each pair of responses, by majority, in the order in which the pairs first appear.
 
-    ``agreement`` is the share that chose the winner of those who had a preference, ``margin`` the mean
-    strength in its favour (ties count as 0; at least 0, at most 2). A pair without a majority is left out.
+    By the rule of `aggregate.outcomes`: ``agreement`` is the winner's share of the votes, a tie counting half,
+    ``margin`` the mean strength in its favour (0 to 2). A pair without a majority is left out.
     """
-    votes: dict[tuple[str, str, str], list[Judgement]] = defaultdict(list)
-    for judgement in judgements:
-        prompt, a, b = str(judgement.prompt), str(judgement.response_a), str(judgement.response_b)
-        votes[prompt, min(a, b), max(a, b)].append(judgement)
-    preferences = (_majority(*key, group) for key, group in votes.items())
-    return [preference for preference in preferences if preference]
+    votes, first = judgement_votes(judgements)
+    return [_preference(o, first[o.item]) for o in outcomes(votes) if o.winner is not None]
 
 
 def agreement_with(preferences: Sequence[Preference], score_fn: ScoreFn) -> float:
@@ -151,23 +148,12 @@ def agreement_with(preferences: Sequence[Preference], score_fn: ScoreFn) -> floa
     return sum(0.5 + 0.5 * _sign(gain) for gain in gains) / len(gains)
 
 
-def _majority(prompt: str, first: str, second: str, group: list[Judgement]) -> Preference | None:
-    """The preference of one group of judgements of the same two responses."""
-    for_first = [-j.strength if str(j.response_a) == first else j.strength for j in group]
-    wins, losses = sum(s > 0 for s in for_first), sum(s < 0 for s in for_first)
-    if wins == losses:
-        return None
-    chosen, rejected = (first, second) if wins > losses else (second, first)
-    margin = sum(for_first) / len(group) * (1 if wins > losses else -1)
-    names = {j.annotator for j in group}
+def _preference(outcome: Outcome, judged: Judgement) -> Preference:
+    a, b = judged.response_a, judged.response_b
+    chosen, rejected = (a, b) if outcome.winner == 0 else (b, a)
+    annotator = outcome.annotators[0] if len(outcome.annotators) == 1 else None
     return Preference(
-        id=group[0].id,
-        prompt=prompt,
-        chosen=chosen,
-        rejected=rejected,
-        margin=max(0.0, margin),
-        agreement=max(wins, losses) / (wins + losses),
-        annotator=group[0].annotator if len(names) == 1 else None,
+        judged.id, judged.prompt, chosen, rejected, outcome.margin, outcome.agreement, annotator
     )
 
 

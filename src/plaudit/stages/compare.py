@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from plaudit.config.sections import SamplingSection
 from plaudit.data.load import load_records
 from plaudit.errors import ConfigError, DataError
+from plaudit.preferences.annotation import MOST_RESPONSES
 from plaudit.preferences.resampling import uniform
 from plaudit.records import Comparison, Prompt, to_json
 from plaudit.stages.respond import TrainedPolicy
@@ -18,18 +20,22 @@ def generate_comparisons(
     prompts: Sequence[Prompt],
     sampling: SamplingSection,
     *,
+    samples: int = 1,
+    least: int = 2,
     seed: int = 0,
     tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[list[Comparison], dict[str, int]]:
-    """One comparison for each prompt, with one response of each model.
+    """One comparison for each prompt, with ``samples`` responses of each model.
 
     The order of the responses is a function of seed and prompt, so it says nothing about the models. Each
     response keeps in ``provenance`` where it came from and how it was sampled.
 
     Args:
-        sources: two to nine run directories, model directories, hub names or GGUF files.
+        sources: run directories, model directories, hub names or GGUF files.
         prompts: ids must differ.
         sampling: the same for all models.
+        samples: responses of each model; of those that are the same, one is kept.
+        least: fewest responses of a comparison, all of them the same being as good as one.
         seed: of the responses and their order.
         tell: told which model is at work.
 
@@ -38,47 +44,52 @@ def generate_comparisons(
         response has nothing to compare.
 
     Raises:
-        ConfigError: fewer than two sources, more than nine, or the same one twice.
+        ConfigError: fewer responses than ``least`` to a prompt, more than nine, or a source named twice.
         ModelError: a source that cannot be loaded.
     """
-    names = model_names(sources)
-    said: list[list[str]] = []
+    names = model_names(sources, samples, least)
+    origin = {"sampling": to_json(sampling.model_dump()), "seed": seed}
+    said: list[list[_Said]] = [[] for _ in prompts]
     for name, source in zip(names, sources, strict=True):
-        tell(f"{name}: {len(prompts)} responses")
-        said.append([r.response for r in TrainedPolicy(source).respond_all(prompts, sampling, seed=seed)])
-    drawn = to_json(sampling.model_dump())
+        tell(f"{name}: {len(prompts) * samples} responses")
+        drawn = TrainedPolicy(source).respond_all(prompts, sampling, n=samples, seed=seed)
+        for i, own in enumerate(said):
+            texts = dict.fromkeys(r.response for r in drawn[i * samples : (i + 1) * samples])
+            own += [_Said(text, name, k, {"source": source, **origin}) for k, text in enumerate(texts)]
     comparisons = []
-    for i, prompt in enumerate(prompts):
-        texts = [responses[i] for responses in said]
-        if len(set(texts)) == 1:
+    for prompt, own in zip(prompts, said, strict=True):
+        if len({one.text for one in own}) < min(least, 2):
             continue
-        order = sorted(range(len(names)), key=lambda k: uniform(seed, "order", prompt.id, names[k]))
-        origins = tuple({"source": sources[k], "sampling": drawn, "seed": seed} for k in order)
-        comparisons.append(
-            Comparison(
-                prompt.id,
-                prompt.content,
-                tuple(texts[k] for k in order),
-                tuple(names[k] for k in order),
-                origins,
-            )
-        )
+        turned = sorted(own, key=lambda one, key=prompt.id: uniform(seed, "order", key, one.name, one.number))
+        texts, models = tuple(one.text for one in turned), tuple(one.name for one in turned)
+        origins = tuple(one.origin for one in turned)
+        comparisons.append(Comparison(prompt.id, prompt.content, texts, models, origins))
     same = len(prompts) - len(comparisons)
     return comparisons, {"prompts to which all models gave the same response": same} if same else {}
 
 
-def model_names(sources: Sequence[str]) -> list[str]:
+class _Said(NamedTuple):
+    text: str
+    name: str
+    number: int
+    """Among the responses of the same model to the same prompt."""
+    origin: dict[str, Any]
+
+
+def model_names(sources: Sequence[str], samples: int = 1, least: int = 2) -> list[str]:
     """A short name for each source: the last part of its path, or all of it where that is not unique.
 
     Raises:
-        ConfigError: fewer than two sources, more than nine, or the same one twice.
+        ConfigError: fewer responses than ``least`` to a prompt, more than nine, or a source named twice.
 
     >>> model_names(["runs/ppo", "runs/sft/"]), model_names(["a/model", "b/model"])
     (['ppo', 'sft'], ['a/model', 'b/model'])
     """
-    if not 2 <= len(sources) <= 9 or len(set(sources)) < len(sources):
+    if not least <= len(sources) * samples <= MOST_RESPONSES or len(set(sources)) < len(sources):
+        several = f" with {samples} responses of each" if samples != 1 else ""
         raise ConfigError(
-            f"a comparison is of two to nine different models, found {', '.join(sources) or 'none'}",
+            f"a comparison is of {least} to {MOST_RESPONSES} responses of different models, "
+            f"found {', '.join(sources) or 'none'}{several}",
             where="command line",
             cure="name each run once: plaudit compare runs/sft runs/ppo --prompts FILE --out pairs.jsonl",
         )

@@ -38,8 +38,10 @@ class TrainedPolicy:
         return self._generator.generate([tokens], 1, sampling, seed=seed, iteration=turn)[0].response
 
     def respond_all(
-        self, prompts: Sequence[Prompt], sampling: SamplingSection, *, seed: int = 0
+        self, prompts: Sequence[Prompt], sampling: SamplingSection, *, n: int = 1, seed: int = 0
     ) -> list[Rollout]:
-        """One response to each prompt, generated side by side. The ids of the prompts must differ."""
+        """``n`` responses to each prompt, generated side by side; those of one prompt come one after the other.
+
+        The ids of the prompts must differ."""
         tokens = [TokenPrompt(prompt, tuple(self._chat.prompt_ids(prompt.content))) for prompt in prompts]
-        return self._generator.generate(tokens, 1, sampling, seed=seed, iteration=0)
+        return self._generator.generate(tokens, n, sampling, seed=seed, iteration=0)
