@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FLOORS = {
-    "errors": 0, "records": 0, "experience": 0, "config": 0, "intervals": 0,
+    "errors": 0, "records": 0, "experience": 0, "config": 0, "intervals": 0, "majority": 0,
     "functional": 1, "data": 1, "preferences": 1, "tracking": 1,
     "models": 2, "generation": 2, "rewards": 2, "algorithms": 2,
     "training": 3, "backends": 3,

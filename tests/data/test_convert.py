@@ -47,6 +47,11 @@ def test_judgements_give_the_majority_and_its_share(log):
     assert pair.agreement == pytest.approx(2.5 / 3)
 
 
+def test_a_strong_minority_leaves_the_majority_no_margin(log):
+    (pair,) = convert(_votes(1, 1, 1, -2, -2), "preference", log)
+    assert (pair.chosen, pair.margin, pair.agreement) == ("b", 0.0, 3 / 5)
+
+
 def test_a_swapped_judgement_counts_for_the_same_response(log):
     votes = [Judgement("1", "q", "a", "b", -1), Judgement("2", "q", "b", "a", 1)]
     (pair,) = convert(votes, "preference", log)

@@ -76,9 +76,9 @@ def test_judgements_depend_on_seed_and_index_alone() -> None:
 def test_majority_agreement_and_margin_by_hand() -> None:
     verdicts = [("good", "bad", -2), ("bad", "good", 1), ("good", "bad", 1), ("good", "bad", 0)]
     judgements = [Judgement(f"j{k}", "p", a, b, s, annotator=f"n{k}") for k, (a, b, s) in enumerate(verdicts)]
-    # good is favoured by 2, 1, -1, 0: two of three votes, mean strength 0.5
+    # good is favoured by 2, 1, -1, 0: two of four votes and half of the tie, mean strength 0.5
     assert to_preferences(judgements) == [
-        Preference("j0", "p", "good", "bad", margin=0.5, agreement=pytest.approx(2 / 3), annotator=None)
+        Preference("j0", "p", "good", "bad", margin=0.5, agreement=2.5 / 4, annotator=None)
     ]
     assert to_preferences(judgements[1:3]) == []
     assert to_preferences(judgements[3:]) == []

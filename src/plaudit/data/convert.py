@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from itertools import combinations
-from statistics import fmean
 
+from plaudit.data.judgements import JudgedPair, judged_pairs
 from plaudit.data.reading import ReadLog
 from plaudit.data.transcripts import prompt_key
 from plaudit.errors import DataError
@@ -151,32 +151,19 @@ def _majorities(records: Sequence[Record], log: ReadLog) -> list[Record]:
 
     A tie counts half for each in the agreement.
     """
-    groups: dict[tuple[str, frozenset[Content]], list[Judgement]] = {}
-    for r in records:
-        if isinstance(r, Judgement):
-            both = frozenset((r.response_a, r.response_b))
-            groups.setdefault((prompt_key(r.prompt), both), []).append(r)
-    graded = any(abs(r.strength) == 2 for group in groups.values() for r in group)
-    pairs = [pair for group in groups.values() if (pair := _majority(group, graded))]
-    log.count("pairs without a majority, left out", len(groups) - len(pairs))
-    return list(pairs)
+    pairs = judged_pairs(r for r in records if isinstance(r, Judgement))
+    graded = any(isinstance(r, Judgement) and abs(r.strength) == 2 for r in records)
+    decided = [_decided(pair, graded) for pair in pairs if pair.winner and not pair.is_one_text]
+    log.count("pairs without a majority, left out", len(pairs) - len(decided))
+    return list(decided)
 
 
-def _majority(group: Sequence[Judgement], graded: bool) -> Preference | None:
-    first = group[0]
-    strengths = [r.strength if r.response_a == first.response_a else -r.strength for r in group]
-    for_a, for_b, ties = sum(s < 0 for s in strengths), sum(s > 0 for s in strengths), strengths.count(0)
-    won, lost = max(for_a, for_b), min(for_a, for_b)
-    if won <= max(lost, ties) or first.response_a == first.response_b:
-        return None
-    chosen, rejected = first.response_a, first.response_b
-    if for_b > for_a:
-        chosen, rejected = rejected, chosen
-    agreement = (won + ties / 2) / len(group)
-    margin = abs(fmean(strengths)) if graded else None
-    annotator = first.annotator if len(group) == 1 and first.annotator else None
+def _decided(pair: JudgedPair, graded: bool) -> Preference:
+    first = pair.first
+    annotator = first.annotator if pair.votes == 1 and first.annotator else None
     identity = first.id.removesuffix(f"/{first.annotator}")
-    return Preference(identity, first.prompt, chosen, rejected, margin, agreement, annotator)
+    margin = pair.margin if graded else None
+    return Preference(identity, first.prompt, *pair.ordered, margin, pair.agreement, annotator)
 
 
 def _unpaired(records: Sequence[Record], log: ReadLog) -> list[Record]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from plaudit.data.transcripts import prompt_key
-from plaudit.records import Content, Judgement, Preference
+from plaudit.data.judgements import judged_pairs
+from plaudit.records import Judgement, Preference
 
 
 def undecided(judgements: Sequence[Judgement]) -> list[Preference]:
@@ -13,22 +13,8 @@ def undecided(judgements: Sequence[Judgement]) -> list[Preference]:
 
     ``agreement`` is the share of votes for ``chosen``, a tie counting half for each: at least 1/2.
     """
-    groups: dict[tuple[str, frozenset[Content]], list[Judgement]] = {}
-    for judgement in judgements:
-        both = frozenset((judgement.response_a, judgement.response_b))
-        groups.setdefault((prompt_key(judgement.prompt), both), []).append(judgement)
-    pairs = [_undecided(group) for group in groups.values()]
-    return [pair for pair in pairs if pair is not None]
-
-
-def _undecided(group: Sequence[Judgement]) -> Preference | None:
-    first = group[0]
-    strengths = [j.strength if j.response_a == first.response_a else -j.strength for j in group]
-    for_a, for_b, ties = sum(s < 0 for s in strengths), sum(s > 0 for s in strengths), strengths.count(0)
-    if max(for_a, for_b) > max(min(for_a, for_b), ties) or first.response_a == first.response_b:
-        return None
-    share = (max(for_a, for_b) + ties / 2) / len(group)
-    chosen, rejected = first.response_a, first.response_b
-    if for_b > for_a:
-        chosen, rejected = rejected, chosen
-    return Preference(f"{first.id}/tie", first.prompt, chosen, rejected, 0.0, share)
+    return [
+        Preference(f"{pair.first.id}/tie", pair.first.prompt, *pair.ordered, 0.0, pair.agreement)
+        for pair in judged_pairs(judgements)
+        if not pair.winner and not pair.is_one_text
+    ]

@@ -1,0 +1,56 @@
+"""Judgements of the same two responses, however they were turned round, as one pair with its votes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from plaudit.data.transcripts import prompt_key
+from plaudit.majority import decide, margin
+from plaudit.records import Content, Judgement
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedPair:
+    """What all judgements of two responses to a prompt come to."""
+
+    first: Judgement
+    """The first of them, whose ``response_a`` is the first response."""
+    votes: int
+    winner: int
+    """-1: the first response, 1: the second, 0: no majority."""
+    support: float
+    """Share of the votes for the first, a tie counting half."""
+    margin: float
+    """Mean strength in the winner's favour."""
+
+    @property
+    def is_one_text(self) -> bool:
+        """There is nothing to choose from."""
+        return self.first.response_a == self.first.response_b
+
+    @property
+    def agreement(self) -> float:
+        """The larger support."""
+        return max(self.support, 1 - self.support)
+
+    @property
+    def ordered(self) -> tuple[Content, Content]:
+        """The response with the larger support, and the other."""
+        a, b = self.first.response_a, self.first.response_b
+        return (a, b) if self.support >= 0.5 else (b, a)
+
+
+def judged_pairs(judgements: Iterable[Judgement]) -> list[JudgedPair]:
+    """One for each pair of responses, in the order in which they first come up."""
+    groups: dict[tuple[str, frozenset[Content]], list[Judgement]] = {}
+    for j in judgements:
+        groups.setdefault((prompt_key(j.prompt), frozenset((j.response_a, j.response_b))), []).append(j)
+    return [_judged(group) for group in groups.values()]
+
+
+def _judged(group: Sequence[Judgement]) -> JudgedPair:
+    first = group[0]
+    strengths = [j.strength if j.response_a == first.response_a else -j.strength for j in group]
+    winner, support = decide(sum(s < 0 for s in strengths), strengths.count(0), sum(s > 0 for s in strengths))
+    return JudgedPair(first, len(group), winner, support, margin(winner, strengths))
