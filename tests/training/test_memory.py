@@ -1,5 +1,8 @@
 """What a role has to itself: shared tensors once, trained ones with gradient and moments."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -64,3 +67,17 @@ def test_the_peak_rises_with_what_was_held_and_does_not_fall():
     assert after >= before + 0.1
     del block
     assert peak_gb(torch.device("cpu")) >= after
+
+
+def test_the_peak_is_in_bytes_on_a_mac_and_needs_no_resource_module_on_windows(monkeypatch):
+    cpu, usage = torch.device("cpu"), SimpleNamespace(ru_maxrss=3_000_000)
+    counted = SimpleNamespace(getrusage=lambda who: usage, RUSAGE_SELF=0)
+    monkeypatch.setitem(sys.modules, "resource", counted)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert peak_gb(cpu) == pytest.approx(3_072_000_000 / GIGABYTE)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert peak_gb(cpu) == pytest.approx(3_000_000 / GIGABYTE)
+    monkeypatch.setitem(sys.modules, "resource", None)  # importing it fails, as on Windows
+    process = SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=5_000_000_000))
+    monkeypatch.setitem(sys.modules, "psutil", SimpleNamespace(Process=lambda: process))
+    assert peak_gb(cpu) == pytest.approx(5.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Iterable, Mapping
 
@@ -43,5 +42,16 @@ def peak_gb(device: torch.device) -> float:
     """The most memory that was ever allocated on a GPU; on a CPU the most that the process had resident. GB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / GIGABYTE
+    return _peak_resident() / GIGABYTE
+
+
+def _peak_resident() -> int:
+    """Bytes. What systems call it and count it in differs."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIGABYTE
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
