@@ -190,10 +190,32 @@ def test_thumbs_weigh_by_their_side_and_are_told_apart():
     assert found.metrics["logps/rejected"].item() == pytest.approx(-3.0)
 
 
+def test_a_thumb_is_right_on_its_side_of_beta_times_the_zero_point():
+    batch = thumbs().replace(mismatched_kl=torch.full((2,), 2.5))  # rewards .2 and .3, the line at .25
+    out = Outputs(logprobs=torch.full((2, 4), -1.0), entropy=torch.ones(2, 4))
+    assert KTO(beta=0.1).loss(batch, out).metrics["rewards/accuracies"].item() == 0.0
+
+
 def test_what_simpo_reports_is_in_units_of_its_reward():
     batch = SimPO().weights(pairs())
     out = Outputs(logprobs=torch.full((2, 4), -0.5), entropy=torch.zeros(2, 4))
     assert SimPO(beta=3.0).loss(batch, out).metrics["rewards/chosen"].item() == pytest.approx(-1.5)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "chosen"), [(DPO(beta=0.3), 0.3), (IPO(beta=0.3), 0.15), (Hinge(beta=0.3), 0.3)]
+)
+def test_implicit_rewards_are_beta_times_policy_over_reference(algorithm, chosen):
+    batch = algorithm.weights(pairs())  # log-probs -0.5 against -1 on two tokens
+    out = Outputs(logprobs=torch.full((2, 4), -0.5), entropy=torch.zeros(2, 4))
+    assert algorithm.loss(batch, out).metrics["rewards/chosen"].item() == pytest.approx(chosen)
+
+
+@pytest.mark.parametrize("algorithm", [DPO(), IPO(), Hinge(), ORPO(), SimPO()])
+def test_the_loss_is_a_mean_over_the_pairs_of_the_step(algorithm):
+    batch = algorithm.weights(pairs((2, 1) * 3))
+    assert batch.loss_weights.tolist() == pytest.approx([1 / 3] * 3)
+    assert algorithm.weights(pairs(())).loss_weights.tolist() == [], "no pair, no division by zero"
 
 
 OFFLINE = [DPO(), IPO(), Hinge(), ORPO(), SimPO(), KTO(), RewardModel(lm_coef=0.1), RewardModel(ratings="regression"),
