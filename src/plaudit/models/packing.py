@@ -2,8 +2,8 @@
 
 A padded batch ``[B, T]`` spends its time on padding, and on the same prompt once for each response to it. Here the
 distinct tokens stand side by side in one row ``[1, N]``; all that a layer does to single tokens runs on N of them.
-Only attention sees rows again: its queries, keys and values are gathered back to ``[B, T]`` and run through the
-causal kernel that padded batches use. Causal attention makes both exact: a token's states depend on nothing after it,
+Only attention sees rows again: its queries, keys and values are gathered back to rows, those of similar length
+together, and run through the causal kernel that padded batches use. Causal attention makes both exact: a token's states depend on nothing after it,
 so rows that begin alike have the same states there.
 
 It works with every transformers decoder whose attention goes through the library's attention interface; `can_pack`
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ from plaudit.functional.prefix import shared_with_previous
 _NAME = "plaudit_packed"
 _WORTH_IT = 0.95
 """Share of the padded tokens above which packing would only add its gathers."""
+_ALIKE = 0.75
+"""Rows at least this share of the longest of a bucket go into it: attention costs the square of the width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class Packing:
     positions: Tensor  # [N] place of each token in its row
     place: Tensor  # [B, T] which of the N tokens stands here; 0 at padding
     first: Tensor  # [N] flat index b * T + t of each token's first occurrence
+    buckets: tuple[Tensor, ...]  # rows of `place` [b, w] by length, longest first, each w tokens wide
+    bucket_first: Tensor  # [N] `first` in the buckets' flat indices, one bucket after the other
 
 
 def pack(tokens: Tensor, attention_mask: Tensor, *, always: bool = False) -> Packing | None:
@@ -63,7 +68,28 @@ def pack(tokens: Tensor, attention_mask: Tensor, *, always: bool = False) -> Pac
     for row, length in enumerate(shared.tolist()):
         if length:
             place[row, :length] = place[row - 1, :length]
-    return Packing(tokens[new], columns[new], place, new.flatten().nonzero().squeeze(-1))
+    first = new.flatten().nonzero().squeeze(-1)
+    buckets, starts = _buckets(place, attention_mask.sum(-1))
+    return Packing(tokens[new], columns[new], place, first, buckets, starts[first // width] + first % width)
+
+
+def _buckets(place: Tensor, lengths: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Rows of similar length side by side, and ``[B]`` the flat index at which each row starts in them."""
+    ordered, order = lengths.sort(descending=True, stable=True)
+    widths = ordered.tolist()
+    ends, widest = [], widths[0]
+    for i, width in enumerate(widths):
+        if width < _ALIKE * widest:
+            ends.append(i)
+            widest = width
+    starts = torch.zeros_like(lengths)
+    buckets, offset = [], 0
+    for begin, end in pairwise([0, *ends, len(widths)]):
+        rows, width = order[begin:end], max(widths[begin], 1)
+        buckets.append(place[rows, :width])
+        starts[rows] = offset + width * torch.arange(end - begin, device=place.device)
+        offset += width * (end - begin)
+    return tuple(buckets), starts
 
 
 def packed_states(trunk: nn.Module, packing: Packing) -> Tensor:
@@ -148,22 +174,16 @@ def _packed_attention(
 ) -> tuple[Tensor, None]:
     """Causal attention within rows. ``query [1, heads, N, d]``, likewise key and value -> ``[1, N, heads, d]``."""
     packing = _current.get()
-    rows, width = packing.place.shape
-    index = packing.place.flatten()
 
-    def unpacked(x: Tensor) -> Tensor:
-        return x[0].index_select(1, index).view(x.shape[1], rows, width, x.shape[3]).transpose(0, 1)
+    def rows_of(x: Tensor, place: Tensor) -> Tensor:
+        return x[0].index_select(1, place.flatten()).unflatten(1, place.shape).transpose(0, 1)
 
-    out, _ = sdpa_attention_forward(
-        module,
-        unpacked(query),
-        unpacked(key),
-        unpacked(value),
-        None,
-        is_causal=True,
-        scaling=options.get("scaling"),
-    )
-    return out.flatten(0, 1).index_select(0, packing.first)[None], None
+    outs = []
+    for place in packing.buckets:
+        q, k, v = (rows_of(x, place) for x in (query, key, value))
+        out, _ = sdpa_attention_forward(module, q, k, v, None, is_causal=True, scaling=options.get("scaling"))
+        outs.append(out.flatten(0, 1))
+    return torch.cat(outs).index_select(0, packing.bucket_first)[None], None
 
 
 AttentionInterface.register(_NAME, _packed_attention)
