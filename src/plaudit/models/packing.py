@@ -3,8 +3,8 @@
 A padded batch ``[B, T]`` spends its time on padding, and on the same prompt once for each response to it. Here the
 distinct tokens stand side by side in one row ``[1, N]``; all that a layer does to single tokens runs on N of them.
 Only attention sees rows again: its queries, keys and values are gathered back to rows, those of similar length
-together, and run through the causal kernel that padded batches use. Causal attention makes both exact: a token's states depend on nothing after it,
-so rows that begin alike have the same states there.
+together, and run through the causal kernel that padded batches use. Causal attention makes both exact: a token's
+states depend on nothing after it, so rows that begin alike have the same states there.
 
 It works with every transformers decoder whose attention goes through the library's attention interface; `can_pack`
 tries it on a few tokens, and what does not come out equal is run padded.
