@@ -149,6 +149,7 @@ def trl_environment(path: Path) -> Path:
             "--constraint",
             constraints,
             TRL,
+            "requests",  # its GRPO trainer imports it, its package does not ask for it
             f"torch=={torch_release()}",
         ]
         subprocess.run([str(word) for word in command], check=True)
