@@ -86,8 +86,8 @@ WORLD_SIDES = (
 RECIPE = LoraSection(rank=8, alpha=16, last_layers=8)
 """Of configs/sentiment_ppo.toml."""
 SMOLLM2_SIDES = (
-    Side("four", LoraSection(), 2e-5, APART | {"critic_lr": 5e-5}),
-    Side("trunk", LoraSection(), 2e-5, TRUNK | {"critic_lr": 2e-3}),
+    Side("four", LoraSection(), 3e-5, APART | {"critic_lr": 5e-5}),
+    Side("trunk", LoraSection(), 3e-5, TRUNK | {"critic_lr": 3e-4}),
     Side("one", RECIPE, 2e-3, APART | {"critic_lr": 2e-3}),
 )
 
@@ -142,10 +142,10 @@ def sentiment_ppo(model: str, reward: Path, quick: bool, out: Path, side: Side, 
     run_rl(
         RLJob(
             policy=model, reward=(str(reward / "model"),), dataset=str(OPENINGS), out=str(out / "ppo"), seed=seed,
-            iterations=2 if quick else 16, prompts_per_iteration=4 if quick else 32, eval_prompts=4 if quick else 30,
-            eval_every=4, lora=side.lora,
+            iterations=2 if quick else 12, prompts_per_iteration=4 if quick else 20, eval_prompts=4 if quick else 24,
+            eval_every=3, lora=side.lora,
             algorithm=PPO(
-                kl_coef=0.045, epochs=1, minibatches=4, critic_init="sft", critic_warmup=1 if quick else 2,
+                kl_coef=0.045, epochs=1, minibatches=2, critic_init="sft", critic_warmup=0 if quick else 1,
                 missing_eos_penalty=0.0, **side.critic,
             ),
             optimizer=OptimizerSection(lr=side.policy_lr, schedule="linear", warmup_fraction=0.0),
