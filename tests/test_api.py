@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import plaudit
+from plaudit.errors import RewardError
 from plaudit.models.saving import save_causal_lm
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 
@@ -57,6 +58,22 @@ def test_weighted_functions_and_a_gold_judge(model: str, tmp_path: Path) -> None
     rows = (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(rows[0])["reward/mean"] == pytest.approx(2.5)
     assert "gold_mean" in run.summary
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_function_has_as_long_as_the_settings_say(model: str, tmp_path: Path, several: bool) -> None:
+    def reward(prompt: str, response: str) -> float:
+        if not response.count("good"):
+            while True:
+                pass
+        return 1.0
+
+    def other(prompt: str, response: str) -> float:
+        return 0.0
+
+    given: Any = [(reward, 1.0), (other, 1.0)] if several else reward
+    with pytest.raises(RewardError, match=r"more than 0\.05 s"):
+        ppo(model, tmp_path / "run", reward=given, reward_timeout=0.05)
 
 
 def test_functions_and_names_with_weights(model: str, tmp_path: Path) -> None:

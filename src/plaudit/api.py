@@ -23,8 +23,6 @@ from plaudit.evaluation import preferences as preference_card
 from plaudit.evaluation import reward_model as reward_card
 from plaudit.evaluation.report import write_report
 from plaudit.records import Content, Message, Preference, Prompt, Rating
-from plaudit.rewards.combine import WeightedReward
-from plaudit.rewards.function import FunctionReward
 from plaudit.stages.best_of_n import run_best_of_n
 from plaudit.stages.best_of_n_parts import BestOfNJob
 from plaudit.stages.dpo import DPOJob, run_dpo
@@ -179,13 +177,11 @@ def _names(source: Any) -> list[str]:
 
 
 def _reward(source: Any, name: str) -> Any:
-    """A function, or weighted functions and names, as a reward."""
+    """A function, or weighted functions and names, as (function or name, weight) that a stage builds rewards of."""
     if callable(source):
-        return FunctionReward(source)
+        return [(source, 1.0)]
     if isinstance(source, Sequence) and source:
         parts = [part if isinstance(part, tuple) else (part, 1.0) for part in source]
-        if all(callable(part) for part, _ in parts):
-            return WeightedReward([(FunctionReward(part), weight) for part, weight in parts])
         if all(callable(part) or isinstance(part, str) for part, _ in parts):
             return parts
     raise ConfigError(

@@ -21,6 +21,7 @@ from plaudit.models.backbone import Backbone
 from plaudit.models.exact_kl import ExactKL
 from plaudit.models.policy import Policy
 from plaudit.records import Prompt, Rollout
+from plaudit.rewards.isolation import TIMEOUT
 from plaudit.stages.artifact import announce, finished, open_run, set_threads
 from plaudit.stages.encode import within_positions
 from plaudit.stages.keeper import Keeper
@@ -119,16 +120,22 @@ def _build(job: OnlineJob, records: Sequence[Prompt], reward: Given, gold: Given
     fitting = job.model_copy(update={"data": within_positions(policy.lm, job.data)})
     train, heldout, report = _tokenise(fitting, records, chat)
     backbone, golden = load_backbone(policy, compute), load_backbone(policy, compute)
-    judge = given_reward(reward, tokenizer, compute, "reward", backbone)
+    timeout = job.reward_timeout
+    judge = given_reward(reward, tokenizer, compute, "reward", backbone, timeout)
     if judge is None:
         judge = build_reward(
-            job.reward, job.reward_weights, tokenizer, compute, where="reward", timeout=job.reward_timeout,
+            job.reward,
+            job.reward_weights,
+            tokenizer,
+            compute,
+            where="reward",
+            timeout=timeout,
             backbone=backbone,
-        )  # fmt: skip
-    second = given_reward(gold, tokenizer, compute, "gold", golden)
+        )
+    second = given_reward(gold, tokenizer, compute, "gold", golden, timeout)
     if second is None and job.gold:
         second = build_reward(
-            job.gold, (), tokenizer, compute, where="gold", timeout=job.reward_timeout, backbone=golden
+            job.gold, (), tokenizer, compute, where="gold", timeout=timeout, backbone=golden
         )
     frozen = load_reference(policy)
     reference = LocalScorer(frozen, compute, "logprobs")
@@ -150,13 +157,20 @@ def _build(job: OnlineJob, records: Sequence[Prompt], reward: Given, gold: Given
 
 
 def given_reward(
-    given: Given, tokenizer: Any, compute: ComputeSection, where: str, backbone: Backbone | None = None
+    given: Given,
+    tokenizer: Any,
+    compute: ComputeSection,
+    where: str,
+    backbone: Backbone | None = None,
+    timeout: float = TIMEOUT,
 ) -> Reward | None:
     """A reward given as a value; several (function or name, weight) are added up by weight."""
     if given is None or callable(given):
         return given
     sources, weights = [source for source, _ in given], [weight for _, weight in given]
-    return build_reward(sources, weights, tokenizer, compute, where=where, backbone=backbone)
+    if weights == [1.0]:
+        weights = []  # a reward by itself, not a sum of one
+    return build_reward(sources, weights, tokenizer, compute, where=where, timeout=timeout, backbone=backbone)
 
 
 def _train(job: OnlineJob, parts: Parts, recorder: Recorder, evaluator: Evaluator, keeper: Keeper) -> None:
