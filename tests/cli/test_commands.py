@@ -94,6 +94,18 @@ def test_evaluate_and_report(world: Any, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["report", str(world.root / "nowhere")]) == 65
 
 
+def test_an_ensemble_is_named_by_what_exists_and_evaluated(
+    world: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "ensemble"
+    words = ["reward", "--model", str(world.model), "--dataset", str(world.preferences), "--members", "2"]
+    assert main([*words, "--batch-size", "8", "--max-length", "32", "--no-progress", "--out", str(run)]) == 0
+    named = re.search(r"^model +(\S+) \(an ensemble of 2\)$", capsys.readouterr().out, re.MULTILINE)
+    assert named and Path(named[1]) == run
+    assert main(["evaluate", "reward", str(run), "--dataset", str(world.preferences)]) == 0
+    assert re.search(r"heldout_pairs +24\n", capsys.readouterr().out)
+
+
 def test_chat(world: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     said = []
     for _ in range(2):

@@ -209,6 +209,23 @@ def test_members_are_trained_resumed_and_reward_as_one(world, tmp_path):
         assert row["reward/ensemble_std"] > 0 and row["reward/error_share"] == 0
 
 
+def test_an_ensemble_is_evaluated_on_other_data_as_a_whole(world, tmp_path, ranked):
+    run = run_reward(world.reward(tmp_path / "rms", members=2, dataset=ranked, data=SIDES))
+    where = score_dataset(run, world.preferences)
+    assert where == run / "evaluations" / "preferences"
+    figures = card(where)
+    assert figures["heldout_pairs"] == 24
+    assert read_json(where / "summary.json")["members"] == 2
+    rows = [read_lines(run / f"member-{m}" / "evaluations" / "preferences" / "heldout.jsonl") for m in (0, 1)]
+    moments = [read_json(run / f"member-{m}" / "summary.json") for m in (0, 1)]
+    by_hand = [
+        (r[5]["chosen_score"] - m["reward_mean"]) / m["reward_std"]
+        for r, m in zip(rows, moments, strict=True)
+    ]
+    assert read_lines(where / "heldout.jsonl")[5]["chosen_score"] == pytest.approx(sum(by_hand) / 2)
+    assert len(read_lines(score_dataset(run, ranked) / "rankings.jsonl")) == len(PROMPTS)
+
+
 def test_rows_beyond_a_table_of_positions_are_cut_and_said(world, tmp_path, capsys):
     tokenizer = load_tokenizer(world.lm)
     model = tiny_lm("gpt2", tokenizer, hidden=16, layers=1)

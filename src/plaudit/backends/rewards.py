@@ -29,7 +29,7 @@ from plaudit.models.scalar import RewardModel
 from plaudit.records import Content
 from plaudit.rewards.classifier import ClassifierReward, Scale
 from plaudit.rewards.combine import WeightedReward
-from plaudit.rewards.ensemble import EnsembleReward, parse_ensemble
+from plaudit.rewards.ensemble import EnsembleReward, members_of, parse_ensemble
 from plaudit.rewards.function import FunctionReward
 from plaudit.rewards.isolation import TIMEOUT, IsolatedReward
 from plaudit.rewards.model import ModelReward
@@ -104,8 +104,7 @@ def member_sources(source: str) -> tuple[str, ...]:
     members = parse_ensemble(source).members
     if len(members) > 1:
         return members
-    found = sorted(Path(members[0]).expanduser().glob("member-*"), key=lambda p: (len(p.name), p.name))
-    return tuple(map(str, found)) or members
+    return tuple(map(str, members_of(Path(members[0]).expanduser()))) or members
 
 
 def _named(

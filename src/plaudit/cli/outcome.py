@@ -12,6 +12,7 @@ from plaudit.evaluation import best_of_n, policy, preferences, reward_model
 from plaudit.evaluation.report import write_report
 from plaudit.evaluation.rundir import load_run
 from plaudit.evaluation.verdict import verdict, warnings
+from plaudit.rewards.ensemble import members_of
 
 
 def _summary(run: Path) -> dict[str, Any]:
@@ -49,6 +50,9 @@ def finish(run: Path, command: str) -> None:
     report = write_report(run)
     show(f"{plain_words(run)}\n\n{figures(card)}")
     made = [f"{name:<6}  {run / file}" for name, file in MADE.items() if (run / file).exists()]
+    members = members_of(run)
+    if members:  # the directory itself is what --reward takes
+        made.append(f"model   {run} (an ensemble of {len(members)})")
     show("\n".join([*made, f"report  {report}"]))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Literal, cast
 
@@ -46,6 +47,11 @@ def parse_ensemble(source: str) -> Ensemble:
             cure="write DIR,DIR,DIR@RULE with the rule mean, min, mean_minus_std or mean_minus_std=NUMBER",
         )
     return Ensemble(members, cast("Rule", rule), float(coef or 1.0))
+
+
+def members_of(directory: Path) -> list[Path]:
+    """The members' directories in a run of an ensemble, in their order; none in any other directory."""
+    return sorted(directory.glob("member-*"), key=lambda path: (len(path.name), path.name))
 
 
 class EnsembleReward:

@@ -12,17 +12,19 @@ from plaudit.errors import DataError
 from plaudit.models.load import load_tokenizer
 from plaudit.models.scalar import RewardModel
 from plaudit.records import Rating
+from plaudit.rewards.ensemble import members_of
 from plaudit.stages.artifact import set_threads
 from plaudit.stages.encode import encode_rows, readable, reward_encoder
 from plaudit.stages.reward_data import Scale, load_source
+from plaudit.stages.reward_members import combine_heldout, moments_of
 from plaudit.stages.reward_model import RewardJob
 from plaudit.stages.reward_scores import write_heldout, write_swaps
-from plaudit.tracking.files import read_json
+from plaudit.tracking.files import merge_json, read_json
 from plaudit.training.learner import LocalScorer
 
 
 def score_dataset(run: Path, dataset: str) -> Path:
-    """Score every row of ``dataset`` with the run's model, under the run's settings.
+    """Score every row of ``dataset`` with the run's model, or all models of an ensemble, under the run's settings.
 
     Returns:
         A directory below the run, with a heldout.jsonl that `plaudit.evaluation.reward_model.card` reads.
@@ -30,6 +32,9 @@ def score_dataset(run: Path, dataset: str) -> Path:
     Raises:
         DataError: the directory is not a reward model's run, or the data cannot be used.
     """
+    members = members_of(run)
+    if members:
+        return _score_members(run, members, dataset)
     if not (run / "config.toml").is_file() or not (run / "model").is_dir():
         raise DataError(
             "the directory is not a finished reward model run: it needs config.toml and model/",
@@ -49,14 +54,27 @@ def score_dataset(run: Path, dataset: str) -> Path:
     data = readable(model, tokenizer, job.data)
     rows = encode_rows(records, encoder, data, dataset)
     scorer = LocalScorer(model, job.compute, "scores")
-    target = (
-        run / "evaluations" / (re.sub(r"[^A-Za-z0-9]+", "-", Path(dataset).stem).strip("-").lower() or "data")
-    )
-    target.mkdir(parents=True, exist_ok=True)
+    target = _place(run, dataset)
     write_heldout(target, scorer, rows, tokenizer.pad_token_id, algorithm.attributes, _scale(run, algorithm))
     one = reward_encoder(model, tokenizer, chat, Rating("", "", "", 0.0))
     write_swaps(target, scorer, rows, tokenizer.pad_token_id, one, data)
     return target
+
+
+def _score_members(run: Path, members: list[Path], dataset: str) -> Path:
+    """The mean of the members' normalised scores; each member's own are below its run."""
+    scored = [score_dataset(member, dataset) for member in members]
+    target = _place(run, dataset)
+    figures = combine_heldout(target, scored, [moments_of(member) for member in members])
+    merge_json(target / "summary.json", figures)
+    return target
+
+
+def _place(run: Path, dataset: str) -> Path:
+    """A directory below the run, with a name made of that of the data."""
+    name = re.sub(r"[^A-Za-z0-9]+", "-", Path(dataset).stem).strip("-").lower() or "data"
+    (run / "evaluations" / name).mkdir(parents=True, exist_ok=True)
+    return run / "evaluations" / name
 
 
 def _scale(run: Path, algorithm: Any) -> Scale | None:

@@ -13,6 +13,8 @@ from plaudit.stages.reward_job import RewardJob, inputs_of
 from plaudit.tracking.files import Row, read_json, read_lines, write_lines
 from plaudit.tracking.recorder import Recorder
 
+Moments = tuple[float, float]
+"""Mean and standard deviation."""
 SCORES = ("chosen_score", "rejected_score", "score")
 
 
@@ -39,7 +41,7 @@ def run_members(
             recorder.rewind(-1)
             for step, metrics in _mean_metrics([read_lines(path / "metrics.jsonl") for path in paths]):
                 recorder.metrics(step, metrics)
-            recorder.summary(_held_out(run, paths))
+            recorder.summary(combine_heldout(run, paths, [moments_of(path) for path in paths]))
     return run
 
 
@@ -60,9 +62,13 @@ def _mean_metrics(runs: Sequence[Sequence[Row]]) -> list[tuple[int, dict[str, fl
     return result
 
 
-def _held_out(run: Path, paths: Sequence[Path]) -> dict[str, Any]:
-    """Write the mean scores of held-out rows and rankings; how far the members disagree on them."""
-    moments = [_moments(path) for path in paths]
+def combine_heldout(target: Path, paths: Sequence[Path], moments: Sequence[Moments]) -> dict[str, Any]:
+    """Write the mean scores of rows and rankings into ``target``; how far the members disagree on them.
+
+    Args:
+        paths: where each member's heldout.jsonl is (and rankings.jsonl, for ranked lists), all of the same rows.
+        moments: of each member's scores of reference responses.
+    """
     spreads: list[float] = []
 
     def combined(values: Sequence[float]) -> float:
@@ -74,18 +80,19 @@ def _held_out(run: Path, paths: Sequence[Path]) -> dict[str, Any]:
         rows[0] | {name: combined([row[name] for row in rows]) for name in SCORES if name in rows[0]}
         for rows in zip(*(read_lines(path / "heldout.jsonl") for path in paths), strict=True)
     ]
-    write_lines(run / "heldout.jsonl", lines)
+    write_lines(target / "heldout.jsonl", lines)
     lists = list(zip(*(read_lines(path / "rankings.jsonl") for path in paths), strict=True))
     if lists:
         scores = [
             [combined(each) for each in zip(*(row["scores"] for row in rows), strict=True)] for rows in lists
         ]
         write_lines(
-            run / "rankings.jsonl", [r[0] | {"scores": s} for r, s in zip(lists, scores, strict=True)]
+            target / "rankings.jsonl", [r[0] | {"scores": s} for r, s in zip(lists, scores, strict=True)]
         )
     return {"members": len(paths), "ensemble_std": fmean(spreads) if spreads else None}
 
 
-def _moments(path: Path) -> tuple[float, float]:
+def moments_of(path: Path) -> Moments:
+    """Of the scores of reference responses, from the summary of a member's run."""
     figures = read_json(path / "summary.json")
     return figures["reward_mean"], figures["reward_std"]
