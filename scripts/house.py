@@ -45,6 +45,7 @@ FENCES = {
     "matplotlib": ("evaluation",),
     "jinja2": ("evaluation", "annotate", "export"),
     "rich": ("tracking", "cli"),
+    "filelock": ("tracking",),
 }  # fmt: skip
 """Third-party package -> where it may be imported."""
 

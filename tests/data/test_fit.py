@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from plaudit.data.chat import Encoded
-from plaudit.data.fit import FitReport, fit_each, fit_length, fit_rows
+from plaudit.data.fit import FitReport, fit_each, fit_length
 from plaudit.errors import DataError
 
 
@@ -33,7 +33,7 @@ def test_a_response_is_never_cut():
 
 
 def test_both_rows_of_a_pair_lose_the_same_prompt_tokens():
-    (pair,), report = fit_rows([(row(6, 4), row(6, 1))], 8, "truncate_prompt")
+    (pair,), report = fit_each([(row(6, 4), row(6, 1))], 8, "truncate_prompt")
     assert [r.prompt_length for r in pair] == [4, 4]
     assert pair[0].ids[:4] == pair[1].ids[:4] == [0, 3, 4, 5]
     assert report == FitReport(kept=1, truncated=1, dropped=0, longest=10)

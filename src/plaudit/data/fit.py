@@ -46,14 +46,6 @@ def fit_length(encoded: Encoded, max_length: int, on_long: OnLong) -> Encoded | 
 Unit = tuple[Encoded, ...]
 
 
-def fit_rows(
-    units: Sequence[Unit], max_length: int, on_long: OnLong, *, where: str = ""
-) -> tuple[list[Unit], FitReport]:
-    """The units that fit, after cutting, and the counts; see `fit_each`."""
-    fitted, report = fit_each(units, max_length, on_long, where=where)
-    return [unit for unit in fitted if unit is not None], report
-
-
 def fit_each(
     units: Sequence[Unit], max_length: int, on_long: OnLong, *, where: str = ""
 ) -> tuple[list[Unit | None], FitReport]:

@@ -93,7 +93,10 @@ def _edge(values: list[float]) -> int:
 
 def is_run(path: Path) -> bool:
     """Whether a directory is a run: something was recorded in it."""
-    return any((path / name).is_file() for name in ("metrics.jsonl", "evaluation.jsonl", "heldout.jsonl", "best.jsonl"))
+    return any(
+        (path / name).is_file()
+        for name in ("metrics.jsonl", "evaluation.jsonl", "heldout.jsonl", "best.jsonl")
+    )
 
 
 def load_run(path: Path) -> Run:
@@ -127,7 +130,8 @@ def load_run(path: Path) -> Run:
         events=read_lines(path / "events.jsonl"),
         summary=summary,
         settings=_settings(path / "config.toml"),
-        manifest=_flat(read_json(path / "manifest.json")),
+        # Its settings are those of config.toml, which has their sources as well.
+        manifest=_flat({k: v for k, v in read_json(path / "manifest.json").items() if k != "settings"}),
     )
 
 

@@ -25,6 +25,11 @@ class Verdict:
     evidence: str
 
 
+NOT_EVALUATED = Verdict(
+    "flat", "Not evaluated.", "There are no held-out rows, so nothing can be said about it."
+)
+
+
 def verdict(run: Run) -> Verdict:
     """The verdict on a run of any kind."""
     return {
@@ -76,9 +81,7 @@ def _reward_model(run: Run) -> Verdict:
     card = run.summary
     accuracy, interval = card.get("accuracy"), card.get("accuracy_ci")
     if accuracy is None or interval is None:
-        return Verdict(
-            "flat", "Not evaluated.", "There are no held-out rows, so nothing can be said about it."
-        )
+        return NOT_EVALUATED
     rule, baseline = length_rule(card)
     evidence = (
         f"The {INTERVAL} is {span(interval, 'percent')}, on {card.get('heldout_pairs')} held-out rows. "
@@ -127,9 +130,7 @@ def _preferences(run: Run) -> Verdict:
     card = run.summary
     accuracy, interval = card.get("accuracy"), card.get("accuracy_ci")
     if accuracy is None or interval is None:
-        return Verdict(
-            "flat", "Not evaluated.", "There are no held-out rows, so nothing can be said about it."
-        )
+        return NOT_EVALUATED
     evidence = (
         f"Its log-probabilities rank {percent(accuracy)} of {card.get('heldout_rows')} held-out rows as people did; "
         f"the {INTERVAL} is {span(interval, 'percent')}. The held-out loss went from "
