@@ -2,6 +2,8 @@
 
     python benchmarks/annotate_load.py                      50 annotators, 10 000 judgements, five kill -9, SQLite
     python benchmarks/annotate_load.py --db postgresql://postgres@127.0.0.1/empty
+    python benchmarks/annotate_load.py --db ... --also 'pg_ctl -D DATA -m immediate restart'     the database dies too
+    python benchmarks/annotate_load.py --to-the-end --kills 10      until every item has all its answers
 
 Each annotator holds one connection and sends an answer with a key of its own; without a reply the same answer is sent
 again. At the end three sets are compared: what was acknowledged, what is in the database, and what each item may hold.
@@ -36,6 +38,8 @@ from plaudit.preferences.store.projects import ProjectSettings
 from plaudit.preferences.store.schema import assignments, judgements
 
 PLACES = 2
+SHORT_LEASE = 20
+"""Seconds; with --to-the-end, what those who were cut off held goes back to the others soon."""
 
 
 @dataclass
@@ -43,6 +47,7 @@ class Ledger:
     """What the annotators saw."""
 
     wanted: int
+    to_the_end: bool = False
     acknowledged: dict[str, int] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
     retries: int = 0
@@ -68,7 +73,7 @@ class Annotator(threading.Thread):
         self.failure = ""
 
     def run(self) -> None:
-        work = self.post("/api/v1/projects/load/next", {})["work"]
+        work = self.next_item()
         while work and not self.ledger.done.is_set():
             key, began = uuid.uuid4().hex, time.perf_counter()
             strength = random.choice((-2, -1, 0, 1, 2))
@@ -82,9 +87,18 @@ class Annotator(threading.Thread):
                 self.failure = json.dumps(said)
                 return
             self.ledger.acknowledge(key, said["revision"], time.perf_counter() - began)
-            work = said["work"]
+            work = said["work"] or (self.next_item() if self.ledger.to_the_end else None)
             if self.pause:
                 time.sleep(random.expovariate(1 / self.pause))
+
+    def next_item(self) -> dict[str, object] | None:
+        """What is put to the annotator; to the end, nothing means: wait until somebody's lease runs out."""
+        while not self.ledger.done.is_set():
+            work = self.post("/api/v1/projects/load/next", {})["work"]
+            if work or not self.ledger.to_the_end:
+                return work
+            time.sleep(0.5)
+        return None
 
     def post(self, path: str, body: dict[str, object]) -> dict[str, object]:
         """The reply; the same request again for as long as there is none."""
@@ -131,13 +145,14 @@ def start(db: str, port: int) -> subprocess.Popen[bytes]:
     raise SystemExit("the server did not start in time")
 
 
-def prepare(db: str, annotators: int, wanted: int) -> list[str]:
-    """A project with places enough, and an API token for each annotator."""
+def prepare(db: str, annotators: int, wanted: int, to_the_end: bool) -> list[str]:
+    """A project with places enough, or just enough, and an API token for each annotator."""
     store = Store.open(db)
     said = (ItemResponse("A short reply."), ItemResponse("Another one, which is somewhat longer."))
-    n = wanted // PLACES + annotators
+    n = wanted // PLACES + (0 if to_the_end else annotators)
     with store.write() as conn:
-        settings = ProjectSettings(annotators_per_item=PLACES)
+        lease = {"lease_seconds": SHORT_LEASE} if to_the_end else {}
+        settings = ProjectSettings(annotators_per_item=PLACES, **lease)
         project = projects.create_project(conn, "load", "Load", "pairwise", settings)
         content.add_items(conn, project, [Item(f"i-{k}", f"Prompt {k}", said) for k in range(n)])
         tokens = []
@@ -153,6 +168,7 @@ def audit(db: str, ledger: Ledger) -> dict[str, object]:
     """Compare what was acknowledged with what is stored."""
     store = Store.open(db)
     with store.read() as conn:
+        done = projects.progress(conn, projects.get_project(conn, "load"))
         rows = conn.execute(
             select(judgements.c.key, judgements.c.id, judgements.c.item_id, judgements.c.user_id)
         ).all()
@@ -175,20 +191,34 @@ def audit(db: str, ledger: Ledger) -> dict[str, object]:
         "lost": sum(stored.get(key) != revision for key, revision in ledger.acknowledged.items()),
         "doubled": doubled + len(rows) - len({(row.item_id, row.user_id) for row in rows}),
         "items over their places": sum(n > PLACES for n in held.values()),
+        "items without all their answers": done.items - done.complete if ledger.to_the_end else 0,
         "integrity": healthy,
     }
 
 
-def run(db: str, annotators: int, wanted: int, kills: int, pause: float = 0.0) -> dict[str, object]:
+@dataclass(frozen=True)
+class Plan:
+    """What happens."""
+
+    annotators: int
+    judgements: int
+    kills: int
+    pause: float = 0.0
+    also: str = ""
+    to_the_end: bool = False
+
+
+def run(db: str, plan: Plan) -> dict[str, object]:
     """The whole experiment."""
-    tokens = prepare(db, annotators, wanted)
+    wanted, kills = plan.judgements, plan.kills
+    tokens = prepare(db, plan.annotators, wanted, plan.to_the_end)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
-    ledger = Ledger(wanted)
+    ledger = Ledger(wanted, plan.to_the_end)
     server = start(db, port)
     began = time.perf_counter()
-    crowd = [Annotator(port, token, ledger, pause) for token in tokens]
+    crowd = [Annotator(port, token, ledger, plan.pause) for token in tokens]
     for annotator in crowd:
         annotator.start()
     try:
@@ -202,6 +232,8 @@ def run(db: str, annotators: int, wanted: int, kills: int, pause: float = 0.0) -
                 time.sleep(0.01)
             os.kill(server.pid, signal.SIGKILL)
             server.wait()
+            if plan.also:
+                subprocess.run(plan.also, shell=True, check=True, stdout=subprocess.DEVNULL)
             server = start(db, port)
         while not ledger.done.is_set() and any(a.is_alive() for a in crowd):
             time.sleep(0.05)
@@ -235,14 +267,16 @@ def main() -> int:
     parser.add_argument(
         "--pause", type=float, default=0.0, help="mean seconds between answers of one annotator [0]"
     )
+    parser.add_argument("--also", default="", metavar="COMMAND", help="run in a shell at each kill")
+    parser.add_argument("--to-the-end", action="store_true", help="until no item lacks an answer")
     given = parser.parse_args()
+    plan = Plan(given.annotators, given.judgements, given.kills, given.pause, given.also, given.to_the_end)
     with tempfile.TemporaryDirectory() as folder:
         db = given.db or str(Path(folder) / "load.db")
-        figures = run(db, given.annotators, given.judgements, given.kills, given.pause)
+        figures = run(db, plan)
     print(json.dumps(figures, indent=2))
-    good = not (
-        figures["lost"] or figures["doubled"] or figures["items over their places"] or figures["failures"]
-    )
+    faults = ("lost", "doubled", "items over their places", "items without all their answers", "failures")
+    good = not any(figures[name] for name in faults)
     return int(not good or figures["integrity"] != "ok")
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from plaudit.preferences.annotation import (
     Thumbs,
     Written,
 )
-from plaudit.preferences.store import history, people, projects
+from plaudit.preferences.store import answers, history, leases, people, projects
+from plaudit.preferences.store.answers import Submission
 from plaudit.preferences.store.engine import Store
 
 pytestmark = pytest.mark.browser
@@ -216,6 +218,20 @@ def test_thumbs_by_mouse_and_keys(visit: Any, sqlite_store: Store, size: dict[st
     assert [a.answer for a in stored(sqlite_store, "job")] == [Thumbs((False,)), Thumbs((True,))]
 
 
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_writing_by_mouse(visit: Any, sqlite_store: Store, size: dict[str, int]) -> None:
+    one_of(sqlite_store, "demonstration", 2)
+    page = visit("/p/job/work", size)
+    page.get_by_role("button", name="Start from A").click()
+    text = page.get_by_label("Your response")
+    text.fill(text.input_value() + " and more")
+    page.get_by_role("button", name="Send").click()
+    page.get_by_text("That is all for now").wait_for()
+    found = answer(sqlite_store)
+    assert isinstance(found.answer, Written) and found.answer.text.endswith("and more")
+    assert found.answer.base == found.order[0], "which response was edited is stored"
+
+
 def test_writing_and_editing(visit: Any, sqlite_store: Store) -> None:
     one_of(sqlite_store, "demonstration", 2)
     page = visit("/p/job/work")
@@ -292,19 +308,80 @@ def test_a_new_annotator_joins_and_works(chromium: Any, sqlite_store: Store) -> 
         context.close()
 
 
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_a_new_annotator_joins_and_works_by_keys_alone(
+    chromium: Any, sqlite_store: Store, size: dict[str, int]
+) -> None:
+    """From the invitation to an answer, a skip and an undo without a pointer: Tab, typing, Enter, single keys."""
+    team = make_team(sqlite_store)
+    with sqlite_store.write() as conn:
+        secret = people.invite(conn, "annotator", team.project.id)
+    with Served(sqlite_store, limiter=Unlimited()) as served:
+        context = chromium.new_context(viewport=size)
+        context.set_default_timeout(20_000)
+        page = context.new_page()
+        page.goto(f"{served.url}/join/{secret}")
+        tab_to(page, "Name")
+        page.keyboard.type("Kim")
+        tab_to(page, "Password")
+        page.keyboard.type(PASSWORD)
+        page.keyboard.press("Enter")
+        page.get_by_role("link", name="Start").wait_for()
+        tab_to(page, "Start")
+        page.keyboard.press("Enter")
+        page.locator("#work").wait_for()
+        for key, said in (("2", "1 by you"), ("s", "")):
+            before = page.locator("#work").get_attribute("data-assignment")
+            page.keyboard.press(key)
+            page.keyboard.press("Enter")
+            page.wait_for_function(
+                "b => document.querySelector('#work').dataset.assignment !== b", arg=before
+            )
+            page.get_by_text(said or "1 by you").wait_for()
+        page.keyboard.press("?")
+        page.get_by_role("dialog").wait_for()
+        page.keyboard.press("Escape")
+        before = page.locator("#work").get_attribute("data-assignment")
+        page.keyboard.press("u")
+        page.wait_for_function("b => document.querySelector('#work').dataset.assignment !== b", arg=before)
+        context.close()
+    found = [a for a in stored(sqlite_store, "demo") if a.annotator == "Kim"]
+    assert len(found) == 1 and abs(found[0].answer.strength) == 1  # type: ignore[union-attr]
+
+
+def tab_to(page: Any, name: str) -> None:
+    """Press Tab until the element of this name has the focus."""
+    named = (
+        "() => { const e = document.activeElement; const l = e.labels && e.labels[0];"
+        " return (e.getAttribute('aria-label') || (l || e).textContent || '').trim() }"
+    )
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate(named).startswith(name):
+            return
+    raise AssertionError(f"Tab never comes to {name!r}")
+
+
 def test_hostile_texts_do_nothing(visit: Any, sqlite_store: Store) -> None:
-    """50 payloads as prompt, response, comment and guidelines: nothing runs, nothing is fetched from elsewhere."""
+    """50 payloads as prompt, response, model, key, comment, title and guidelines: nothing runs or is fetched."""
     assert len(PAYLOADS) >= 50
     groups = [PAYLOADS[k : k + 4] for k in range(0, len(PAYLOADS), 4)]
     items = []
     for k, group in enumerate(groups):
-        said = tuple(ItemResponse(text) for p in group for text in (p, f"```html\n{p}\n```"))
-        items.append(Item(f"x{k}", "\n\n".join(group), said))
+        said = tuple(ItemResponse(text, p) for p in group for text in (p, f"```html\n{p}\n```"))
+        items.append(Item(f"{k} {group[0]}", "\n\n".join(group), said))
     make_project(sqlite_store, "job", "ranking", items)
     with sqlite_store.write() as conn:
         project = projects.get_project(conn, "job")
         projects.change_guidelines(conn, project, "\n\n".join(PAYLOADS), None)
         projects.change_project(conn, project, title=PAYLOADS[0], settings=project.settings, closed=False)
+        user = people.add_user(conn, "Ada", "annotator")
+        for k, group in enumerate(groups):
+            work = leases.lease(conn, project, user.id, time.time())
+            assert work is not None
+            ranks = Ranks(tuple(range(1, 1 + len(work.item.responses))))
+            sent = Submission(f"comment-{k}", ranks, comment="\n".join(group))
+            answers.submit(conn, project, user.id, work.id, sent)
     page = visit("/p/job/work")
     strange: list[str] = []
     page.on("dialog", lambda dialog: (strange.append(dialog.message), dialog.dismiss()))
@@ -318,8 +395,17 @@ def test_hostile_texts_do_nothing(visit: Any, sqlite_store: Store) -> None:
         assert page.evaluate(NOTHING_ACTIVE), groups[number - 1]
         for link in page.locator(".content a").evaluate_all("links => links.map(a => a.href)"):
             assert link.startswith(("http://", "https://", "mailto:")), link
-    page.goto(page.url.split("/p/")[0] + "/p/job")
-    assert page.evaluate("window.hacked") is None
+    for path in (
+        "/p/job",
+        "/p/job/work",
+        "/p/job/items",
+        "/p/job/review",
+        "/p/job/compare",
+        "/p/job/conflicts/1",
+        "/",
+    ):
+        page.goto(page.url.split("/p/")[0].rstrip("/") + path)
+        assert page.evaluate("window.hacked") is None, path
     assert strange == []
 
 
@@ -351,7 +437,16 @@ def test_pages_are_accessible_and_fit(
     ]
     paths += [
         f"/p/two/{name}"
-        for name in ("review", "conflicts", "conflicts/1", "items", "items/1", "compare", "settings")
+        for name in (
+            "review",
+            "conflicts",
+            "conflicts/1",
+            "items",
+            "items?only=flagged",
+            "items/1",
+            "compare",
+            "settings",
+        )
     ]
     paths += ["/admin", "/admin/audit", "/admin/projects/new", "/account", "/nothing-here"]
     faults = []

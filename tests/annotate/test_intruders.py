@@ -1,18 +1,25 @@
 """What a security review found: the local user, bodies of strangers, names, invitations, files and logs."""
 
+import contextlib
 import logging
+import os
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import sqlalchemy
-from annotating import PASSWORD, Served, Team, Unlimited, make_project
+from annotating import PASSWORD, Served, Team, Unlimited, free_port, make_project
 from sqlalchemy.exc import SQLAlchemyError
 
+from plaudit.annotate import commands
 from plaudit.annotate.intake import import_file
 from plaudit.annotate.limits import Limiter
 from plaudit.annotate.passwords import hash_password
@@ -271,3 +278,54 @@ def test_only_admins_see_the_seed(served: Served, team: Team) -> None:
                 said = client.get(path, headers=team.headers(who)).json()
                 settings = (said[0] if isinstance(said, list) else said)["settings"]
                 assert ("seed" in settings) is (who == "admin"), (who, path)
+
+
+def test_logs_hold_no_secret(tmp_path: Path) -> None:
+    """The real command: what it prints while people join, log in, fail and use tokens names none of their secrets."""
+    port, db = free_port(), tmp_path / "a.db"
+    command = [sys.executable, "-m", "plaudit.cli.main", "annotate", "serve", "--auth", "--db", str(db)]
+    env = {**os.environ, "PYTHONPATH": str(Path(commands.__file__).parents[2])}
+    out = tmp_path / "out.txt"
+    with out.open("wb") as log:
+        server = subprocess.Popen(
+            [*command, "--port", str(port)], stdout=log, stderr=subprocess.STDOUT, env=env
+        )
+        try:
+            secrets = secrets_of_a_visit(port, out)
+        finally:
+            server.terminate()
+            server.wait(60)
+    said = out.read_text(encoding="utf-8")
+    assert "/join/" in said, "the invitation of the first admin is printed, once, and has been used"
+    assert len(secrets) == 4 and not [s for s in secrets if s in said]
+    kept = b"".join(p.read_bytes() for p in tmp_path.glob("a.db*"))
+    assert not [s for s in secrets if s.encode() in kept], "the database holds digests only"
+
+
+def secrets_of_a_visit(port: int, out: Path) -> list[str]:
+    """Join as the first admin, invite, make a token, and be refused with each of them in the wrong place."""
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
+        for _ in range(600):
+            link = re.search(r"/join/(\S+)", out.read_text(encoding="utf-8"))
+            with contextlib.suppress(httpx.TransportError):
+                if link and client.get("/login").status_code == 200:
+                    break
+            time.sleep(0.1)
+        assert link is not None
+
+        def post(path: str, page: str, **fields: str) -> str:
+            csrf = client.get(page).text.partition('name="csrf" value="')[2][:64]
+            return client.post(path, data={**fields, "csrf": csrf}).text
+
+        post(link[0], link[0], name="Ada", password=PASSWORD)
+        invitation = post("/admin/invitations", "/admin", role="reviewer").partition("/join/")[2][:43]
+        token = (
+            post("/account/tokens", "/account", label="t").partition('class="secret">')[2].partition("<")[0]
+        )
+        session = client.cookies["plaudit_session"]
+        for secret in (invitation, token, session, PASSWORD):
+            client.get(f"/p/{secret}")
+            client.get("/api/v1/me", headers={"authorization": f"Bearer {secret}x"})
+            client.post("/login", data={"name": "Ada", "password": f"{secret}x"})
+            client.post("/api/v1/projects", headers={"authorization": f"Bearer {token}"}, content=secret)
+    return [invitation, token, session, PASSWORD]

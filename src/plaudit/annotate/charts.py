@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-WIDTH, ROW, LABEL, RIGHT = 640, 30, 150, 70
+WIDTH, ROW, RIGHT, WIDEST_BAR = 640, 30, 70, 90
+LETTER, NARROWEST, WIDEST = 7.2, 90, 270
+"""Width of a letter, and of the column of labels, which follows the longest one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,37 +32,59 @@ def dots(
     rows = [row for row in rows if math.isfinite(row.value)]
     if not rows:
         return Markup("")
+    longest = max(len(row.label) for row in rows)
+    ticks = nice_ticks(low, high)
+    scale = Scale(ticks[0], ticks[-1], min(WIDEST, max(NARROWEST, 24 + LETTER * longest)))
     height = ROW * len(rows) + 34
     parts = [_open(height, title)]
-    for tick in range(5):
-        value = low + (high - low) * tick / 4
-        x = _x(value, low, high)
+    for tick in ticks:
+        x = scale.x(tick)
         parts.append(_line(x, 8, x, height - 24, "grid"))
-        parts.append(_text(x, height - 8, f"{value:.3g}", "tick", "middle"))
+        parts.append(_text(x, height - 8, f"{tick:.3g}", "tick", "middle"))
     if line is not None:
-        parts.append(_line(_x(line, low, high), 4, _x(line, low, high), height - 24, "half"))
+        parts.append(_line(scale.x(line), 4, scale.x(line), height - 24, "half"))
     for number, row in enumerate(rows):
-        parts.append(_dot(row, 8 + ROW * number + ROW / 2, (low, high)))
+        parts.append(_dot(row, 8 + ROW * number + ROW / 2, scale))
     return Markup("").join([*parts, Markup("</svg>")])
 
 
-def _dot(row: Dot, y: float, scale: tuple[float, float]) -> Markup:
-    parts = [
-        _text(
-            LABEL - 12,
-            y + 4,
-            row.label if len(row.label) <= 20 else f"{row.label[:19]}\u2026",
-            "label",
-            "end",
-        )
-    ]
+def nice_ticks(low: float, high: float) -> list[float]:
+    """Round values at equal distances that hold both ends, five or six of them.
+
+    >>> nice_ticks(-0.3, 1), nice_ticks(0, 25)
+    ([-0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0], [0.0, 5.0, 10.0, 15.0, 20.0, 25.0])
+    """
+    rough = (high - low) / 6
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * part for part in (1, 2, 2.5, 5, 10) if power * part >= rough * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [number * step for number in range(first, last + 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Where values lie: from ``low`` to ``high``, to the right of the labels."""
+
+    low: float
+    high: float
+    left: float
+
+    def x(self, value: float) -> float:
+        """The place of a value; what lies outside is put at the end."""
+        inside = min(max(value, self.low), self.high)
+        return self.left + (WIDTH - self.left - RIGHT) * (inside - self.low) / (self.high - self.low)
+
+
+def _dot(row: Dot, y: float, scale: Scale) -> Markup:
+    most = int((scale.left - 20) / LETTER)
+    label = row.label if len(row.label) <= most else f"{row.label[: most - 1]}\u2026"
+    parts = [_text(scale.left - 12, y + 4, label, "label", "end")]
+    bad = " bad" if row.bad else ""
     if math.isfinite(row.low) and math.isfinite(row.high):
-        parts.append(
-            _line(_x(row.low, *scale), y, _x(row.high, *scale), y, "whisker bad" if row.bad else "whisker")
-        )
+        parts.append(_line(scale.x(row.low), y, scale.x(row.high), y, f"whisker{bad}"))
     shape = '<circle cx="{:.1f}" cy="{:.1f}" r="5" class="{}"><title>{}</title></circle>'
     said = f"{row.label}: {row.value:.2f} {row.note}"
-    parts.append(Markup(shape).format(_x(row.value, *scale), y, "dot bad" if row.bad else "dot", said))
+    parts.append(Markup(shape).format(scale.x(row.value), y, f"dot{bad}", said))
     parts.append(_text(WIDTH - RIGHT + 10, y + 4, row.note or f"{row.value:.2f}", "value", "start"))
     return Markup("").join(parts)
 
@@ -70,7 +94,7 @@ def bars(counts: Sequence[tuple[str, int]], title: str) -> Markup:
     most = max((n for _, n in counts), default=0)
     if not most:
         return Markup("")
-    height, wide = 170, WIDTH / len(counts)
+    height, wide = 170, min(WIDTH / len(counts), WIDEST_BAR)
     parts = [_open(height, title)]
     shape = '<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" rx="3" class="bar"><title>{}: {}</title></rect>'
     for i, (label, n) in enumerate(counts):
@@ -84,11 +108,6 @@ def bars(counts: Sequence[tuple[str, int]], title: str) -> Markup:
 def _open(height: float, title: str) -> Markup:
     head = '<svg class="plot" viewBox="0 0 {} {:.0f}" role="img" aria-label="{}">'
     return Markup(head).format(WIDTH, height, title)
-
-
-def _x(value: float, low: float, high: float) -> float:
-    inside = min(max(value, low), high)
-    return LABEL + (WIDTH - LABEL - RIGHT) * (inside - low) / (high - low)
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:

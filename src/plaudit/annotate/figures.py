@@ -57,10 +57,15 @@ def figures(task: Task, found: Sequence[Annotation], items: Mapping[str, Item], 
         agreement=measured,
         position=position_bias(found),
         cards=cards,
-        disputes=tuple(disputes(found)),
+        disputes=tuple(open_disputes(found, items)),
         plots=_plots(found, cards, measured),
         hints={card.annotator: _hints(card) for card in cards},
     )
+
+
+def open_disputes(found: Sequence[Annotation], items: Mapping[str, Item]) -> list[Dispute]:
+    """What a reviewer should decide; the answer to a gold item is known."""
+    return disputes([a for a in found if items[a.item].gold is None])
 
 
 def _plots(
@@ -92,7 +97,9 @@ def _plots(
         "peers": dots(peers, "Share of votes on the side of the majority of the others"),
         "position": dots(first, "How often the response shown first won", line=0.5),
         "pace": dots(pace, "Median seconds for an answer", high=max(1.0, slowest)),
-        "kappa": dots(kappa, "Cohen's kappa of pairs of annotators", low=-0.2),
+        "kappa": dots(
+            kappa, "Cohen's kappa of pairs of annotators", low=min([0.0, *(k.value for k in kappa)])
+        ),
         "choices": _choices(found),
         "days": _days(found),
     }

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 
 from plaudit.annotate.access import Posted, needs
-from plaudit.annotate.figures import DRAWS, Figures, figures, model_plots
+from plaudit.annotate.figures import DRAWS, Figures, figures, model_plots, open_disputes
 from plaudit.annotate.forms import in_words
 from plaudit.annotate.site import Site, project_of, see, site_of, visitor_of
 from plaudit.annotate.work import work_context
@@ -18,7 +18,6 @@ from plaudit.errors import DataError
 from plaudit.preferences.aggregate import Method, Rule
 from plaudit.preferences.annotation import Annotation, Item, Skip
 from plaudit.preferences.compare import compare
-from plaudit.preferences.disputes import disputes
 from plaudit.preferences.exchange import WHAT_OF, Exported, What, export
 from plaudit.preferences.store import answers, content, history, people
 from plaudit.preferences.store.projects import Project
@@ -64,8 +63,13 @@ def conflicts(request: Request, slug: str) -> Response:
     site, project = site_of(request), project_of(request)
     with site.store.read() as conn:
         found = history.read_annotations(conn, project)
-        items = {item.key: (number, item) for number, item in content.read_items(conn, project).items()}
-    rows = [(dispute, *items[dispute.item]) for dispute in disputes(found)[:MOST_CONFLICTS]]
+        loaded = content.read_items(conn, project)
+    numbers = {item.key: number for number, item in loaded.items()}
+    items = {item.key: item for item in loaded.values()}
+    rows = [
+        (dispute, numbers[dispute.item], items[dispute.item])
+        for dispute in open_disputes(found, items)[:MOST_CONFLICTS]
+    ]
     decided = len({a.item for a in found if a.adjudicated})
     return site.page(request, "conflicts.html", rows=rows, decided=decided)
 

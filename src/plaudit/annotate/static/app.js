@@ -174,6 +174,8 @@ function start(first) {
   startWriting();
   setCurrent(0, false);
   markPreferred(Number($("input[name=choice]:checked")?.value) || 0);
+  const chat = $(".prompt .content");
+  if (chat && all(".turn", chat).length > 1) chat.scrollTop = chat.scrollHeight; /* the question is in the last turn */
   plainMode(sessionStorage.getItem("plaudit plain") === "1");
   $("#plain-toggle")?.addEventListener("click", () => plainMode(!document.body.classList.contains("plain-mode")));
   $("#show-keys")?.addEventListener("click", () => $("#keys").showModal());
