@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from plaudit.experience import Experience, Outputs
 from plaudit.generation.sampling import sample_seed, uniform
-from plaudit.records import Prompt, RewardResult, Rollout
+from plaudit.records import FinishReason, Prompt, RewardResult, Rollout
 
 LETTERS, END, PAD, PROMPT = "abc.", 3, 4, 5
 LENGTH, TARGET = 4, "cab."
@@ -136,25 +136,33 @@ class Writer:
         logp = self.table.logits.log_softmax(-1)
         asked = [(group, prompt, k) for group, prompt in enumerate(prompts) for k in range(n)]
         seeds = np.array([sample_seed(seed, iteration, p.prompt.id, k) for _, p, k in asked], dtype=np.uint64)
-        tokens = torch.full((len(asked), LENGTH + 1), PAD)
-        running = torch.ones(len(asked), dtype=torch.bool)
-        for t in range(1, LENGTH + 1):
-            rows = logp[beginnings(tokens)[:, t]]
-            u = torch.from_numpy(uniform(seeds, np.full_like(seeds, t))).float()[:, None]
+        tokens, own = torch.full((len(asked), LENGTH + 1), PAD), torch.zeros(len(asked), LENGTH)
+        running, code = torch.ones(len(asked), dtype=torch.bool), torch.zeros(len(asked), dtype=torch.long)
+        for t in range(LENGTH):
+            rows = logp[(OFFSETS[t] + code).clamp(max=ROWS - 1)]
+            u = torch.from_numpy(uniform(seeds, np.full_like(seeds, t + 1))).float()[:, None]
             drawn = torch.searchsorted(rows.exp().cumsum(-1), u).clamp(max=END).squeeze(-1)
             drawn = rows.argmax(-1) if sampling.top_k == 1 else drawn
-            tokens[:, t] = torch.where(running, drawn, PAD)
+            own[:, t] = rows.gather(-1, drawn[:, None]).squeeze(-1)
+            tokens[:, t + 1] = torch.where(running, drawn, PAD)
+            code = 3 * code + drawn.clamp(max=END - 1)
             running &= drawn != END
-        return [
-            self._rollout(row[row != PAD].tolist(), group, prompt, logp)
-            for row, (group, prompt, _) in zip(tokens[:, 1:], asked, strict=True)
-        ]
-
-    def _rollout(self, ids: list[int], group: int, prompt: Any, logp: Tensor) -> Rollout:
-        places = beginnings(torch.tensor([[PROMPT, *ids]]))[0, 1:]
-        own = logp[places, torch.tensor(ids)].tolist()
-        finish = "stop" if ids[-1] == END else "length"
-        return Rollout(prompt.prompt, group, prompt.ids, tuple(ids), tuple(own), spelt(ids), finish)  # type: ignore[arg-type]
+        result = []
+        for ids, values, (group, prompt, _) in zip(tokens[:, 1:].tolist(), own.tolist(), asked, strict=True):
+            n = LENGTH - ids.count(PAD)
+            finish: FinishReason = "stop" if ids[n - 1] == END else "length"
+            result.append(
+                Rollout(
+                    prompt.prompt,
+                    group,
+                    prompt.ids,
+                    tuple(ids[:n]),
+                    tuple(values[:n]),
+                    spelt(ids[:n]),
+                    finish,
+                )
+            )
+        return result
 
 
 def reward(rollouts: Sequence[Rollout]) -> list[RewardResult]:
