@@ -218,7 +218,7 @@ def test_the_loss_is_a_mean_over_the_pairs_of_the_step(algorithm):
     assert algorithm.weights(pairs(())).loss_weights.tolist() == [], "no pair, no division by zero"
 
 
-OFFLINE = [DPO(), IPO(), Hinge(), ORPO(), SimPO(), KTO(), RewardModel(lm_coef=0.1), RewardModel(ratings="regression"),
+OFFLINE = [DPO(), IPO(), Hinge(), ORPO(), SimPO(), KTO(), RewardModel(), RewardModel(lm_coef=0.1), RewardModel(ratings="regression"),
            RewardModel(ratings="regression", attributes=("kind",))]  # fmt: skip
 
 
@@ -233,6 +233,12 @@ def test_metrics_hold_on_to_no_graph(algorithm):
     found = algorithm.loss(batch, out)
     assert found.value.requires_grad
     assert not [name for name, value in found.metrics.items() if value.requires_grad]
+
+
+def test_metrics_of_lists_hold_on_to_no_graph():
+    scores = torch.tensor([3.0, 1.0], requires_grad=True)
+    found = RewardModel().loss(RewardModel().weights(rankings([1.0, 2.0], [2])), Outputs(scores=scores * 1.0))
+    assert found.value.requires_grad and not any(v.requires_grad for v in found.metrics.values())
 
 
 def test_the_own_token_part_of_the_exact_kl_leaves_padding_alone():
