@@ -4,12 +4,12 @@
     python benchmarks/one_backbone.py --only smollm2 --smollm2 MODEL --labelled sentiment.jsonl
     python benchmarks/one_backbone.py --quick
 
-Two subjects. In the quickstart's world, one SFT model for all; for each seed a reward model and PPO on it; the world's
-true preference judges. SmolLM2-135M learns to continue openings of reviews positively; one reward model for all,
-trained on labelled sentences ({"text", "label"}, one a line); the held-out reward judges. `four` trains all weights of
-policy and critic apart; `trunk` all weights of one model with a value head; `one` adapters and heads on frozen tensors.
-Prints the tables of docs/speed.md and draws its figure. A run that is complete is not run again;
-`one_backbone_report.py` prints and draws what there is so far.
+Two subjects, each with one reward model for all runs, so that only PPO differs. In the quickstart's world its true
+preference judges. SmolLM2-135M learns to continue openings of reviews positively; the reward model is trained on
+labelled sentences ({"text", "label"}, one a line), and the held-out reward judges. `four` trains all weights of policy
+and critic apart; `trunk` all weights of one model with a value head; `one` adapters and heads on frozen tensors, the
+reward model's too, which `four` and `trunk` load merged. Prints the tables of docs/speed.md and draws its figure. A run
+that is complete is not run again; `one_backbone_report.py` prints and draws what there is so far.
 """
 
 from __future__ import annotations
@@ -50,8 +50,6 @@ QUICK = Scale(
     demonstrations=60, sft_epochs=1, comparisons=60, prompts=24, iterations=2, prompts_per_iteration=4,
     eval_prompts=8, hidden=32,
 )  # fmt: skip
-COMPARISONS = 3000
-"""Of the world's, for each reward model: once through."""
 LABELLED = 1500
 """Sentences that the sentiment reward is trained on."""
 OPENINGS = Path(__file__).resolve().parents[1] / "examples" / "review_openings.jsonl"
@@ -72,16 +70,15 @@ class Side:
     lora: LoraSection
     policy_lr: float
     critic: dict[str, Any]
-    reward_lr: float = 0.0
-    """Where each side has a reward model of its own."""
 
 
 APART = {"critic": "separate"}
 TRUNK = {"critic": "trunk"}
+WORLD_LORA = LoraSection(rank=16, alpha=32)
 WORLD_SIDES = (
-    Side("four", LoraSection(), 2e-4, APART | {"critic_lr": 5e-4}, 1e-3),
-    Side("trunk", LoraSection(), 2e-4, TRUNK | {"critic_lr": 5e-3}),  # the reward model of `four`
-    Side("one", LoraSection(rank=16, alpha=32), 2e-3, APART | {"critic_lr": 3e-3}, 5e-3),
+    Side("four", LoraSection(), 2e-4, APART | {"critic_lr": 5e-4}),
+    Side("trunk", LoraSection(), 2e-4, TRUNK | {"critic_lr": 5e-3}),
+    Side("one", WORLD_LORA, 1e-3, APART | {"critic_lr": 2e-3}),
 )
 RECIPE = LoraSection(rank=8, alpha=16, last_layers=8)
 """Of configs/sentiment_ppo.toml."""
@@ -102,19 +99,18 @@ def world(base: Path, scale: Scale) -> None:
     write_records(train + heldout, base / "data" / "prompts.jsonl", "plaudit")
 
 
-def world_reward(base: Path, out: Path, side: Side, seed: int) -> None:
-    """The reward model of one seed."""
+def world_reward(base: Path, out: Path) -> None:
+    """The reward model of the world, as adapter and head and as a whole model: the same for all sides."""
     run_reward(
         RewardJob(
-            model=str(base / "sft" / "model"), dataset=str(base / "data" / "preferences.jsonl"), seed=seed,
-            out=str(out / "reward"), epochs=1, batch_size=16, optimizer=OptimizerSection(lr=side.reward_lr),
-            data=DATA.model_copy(update={"limit": COMPARISONS}), lora=side.lora, **SHARED,
+            model=str(base / "sft" / "model"), dataset=str(base / "data" / "preferences.jsonl"), out=str(out), epochs=2,
+            batch_size=16, optimizer=OptimizerSection(lr=3e-3), data=DATA, lora=WORLD_LORA, **SHARED,
         )
     )  # fmt: skip
 
 
 def world_ppo(base: Path, reward: Path, scale: Scale, out: Path, side: Side, seed: int) -> None:
-    """PPO of one seed against its reward model."""
+    """PPO of one seed."""
     run_rl(
         RLJob(
             policy=str(base / "sft" / "model"), reward=(str(reward / "model"),), gold=(GOLD,), seed=seed,
@@ -186,14 +182,12 @@ def _peak() -> float:
 
 def quickstart(out: Path, seeds: Sequence[int], quick: bool) -> None:
     """All runs in the quickstart's world."""
-    scale, base = QUICK if quick else SMALL, out / "world"
+    scale, base, reward = QUICK if quick else SMALL, out / "world", out / "reward"
     world(base, scale)
+    timed(out, "reward", functools.partial(world_reward, base, reward))
     for seed in seeds:
         for side in WORLD_SIDES:
             here = out / f"{side.name}-{seed}"
-            reward = (here if side.reward_lr else out / f"four-{seed}") / "reward"
-            if side.reward_lr:
-                timed(here, "reward", functools.partial(world_reward, base, here, side, seed))
             timed(here, "ppo", functools.partial(world_ppo, base, reward, scale, here, side, seed))
 
 
