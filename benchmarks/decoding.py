@@ -30,7 +30,7 @@ from plaudit.generation.protocol import TokenPrompt
 from plaudit.models.load import load_causal_lm, load_tokenizer
 from plaudit.models.policy import Policy
 from plaudit.records import Prompt
-from plaudit.training.learner import product_dtype
+from plaudit.training.precision import product_dtype
 
 Decode = Callable[[int], int]
 """Runs the 0-based round; how many tokens it wrote."""

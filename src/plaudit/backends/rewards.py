@@ -35,7 +35,7 @@ from plaudit.rewards.isolation import TIMEOUT, IsolatedReward
 from plaudit.rewards.model import ModelReward
 from plaudit.rewards.protocol import Reward
 from plaudit.rewards.rules import load_rule
-from plaudit.training.learner import autocast, resolve_device
+from plaudit.training.precision import autocast, resolve_device
 
 FUNCTION = re.compile(r".+\.py:\w+|[A-Za-z_][\w.]*:\w+")
 SCALED = re.compile(r"(.+)@(log_odds|logit|prob)")

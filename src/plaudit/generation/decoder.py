@@ -13,6 +13,7 @@ from transformers import PretrainedConfig
 from transformers.cache_utils import DynamicCache
 
 from plaudit.errors import ConfigError, ModelError
+from plaudit.functional.precision import without_gradients
 from plaudit.generation.cache import SlotCache, attention_dtype
 
 _LAYERS = {"full_attention", "sliding_attention", "attention"}
@@ -65,11 +66,9 @@ class Decoder:
     def ready(self) -> Iterator[None]:
         """No gradients, no dropout, chosen precision; every training flag is as before afterwards."""
         training = [m for m in self.lm.modules() if m.training]
-        device, mixed = self.device.type, self._precision == torch.bfloat16
-        autocast = torch.autocast(device, torch.bfloat16) if mixed else contextlib.nullcontext()
         self.lm.eval()
         try:
-            with torch.no_grad(), autocast:
+            with without_gradients(self.lm, self._precision, self.device):
                 if self._split is None:
                     self._split = self._head_is_all()
                 self._weight = self._head.weight.float() if type(self._head) is nn.Linear else None

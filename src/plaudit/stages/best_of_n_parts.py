@@ -23,7 +23,7 @@ from plaudit.stages.prompts import PromptReader
 from plaudit.stages.rl import Given, given_reward
 from plaudit.stages.rl_job import Sources
 from plaudit.tracking.files import Row
-from plaudit.training.learner import product_dtype, resolve_device
+from plaudit.training.precision import product_dtype, resolve_device
 from plaudit.training.rollouts import scored
 from plaudit.training.runtime import Reward
 

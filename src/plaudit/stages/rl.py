@@ -31,9 +31,10 @@ from plaudit.stages.rl_job import OnlineJob, inputs_of
 from plaudit.stages.rl_learners import Learners, build_learners, critic_notes
 from plaudit.stages.texts import load_texts
 from plaudit.tracking.recorder import Recorder
-from plaudit.training.learner import LocalScorer, product_dtype, resolve_device
+from plaudit.training.learner import LocalScorer
 from plaudit.training.memory import peak_gb, role_memory
 from plaudit.training.online import OnlineLoop
+from plaudit.training.precision import product_dtype, resolve_device
 from plaudit.training.runtime import Reward, Runtime
 from plaudit.training.texts import TextStream
 

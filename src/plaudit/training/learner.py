@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, Protocol
@@ -13,8 +12,10 @@ from torch import Tensor, nn
 from plaudit.config.sections import ComputeSection, OptimizerSection
 from plaudit.errors import TrainingError
 from plaudit.experience import Batch, Loss, Outputs
+from plaudit.functional.precision import as_in_forward, without_gradients
 from plaudit.training.microbatch import microbatches
 from plaudit.training.optim import build_optimizer, learning_rate
+from plaudit.training.precision import autocast, product_dtype, resolve_device
 
 LossFunction = Callable[[Batch, Outputs], Loss]
 SignalName = Literal["logprobs", "values", "scores", "features", "full_kl"]
@@ -66,26 +67,6 @@ class Learner(Scorer, Protocol):
     total_steps: int
 
 
-def resolve_device(name: str) -> torch.device:
-    """``auto`` is the first GPU if there is one, else the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def product_dtype(compute: ComputeSection, device: torch.device) -> torch.dtype:
-    """Type of the matrix products: bf16 where asked for, or ``auto`` on a GPU that has it. Weights stay fp32."""
-    automatic = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    half = compute.precision == "bf16" or (compute.precision == "auto" and automatic)
-    return torch.bfloat16 if half else torch.float32
-
-
-def autocast(compute: ComputeSection, device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Matrix products in `product_dtype`."""
-    dtype = product_dtype(compute, device)
-    return contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
-
-
 class LocalScorer:
     """A model in this process that scores batches."""
 
@@ -97,14 +78,16 @@ class LocalScorer:
         """Forward in microbatches, results back in the order of the batch, on the CPU."""
         return self.read(batch, self.signal)[0]
 
-    @torch.no_grad()
     def read(self, batch: Batch, *signals: SignalName) -> list[Tensor]:
         """See `Learner.read`."""
+        with without_gradients(self.module, product_dtype(self.compute, self.device), self.device):
+            return self._read(batch, signals)
+
+    def _read(self, batch: Batch, signals: Sequence[SignalName]) -> list[Tensor]:
         results = [torch.zeros(batch.tokens.shape[: 1 if s in PER_ROW else 2]) for s in signals]
         # Without activations to keep, four times the budget of a backward pass fits.
         for units, part in self._parts(batch, 4 * self.compute.tokens_per_microbatch):
-            with autocast(self.compute, self.device):
-                out = self.module(part.to(self.device))
+            out = self.module(part.to(self.device))
             found = [getattr(out, signal).float().cpu() for signal in signals]
             rows = batch.rows(units)
             results = [
@@ -163,8 +146,13 @@ class LocalLearner(LocalScorer):
         sums: dict[str, float] = {}
         maxima: dict[str, float] = {}
         limits: dict[str, float] = {}
-        for whole, its_loss in ((batch, loss), *further):
-            for _, part in self._parts(whole, self.compute.tokens_per_microbatch):
+        parts = [
+            (part, its_loss)
+            for whole, its_loss in ((batch, loss), *further)
+            for _, part in self._parts(whole, self.compute.tokens_per_microbatch)
+        ]
+        with autocast(self.compute, self.device):  # around all of them: each weight is cast once
+            for part, its_loss in parts:
                 result = self._backward(part.to(self.device), its_loss)
                 limits |= result.limits
                 for name, value in result.metrics.items():
@@ -175,9 +163,9 @@ class LocalLearner(LocalScorer):
 
     def _backward(self, part: Batch, loss: LossFunction) -> Loss:
         """Add the gradient of one microbatch."""
-        with autocast(self.compute, self.device):
-            result = loss(part, self.module(part))
-        result.value.backward()
+        result = loss(part, self.module(part))
+        with as_in_forward(self.device):
+            result.value.backward()
         return result
 
     def _step(self, allowed: bool = True) -> dict[str, float]:

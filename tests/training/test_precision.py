@@ -1,0 +1,122 @@
+"""bf16 products: every weight is cast once a step or generation, and gradients stay close to those of fp32."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from plaudit.algorithms.sft import SFT
+from plaudit.config.sections import ComputeSection, LoraSection, OptimizerSection, SamplingSection
+from plaudit.experience import Experience
+from plaudit.functional.precision import without_gradients
+from plaudit.generation.native import NativeGenerator
+from plaudit.generation.protocol import TokenPrompt
+from plaudit.models.lora import add_lora
+from plaudit.models.policy import Policy
+from plaudit.models.tiny import tiny_lm, tiny_tokenizer
+from plaudit.records import Prompt
+from plaudit.training.learner import LocalLearner
+
+WORDS = "the cat sat on a mat and saw dogs run far away from big old trees near water"
+CPU = torch.device("cpu")
+
+
+class Casts(TorchDispatchMode):
+    """Counts how often each of some tensors is cast to bf16."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
+        super().__init__()
+        self.names = {tensor.data_ptr(): name for name, tensor in tensors.items()}
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._to_copy.default and kwargs.get("dtype") == torch.bfloat16:
+            self.counts[self.names.get(args[0].data_ptr(), "other")] += 1
+        return func(*args, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return tiny_tokenizer([WORDS], 64)
+
+
+def policy(tokenizer: Any, rank: int = 0, **options: Any) -> Policy:
+    lm = tiny_lm("llama", tokenizer, hidden=32, layers=2)
+    return Policy(add_lora(lm, LoraSection(rank=rank, alpha=4.0), task="causal"), **options)
+
+
+def rows(count: int = 6, width: int = 9) -> Experience:
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([9, 8, 5, 9, 4, 6])[:count]
+    attention = torch.arange(width)[None] < lengths[:, None]
+    batch = Experience(
+        tokens=torch.randint(4, 24, (count, width), generator=generator) * attention,
+        attention_mask=attention,
+        response_mask=attention & (torch.arange(width) > 1),
+    )
+    return SFT().weights(batch)
+
+
+def learner(model: Policy, precision: str, budget: int = 10_000) -> LocalLearner:
+    compute = ComputeSection(device="cpu", precision=precision, tokens_per_microbatch=budget)
+    return LocalLearner(model, OptimizerSection(lr=1e-9, max_grad_norm=0.0), compute, total_steps=3)
+
+
+def gradients(model: Policy, precision: str, budget: int = 10_000) -> torch.Tensor:
+    """[weights] of one batch."""
+    one = learner(model, precision, budget)
+    one.optimizer.zero_grad = lambda **_: None  # type: ignore[method-assign]
+    one.update(rows(), SFT().loss)
+    return torch.cat([p.grad.flatten() for p in one.parameters.values() if p.grad is not None])
+
+
+def test_a_step_of_several_microbatches_casts_each_weight_once(tokenizer: Any) -> None:
+    one = learner(policy(tokenizer), "bf16", budget=16)
+    with Casts(dict(one.module.named_parameters())) as casts:
+        one.update(rows(), SFT().loss)
+    del casts.counts["other"]
+    assert len(casts.counts) == 2 * 7, "seven matrices in each of two layers; the head's products are in fp32"
+    assert set(casts.counts.values()) == {1}
+    with Casts(dict(one.module.named_parameters())) as again:
+        one.update(rows(), SFT().loss)
+    del again.counts["other"]
+    assert again.counts == casts.counts, "the next step has new weights and casts them anew"
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_generation_casts_each_weight_once_frozen_or_not(tokenizer: Any, rank: int) -> None:
+    lm = policy(tokenizer, rank).lm
+    asked = {name for name, p in lm.named_parameters() if p.requires_grad}
+    generator = NativeGenerator(lm, tokenizer, (), precision=torch.bfloat16)
+    prompts = [TokenPrompt(Prompt("a", "a"), (5, 6, 7)), TokenPrompt(Prompt("b", "b"), (8, 9))]
+    with Casts(dict(lm.named_parameters())) as casts:
+        generator.generate(prompts, 2, SamplingSection(max_new_tokens=6), seed=0, iteration=0)
+    layers = Counter({name: n for name, n in casts.counts.items() if "layers" in name})
+    assert len(layers) == 2 * 7 * (3 if rank else 1)
+    assert set(layers.values()) == {1}
+    assert {name for name, p in lm.named_parameters() if p.requires_grad} == asked
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("packing", [True, False])
+def test_gradients_in_bf16_are_close_to_those_of_plain_padded_fp32(
+    tokenizer: Any, rank: int, packing: bool
+) -> None:
+    plain = gradients(policy(tokenizer, rank, packing=False), "fp32")
+    for budget in (10_000, 16):
+        fast = gradients(policy(tokenizer, rank, packing=packing), "bf16", budget)
+        assert fast.dtype == torch.float32
+        assert float((fast - plain).norm() / plain.norm()) < 0.02, "bf16 has 8 bits: 2 ** -8 a product"
+
+
+def test_flags_are_as_before_after_an_error(tokenizer: Any) -> None:
+    model = policy(tokenizer, 2)
+    before = [p.requires_grad for p in model.parameters()]
+    with pytest.raises(RuntimeError), without_gradients(model, torch.bfloat16, CPU):
+        raise RuntimeError
+    assert [p.requires_grad for p in model.parameters()] == before
