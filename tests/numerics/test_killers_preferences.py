@@ -218,8 +218,8 @@ def test_the_loss_is_a_mean_over_the_pairs_of_the_step(algorithm):
     assert algorithm.weights(pairs(())).loss_weights.tolist() == [], "no pair, no division by zero"
 
 
-OFFLINE = [DPO(), IPO(), Hinge(), ORPO(), SimPO(), KTO(), RewardModel(), RewardModel(lm_coef=0.1), RewardModel(ratings="regression"),
-           RewardModel(ratings="regression", attributes=("kind",))]  # fmt: skip
+OFFLINE = [DPO(), IPO(), Hinge(), ORPO(), SimPO(), KTO(), RewardModel(), RewardModel(lm_coef=0.1),
+           RewardModel(ratings="regression"), RewardModel(ratings="regression", attributes=("kind",))]  # fmt: skip
 
 
 @pytest.mark.parametrize("algorithm", OFFLINE, ids=str)
