@@ -101,7 +101,8 @@ class Annotator(threading.Thread):
         return None
 
     def post(self, path: str, body: dict[str, object]) -> dict[str, object]:
-        """The reply; the same request again for as long as there is none."""
+        """The reply; the same request again, after a growing pause, for as long as there is none."""
+        pause = 0.1
         while True:
             try:
                 if self.connection is None:
@@ -117,7 +118,8 @@ class Annotator(threading.Thread):
                 self.ledger.retries += 1
             if self.ledger.done.is_set():
                 return {"work": None, "revision": 0}
-            time.sleep(0.1)
+            time.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(2.0, 2 * pause)
 
 
 def start(db: str, port: int) -> subprocess.Popen[bytes]:

