@@ -8,7 +8,7 @@ Stiennon et al. (arXiv:2009.01325, section 3.4) keep them apart.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 import torch
 from safetensors.torch import save_file
@@ -71,6 +71,6 @@ class SharedTrunk(nn.Module):
         values = self._critic[0].values(states, batch.response_mask)
         return Outputs(logprobs=law.logprobs, entropy=law.entropy, values=values)
 
-    def train(self, mode: bool = True) -> Any:
+    def train(self, mode: bool = True) -> Self:
         """Stays in eval mode, as the policy."""
         return super().train(False)
