@@ -64,9 +64,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tasks", type=_listed(TASKS), default=list(TASKS))
+    parser.add_argument("--tasks", type=listed(TASKS), default=list(TASKS))
     parser.add_argument(
-        "--variants", type=_listed(VARIANTS), default=[], help="of TRL; default: what may be fastest here"
+        "--variants", type=listed(VARIANTS), default=[], help="of TRL; default: what may be fastest here"
     )
     parser.add_argument("--alone", action="store_true", help="without TRL")
     parser.add_argument("--pairs", action="store_true", help="two sides in memory at a time, not all of them")
@@ -78,8 +78,8 @@ def add_common(
     parser: argparse.ArgumentParser, models: Sequence[str] = ("tiny", "smollm2")
 ) -> argparse.ArgumentParser:
     """What all benchmarks take."""
-    parser.add_argument("--models", type=_listed(NAMES), default=list(models), help=", ".join(NAMES))
-    parser.add_argument("--lengths", type=_listed(get_args(Lengths)), default=["varied", "fixed"])
+    parser.add_argument("--models", type=listed(NAMES), default=list(models), help=", ".join(NAMES))
+    parser.add_argument("--lengths", type=listed(get_args(Lengths)), default=["varied", "fixed"])
     parser.add_argument("--quick", action="store_true", help="few rounds: to see that it works")
     parser.add_argument(
         "--rounds", type=int, default=0, help="timed steps of each side (0: by size of the work)"
@@ -101,7 +101,7 @@ def _device(name: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
-def _listed(known: Sequence[str]) -> Any:
+def listed(known: Sequence[str]) -> Any:
     def names(text: str) -> list[str]:
         found = [name.strip() for name in text.split(",") if name.strip()]
         unknown = [name for name in found if name not in known]

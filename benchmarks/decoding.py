@@ -3,7 +3,8 @@
     python benchmarks/decoding.py [--models tiny,smollm2] [--quick] [--device auto]
 
 All in one process, in turns. ``autocast`` is how TRL's default samples (fp32 weights under bf16 autocast), ``fp32`` and
-``bf16`` are plain weights of that type. 4 prompts, 8 responses each, of up to 64 tokens.
+``bf16`` are plain weights of that type. Where bf16 is emulated only ``fp32`` is measured, unless --ways asks for more.
+4 prompts, 8 responses each, of up to 64 tokens.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from against_trl import add_common, machine, native_bf16
+from against_trl import add_common, listed, machine, native_bf16
 from forced import ForcedLength
 from plan import Lengths, Plan, Shape, make_plan
 from plaudit_side import force_lengths
@@ -32,6 +33,7 @@ from plaudit.models.policy import Policy
 from plaudit.records import Prompt
 from plaudit.training.precision import product_dtype
 
+WAYS = ("autocast", "fp32", "bf16")
 Decode = Callable[[int], int]
 """Runs the 0-based round; how many tokens it wrote."""
 
@@ -40,6 +42,9 @@ def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--ways", type=listed(WAYS), default=[], help="of generate; default: what may be fastest here"
     )
     given = add_common(parser).parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -62,7 +67,9 @@ def measure(given: argparse.Namespace, model: str, lengths: Lengths, rounds: int
     path = subject(model, given.out / "models", given.smollm2)
     plan = make_plan("grpo", path, words_of(path), Shape(4, 8), lengths=lengths, steps=rounds + 1)
     device = torch.device(given.device)
-    ways = {"plaudit": plaudit_decode(plan, device)} | hugging_face(plan, device)
+    ways = {"plaudit": plaudit_decode(plan, device)} | hugging_face(
+        plan, device, given.ways or fast_ways(device)
+    )
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for step in range(rounds + 1):
         for name, decode in ways.items():
@@ -105,14 +112,25 @@ def plaudit_decode(plan: Plan, device: torch.device) -> Decode:
     return decode
 
 
-def hugging_face(plan: Plan, device: torch.device) -> dict[str, Decode]:
-    """``generate`` with weights and autocast of the usual kinds. Emulated bf16 weights are left out."""
-    full = AutoModelForCausalLM.from_pretrained(plan.model, dtype=torch.float32).to(device).eval()
-    ways = {"autocast": generate(plan, full, torch.bfloat16), "fp32": generate(plan, full, None)}
-    if device.type == "cuda" or native_bf16():
-        half = AutoModelForCausalLM.from_pretrained(plan.model, dtype=torch.bfloat16).to(device).eval()
-        ways["bf16"] = generate(plan, half, None)
-    return ways
+def fast_ways(device: torch.device) -> list[str]:
+    """All, or without native bf16 the one that is not emulated."""
+    return list(WAYS) if device.type == "cuda" or native_bf16() else ["fp32"]
+
+
+def hugging_face(plan: Plan, device: torch.device, names: Sequence[str]) -> dict[str, Decode]:
+    """``generate`` with weights and autocast of the usual kinds."""
+    types = {"bf16": torch.bfloat16}
+    weights = {types.get(name, torch.float32) for name in names}
+    lms = {
+        dtype: AutoModelForCausalLM.from_pretrained(plan.model, dtype=dtype).to(device).eval()
+        for dtype in weights
+    }
+    return {
+        name: generate(
+            plan, lms[types.get(name, torch.float32)], torch.bfloat16 if name == "autocast" else None
+        )
+        for name in names
+    }
 
 
 def generate(plan: Plan, lm: Any, cast: torch.dtype | None) -> Decode:
