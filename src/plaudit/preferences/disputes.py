@@ -59,9 +59,9 @@ def _of_thumbs(annotations: Iterable[Annotation]) -> list[Dispute]:
                 thumbs[a.item, i].append(up)
     found = []
     for (item, _), given in thumbs.items():
-        up, down = sum(given), len(given) - sum(given)
-        if up and down:
-            found.append(Dispute(item, f"{up} good, {down} bad", max(up, down) / len(given)))
+        good, bad = sum(given), len(given) - sum(given)
+        if good and bad:
+            found.append(Dispute(item, f"{good} good, {bad} bad", max(good, bad) / len(given)))
     return found
 
 
