@@ -4,11 +4,12 @@
     python benchmarks/one_backbone.py --only smollm2 --smollm2 MODEL --labelled sentiment.jsonl
     python benchmarks/one_backbone.py --quick
 
-Two subjects, each with one reward model for all runs, so that only PPO differs. In the quickstart's world its true
-preference judges. SmolLM2-135M learns to continue openings of reviews positively; the reward model is trained on
-labelled sentences ({"text", "label"}, one a line), and the held-out reward judges. `four` trains all weights of policy
-and critic apart; `trunk` all weights of one model with a value head; `one` adapters and heads on frozen tensors, the
-reward model's too, which `four` and `trunk` load merged. Prints the tables of docs/speed.md and draws its figure. A run
+Two subjects. All sides of a seed have the same reward model: only PPO differs. In the quickstart's world its true
+preference judges; adapters on its tiny model learn no reward, so the reward model there is a whole one. SmolLM2-135M
+learns to continue openings of reviews positively; its reward model is adapters and a head, of labelled sentences
+({"text", "label"}, one a line), and the held-out reward judges. `four` trains all weights of policy and critic apart;
+`trunk` all weights of one model with a value head; `one` adapters and heads on frozen tensors, the reward model's too
+where it is adapters; the other sides load it merged. Prints the tables of docs/speed.md and draws its figure. A run
 that is complete is not run again; `one_backbone_report.py` prints and draws what there is so far.
 """
 
@@ -62,6 +63,10 @@ SHARED: dict[str, Any] = {
 }
 
 
+COMPARISONS = 3000
+"""Of the world's, for each reward model: once through."""
+
+
 @dataclass(frozen=True, slots=True)
 class Side:
     """How the roles are trained. Adapters want rates about ten times those of all weights."""
@@ -99,12 +104,13 @@ def world(base: Path, scale: Scale) -> None:
     write_records(train + heldout, base / "data" / "prompts.jsonl", "plaudit")
 
 
-def world_reward(base: Path, out: Path) -> None:
-    """The reward model of the world, as adapter and head and as a whole model: the same for all sides."""
+def world_reward(base: Path, out: Path, seed: int) -> None:
+    """The reward model of one seed."""
     run_reward(
         RewardJob(
-            model=str(base / "sft" / "model"), dataset=str(base / "data" / "preferences.jsonl"), out=str(out), epochs=2,
-            batch_size=16, optimizer=OptimizerSection(lr=3e-3), data=DATA, lora=WORLD_LORA, **SHARED,
+            model=str(base / "sft" / "model"), dataset=str(base / "data" / "preferences.jsonl"), out=str(out),
+            seed=seed, epochs=1, batch_size=16, optimizer=OptimizerSection(lr=1e-3),
+            data=DATA.model_copy(update={"limit": COMPARISONS}), **SHARED,
         )
     )  # fmt: skip
 
@@ -182,13 +188,14 @@ def _peak() -> float:
 
 def quickstart(out: Path, seeds: Sequence[int], quick: bool) -> None:
     """All runs in the quickstart's world."""
-    scale, base, reward = QUICK if quick else SMALL, out / "world", out / "reward"
+    scale, base = QUICK if quick else SMALL, out / "world"
     world(base, scale)
-    timed(out, "reward", functools.partial(world_reward, base, reward))
     for seed in seeds:
+        judged = out / f"seed-{seed}"
+        timed(judged, "reward", functools.partial(world_reward, base, judged / "reward", seed))
         for side in WORLD_SIDES:
             here = out / f"{side.name}-{seed}"
-            timed(here, "ppo", functools.partial(world_ppo, base, reward, scale, here, side, seed))
+            timed(here, "ppo", functools.partial(world_ppo, base, judged / "reward", scale, here, side, seed))
 
 
 def smollm2(out: Path, seeds: Sequence[int], quick: bool, model: str, labelled: str) -> None:
