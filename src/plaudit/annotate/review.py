@@ -53,7 +53,7 @@ class ExportQuery(BaseModel):
 def dashboard(request: Request, slug: str) -> Response:
     """Agreement, bias, pace and gold accuracy."""
     site, project = site_of(request), project_of(request)
-    context = {"figures": current_figures(site, project), "exports": EXPORTS, "usual": WHAT_OF[project.task]}
+    context: dict[str, Any] = {"figures": current_figures(site, project), "exports": EXPORTS, "usual": WHAT_OF[project.task]}
     return site.page(request, "review.html", **context)
 
 
@@ -118,7 +118,7 @@ def item_list(request: Request, slug: str, page: Page = 0, only: Only = "") -> R
                 content.count_items(conn, project),
             )
     rows = [(number, item, by_item.get(item.key, [])) for number, item in found]
-    context = {"rows": rows, "page": page, "only": only, "total": total}
+    context: dict[str, Any] = {"rows": rows, "page": page, "only": only, "total": total}
     return site.page(request, "items.html", more=(page + 1) * PAGE < total, **context)
 
 

@@ -62,8 +62,8 @@ def generate_comparisons(
             continue
         turned = sorted(own, key=lambda one, key=prompt.id: uniform(seed, "order", key, one.name, one.number))
         texts, models = tuple(one.text for one in turned), tuple(one.name for one in turned)
-        origins = tuple(one.origin for one in turned)
-        comparisons.append(Comparison(prompt.id, prompt.content, texts, models, origins))
+        made_by = tuple(one.origin for one in turned)
+        comparisons.append(Comparison(prompt.id, prompt.content, texts, models, made_by))
     same = len(prompts) - len(comparisons)
     return comparisons, {"prompts to which all models gave the same response": same} if same else {}
 

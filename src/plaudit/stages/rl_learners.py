@@ -28,7 +28,8 @@ class Learners:
     @property
     def named(self) -> dict[str, Learner]:
         """What a checkpoint keeps, by role."""
-        return {"policy": self.policy} | ({"critic": self.critic} if self.critic else {})
+        named: dict[str, Learner] = {"policy": self.policy}
+        return named | ({"critic": self.critic} if self.critic else {})
 
     def save_head(self, run: Path) -> None:
         """A value head on the saved policy's trunk is kept beside it, in critic/; the policy is a plain model."""
