@@ -60,12 +60,21 @@ def generate_comparisons(
     for prompt, own in zip(prompts, said, strict=True):
         if len({one.text for one in own}) < min(least, 2):
             continue
-        turned = sorted(own, key=lambda one, key=prompt.id: uniform(seed, "order", key, one.name, one.number))
-        texts, models = tuple(one.text for one in turned), tuple(one.name for one in turned)
-        made_by = tuple(one.origin for one in turned)
-        comparisons.append(Comparison(prompt.id, prompt.content, texts, models, made_by))
+        comparisons.append(_turned(prompt, own, seed))
     same = len(prompts) - len(comparisons)
     return comparisons, {"prompts to which all models gave the same response": same} if same else {}
+
+
+def _turned(prompt: Prompt, said: Sequence[_Said], seed: int) -> Comparison:
+    """What was said, in an order that tells nothing about the models."""
+    order = sorted(said, key=lambda one: uniform(seed, "order", prompt.id, one.name, one.number))
+    return Comparison(
+        prompt.id,
+        prompt.content,
+        responses=tuple(one.text for one in order),
+        models=tuple(one.name for one in order),
+        provenance=tuple(one.origin for one in order),
+    )
 
 
 class _Said(NamedTuple):
