@@ -53,7 +53,8 @@ class ExportQuery(BaseModel):
 def dashboard(request: Request, slug: str) -> Response:
     """Agreement, bias, pace and gold accuracy."""
     site, project = site_of(request), project_of(request)
-    context: dict[str, Any] = {"figures": current_figures(site, project), "exports": EXPORTS, "usual": WHAT_OF[project.task]}
+    figures = current_figures(site, project)
+    context: dict[str, Any] = {"figures": figures, "exports": EXPORTS, "usual": WHAT_OF[project.task]}
     return site.page(request, "review.html", **context)
 
 
