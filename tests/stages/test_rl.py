@@ -156,7 +156,7 @@ def test_the_checkpoint_of_another_algorithm_is_refused(world, tmp_path, monkeyp
     monkeypatch.setattr(rl, "_check_kl", lambda *_: (_ for _ in ()).throw(TrainingError("enough")))
     with pytest.raises(TrainingError, match="enough"):
         run_rl(world.rl(tmp_path / "run"), reward=likes_good)
-    monkeypatch.setattr(rl, "_critic", lambda *_: None)
+    monkeypatch.setattr(rl.Learners, "named", property(lambda self: {"policy": self.policy}))
     monkeypatch.setattr(rl, "_check_kl", lambda *_: None)
     with pytest.raises(TrainingError, match="the checkpoint holds best, critic, policy"):
         run_rl(world.rl(tmp_path / "run", checkpoint=CheckpointSection(resume=True)), reward=likes_good)
