@@ -204,6 +204,17 @@ def test_rating_by_keys(visit: Any, sqlite_store: Store) -> None:
     assert seen == [(1, 2, 3), (4, 6, 10)]
 
 
+def test_the_scale_that_a_key_answers_is_in_sight(visit: Any, sqlite_store: Store) -> None:
+    """The panel at the foot of the window covers what would be behind it."""
+    said = tuple(ItemResponse("line\n\n" * n) for n in (14, 4))
+    make_project(sqlite_store, "job", "rating", [Item("i", "p\n\n" * 9, said)])
+    page = visit("/p/job/work", {"width": 1280, "height": 700})
+    for _ in range(4):
+        page.keyboard.press("5")
+        shown, panel = page.locator(".line.current").bounding_box(), page.locator(".panel").bounding_box()
+        assert shown["y"] >= 0 and shown["y"] + shown["height"] <= panel["y"] + 1
+
+
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_thumbs_by_mouse_and_keys(visit: Any, sqlite_store: Store, size: dict[str, int]) -> None:
     one_of(sqlite_store, "thumbs", 1, items=2)
@@ -246,7 +257,9 @@ def test_writing_and_editing(visit: Any, sqlite_store: Store) -> None:
     page.get_by_label("Your response").press("Control+Enter")
     page.get_by_text("That is all for now").wait_for()
     assert isinstance(answer(sqlite_store).answer, Written)
-    assert answer(sqlite_store).answer.text == "better words"  # type: ignore[union-attr]
+    found = answer(sqlite_store)
+    assert found.answer.text == "better words"  # type: ignore[union-attr]
+    assert found.answer.base == found.order[1], "the reload keeps what was edited"  # type: ignore[union-attr]
 
 
 def test_undo_skip_flags_and_correction(visit: Any, sqlite_store: Store) -> None:

@@ -112,5 +112,5 @@ def test_judgements_without_models_are_left_out_and_said():
 
 def test_text_says_everything():
     text = as_text(compare(tournament(50, 3), draws=50))
-    for words in ("150 judgements of 50 prompts by 1 annotators", "ppo over base", "shown first won"):
+    for words in ("150 judgements of 50 prompts by 1 annotator\n", "ppo over base", "shown first won"):
         assert words in text

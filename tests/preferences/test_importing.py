@@ -110,3 +110,17 @@ def test_ratings_of_one_prompt_are_one_item(task, rewards, axes, gold):
 def test_texts_without_a_prompt_stay_apart():
     found, _ = items_of([Rating("a", "", "one", 1.0), Rating("b", "", "two", 0.0)], "thumbs")
     assert [said(i) for i in found] == [["one"], ["two"]]
+
+
+def test_a_response_rated_twice_is_shown_once_and_known_where_both_agree():
+    same = [Rating("a", "p", "one", 7.0, {"x": 7}), Rating("b", "p", "one", 7.0, {"x": 7})]
+    other = Rating("c", "p", "two", 3.0, {"x": 3})
+    (item,), notes = items_of([*same, other], "rating", gold=True)
+    assert said(item) == ["one", "two"] and item.gold == Scores(({"x": 7}, {"x": 3}))
+    assert notes == {"further ratings of the same response": 1}
+    (item,), _ = items_of([same[0], Rating("b", "p", "one", 2.0, {"x": 2}), other], "rating")
+    assert said(item) == ["one", "two"]
+    unsure = [same[0], Rating("b", "p", "one", 2.0, {"x": 2}), other]
+    assert items_of(unsure, "rating", gold=True)[0] == []
+    (item,), _ = items_of([Rating("a", "", "one", 1.0), Rating("b", "", "one", 1.0)], "thumbs", gold=True)
+    assert said(item) == ["one"] and item.gold == Thumbs((True,))

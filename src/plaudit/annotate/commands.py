@@ -148,7 +148,7 @@ def _status(store: Store, given: Any) -> None:
         closed = ", closed" if project.closed else ""
         _say(f"{project.slug}  {project.task}{closed}: {done.answers} of {done.wanted} answers, "
              f"{done.complete} of {done.items} items complete{gold}, revision {revision}")  # fmt: skip
-    _say(f"{len(rows)} projects, {team} people \u00b7 {given.db}")
+    _say(f"projects: {len(rows)}, people: {team} \u00b7 {given.db}")
 
 
 def _backup(store: Store, given: Any) -> None:

@@ -118,7 +118,8 @@ def _choices(found: Sequence[Annotation]) -> Markup:
 
 
 def _days(found: Sequence[Annotation]) -> Markup:
-    stamps = [datetime.datetime.fromtimestamp(a.created_at, datetime.UTC) for a in found]
+    given = [a.created_at for a in found if not isinstance(a.answer, Skip) and not a.adjudicated]
+    stamps = [datetime.datetime.fromtimestamp(at, datetime.UTC) for at in given]
     days = Counter(stamp.strftime("%d %b") for stamp in sorted(stamps))
     return bars(list(days.items())[-DAYS:], "Answers per day")
 

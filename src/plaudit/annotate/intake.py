@@ -101,7 +101,7 @@ def import_file(
         project = _find(conn, wanted) or projects.create_project(
             conn,
             wanted,
-            title_of(path),
+            title_of(slug or path),
             asked,
             chosen,
             guidelines or default_guidelines(asked),

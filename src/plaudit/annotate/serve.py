@@ -45,6 +45,7 @@ def serve(
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
+    opened = listen(settings)
     say(f"{settings.url}{path}")
     link = first_admin(store, settings) if settings.auth else ""
     if link:
@@ -58,7 +59,7 @@ def serve(
     if browser:
         threading.Timer(1.0, webbrowser.open, [f"{settings.url}{path}"]).start()
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(server_config(create_app(store, settings), settings)).run(sockets=[listen(settings)])
+        uvicorn.Server(server_config(create_app(store, settings), settings)).run(sockets=[opened])
 
 
 def server_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:

@@ -175,7 +175,8 @@ def _notes(given: Sequence[Judgement], usable: Sequence[Judgement], wins: Array)
 def as_text(found: Standings) -> str:
     """The standings as plain tables."""
     width = max(len(s.model) for s in found.models)
-    lines = [f"{found.judgements} judgements of {found.prompts} prompts by {found.annotators} annotators", ""]
+    people = f"{found.annotators} annotator{'s' if found.annotators != 1 else ''}"
+    lines = [f"{found.judgements} judgements of {found.prompts} prompts by {people}", ""]
     lines.append(f"{'model':<{width}}  strength (logits), 95 %        judgements")
     for s in found.models:
         lines.append(f"{s.model:<{width}}  {_cell(s.strength):<30}  {s.judgements:>10}")

@@ -61,7 +61,7 @@ def items_of(
         found += _of_judgements(judged, notes)
     rated = [r for r in records if isinstance(r, Rating)]
     if rated:
-        found += _of_ratings(rated, task)
+        found += _of_ratings(rated, task, notes)
     found += [_shuffled(_item(r), r, seed) for r in records if not isinstance(r, (Judgement, Rating))]
     if task == "pairwise":
         found = [pair for item in found for pair in _pairs(item, notes)]
@@ -127,17 +127,25 @@ def _of_judgements(judgements: Sequence[Judgement], notes: Counter[str]) -> list
     return found
 
 
-def _of_ratings(ratings: Sequence[Rating], task: Task) -> list[Item]:
-    """The rated responses of one prompt as one item, nine at most; a text without a prompt is alone."""
-    groups: dict[Content, list[Rating]] = defaultdict(list)
+def _of_ratings(ratings: Sequence[Rating], task: Task, notes: Counter[str]) -> list[Item]:
+    """The rated responses of one prompt as one item, nine at most; a text without a prompt is alone.
+
+    A response that was rated several times is shown once; its rating is known where all are the same.
+    """
+    groups: dict[Content, dict[Content, list[Rating]]] = defaultdict(lambda: defaultdict(list))
     for r in ratings:
-        groups[r.prompt or r.response].append(r)
+        groups[r.prompt or r.response][r.response].append(r)
+    notes["further ratings of the same response"] += len(ratings) - sum(map(len, groups.values()))
     found = []
     for group in groups.values():
-        for start in range(0, len(group), 9):
-            part = group[start : start + 9]
-            said = _responses([r.response for r in part])
-            found.append(Item(part[0].id, part[0].prompt, said, _known_rating(part, task)))
+        rated = list(group.values())
+        for start in range(0, len(rated), 9):
+            part = rated[start : start + 9]
+            first = [same[0] for same in part]
+            agreed = all((r.reward, r.axes) == (s[0].reward, s[0].axes) for s in part for r in s)
+            answer = _known_rating(first, task) if agreed else None
+            said = _responses([r.response for r in first])
+            found.append(Item(first[0].id, first[0].prompt, said, answer))
     return found
 
 

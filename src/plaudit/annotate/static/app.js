@@ -152,16 +152,21 @@ function startWriting() {
   const text = $("#text");
   if (!text) return;
   const place = `plaudit draft ${location.pathname.split("/")[2]} ${$("#work").dataset.assignment}`;
+  const base = $("#base");
   const saved = sessionStorage.getItem(place);
-  if (saved && !text.value) text.value = saved;
+  if (saved && !text.value) { text.value = saved; base.value = sessionStorage.getItem(`${place} base`) ?? ""; }
   const count = () => { $("#count").textContent = `${text.value.trim() ? text.value.trim().split(/\s+/).length : 0} words`; };
-  text.addEventListener("input", () => { sessionStorage.setItem(place, text.value); count(); });
+  text.addEventListener("input", () => {
+    sessionStorage.setItem(place, text.value);
+    sessionStorage.setItem(`${place} base`, base.value);
+    count();
+  });
   count();
   all("[data-copy]").forEach((button) => button.addEventListener("click", () => {
     if (text.value.trim() && text.value !== text.dataset.copied && !confirm("Replace what you have written?")) return;
     text.value = $(`[data-source="${button.dataset.copy}"]`).value;
     text.dataset.copied = text.value;
-    $("#base").value = button.dataset.copy;
+    base.value = button.dataset.copy;
     text.dispatchEvent(new Event("input"));
     text.focus();
   }));
