@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Request
 from starlette.datastructures import UploadFile
 
 from plaudit.annotate.limits import READS, WRITES
@@ -22,6 +22,10 @@ from plaudit.preferences.store.faults import NotFound
 from plaudit.preferences.store.people import LOCAL_USER, User
 from plaudit.preferences.store.projects import get_project, is_member
 
+MOST_NUMBER = 2**31 - 1
+"""What a column of numbers can hold in every database."""
+Number = Annotated[int, Path(ge=1, le=MOST_NUMBER)]
+"""In the path of a route."""
 Access = Literal["public", "person", "member", "reviewer", "admin"]
 SAFE = ("GET", "HEAD", "OPTIONS")
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
@@ -64,7 +68,8 @@ class Form:
         said = self.text(name).strip()
         if not said and default is not None:
             return default
-        if not said.removeprefix("-").isdecimal() or len(said) > 12 or not said.isascii():
+        whole = said.isascii() and said.removeprefix("-").isdecimal() and len(said) <= 12
+        if not whole or abs(int(said)) > MOST_NUMBER:
             raise DataError(f"{said[:40]!r} is no whole number", where=name, cure="enter a whole number")
         return int(said)
 

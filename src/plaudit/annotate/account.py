@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from plaudit.annotate.access import Posted, needs
+from plaudit.annotate.access import Number, Posted, needs
 from plaudit.annotate.limits import LOGIN, LOGIN_ACCOUNT, LOGIN_ADDRESS
 from plaudit.annotate.passwords import hash_password, is_right
 from plaudit.annotate.security import SESSION
@@ -120,7 +120,7 @@ def add_token(request: Request, form: Posted) -> Response:
 
 
 @router.post("/account/tokens/{number}/revoke", openapi_extra=needs("person"))
-def end_token(request: Request, number: int) -> Response:
+def end_token(request: Request, number: Number) -> Response:
     """End one of one's own tokens."""
     me, visitor = visitor_of(request).me, visitor_of(request)
     with site_of(request).store.write() as conn:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, get_args
+from typing import Any, get_args
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from plaudit.annotate.access import Form, Posted, needs
+from plaudit.annotate.access import Form, Number, Posted, needs
 from plaudit.annotate.intake import default_guidelines
 from plaudit.annotate.site import project_of, see, site_of, visitor_of
 from plaudit.errors import DataError
@@ -18,7 +18,6 @@ from plaudit.preferences.store.people import ROLES, UserRole
 from plaudit.preferences.store.projects import STRATEGIES, ProjectSettings
 
 router = APIRouter()
-Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
 SETTINGS = ("annotators", "strategy", "gold_share", "repeat_share", "lease_minutes", "axes", "flags", "skips")
 MOST_GUIDELINES = 65_536
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from plaudit.annotate.access import needs
+from plaudit.annotate.access import Number, needs
 from plaudit.annotate.review import ExportQuery, make_export
 from plaudit.annotate.site import project_of, site_of, visitor_of
 from plaudit.preferences.annotation import (
@@ -27,7 +27,6 @@ from plaudit.preferences.store.projects import Project
 from plaudit.records import Role, to_json
 
 router = APIRouter(prefix="/api/v1", tags=["api"])
-Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
 Since = Annotated[int, Query(ge=0, le=2**31 - 1)]
 Text = Annotated[str, Field(max_length=65_536)]
 MOST_ITEMS = 1000

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Annotated, Any, Literal, get_args
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 
-from plaudit.annotate.access import Posted, needs
+from plaudit.annotate.access import Number, Posted, needs
 from plaudit.annotate.figures import DRAWS, Figures, figures, model_plots, open_disputes
 from plaudit.annotate.forms import in_words
 from plaudit.annotate.site import Site, project_of, see, site_of, visitor_of
@@ -26,7 +26,6 @@ from plaudit.records import Judgement
 router = APIRouter()
 PAGE = 50
 EXPORTS: tuple[What, ...] = get_args(What)
-Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
 Page = Annotated[int, Query(ge=0, le=10**6)]
 Only = Annotated[Literal["", "flagged", "skipped"], Query()]
 MOST_CONFLICTS = 200

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from plaudit.annotate.access import Posted, needs
+from plaudit.annotate.access import Number, Posted, needs
 from plaudit.annotate.forms import STEPS, filled, in_words, read_submission
 from plaudit.annotate.site import Site, project_of, see, site_of, visitor_of
 from plaudit.preferences.store import answers, history, leases, projects
@@ -53,7 +53,7 @@ def next_item(request: Request, slug: str) -> Response:
 
 
 @router.get("/p/{slug}/a/{number}", openapi_extra=needs("member"))
-def one_item(request: Request, slug: str, number: int) -> Response:
+def one_item(request: Request, slug: str, number: Number) -> Response:
     """An item that the person has had, to correct the answer."""
     site, project, me = site_of(request), project_of(request), visitor_of(request).me
     with site.store.read() as conn:
@@ -65,7 +65,7 @@ def one_item(request: Request, slug: str, number: int) -> Response:
     "/p/{slug}/a/{number}",
     openapi_extra=needs("member", "key", "supersedes", "choice", "text", "flag", "comment", "reason"),
 )
-def answer(request: Request, slug: str, number: int, form: Posted) -> Response:
+def answer(request: Request, slug: str, number: Number, form: Posted) -> Response:
     """Store an answer or a skip, and go on."""
     site, project, me = site_of(request), project_of(request), visitor_of(request).me
     with site.store.read() as conn:
