@@ -120,6 +120,14 @@ def test_the_warmup_has_sampled_returns_and_no_clip():
     assert algorithm == PPO(kl_coef=0.3, critic_lambda=1.0, value_clip=0.0)
 
 
+def test_no_coefficient_adapts_while_the_policy_rests(batch):
+    plain = PPO(kl_target=6.0, entropy_coef=0.1, entropy_target=99.0, entropy_step=0.03)
+    for algorithm, adapts in ((plain, True), (plain.while_critic_warms_up(), False)):
+        before, after = plain.start(), algorithm.credit(batch, plain.start()).carry
+        assert (after.kl_coef != before.kl_coef) is adapts
+        assert (after.entropy_coef != before.entropy_coef) is adapts
+
+
 def test_lambda_grows_with_the_response(experience):
     credit = PPO(**PLAIN, lambda_alpha=2 / 3).credit(one_row(experience), Carry())  # 1 - 1 / (2/3 * 3) = 1/2
     assert credit.batch.advantages[0].tolist() == pytest.approx(

@@ -177,6 +177,8 @@ def test_an_ensemble_compares_and_grows(world, tmp_path, capsys):
     times = [(run / f"member-{i}" / "model" / "probe.json").stat().st_mtime_ns for i in (0, 1)]
     with pytest.raises(ConfigError, match="batch_size = 8, now 4"):
         run_reward(world.reward(run, members=2, batch_size=4, checkpoint=AGAIN))
+    with pytest.raises(ConfigError, match="members = 2, now 1"):
+        run_reward(world.reward(run, checkpoint=AGAIN))
     run_reward(world.reward(run, members=2, checkpoint=AGAIN))
     assert "2 members; there is nothing to resume" in capsys.readouterr().out
     run_reward(world.reward(run, members=3, checkpoint=AGAIN))
@@ -288,7 +290,7 @@ def test_overwriting_leaves_nothing_of_the_old_run(world, tmp_path):
 
 def test_a_foreign_directory_gets_no_lock(world, tmp_path):
     (tmp_path / "thesis.tex").write_text("")
-    for more in ({}, {"overwrite": True}):
+    for more in ({}, {"overwrite": True}, {"checkpoint": AGAIN}):
         with pytest.raises(ConfigError, match="not a run of Plaudit"):
             run_sft(world.sft(tmp_path, **more))
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]

@@ -147,8 +147,8 @@ class PPO:
         return Carry(kl_coef=self.kl_coef, entropy_coef=self.entropy_coef)
 
     def while_critic_warms_up(self) -> Self:
-        """Credit and value loss while only the critic learns: sampled returns as targets, and no trust region."""
-        return replace(self, critic_lambda=1.0, value_clip=0.0)
+        """While only the critic learns: sampled returns as targets, and no trust region. No coefficient adapts."""
+        return replace(self, critic_lambda=1.0, value_clip=0.0, kl_target=0.0, entropy_step=0.0)
 
     def credit(self, batch: Experience, carry: Carry) -> Credit:
         """Score -> per-token reward -> advantages and returns. Rows whose scoring failed are masked out."""

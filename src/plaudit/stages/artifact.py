@@ -106,7 +106,7 @@ def _is_taken(path: Path) -> bool:
 
 def _refuse(path: Path, job: Job) -> None:
     is_run = (path / MANIFEST).is_file()
-    if job.checkpoint.resume or (job.overwrite and is_run):
+    if is_run and (job.checkpoint.resume or job.overwrite):
         return
     held = "is a run already" if is_run else "holds files that are not a run of Plaudit"
     raise ConfigError(

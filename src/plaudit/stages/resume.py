@@ -120,8 +120,8 @@ def length_of(start: Mapping[str, Any]) -> str:
 
 
 def _must_stay(key: str, change: Change) -> bool:
-    if key in LONGER:
-        return not all(change)  # 0 is another kind of run, not a shorter one
+    if key in LONGER:  # 0 rounds or one member is another kind of run, not a shorter one
+        return not all(change) or (key == "members" and 1 in change)
     if _in(key, (*FREE, *COMPARED_BY_CONTENT)):
         return False
     if key.startswith("algorithm."):
