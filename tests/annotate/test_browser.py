@@ -472,3 +472,34 @@ def test_pages_are_accessible_and_fit(
         found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
         faults += [(path, v["id"], v["impact"], v["nodes"][0]["html"][:160]) for v in found["violations"]]
     assert faults == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_pages_where_people_log_in_are_accessible_and_fit(
+    chromium: Any, sqlite_store: Store, scheme: str, size: dict[str, int]
+) -> None:
+    """Login, invitation, account with a token, people with a link: what local mode does not show."""
+    if not AXE.exists():
+        pytest.skip(f"axe-core is not there: {AXE}")
+    team = make_team(sqlite_store)
+    with sqlite_store.write() as conn:
+        secret = people.invite(conn, "annotator", team.project.id)
+    with Served(sqlite_store, limiter=Unlimited()) as served:
+        context = chromium.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce")
+        context.set_default_timeout(60_000)
+        page = context.new_page()
+        faults = []
+        for path in ("/login", f"/join/{secret}", "/join/nothing", "/account", "/admin", "/admin/audit"):
+            if path == "/account":
+                session = {"name": "plaudit_session", "value": team.sessions["admin"], "url": served.url}
+                context.add_cookies([session])
+            page.goto(served.url + path)
+            assert page.url == served.url + path, "nobody was sent elsewhere"
+            if page.evaluate("document.documentElement.scrollWidth > window.innerWidth"):
+                faults.append((path, "wider than the screen"))
+            page.evaluate(AXE.read_text(encoding="utf-8"))
+            found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+            faults += [(path, v["id"], v["impact"], v["nodes"][0]["html"][:160]) for v in found["violations"]]
+        context.close()
+    assert faults == []
