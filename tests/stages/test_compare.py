@@ -129,4 +129,7 @@ def test_models_answer_before_people_are_asked(models, tmp_path, monkeypatch, ca
     assert "are there already" in capsys.readouterr().out
     assert main([*command, "--temperature", "0.5"]) == 78
     assert "of other models or settings" in capsys.readouterr().err
+    write_records(PROMPTS[1:], tmp_path / "prompts.jsonl")
+    assert main(command) == 78
+    assert "to prompts not in prompts.jsonl" in capsys.readouterr().err
     assert main(["annotate", "import", "", "--models", models[0]]) == 78

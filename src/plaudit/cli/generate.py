@@ -67,7 +67,7 @@ def answered(given: Any) -> str:
     Responses that are there already are asked about again, so that the same command goes on where it stopped.
 
     Raises:
-        ConfigError: no FILE, or the responses there are not those of these models and this sampling.
+        ConfigError: no FILE, or the responses there are not those of these models and this sampling to these prompts.
     """
     if not given.models:
         return str(given.file)
@@ -79,14 +79,18 @@ def answered(given: Any) -> str:
         write_responses(given.models, given.file, out, given, samples=given.samples, least=least)
         return str(out)
     from plaudit.data.load import load_records
-    from plaudit.records import to_json
+    from plaudit.records import Comparison, to_json
 
+    there = [r for r in load_records(str(out)).records if isinstance(r, Comparison)]
+    asked = {getattr(r, "content", None) for r in load_records(given.file, "prompt").records}
     origin = {"sampling": to_json(_sampling(given).model_dump()), "seed": given.seed}
     wanted = [{"source": source, **origin} for source in given.models]
-    found = [o for r in load_records(str(out)).records for o in getattr(r, "provenance", ())]
+    found = [one for r in there for one in r.provenance]
+    cure = "name another file with --responses, or remove this one to generate anew"
     if any(one not in wanted for one in found) or any(one not in found for one in wanted):
-        cure = "name another file with --responses, or remove this one to generate anew"
         raise ConfigError("there are responses of other models or settings", where=str(out), cure=cure)
+    if any(r.prompt not in asked for r in there):
+        raise ConfigError(f"there are responses to prompts not in {given.file}", where=str(out), cure=cure)
     show(f"{out}: the responses of {len(given.models)} models are there already")
     return str(out)
 
