@@ -339,7 +339,7 @@ def test_schemathesis_finds_no_server_error(team: Team) -> None:
         headers = team.headers("admin") | {"x-csrf-token": team.csrf("admin")}
         headers["cookie"] = f"plaudit_session={team.sessions['admin']}"
         script = [sys.executable, "-m", "schemathesis.cli", "run", f"{served.url}/api/openapi.json"]
-        script += ["--url", served.url, "--checks", "not_a_server_error", "--max-examples", "80"]
+        script += ["--url", served.url, "--checks", "not_a_server_error", "--max-examples", "110"]
         script += ["--exclude-path-regex", "^/(logout|account/password)"]
         for name, value in headers.items():
             script += ["--header", f"{name}: {value}"]

@@ -2,7 +2,8 @@
 
 Weights are fp32, the master copy that AdamW needs. Under autocast each product would cast its weight anew; an autocast
 context keeps what it has cast until it ends, if the weight is one that asks for a gradient. So one context is held
-around all microbatches of a step or all tokens of a generation, and frozen weights ask for a gradient they never get.
+around all microbatches of a step or all tokens of a generation, and where nothing is learned a module's frozen weights
+ask for a gradient they never get. (A backward pass casts frozen weights anew: once for thousands of tokens.)
 """
 
 from __future__ import annotations
