@@ -1,6 +1,7 @@
 """Two runs answer the same prompts; nobody can tell from the order who wrote what."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -50,6 +51,18 @@ def test_each_model_answers_each_prompt_in_an_order_of_chance(models):
     assert [(c.responses, c.models) for c in turned] == [(c.responses, c.models) for c in made]
     alone, _ = generate_comparisons(models, PROMPTS[3:4], SAMPLING, seed=1)
     assert alone == [c for c in made if c.id == "p3"]
+
+
+def test_what_a_byte_level_model_says_can_be_read_again(models, tmp_path, monkeypatch):
+    drawn = [
+        replace(r, response=f"a\x00{r.response}")
+        for r in TrainedPolicy(models[0]).respond_all(PROMPTS[:1], SAMPLING)
+    ]
+    monkeypatch.setattr(TrainedPolicy, "respond_all", lambda *a, **k: drawn)
+    made, _ = generate_comparisons(models[:1], PROMPTS[:1], SAMPLING, least=1)
+    write_records(made, tmp_path / "said.jsonl")
+    (read,) = load_records(str(tmp_path / "said.jsonl")).records
+    assert read.responses == made[0].responses and read.responses[0].startswith("a\ufffd")
 
 
 def test_the_same_model_under_two_names_has_nothing_to_compare(models, tmp_path):

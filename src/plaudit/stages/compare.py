@@ -54,7 +54,9 @@ def generate_comparisons(
         tell(f"{name}: {len(prompts) * samples} responses")
         drawn = TrainedPolicy(source).respond_all(prompts, sampling, n=samples, seed=seed)
         for i, own in enumerate(said):
-            texts = dict.fromkeys(r.response for r in drawn[i * samples : (i + 1) * samples])
+            # A byte-level model can say NUL, which no reader of data takes.
+            given = (r.response.replace("\x00", "\ufffd") for r in drawn[i * samples : (i + 1) * samples])
+            texts = dict.fromkeys(given)
             own += [_Said(text, name, k, {"source": source, **origin}) for k, text in enumerate(texts)]
     comparisons = []
     for prompt, own in zip(prompts, said, strict=True):
