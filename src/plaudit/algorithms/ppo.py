@@ -113,7 +113,7 @@ class PPO:
     ratio_limit: float = 10.0
     """A step over whose tokens the mean ratio is above this is not taken; 0 switches it off."""
     critic: Literal["separate", "trunk"] = "separate"
-    """A model of its own, or a value head on the policy's trunk: one pass trains both, in half the memory of two models."""
+    """A model of its own, or a value head on the policy's trunk: one pass trains both, in half the memory of two."""
     value_coef: float = 0.1
     """Weight of the critic's loss beside the policy's where they share a trunk."""
     critic_lr: float = 1e-5
