@@ -54,6 +54,12 @@ def test_it_is_an_online_algorithm(name):
     assert isinstance(METHODS[name], Resampling) == (name == "dapo")
 
 
+def test_the_reward_of_a_response_counts_once_whatever_its_length(credited):
+    metrics = credited(RLOO(kl_coef=0.0)).metrics
+    assert metrics["objective/rlhf_reward"] == pytest.approx(sum(REWARDS) / len(REWARDS), abs=1e-6)
+    assert metrics["objective/non_score_reward"] == pytest.approx(0.0, abs=1e-6)
+
+
 @pytest.mark.parametrize("name", GROUPED)
 def test_a_group_of_one_is_refused(name):
     with pytest.raises(ConfigError, match="group_size = 1") as caught:

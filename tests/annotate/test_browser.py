@@ -343,6 +343,7 @@ def test_a_new_annotator_joins_and_works_by_keys_alone(
         tab_to(page, "Start")
         page.keyboard.press("Enter")
         page.locator("#work").wait_for()
+        page.wait_for_load_state()  # its keys work from then on
         for key, said in (("2", "1 by you"), ("s", "")):
             before = page.locator("#work").get_attribute("data-assignment")
             page.keyboard.press(key)

@@ -228,7 +228,7 @@ class PPO:
         """Policy loss + ``value_coef`` * critic loss, of one pass through a trunk that both share (eq. 9)."""
         policy, critic = self.loss(batch, out), self.value_loss(batch, out)
         value = policy.value + self.value_coef * critic.value
-        return Loss(value, policy.metrics | critic.metrics, policy.maxima | critic.maxima, policy.limits)
+        return Loss(value, policy.metrics | critic.metrics, policy.maxima, policy.limits)
 
     def ptx_loss(self, batch: Experience, out: Outputs) -> Loss:
         """``ptx_coef`` times the mean negative log-likelihood of texts not to forget (arXiv:2203.02155, eq. 2)."""
