@@ -29,7 +29,8 @@ function pressed(key, event) {
   if (!target) return false;
   if (target.matches("textarea")) target.focus();
   else target.click();
-  if (target.matches("summary")) target.focus();
+  // At once, not when the menu says that it is open: the next key may come before that.
+  if (target.matches("summary")) ($(".menu[open] button", target.closest("details").parentElement) ?? target).focus();
   return true;
 }
 
