@@ -198,6 +198,18 @@ def test_ratings_are_means(tmp_path):
     assert read_back(tmp_path, exported).records == exported.records
 
 
+def test_ratings_too_far_apart_are_left_out():
+    history = (
+        History()
+        .add("i", "ann", Scores(({"helpfulness": 1, "accuracy": 8}, {"helpfulness": 5, "accuracy": 5})))
+        .add("i", "bob", Scores(({"helpfulness": 10, "accuracy": 8}, {"helpfulness": 5, "accuracy": 8})))
+    )
+    kept = export("ratings", history.all, items(2), Rule(min_agreement=2 / 3))
+    assert [(r.id, r.axes["accuracy"]) for r in kept.records] == [("i/1", 6.5)], "3 of 9 points apart: 2/3"
+    assert kept.dropped == {"responses with an agreement below 0.666667": 1}, "the worst axis counts"
+    assert len(export("ratings", history.all, items(2)).records) == 2
+
+
 def test_thumbs_are_kto_labels(tmp_path):
     history = (
         History()

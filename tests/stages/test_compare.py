@@ -140,8 +140,9 @@ def test_models_answer_before_people_are_asked(models, tmp_path, monkeypatch, ca
     assert f"for prompts ({task})" in capsys.readouterr().out
     assert main(command) == 0
     assert "are there already" in capsys.readouterr().out
-    assert main([*command, "--temperature", "0.5"]) == 78
-    assert "of other models or settings" in capsys.readouterr().err
+    for other in (["--temperature", "0.5"], ["--samples", "3"], ["--seed", "7"]):
+        assert main([*command, *other]) == 78, "nothing is reused that was drawn in another way"
+        assert "of other models or settings" in capsys.readouterr().err
     write_records(PROMPTS[1:], tmp_path / "prompts.jsonl")
     assert main(command) == 78
     assert "to prompts not in prompts.jsonl" in capsys.readouterr().err

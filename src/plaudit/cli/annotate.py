@@ -94,9 +94,9 @@ def _add_outgoing(actions: Any) -> None:
     out.add_argument("--what", choices=WHATS, default="", help="[what fits the task]")
     out.add_argument("--at", type=int, default=0, metavar="REVISION", help="as it stood then [now]")
     out.add_argument(
-        "--min-agreement", type=float, default=0.0, help="leave pairs with less agreement out [0]"
+        "--min-agreement", type=float, default=0.0, help="leave out what people agree on less [0]"
     )
-    out.add_argument("--min-votes", type=int, default=1, help="leave pairs with fewer votes out [1]")
+    out.add_argument("--min-votes", type=int, default=1, help="leave out what fewer people answered [1]")
     out.add_argument("--without-flagged", action="store_true", help="leave out items that somebody flagged")
     out.add_argument("--method", choices=("majority", "dawid_skene"), default="majority", help="[majority]")
     actions.add_parser("status", help="projects and how far they are")

@@ -79,11 +79,11 @@ def answered(given: Any) -> str:
         write_responses(given.models, given.file, out, given, samples=given.samples, least=least)
         return str(out)
     from plaudit.data.load import load_records
-    from plaudit.records import Comparison, to_json
+    from plaudit.records import Comparison
 
     there = [r for r in load_records(str(out)).records if isinstance(r, Comparison)]
     asked = {getattr(r, "content", None) for r in load_records(given.file, "prompt").records}
-    origin = {"sampling": to_json(_sampling(given).model_dump()), "seed": given.seed}
+    origin = _sampling(given).origin(given.samples, given.seed)
     wanted = [{"source": source, **origin} for source in given.models]
     found = [one for r in there for one in r.provenance]
     cure = "name another file with --responses, or remove this one to generate anew"
@@ -91,7 +91,7 @@ def answered(given: Any) -> str:
         raise ConfigError("there are responses of other models or settings", where=str(out), cure=cure)
     if any(r.prompt not in asked for r in there):
         raise ConfigError(f"there are responses to prompts not in {given.file}", where=str(out), cure=cure)
-    show(f"{out}: the responses of {len(given.models)} models are there already")
+    show(f"{out}: responses of {len(given.models)} models to {len(there)} prompts are there already; {cure}")
     return str(out)
 
 

@@ -102,6 +102,10 @@ class SamplingSection(Section):
     stop: tuple[str, ...] = ()
     """Texts that end a response besides the end token."""
 
+    def origin(self, samples: int, seed: int) -> dict[str, Any]:
+        """What the provenance of a response keeps of how it was drawn; JSON-ready."""
+        return {"sampling": self.model_dump(mode="json"), "samples": samples, "seed": seed}
+
 
 class MismatchSection(Section):
     """Correction for a sampler whose probabilities are not quite the trainer's: other precision, engine, or weights."""

@@ -36,9 +36,9 @@ class Rule:
     method: Method = "majority"
     """majority: every vote counts the same; dawid_skene: by the annotators' estimated accuracy."""
     min_votes: int = 1
-    """Pairs with fewer votes are left out."""
+    """What fewer people answered is left out."""
     min_agreement: float = 0.0
-    """Pairs with less agreement are left out; 0 to 1."""
+    """What people agree on less is left out; 0 to 1. Of ratings it is how near the scores are (`disputes.nearness`)."""
     without_flagged: bool = False
     """Whether items that somebody flagged are left out."""
 

@@ -42,6 +42,15 @@ def disputes(annotations: Sequence[Annotation]) -> list[Dispute]:
     return list(worst.values())
 
 
+def nearness(scores: Sequence[int]) -> float:
+    """The agreement of scores: 1 if all are the same, 0 from the lowest score to the highest.
+
+    >>> nearness([7, 7]), nearness([1, 10])
+    (1.0, 0.0)
+    """
+    return 1 - (max(scores) - min(scores)) / (HIGHEST - LOWEST)
+
+
 def _of_pairs(annotations: Iterable[Annotation]) -> list[Dispute]:
     found = []
     for outcome in conflicts(outcomes(pair_votes(annotations))):
@@ -74,8 +83,6 @@ def _of_scores(annotations: Iterable[Annotation]) -> list[Dispute]:
             scores[item, i, axis].append(value)
     found = []
     for (item, _, axis), given in scores.items():
-        apart = max(given) - min(given)
-        if apart >= APART:
-            agreement = 1 - apart / (HIGHEST - LOWEST)
-            found.append(Dispute(item, f"{axis} from {min(given)} to {max(given)}", agreement))
+        if max(given) - min(given) >= APART:
+            found.append(Dispute(item, f"{axis} from {min(given)} to {max(given)}", nearness(given)))
     return found

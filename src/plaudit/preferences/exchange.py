@@ -29,6 +29,7 @@ from plaudit.preferences.annotation import (
     Written,
     answer_to_json,
 )
+from plaudit.preferences.disputes import nearness
 from plaudit.preferences.resampling import counted
 from plaudit.preferences.votes import PairVote, is_vote, pair_votes
 from plaudit.records import Demonstration, Judgement, Preference, Ranking, Rating, Record, to_json
@@ -239,7 +240,11 @@ def _ratings(
             continue
         scores = [a.answer.scores for a in deciding if isinstance(a.answer, Scores)]
         for i, response in enumerate(items[key].responses):
-            axes = {axis: fmean(row[i][axis] for row in scores) for axis in scores[0][i]}
+            said = {axis: [row[i][axis] for row in scores] for axis in scores[0][i]}
+            if min(map(nearness, said.values())) < rule.min_agreement:
+                dropped[f"responses with an agreement below {rule.min_agreement:g}"] += 1
+                continue
+            axes = {axis: fmean(each) for axis, each in said.items()}
             record = Rating(f"{key}/{i}", items[key].prompt, response.content, fmean(axes.values()), axes)
             made.append((record, {**_origin(deciding), "response": _source(response)}))
     return made

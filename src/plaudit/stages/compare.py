@@ -11,7 +11,7 @@ from plaudit.data.load import load_records
 from plaudit.errors import ConfigError, DataError
 from plaudit.preferences.annotation import MOST_RESPONSES
 from plaudit.preferences.resampling import uniform
-from plaudit.records import Comparison, Prompt, to_json
+from plaudit.records import Comparison, Prompt
 from plaudit.stages.respond import TrainedPolicy
 
 
@@ -48,7 +48,7 @@ def generate_comparisons(
         ModelError: a source that cannot be loaded.
     """
     names = model_names(sources, samples, least)
-    origin = {"sampling": to_json(sampling.model_dump()), "seed": seed}
+    origin = sampling.origin(samples, seed)
     said: list[list[_Said]] = [[] for _ in prompts]
     for name, source in zip(names, sources, strict=True):
         tell(f"{name}: {len(prompts) * samples} responses")
