@@ -57,7 +57,7 @@ def test_greedy_equals_hugging_face_token_for_token(lm: Any, tokenizer: Any, pro
 def test_recorded_log_probs_equal_a_plain_forward_pass(
     lm: Any, tokenizer: Any, prompts: Any, ends: tuple[int, ...], recompute: Any
 ) -> None:
-    shaped = WARM.model_copy(update={"top_k": 20, "top_p": 0.9, "min_new_tokens": 4})
+    shaped = WARM.model_copy(update={"top_k": 20, "top_p": 0.9, "min_p": 0.01, "min_new_tokens": 4})
     for sampling in (WARM, shaped):
         rollouts = NativeGenerator(lm, tokenizer, ends, rows=5).generate(
             prompts(), 3, sampling, seed=1, iteration=2

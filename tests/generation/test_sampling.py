@@ -69,6 +69,21 @@ def test_truncated_laws_keep_the_log_prob_of_the_full_one() -> None:
     assert tokens.item() == 1 and logprobs.item() == pytest.approx(math.log(0.5), abs=1e-6)
 
 
+def test_min_p_keeps_what_is_likely_enough_beside_the_best() -> None:
+    probs = torch.tensor([0.05, 0.5, 0.05, 0.3, 0.1])
+    kept = torch.tensor([0.0, 0.5, 0.0, 0.3, 0.1])  # at least 0.15 * 0.5 = 0.075
+    assert fits(drawn(probs.log(), Law(min_p=0.15)), kept / 0.9) > 1e-3
+    assert fits(drawn(probs.log(), Law(min_p=0.09)), probs) > 1e-3
+    assert drawn(probs.log(), Law(min_p=1.0)).tolist() == [0, DRAWS, 0, 0, 0]
+    # Twice as hot, the ratio of 0.1 to 0.5 is its root, 0.447.
+    warm = drawn(probs.log(), Law(temperature=2.0, min_p=0.44))
+    assert (warm > 0).tolist() == [False, True, False, True, True]
+    # Top-k 2 first: what it leaves out does not come back.
+    assert (drawn(probs.log(), Law(top_k=2, min_p=0.1)) > 0).tolist() == [False, True, False, True, False]
+    _, logprob = draw(probs.log()[None], torch.tensor([0.0], dtype=torch.float64), Law(min_p=0.9))
+    assert logprob.item() == pytest.approx(math.log(0.5), abs=1e-6)
+
+
 def test_top_p_keeps_at_least_one_token_and_works_after_top_k() -> None:
     probs = torch.tensor([0.4, 0.35, 0.25])
     assert drawn(probs.log(), Law(top_p=0.01)).tolist() == [DRAWS, 0, 0]

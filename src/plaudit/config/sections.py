@@ -95,6 +95,8 @@ class SamplingSection(Section):
     """Nucleus sampling. Below 1 the sampled law is not the trained one: biased in training."""
     top_k: int = Field(0, ge=0)
     """Sample among the k most likely tokens (0 = all). Biased in training, as top_p."""
+    min_p: float = Field(0.0, ge=0, le=1)
+    """Sample tokens at least this times as likely as the likeliest (0 = all). Biased in training, as top_p."""
     max_new_tokens: int = Field(128, ge=1)
     """Longest response. Responses that reach it are counted, and penalised if the algorithm says so."""
     min_new_tokens: int = Field(0, ge=0)

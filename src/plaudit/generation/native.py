@@ -43,7 +43,7 @@ class NativeGenerator:
     """Draws responses from a Hugging Face decoder in this process.
 
     Log-probs are recorded in fp32 under softmax(logits / temperature) over the full vocabulary, the law that
-    is trained; so they equal a recomputation in training, also where top-k, top-p or min_new_tokens shape
+    is trained; so they equal a recomputation in training, also where top-k, top-p, min-p or min_new_tokens shape
     what is drawn.
 
     Args:

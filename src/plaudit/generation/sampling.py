@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,23 +53,24 @@ class Law:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
 
     @staticmethod
     def of(sampling: SamplingSection) -> Law:
         """The part of the settings that shapes the distribution."""
-        return Law(sampling.temperature, sampling.top_k, sampling.top_p)
+        return Law(sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
 
 
 def draw(logits: Tensor, u: Tensor, law: Law, banned: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """One token per row by inverse CDF, and its log-prob under the law that is trained.
 
-    That law is softmax(logits / temperature) over the full vocabulary: top-k, top-p and bans shape what is
+    That law is softmax(logits / temperature) over the full vocabulary: top-k, top-p, min-p and bans shape what is
     drawn, not the log-prob, which therefore equals what the trainer computes for the same token.
 
     Args:
         logits: [R, V] fp32.
         u: [R] float64 in [0, 1).
-        law: temperature, top-k, top-p.
+        law: temperature, top-k, top-p, min-p.
         banned: [R, V] bool, tokens that must not be drawn now.
 
     Returns:
@@ -76,7 +78,7 @@ def draw(logits: Tensor, u: Tensor, law: Law, banned: Tensor | None = None) -> t
     """
     z = logits if law.temperature == 1.0 else logits / law.temperature
     normaliser = None
-    if banned is not None or law.top_k or law.top_p < 1.0:
+    if banned is not None or law.top_k or law.top_p < 1.0 or law.min_p > 0.0:
         normaliser = torch.logsumexp(z, -1)
         z = _truncate(z if banned is None else z.masked_fill(banned, -torch.inf), law)
     peak = z.amax(-1, keepdim=True)
@@ -122,7 +124,10 @@ def _locate(running: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _truncate(z: Tensor, law: Law) -> Tensor:
-    """Logits [R, V], at -inf outside the top k and then outside the nucleus of mass top_p."""
+    """Logits [R, V], at -inf outside the top k, then outside the nucleus of mass top_p, and below min_p times the best.
+
+    Nucleus: Holtzman et al. 2020; min-p: Nguyen et al. 2024.
+    """
     if 0 < law.top_k < z.shape[1]:
         z = z.masked_fill(z < z.topk(law.top_k).values[:, -1:], -torch.inf)
     if law.top_p < 1.0:
@@ -130,4 +135,6 @@ def _truncate(z: Tensor, law: Law) -> Tensor:
         probs = ordered.softmax(-1)
         outside = probs.cumsum(-1) - probs >= law.top_p  # the token that crosses the limit stays in
         z = z.masked_fill(torch.zeros_like(outside).scatter(1, index, outside), -torch.inf)
+    if law.min_p > 0.0:
+        z = z.masked_fill(z < z.amax(-1, keepdim=True) + math.log(law.min_p), -torch.inf)
     return z
