@@ -6,10 +6,17 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select, text, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, text, update
 
 from plaudit.errors import DataError
-from plaudit.preferences.annotation import Answer, Skip, answer_from_json, answer_to_json, check_answer
+from plaudit.preferences.annotation import (
+    Answer,
+    Skip,
+    answer_from_json,
+    answer_to_json,
+    check_answer,
+    written_in,
+)
 from plaudit.preferences.store.faults import Conflict, NotFound
 from plaudit.preferences.store.leases import (
     ADJUDICATION,
@@ -21,7 +28,7 @@ from plaudit.preferences.store.leases import (
     take_place,
 )
 from plaudit.preferences.store.projects import Project
-from plaudit.preferences.store.schema import assignments, items, judgements
+from plaudit.preferences.store.schema import assignments, items, judgements, responses
 
 MOST_TEXT = 65_536
 HISTORY_LOCK = 0x9A0D17  # any constant: PostgreSQL's advisory lock that makes row numbers commit in order
@@ -40,6 +47,35 @@ _OF_KEY = select(judgements.c.id, judgements.c.user_id, judgements.c.assignment_
     judgements.c.key == bindparam("b_key")
 )
 _INSERT = insert(judgements).returning(judgements.c.id)
+_ASKED = (
+    select(
+        assignments.c.id,
+        assignments.c.item_id,
+        assignments.c.round,
+        assignments.c.state,
+        assignments.c.shown_at,
+        items.c.is_gold,
+        select(func.count())
+        .where(responses.c.item_id == assignments.c.item_id)
+        .scalar_subquery()
+        .label("n_responses"),
+        select(func.max(judgements.c.id))
+        .where(judgements.c.assignment_id == assignments.c.id)
+        .scalar_subquery()
+        .label("head"),
+        select(func.count())
+        .where(judgements.c.key == bindparam("b_key"))
+        .scalar_subquery()
+        .label("key_is_known"),
+    )
+    .join(items, items.c.id == assignments.c.item_id)
+    .where(
+        assignments.c.id == bindparam("b_id"),
+        assignments.c.project_id == bindparam("b_project"),
+        assignments.c.user_id == bindparam("b_user"),
+    )
+)
+"""All that storing an answer must know, in one look: everybody else waits meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +88,17 @@ class Submission:
     comment: str = ""
     supersedes: int | None = None
     """The row this corrects; None for a first answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """An assignment as far as storing its answers needs it."""
+
+    id: int
+    item_id: int
+    round: int
+    state: str
+    is_gold: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +120,26 @@ def submit(conn: Connection, project: Project, user_id: int, assignment_id: int,
         DataError: the answer does not fit the task.
         Conflict: the place went to somebody else, or the answer was changed in another window.
     """
+    _check_key(sent.key)
     lock_user(conn, user_id)
-    stored = _stored(conn, sent.key, user_id, assignment_id)
-    if stored is not None:
-        return stored
-    work = get_work(conn, project, assignment_id, user_id)
-    _check(sent, work, project)
-    head = get_head(conn, work.id)
-    if sent.supersedes != (head.revision if head else None):
+    given = {"b_id": assignment_id, "b_project": project.id, "b_user": user_id, "b_key": sent.key}
+    asked = conn.execute(_ASKED, given).one_or_none()
+    if asked is None:
+        raise NotFound("there is no such assignment of yours", cure="go to the project's next item")
+    if asked.key_is_known:
+        return _stored(conn, sent.key, user_id, assignment_id)
+    _check(sent, asked.n_responses, project)
+    if sent.supersedes != asked.head:
         raise Conflict(
             "the item was answered or taken back in another window",
-            where=f"assignment {work.id}",
+            where=f"assignment {asked.id}",
             cure="load the page again",
         )
-    _hold(conn, project, work, isinstance(sent.answer, Skip))
-    now = time.time()
-    seconds = now - work.shown_at if work.state == "leased" or head is None else head.seconds
+    place = _Place(asked.id, asked.item_id, asked.round, asked.state, bool(asked.is_gold))
+    _hold(conn, project, place, isinstance(sent.answer, Skip))
     state = "skipped" if isinstance(sent.answer, Skip) else "done"
-    conn.execute(_SET_STATE, {"b_id": work.id, "b_state": state})
-    return _append(conn, project, (work, user_id), sent, max(0.0, seconds))
+    conn.execute(_SET_STATE, {"b_id": asked.id, "b_state": state})
+    return _append(conn, project, (place, user_id), sent, _seconds(conn, asked))
 
 
 def undo(conn: Connection, project: Project, user_id: int, key: str) -> Work | None:
@@ -117,9 +165,10 @@ def undo(conn: Connection, project: Project, user_id: int, key: str) -> Work | N
     if conn.scalar(select(judgements.c.id).where(judgements.c.key == key)) is not None:
         return get_work(conn, project, last.assignment_id, user_id)
     work = get_work(conn, project, last.assignment_id, user_id)
-    _hold(conn, project, work, skip=False)
+    place = _Place(work.id, work.item_id, work.round, work.state, work.item.gold is not None)
+    _hold(conn, project, place, skip=False)
     sent = Submission(key, Skip("taken back"), tuple(last.flags), last.comment, last.id)
-    _append(conn, project, (work, user_id), sent, last.seconds, taken_back=True)
+    _append(conn, project, (place, user_id), sent, last.seconds, taken_back=True)
     now = time.time()
     again = {"state": "leased", "shown_at": now, "expires_at": now + project.settings.lease_seconds}
     conn.execute(update(assignments).where(assignments.c.id == work.id).values(again))
@@ -162,12 +211,9 @@ def last_answer(conn: Connection, project: Project, user_id: int, assignment_id:
     return None if found is None else answer_from_json(found)
 
 
-def _stored(conn: Connection, key: str, user_id: int, assignment_id: int) -> int | None:
-    """The row of this key, if it is the same person's answer to the same assignment."""
-    _check_key(key)
-    row = conn.execute(_OF_KEY, {"b_key": key}).one_or_none()
-    if row is None:
-        return None
+def _stored(conn: Connection, key: str, user_id: int, assignment_id: int) -> int:
+    """The row of a key that is known, if it is the same person's answer to the same assignment."""
+    row = conn.execute(_OF_KEY, {"b_key": key}).one()
     if (row.user_id, row.assignment_id) != (user_id, assignment_id):
         raise Conflict(
             "the key belongs to another answer", where="key", cure="make a new key for each answer"
@@ -180,13 +226,20 @@ def _check_key(key: str) -> None:
         raise DataError(f"a key has 8 to 80 characters, this one {len(key)}", where="key", cure="send a UUID")
 
 
-def _check(sent: Submission, work: Work, project: Project) -> None:
-    check_answer(sent.answer, project.task, len(work.item.responses), project.settings.axes)
+def _seconds(conn: Connection, asked: Row[Any]) -> float:
+    """From the showing to the answer; a correction keeps the time of what it corrects."""
+    head = get_head(conn, asked.id) if asked.head is not None and asked.state != "leased" else None
+    return max(0.0, time.time() - asked.shown_at) if head is None else head.seconds
+
+
+def _check(sent: Submission, n_responses: int, project: Project) -> None:
+    check_answer(sent.answer, project.task, n_responses, project.settings.axes)
     strange = sorted(set(sent.flags) - set(project.settings.flags))
     if strange:
         cure = f"one of {', '.join(project.settings.flags)}"
         raise DataError(f"there is no flag {strange[0][:40]!r}", where="flags", cure=cure)
-    written = getattr(sent.answer, "text", "") or getattr(sent.answer, "reason", "")
+    text_of = written_in(sent.answer)
+    written = text_of.text if text_of else getattr(sent.answer, "reason", "")
     for name, said in (("comment", sent.comment), ("answer", written)):
         if len(said.encode("utf-8", "replace")) > MOST_TEXT:
             raise DataError(f"more than {MOST_TEXT} bytes", where=name, cure="shorten it")
@@ -198,18 +251,18 @@ def _broken(said: str) -> bool:
     return any(0xD800 <= ord(character) <= 0xDFFF for character in said)
 
 
-def _hold(conn: Connection, project: Project, work: Work, skip: bool) -> None:
+def _hold(conn: Connection, project: Project, place: _Place, skip: bool) -> None:
     """Take or give back the item's place, as the step from the old state to the new one needs."""
-    takes_place = work.round == 0 and work.item.gold is None
-    had = work.state in ("leased", "done")
+    takes_place = place.round == 0 and not place.is_gold
+    had = place.state in ("leased", "done")
     if not takes_place or had != skip:
         return
     if skip:
-        give_place_back(conn, work.item_id)
-    elif not take_place(conn, project, work.item_id):
+        give_place_back(conn, place.item_id)
+    elif not take_place(conn, project, place.item_id):
         raise Conflict(
             "the time for this item ran out and others have answered it meanwhile",
-            where=f"assignment {work.id}",
+            where=f"assignment {place.id}",
             cure="go on to the next item",
         )
 
@@ -217,20 +270,20 @@ def _hold(conn: Connection, project: Project, work: Work, skip: bool) -> None:
 def _append(
     conn: Connection,
     project: Project,
-    who: tuple[Work, int],
+    who: tuple[_Place, int],
     sent: Submission,
     seconds: float,
     *,
     taken_back: bool = False,
 ) -> int:
-    work, user_id = who
+    place, user_id = who
     if conn.dialect.name == "postgresql":
         # Row numbers are revisions: they must appear in order, or a smaller one could turn up after an export.
         conn.execute(select(func.pg_advisory_xact_lock(HISTORY_LOCK)))
     row: dict[str, Any] = {
-        "assignment_id": work.id,
+        "assignment_id": place.id,
         "project_id": project.id,
-        "item_id": work.item_id,
+        "item_id": place.item_id,
         "user_id": user_id,
         "key": sent.key,
         "answer": None if taken_back else answer_to_json(sent.answer),

@@ -175,5 +175,10 @@ def get_item(conn: Connection, project: Project, number: int) -> Item:
     row = conn.execute(_ITEM, {"b_item": number, "b_project": project.id}).one_or_none()
     if row is None:
         raise NotFound(f"there is no item {number} in {project.slug}", cure="see the list of items")
-    said = conn.execute(_SAID, {"b_item": number})
+    return item_of(conn, row)
+
+
+def item_of(conn: Connection, row: Any) -> Item:
+    """The item of a row of its table."""
+    said = conn.execute(_SAID, {"b_item": row.id})
     return _item(row, tuple(ItemResponse(content_from_json(r.content), r.model, r.provenance) for r in said))

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, bindparam, exists, func, insert, select, update
+from sqlalchemy import Connection, Select, Update, and_, bindparam, exists, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from plaudit.preferences.annotation import Item
-from plaudit.preferences.store.content import get_item, uniform
+from plaudit.preferences.store.content import get_item, item_of, uniform
 from plaudit.preferences.store.faults import NotFound
 from plaudit.preferences.store.projects import Project
 from plaudit.preferences.store.schema import assignments, items, users
@@ -39,7 +40,8 @@ class Work:
     shown_at: float
 
 
-# Statements are built once: building one costs more than running it. ``b_...`` are their parameters.
+# Statements are built once: building one costs more than running it. ``b_...`` are their parameters. Few statements do
+# much each, because what one costs is the way to it, and every annotator waits while another writes.
 _MINE = and_(assignments.c.project_id == bindparam("b_project"), assignments.c.user_id == bindparam("b_user"))
 _CURRENT = (
     select(assignments.c.id)
@@ -48,12 +50,18 @@ _CURRENT = (
     .limit(1)
 )
 _ANSWERED = select(func.count()).where(_MINE, assignments.c.state.in_(("done", "skipped")))
+_OVERDUE = (assignments.c.state == "leased") & (assignments.c.expires_at < bindparam("b_now"))
+_STANDING = select(
+    _CURRENT.scalar_subquery().label("current"),
+    _ANSWERED.scalar_subquery().label("answered"),
+    exists().where(_OVERDUE).label("overdue"),
+)
 _EXTEND = (
     update(assignments).where(assignments.c.id == bindparam("b_id")).values(expires_at=bindparam("b_until"))
 )
 _EXPIRE = (
     update(assignments)
-    .where(assignments.c.state == "leased", assignments.c.expires_at < bindparam("b_now"))
+    .where(_OVERDUE)
     .values(state="expired")
     .returning(assignments.c.item_id, assignments.c.round)
 )
@@ -69,73 +77,76 @@ _GIVE_BACK = (
 )
 _WORK = select(assignments).where(assignments.c.id == bindparam("b_id"), _MINE)
 _LOCK_USER = select(users.c.id).where(users.c.id == bindparam("b_user")).with_for_update()
-_BEFORE = select(assignments.c.id).where(
-    assignments.c.item_id == bindparam("b_item"),
-    assignments.c.user_id == bindparam("b_user"),
-    assignments.c.round == bindparam("b_round"),
-)
-_INSERT = insert(assignments).returning(assignments.c.id)
+
+
+@cache
+def _assigning(dialect: str) -> Any:
+    """A new assignment, or the one that ran out or was skipped before, again."""
+    new = (postgresql if dialect == "postgresql" else sqlite).insert(assignments)
+    again = {name: new.excluded[name] for name in ("state", "shown_at", "expires_at", "order")}
+    return new.on_conflict_do_update(
+        index_elements=["item_id", "user_id", "round"], set_=again
+    ).returning(assignments.c.id)
 
 
 def lease(conn: Connection, project: Project, user_id: int, now: float) -> Work | None:
     """The item a person is working on, or else a new one for them; None when there is nothing left to ask."""
-    release_expired(conn, now)
     lock_user(conn, user_id)
-    mine = {"b_project": project.id, "b_user": user_id}
-    found = conn.scalar(_CURRENT, mine)
-    if found is not None:
-        conn.execute(_EXTEND, {"b_id": found, "b_until": now + project.settings.lease_seconds})
-        return get_work(conn, project, found, user_id)
+    asked = {"b_project": project.id, "b_user": user_id, "b_now": now}
+    standing = conn.execute(_STANDING, asked).one()
+    if standing.overdue:
+        release_expired(conn, now)
+        standing = conn.execute(_STANDING, asked).one()
+    if standing.current is not None:
+        conn.execute(_EXTEND, {"b_id": standing.current, "b_until": now + project.settings.lease_seconds})
+        return get_work(conn, project, standing.current, user_id)
     if project.closed:
         return None
-    picked = _pick(conn, project, user_id, int(conn.scalar(_ANSWERED, mine) or 0))
+    picked = _pick(conn, project, user_id, int(standing.answered))
     if picked is None:
         return None
-    return assign(conn, project, user_id, *picked, now)
+    item_id, item, turn = picked
+    return _put_before(conn, project, user_id, (item_id, item), turn, now)
 
 
-def _pick(conn: Connection, project: Project, user_id: int, n: int) -> tuple[int, int] | None:
-    """Row number of the next item, and the round it is asked in."""
+def _pick(conn: Connection, project: Project, user_id: int, n: int) -> tuple[int, Item, int] | None:
+    """Row number of the next item, the item, and the round it is asked in. An ordinary item's place is taken."""
     settings, seed = project.settings, project.settings.seed
     draw = uniform("next", seed, user_id, n)
     if draw < settings.gold_share and (gold := _gold(conn, project, user_id, n)) is not None:
-        return gold, 0
+        return gold, get_item(conn, project, gold), 0
     if settings.gold_share <= draw < settings.gold_share + settings.repeat_share:
         repeat = _repeat(conn, project, user_id, n)
         if repeat is not None:
-            return repeat, 1
-    return _ordinary(conn, project, user_id, n)
+            return repeat, get_item(conn, project, repeat), 1
+    row = _ordinary(conn, project, user_id, n)
+    return None if row is None else (row.id, item_of(conn, row), 0)
 
 
-def _ordinary(conn: Connection, project: Project, user_id: int, n: int) -> tuple[int, int] | None:
-    while True:
-        found = _candidate(conn, project, user_id, n)
-        if found is None:
-            return None
-        if take_place(conn, project, found):
-            return found, 0
-
-
-def _candidate(conn: Connection, project: Project, user_id: int, n: int) -> int | None:
+def _ordinary(conn: Connection, project: Project, user_id: int, n: int) -> Any | None:
+    """The row of an item that has a place left, which is this person's from now on."""
     settings = project.settings
     given = {"b_project": project.id, "b_user": user_id, "b_places": settings.annotators_per_item}
     if settings.strategy != "random":
-        found: int | None = conn.scalar(_free(settings.strategy), given)
-        return found
-    start = uniform("item", settings.seed, user_id, n)
-    return _from(conn, "from", "before", {**given, "b_start": start})
+        return conn.execute(_taking(settings.strategy), given).one_or_none()
+    given["b_start"] = uniform("item", settings.seed, user_id, n)
+    found = conn.execute(_taking("from"), given).one_or_none()
+    return found if found is not None else conn.execute(_taking("before"), given).one_or_none()
 
 
 def _gold(conn: Connection, project: Project, user_id: int, n: int) -> int | None:
+    """The first gold item from a place in the shuffled order on, going round."""
     start = uniform("gold", project.settings.seed, user_id, n)
     given = {"b_project": project.id, "b_user": user_id, "b_start": start}
-    return _from(conn, "gold from", "gold before", given)
+    found: int | None = conn.scalar(_free("gold from"), given)
+    return found if found is not None else conn.scalar(_free("gold before"), given)
 
 
-def _from(conn: Connection, first: str, then: str, given: dict[str, Any]) -> int | None:
-    """The first free item from a place in the shuffled order on, going round."""
-    found: int | None = conn.scalar(_free(first), given)
-    return found if found is not None else conn.scalar(_free(then), given)
+@cache
+def _taking(how: str) -> Update:
+    """Find an item and take one of its places, in one statement: nobody comes between."""
+    found = (items.c.id == _free(how).scalar_subquery()) & (items.c.taken < bindparam("b_places"))
+    return update(items).where(found).values(taken=items.c.taken + 1).returning(items)
 
 
 @cache
@@ -195,24 +206,29 @@ def give_place_back(conn: Connection, item_id: int) -> None:
 
 def assign(conn: Connection, project: Project, user_id: int, item_id: int, turn: int, now: float) -> Work:
     """Put an item before a person, its responses in an order drawn for them."""
-    item = get_item(conn, project, item_id)
+    return _put_before(conn, project, user_id, (item_id, get_item(conn, project, item_id)), turn, now)
+
+
+def _put_before(
+    conn: Connection, project: Project, user_id: int, loaded: tuple[int, Item], turn: int, now: float
+) -> Work:
+    item_id, item = loaded
     draws = [
         uniform("order", project.settings.seed, user_id, item_id, turn, k) for k in range(len(item.responses))
     ]
     order = sorted(range(len(draws)), key=lambda k: draws[k])
     row = {
+        "project_id": project.id,
+        "item_id": item_id,
+        "user_id": user_id,
+        "round": turn,
+        "order": order,
         "state": "leased",
         "shown_at": now,
         "expires_at": now + project.settings.lease_seconds,
-        "order": order,
     }
-    before = conn.scalar(_BEFORE, {"b_item": item_id, "b_user": user_id, "b_round": turn})
-    if before is not None:
-        conn.execute(update(assignments).where(assignments.c.id == before).values(row))
-    else:
-        keys = {"project_id": project.id, "item_id": item_id, "user_id": user_id, "round": turn}
-        before = conn.execute(_INSERT, keys | row).scalar_one()
-    return Work(int(before), item_id, item, tuple(order), turn, "leased", now)
+    made = conn.execute(_assigning(conn.dialect.name), row).scalar_one()
+    return Work(int(made), item_id, item, tuple(order), turn, "leased", now)
 
 
 def get_work(conn: Connection, project: Project, assignment_id: int, user_id: int) -> Work:

@@ -48,6 +48,8 @@ class ProjectSettings:
     """What annotators can mark an item with."""
     skips: tuple[str, ...] = SKIPS
     """Reasons for leaving an item out."""
+    edit_best: bool = False
+    """After a comparison or ranking the best response can be edited into a better one (task pairwise, ranking)."""
     seed: int = 0
     """Of the order of items and responses. Whoever knows it can tell which imported response was preferred."""
 
@@ -59,6 +61,8 @@ class ProjectSettings:
         _within("repeat_share", self.repeat_share, 0, 0.9)
         _within("lease_seconds", self.lease_seconds, 10, 7 * 86400)
         _within("number of axes", len(self.axes), 1, MOST_AXES)
+        if not isinstance(self.edit_best, bool):
+            raise ConfigError(f"edit_best is {self.edit_best!r}", cure="true or false")
         if self.strategy not in STRATEGIES:
             raise ConfigError(f"strategy is {self.strategy!r}", cure=f"one of {', '.join(STRATEGIES)}")
         if len(set(self.axes)) < len(self.axes) or not all(
