@@ -16,12 +16,13 @@ from plaudit.annotate.limits import Limiter
 from plaudit.annotate.passwords import hash_password
 from plaudit.annotate.settings import ServeSettings
 from plaudit.annotate.site import csrf_of
-from plaudit.preferences.annotation import Choice, Item, ItemResponse, Task
-from plaudit.preferences.store import content, people, projects
+from plaudit.preferences.annotation import Annotation, Choice, Item, ItemResponse, Task
+from plaudit.preferences.store import content, history, people, projects
 from plaudit.preferences.store.engine import Store
 from plaudit.preferences.store.projects import Project, ProjectSettings
 
 POSTGRES = "PostgreSQL tests need its server: apt-get install postgresql"
+DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 PASSWORD = "four random words do"
 ROLES = ("annotator", "stranger", "reviewer", "admin")
 
@@ -55,6 +56,21 @@ def make_project(
         project = projects.create_project(conn, slug, slug, task, ProjectSettings(**settings), "Be **fair**.")
         content.add_items(conn, project, pairs(6) if items is None else items)
     return project
+
+
+def responses(n: int) -> tuple[ItemResponse, ...]:
+    return tuple(ItemResponse(f"Response **{k}**\n\n```python\nprint({k})\n```") for k in range(n))
+
+
+def stored(store: Store, slug: str) -> list[Annotation]:
+    with store.read() as conn:
+        return history.read_annotations(conn, projects.get_project(conn, slug))
+
+
+def one_of(store: Store, task: Task, n: int, items: int = 1, **settings: Any) -> None:
+    """The project "job" with items of n responses."""
+    found = [Item(f"i{k}", f"Prompt {k}", responses(n)) for k in range(items)]
+    make_project(store, "job", task, found, **settings)
 
 
 def make_people(store: Store, n: int) -> list[people.User]:

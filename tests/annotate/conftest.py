@@ -7,6 +7,7 @@ import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,12 @@ pytest.importorskip("fastapi", reason="the annotation app's packages: pip instal
 pytest.importorskip("httpx", reason="the annotation app's tests: pip install 'plaudit[annotate-test]'")
 
 import httpx
-from annotating import POSTGRES, Served, Team, Unlimited, free_port, make_team, postgres_bin
+from annotating import DESKTOP, POSTGRES, Served, Team, Unlimited, free_port, make_team, postgres_bin
 
 from plaudit.preferences.store.engine import Store
+
+PLAYWRIGHT = "browser tests need Playwright: pip install 'plaudit[annotate-test]'"
+CHROMIUM = "browser tests need Chromium: apt-get install chromium, or playwright install chromium"
 
 
 @pytest.fixture(scope="session")
@@ -96,3 +100,57 @@ def as_person(served: Served, team: Team) -> Iterator[Callable[[str], httpx.Clie
             return stack.enter_context(served.client(cookies=cookies, headers=headers))
 
         yield client
+
+
+# Browsers
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason=PLAYWRIGHT)
+    with sync_api.sync_playwright() as playwright:
+        own = Path(playwright.chromium.executable_path)
+        found = str(own) if own.exists() else shutil.which("chromium") or shutil.which("google-chrome")
+        if not found:
+            pytest.skip(CHROMIUM)
+        browser = playwright.chromium.launch(
+            executable_path=found, args=["--no-sandbox"] if os.geteuid() == 0 else []
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def local(sqlite_store: Store) -> Iterator[Served]:
+    with Served(sqlite_store, auth=False, limiter=Unlimited()) as running:
+        yield running
+
+
+def known(message: str) -> bool:
+    """What the browser and htmx say of a refused or lost request; some tests provoke them."""
+    said = ("status of 4", "Response Status Error Code 4", "ERR_INTERNET_DISCONNECTED", "htmx:")
+    return any(text in message for text in said)
+
+
+@pytest.fixture
+def visit(chromium: Any, local: Served) -> Iterator[Callable[..., Any]]:
+    """Open a page of the local app; a fault on the console or in a script fails the test."""
+    contexts, faults = [], []
+
+    def open_page(path: str, size: dict[str, int] = DESKTOP, **options: Any) -> Any:
+        context = chromium.new_context(viewport=size, reduced_motion="reduce", **options)
+        context.set_default_timeout(60_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: None if known(str(error)) else faults.append(str(error)))
+        page.on(
+            "console",
+            lambda m: faults.append(m.text) if m.type == "error" and not known(m.text) else None,
+        )
+        page.goto(local.url + path)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert faults == []

@@ -215,7 +215,9 @@ def test_markdown_is_rendered_and_cleaned() -> None:
     [
         Choice(-2),
         Choice(0, "both_bad"),
+        Choice(1, edit=Written("x", 1)),
         Ranks((1, 1, 2)),
+        Ranks((2, 1), Written("x", 1)),
         Scores(({"a": 3}, {"a": 10})),
         Thumbs((True, False)),
         Written("x", 1),
@@ -238,6 +240,7 @@ def test_strengths_are_turned_with_the_order() -> None:
     assert [as_stored(s, (1, 0)) for s in (-2, 0, 1)] == [2, 0, -1]
     assert in_words(Choice(-2), (1, 0)) == "B much better"
     assert in_words(Ranks((2, 1, 1)), (0, 1, 2)) == "B = C > A"
+    assert in_words(Choice(1, edit=Written("x", 1)), (1, 0)) == "A better; A edited"
 
 
 def test_a_form_starts_from_the_answer_given(sqlite_store: Store) -> None:

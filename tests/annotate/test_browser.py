@@ -1,15 +1,24 @@
 """A real browser: each kind of task by mouse and by keys, desktop and phone, accessibility, hostile texts."""
 
 import json
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from annotating import PASSWORD, Served, Unlimited, make_project, make_team, pairs
+from annotating import (
+    DESKTOP,
+    PASSWORD,
+    PHONE,
+    Served,
+    Unlimited,
+    make_project,
+    make_team,
+    one_of,
+    pairs,
+    responses,
+    stored,
+)  # fmt: skip
 
 from plaudit.preferences.annotation import (
     Annotation,
@@ -18,7 +27,6 @@ from plaudit.preferences.annotation import (
     ItemResponse,
     Ranks,
     Scores,
-    Task,
     Thumbs,
     Written,
 )
@@ -27,11 +35,6 @@ from plaudit.preferences.store.answers import Submission
 from plaudit.preferences.store.engine import Store
 
 pytestmark = pytest.mark.browser
-PLAYWRIGHT = "browser tests need Playwright: pip install 'plaudit[annotate-test]'"
-CHROMIUM = "browser tests need Chromium: apt-get install chromium, or playwright install chromium"
-sync_api = pytest.importorskip("playwright.sync_api", reason=PLAYWRIGHT)
-
-DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 PAYLOADS = json.loads((Path(__file__).parent / "xss_payloads.json").read_text(encoding="utf-8"))
 
@@ -41,69 +44,6 @@ NOTHING_ACTIVE = """
   !'SCRIPT IFRAME OBJECT EMBED IMG SVG FORM STYLE LINK META BASE'.split(' ').includes(e.tagName.toUpperCase())
   && [...e.attributes].every(a => !a.name.startsWith('on') && !a.name.startsWith('hx-') && a.name !== 'style'))
 """
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        own = Path(playwright.chromium.executable_path)
-        found = str(own) if own.exists() else shutil.which("chromium") or shutil.which("google-chrome")
-        if not found:
-            pytest.skip(CHROMIUM)
-        browser = playwright.chromium.launch(
-            executable_path=found, args=["--no-sandbox"] if os.geteuid() == 0 else []
-        )
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def local(sqlite_store: Store) -> Iterator[Served]:
-    with Served(sqlite_store, auth=False, limiter=Unlimited()) as running:
-        yield running
-
-
-def known(message: str) -> bool:
-    """What the browser and htmx say of a refused or lost request; some tests provoke them."""
-    said = ("status of 4", "Response Status Error Code 4", "ERR_INTERNET_DISCONNECTED", "htmx:")
-    return any(text in message for text in said)
-
-
-@pytest.fixture
-def visit(chromium: Any, local: Served) -> Iterator[Callable[..., Any]]:
-    """Open a page of the local app; a fault on the console or in a script fails the test."""
-    contexts, faults = [], []
-
-    def open_page(path: str, size: dict[str, int] = DESKTOP, **options: Any) -> Any:
-        context = chromium.new_context(viewport=size, reduced_motion="reduce", **options)
-        context.set_default_timeout(60_000)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: None if known(str(error)) else faults.append(str(error)))
-        page.on(
-            "console",
-            lambda m: faults.append(m.text) if m.type == "error" and not known(m.text) else None,
-        )
-        page.goto(local.url + path)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert faults == []
-
-
-def responses(n: int) -> tuple[ItemResponse, ...]:
-    return tuple(ItemResponse(f"Response **{k}**\n\n```python\nprint({k})\n```") for k in range(n))
-
-
-def stored(store: Store, slug: str) -> list[Annotation]:
-    with store.read() as conn:
-        return history.read_annotations(conn, projects.get_project(conn, slug))
-
-
-def one_of(store: Store, task: Task, n: int, items: int = 1) -> None:
-    make_project(store, "job", task, [Item(f"i{k}", f"Prompt {k}", responses(n)) for k in range(items)])
 
 
 def answer(store: Store, wanted: int = 1) -> Annotation:

@@ -1,6 +1,7 @@
 """Out of the app and into training, and the other way: nothing is lost, and what is left out is counted."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -19,6 +20,8 @@ from plaudit.preferences.annotation import (
     Thumbs,
     Written,
     answer_from_json,
+    answer_to_json,
+    check_answer,
 )
 from plaudit.preferences.compare import compare
 from plaudit.preferences.exchange import export
@@ -229,7 +232,67 @@ def test_written_responses_are_demonstrations(tmp_path):
     exported = export("demonstrations", history.all, items(2))
     loaded = read_back(tmp_path, exported)
     assert loaded.kind == "demonstration" and loaded.records == exported.records
-    assert exported.rows[1]["provenance"]["edited_from"] == {"model": "model-1", "from": SAMPLED}
+    said = exported.rows[1]["provenance"]["edited_from"]
+    assert said == {"response": 1, "model": "model-1", "from": SAMPLED}
+
+
+def test_the_edit_of_the_best_response_is_a_demonstration_and_the_comparison_stays_one(tmp_path):
+    history = (
+        History()
+        .add("i", "ann", Choice(2, edit=Written("reply 1, and why", 1)))
+        .add("i", "bob", Choice(1))
+        .add("i", "cyd", Choice(0, "both_bad", Written("neither", 0)), adjudicated=True)
+        .add("chat", "ann", Choice(-1, edit=Written("again", 0)), round=1)
+    )
+    exported = export("demonstrations", history.all, items(2))
+    assert [(r.id, r.response) for r in exported.records] == [
+        ("i/ann", "reply 1, and why"),
+        ("i/cyd/decided", "neither"),
+    ]
+    assert exported.rows[0]["provenance"]["edited_from"] == {
+        "response": 1,
+        "model": "model-1",
+        "from": SAMPLED,
+    }
+    assert exported.rows[0]["provenance"]["annotator"] == "ann"
+    assert exported.dropped == {"answers that wrote nothing": 1, "repeated answers": 1}
+    loaded = read_back(tmp_path, exported)
+    assert loaded.kind == "demonstration" and loaded.records == exported.records
+    plain = [replace(a, answer=replace(a.answer, edit=None)) for a in history.all]
+    for what in ("preferences", "judgements"):
+        assert export(what, history.all, items(2)).rows == export(what, plain, items(2)).rows
+    ranked = export("demonstrations", History().add("i", "a", Ranks((2, 1), Written("x", 1))).all, items(2))
+    assert [r.response for r in ranked.records] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "fits"),
+    [
+        (Choice(1, edit=Written("x", 1)), True),
+        (Choice(1, edit=Written("x", 0)), False),
+        (Choice(0, edit=Written("x", 0)), True),
+        (Choice(0, "both_bad", Written("x", 1)), True),
+        (Choice(0, "cannot_judge", Written("x", 1)), False),
+        (Choice(1, edit=Written("x")), False),
+        (Choice(1, edit=Written(" ", 1)), False),
+        (Choice(1, edit=Written("x", 2)), False),
+    ],
+)
+def test_only_the_best_response_can_be_edited(answer, fits):
+    said = answer_to_json(answer)
+    assert answer_from_json(json.loads(json.dumps(said))) == answer, "it comes back from the database"
+    assert "edit" not in answer_to_json(replace(answer, edit=None)), "old exports keep their bytes"
+    if fits:
+        check_answer(answer, "pairwise", 2)
+        return
+    with pytest.raises(DataError, match="edited from response|is empty"):
+        check_answer(answer, "pairwise", 2)
+
+
+def test_an_edit_that_is_no_written_text_is_refused():
+    for edit in ("text", {"text": 1}, {"text": "x", "base": 0, "type": "skip"}, {"base": 0}):
+        with pytest.raises(DataError):
+            answer_from_json({"type": "choice", "strength": 1, "edit": edit})
 
 
 def test_raw_annotations_hold_everything():

@@ -110,6 +110,12 @@ def test_a_hurried_annotator_stands_out_and_long_items_are_no_excuse():
     assert cards["hurried"].pace.unread.value == pytest.approx(cards["hurried"].pace.fast.value, abs=0.03)
     assert cards["calm"].pace.fast.value < 0.02 and cards["calm"].pace.unread.value < 0.02
     assert cards["hurried"].pace.median_seconds < cards["calm"].pace.median_seconds
+    edited = Choice(1, edit=Written("better", 1))
+    more = [*answers, *(answered(key, "writer", edited, seconds=0.01) for key in items)]
+    writer = next(c for c in annotator_cards(more, items) if c.annotator == "writer")
+    assert writer.answers == 200 and math.isnan(writer.pace.median_seconds), (
+        "the time of writing is no pace of judging"
+    )
 
 
 def test_robust_scores_of_equal_values_are_nothing_special():

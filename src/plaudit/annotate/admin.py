@@ -18,7 +18,9 @@ from plaudit.preferences.store.people import ROLES, UserRole
 from plaudit.preferences.store.projects import STRATEGIES, ProjectSettings
 
 router = APIRouter()
-SETTINGS = ("annotators", "strategy", "gold_share", "repeat_share", "lease_minutes", "axes", "flags", "skips")
+SETTINGS = (
+    "annotators", "strategy", "gold_share", "repeat_share", "lease_minutes", "axes", "flags", "skips", "edit_best",
+)  # fmt: skip
 MOST_GUIDELINES = 65_536
 
 
@@ -172,6 +174,7 @@ def _settings(form: Form, now: ProjectSettings) -> ProjectSettings:
         "axes": _lines(form.text("axes")) or list(now.axes),
         "flags": _lines(form.text("flags")),
         "skips": _lines(form.text("skips")) or list(now.skips),
+        "edit_best": form.has("edit_best"),
     }
     return projects.settings_from(values, now)
 

@@ -75,7 +75,9 @@ def _bring(store: Store, given: Any, *, gold: bool) -> Imported:
         slug=given.project,
         task=given.task,
         gold=gold,
-        settings=projects.new_settings({"annotators_per_item": given.annotators}),
+        settings=projects.new_settings(
+            {"annotators_per_item": given.annotators, "edit_best": given.edit_best}
+        ),
         guidelines=body,
     )
     there = f", {done.there} were there already" if done.there else ""

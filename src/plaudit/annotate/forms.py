@@ -7,8 +7,10 @@ they were shown; only the pairwise strength is said as seen, and turned here.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from plaudit.annotate.access import Form
+from plaudit.annotate.markup import turns
 from plaudit.errors import DataError
 from plaudit.preferences.annotation import (
     Answer,
@@ -23,6 +25,7 @@ from plaudit.preferences.annotation import (
 from plaudit.preferences.store.answers import Submission
 from plaudit.preferences.store.leases import Work
 from plaudit.preferences.store.projects import Project
+from plaudit.records import Content
 
 STEPS = ((-2, "much better"), (-1, "better"), (0, "about the same"), (1, "better"), (2, "much better"))
 """Strengths as seen: negative for what is shown first."""
@@ -53,12 +56,12 @@ def read_answer(form: Form, work: Work, project: Project) -> Answer:
 def _choice(form: Form, work: Work) -> Choice:
     said = form.text("choice")
     if said in VERDICTS:
-        return Choice(0, VERDICTS[said])
+        return Choice(0, VERDICTS[said], _edit(form, work))
     if said not in {str(step) for step, _ in STEPS}:
         raise DataError(
             "nothing is chosen yet", where="choice", cure="say which response is better, and how much"
         )
-    return Choice(as_stored(int(said), work.order))
+    return Choice(as_stored(int(said), work.order), edit=_edit(form, work))
 
 
 def _ranks(form: Form, work: Work) -> Ranks:
@@ -66,7 +69,24 @@ def _ranks(form: Form, work: Work) -> Ranks:
     if not all(1 <= rank <= len(said) for rank in said):
         raise DataError("some responses have no rank yet", where="ranks", cure="rank every response")
     steps = {rank: step for step, rank in enumerate(sorted(set(said)), 1)}
-    return Ranks(tuple(steps[rank] for rank in said))
+    return Ranks(tuple(steps[rank] for rank in said), _edit(form, work))
+
+
+def _edit(form: Form, work: Work) -> Written | None:
+    """The best response as the annotator would rather read it; None where nothing was changed."""
+    text, base = _text(form), form.number("base", -1)
+    if not text or 0 <= base < len(work.item.responses) and text == source(work.item.responses[base].content):
+        return None
+    return Written(text, base)
+
+
+def source(content: Content) -> str:
+    """A response as the text that an edit starts from."""
+    return "".join(said for _, said in turns(content)).replace("\r\n", "\n").strip()
+
+
+def _text(form: Form) -> str:
+    return form.text("text").replace("\r\n", "\n").strip()
 
 
 def _scores(form: Form, work: Work, axes: tuple[str, ...]) -> Scores:
@@ -91,7 +111,7 @@ def _thumbs(form: Form, work: Work) -> Thumbs:
 
 
 def _written(form: Form, work: Work) -> Written:
-    text = form.text("text").replace("\r\n", "\n").strip()
+    text = _text(form)
     if not text:
         raise DataError(
             "nothing is written yet", where="text", cure="write the response you would like to read"
@@ -108,9 +128,10 @@ def as_stored(seen: int, order: tuple[int, ...]) -> int:
 def filled(answer: Answer | None, work: Work) -> dict[str, str]:
     """The values of the form's fields that say this answer."""
     if isinstance(answer, Choice):
-        return {"choice": answer.verdict or str(as_stored(answer.strength, work.order))}
+        said = {"choice": answer.verdict or str(as_stored(answer.strength, work.order))}
+        return said | filled(answer.edit, work)
     if isinstance(answer, Ranks):
-        return {f"rank-{i}": str(rank) for i, rank in enumerate(answer.ranks)}
+        return {f"rank-{i}": str(rank) for i, rank in enumerate(answer.ranks)} | filled(answer.edit, work)
     if isinstance(answer, Thumbs):
         return {f"thumb-{i}": "up" if up else "down" for i, up in enumerate(answer.up)}
     if isinstance(answer, Written):
@@ -127,6 +148,8 @@ def filled(answer: Answer | None, work: Work) -> dict[str, str]:
 def in_words(answer: Answer, order: tuple[int, ...]) -> str:
     """An answer in a few words, with responses called as they were shown (A is the first)."""
     letters = {index: "ABCDEFGHI"[place] for place, index in enumerate(order)}
+    if isinstance(answer, (Choice, Ranks)) and answer.edit is not None and answer.edit.base is not None:
+        return f"{in_words(replace(answer, edit=None), order)}; {letters[answer.edit.base]} edited"
     if isinstance(answer, Choice):
         return _choice_in_words(answer, letters)
     if isinstance(answer, Ranks):

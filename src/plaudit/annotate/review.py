@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Query, Request
@@ -16,7 +17,7 @@ from plaudit.annotate.site import Site, project_of, see, site_of, visitor_of
 from plaudit.annotate.work import work_context
 from plaudit.errors import DataError
 from plaudit.preferences.aggregate import Method, Rule
-from plaudit.preferences.annotation import Annotation, Item, Skip
+from plaudit.preferences.annotation import Annotation, Choice, Item, Ranks, Skip, written_in
 from plaudit.preferences.compare import compare
 from plaudit.preferences.exchange import WHAT_OF, Exported, What, export
 from plaudit.preferences.store import answers, content, history, people
@@ -134,7 +135,7 @@ def one_item(request: Request, slug: str, number: Number) -> Response:
     with site.store.read() as conn:
         cast = _by_item(history.read_annotations(conn, project)).get(item.key, [])
     order = tuple(range(len(item.responses)))
-    rows = [(a, in_words(a.answer, order)) for a in cast]
+    rows = [(a, in_words(a.answer, order), written_in(a.answer)) for a in cast]
     known = in_words(item.gold, order) if item.gold else ""
     shown = list(enumerate(item.responses))
     return site.page(request, "item.html", number=number, item=item, rows=rows, known=known, shown=shown)
@@ -153,6 +154,8 @@ def change_gold(request: Request, slug: str, number: Number, form: Posted) -> Re
             raise DataError(
                 f"answer {chosen} is not of this item", where="revision", cure="load the page again"
             )
+        if isinstance(answer, (Choice, Ranks)):
+            answer = replace(answer, edit=None)
         content.set_gold(conn, project, number, item, answer)
         action = "made gold" if answer else "made ordinary"
         people.record(conn, action, f"{slug}/{item.key}", by=visitor.me.id, address=visitor.address)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from plaudit.annotate.access import Number, Posted, needs
-from plaudit.annotate.forms import STEPS, filled, in_words, read_submission
+from plaudit.annotate.forms import STEPS, filled, in_words, read_submission, source
 from plaudit.annotate.site import Site, project_of, see, site_of, visitor_of
 from plaudit.preferences.store import answers, history, leases, projects
 from plaudit.preferences.store.leases import Work
@@ -63,7 +63,7 @@ def one_item(request: Request, slug: str, number: Number) -> Response:
 
 @router.post(
     "/p/{slug}/a/{number}",
-    openapi_extra=needs("member", "key", "supersedes", "choice", "text", "flag", "comment", "reason"),
+    openapi_extra=needs("member", "key", "supersedes", "choice", "text", "base", "flag", "comment", "reason"),
 )
 def answer(request: Request, slug: str, number: Number, form: Posted) -> Response:
     """Store an answer or a skip, and go on."""
@@ -124,11 +124,15 @@ def work_context(site: Site, project: Project, user_id: int, work: Work) -> dict
         mine = history.counts_of(conn, project, user_id)
         done = projects.progress(conn, project)
     shown = [(index, work.item.responses[index]) for index in work.order]
+    values = filled(before, work)
+    compares = project.task in ("pairwise", "ranking")
     return {
         "work": work,
         "shown": shown,
         "head": head,
-        "values": filled(before, work),
+        "values": values,
+        "editing": compares and (project.settings.edit_best or "text" in values),
+        "source": source,
         "given_flags": head.flags if head else (),
         "given_comment": head.comment if head else "",
         "settings": project.settings,

@@ -77,6 +77,9 @@ def _add_incoming(actions: Any) -> None:
         each.add_argument("--guidelines", default="", metavar="FILE.md", help="guidelines of a new project")
         each.add_argument("--annotators", type=int, default=1, help="people per item, in a new project [1]")
         each.add_argument(
+            "--edit-best", action="store_true", help="let people edit the best response, in a new project"
+        )
+        each.add_argument(
             "--models", nargs="+", default=[], metavar="RUN", help="let these answer the prompts in FILE"
         )
         each.add_argument("--samples", type=int, default=1, help="responses of each model [1]")

@@ -32,21 +32,38 @@ RESPONSES: dict[Task, tuple[int, int]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """Demonstration. The response written; ``base`` is the index of the response it was edited from.
+
+    It is an answer of its own, or rides on a comparison or a ranking as the edit of the best response.
+    """
+
+    text: str
+    base: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """Pairwise. ``strength`` from -2 (response 0 much better) to 2 (response 1 much better); 0 is a tie.
 
-    With a ``verdict`` the strength is 0: neither is acceptable, or the annotator cannot tell.
+    With a ``verdict`` the strength is 0: neither is acceptable, or the annotator cannot tell. ``edit`` is the better
+    response made better still; of either one where they are equal or both bad.
     """
 
     strength: int
     verdict: Verdict = ""
+    edit: Written | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Ranking. ``ranks[i]`` is the rank of response i: 1 is best, ties share a rank, no rank is left out (1, 1, 2)."""
+    """Ranking. ``ranks[i]`` is the rank of response i: 1 is best, ties share a rank, no rank is left out (1, 1, 2).
+
+    ``edit`` is a response of rank 1 made better still.
+    """
 
     ranks: tuple[int, ...]
+    edit: Written | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +71,6 @@ class Scores:
     """Rating. ``scores[i]`` holds one number from 1 to 10 for each axis of the project, for response i."""
 
     scores: tuple[dict[str, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """Demonstration. The response written; ``base`` is the index of the response it was edited from."""
-
-    text: str
-    base: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +145,26 @@ class Annotation:
     comment: str = ""
 
 
+def written_in(answer: Answer) -> Written | None:
+    """The text that came with an answer: the demonstration it is, or the edit of the best response."""
+    if isinstance(answer, (Choice, Ranks)):
+        return answer.edit
+    return answer if isinstance(answer, Written) else None
+
+
+def best_of(answer: Choice | Ranks) -> tuple[int, ...]:
+    """The indices of the responses that an answer puts first: what an edit may start from.
+
+    >>> best_of(Choice(2)), best_of(Choice(0, "both_bad")), best_of(Ranks((2, 1, 1)))
+    ((1,), (0, 1), (1, 2))
+    """
+    if isinstance(answer, Ranks):
+        return tuple(i for i, rank in enumerate(answer.ranks) if rank == 1)
+    if answer.verdict == "cannot_judge":
+        return ()
+    return (0, 1) if answer.strength == 0 else (int(answer.strength > 0),)
+
+
 def check_answer(answer: Answer, task: Task, responses: int, axes: tuple[str, ...] = AXES) -> Answer:
     """The answer, if it fits the task and the number of responses; a DataError says what does not fit."""
     if isinstance(answer, Skip):
@@ -154,6 +183,10 @@ def check_answer(answer: Answer, task: Task, responses: int, axes: tuple[str, ..
         raise _misfit(f"{len(answer.up)} thumbs for {responses} responses")
     elif isinstance(answer, Written):
         _check_written(answer, responses)
+    if isinstance(answer, (Choice, Ranks)) and answer.edit is not None:
+        _check_written(answer.edit, responses)
+        if answer.edit.base not in best_of(answer):
+            raise _misfit(f"edited from response {answer.edit.base}, which is not the best one")
     return answer
 
 
@@ -196,8 +229,11 @@ def _misfit(what: str) -> DataError:
 
 
 def answer_to_json(answer: Answer) -> dict[str, Any]:
-    """``{"type": "choice", "strength": -1, "verdict": ""}`` and so on."""
-    return {"type": type(answer).__name__.lower(), **to_json(answer)}
+    """``{"type": "choice", "strength": -1, "verdict": ""}`` and so on; ``edit`` only where there is one."""
+    fields = to_json(answer)
+    if fields.get("edit", "") is None:
+        del fields["edit"]
+    return {"type": type(answer).__name__.lower(), **fields}
 
 
 def answer_from_json(value: Any) -> Answer:
@@ -218,6 +254,9 @@ def answer_from_json(value: Any) -> Answer:
     lists: dict[str, Any] = {
         key: tuple(item) if isinstance(item, list) else item for key, item in given.items()
     }
+    if isinstance(given.get("edit"), dict):
+        edit = answer_from_json({"type": "written", **given["edit"]})
+        lists["edit"] = edit
     return kind(**lists)
 
 
@@ -228,6 +267,8 @@ def _fits(kind: type[Answer], name: str, value: Any) -> bool:
         return _is_int(value)
     if name == "base":
         return value is None or _is_int(value)
+    if name == "edit":
+        return value is None or isinstance(value, dict) and "type" not in value
     if not isinstance(value, list):
         return False
     if name == "ranks":

@@ -26,8 +26,8 @@ from plaudit.preferences.annotation import (
     Skip,
     Task,
     Thumbs,
-    Written,
     answer_to_json,
+    written_in,
 )
 from plaudit.preferences.disputes import nearness
 from plaudit.preferences.resampling import counted
@@ -89,9 +89,9 @@ def export(
 
     Args:
         what: preferences (of pairwise answers and rankings), rankings, ratings, kto (thumbs: reward 1 or 0),
-            demonstrations, judgements (single verdicts on two responses, every two of a ranking among them;
-            ``response_a`` is the one shown first), or
-            annotations: every answer of every task as it was given, gold items, repeats and skips included.
+            demonstrations (texts written, edits of the best response among them), judgements (single verdicts on two
+            responses, every two of a ranking among them; ``response_a`` is the one shown first), or annotations:
+            every answer of every task as it was given, gold items, repeats and skips included.
         annotations: the standing answers at one revision.
         items: by key.
         rule: for preferences, rankings, ratings and kto; the default keeps every majority. Flagged items are
@@ -289,12 +289,14 @@ def _demonstrations(
 ) -> Made:
     made: Made = []
     for a in given:
-        if not isinstance(a.answer, Written):
+        said = written_in(a.answer)
+        if said is None:
             dropped["answers that wrote nothing"] += 1
             continue
-        item, base = items[a.item], a.answer.base
-        record = Demonstration(f"{a.item}/{a.annotator}", item.prompt, a.answer.text)
-        edited = {} if base is None else {"edited_from": _source(item.responses[base])}
+        item, base = items[a.item], said.base
+        key = f"{a.item}/{a.annotator}{'/decided' if a.adjudicated else ''}"
+        record = Demonstration(key, item.prompt, said.text)
+        edited = {} if base is None else {"edited_from": {"response": base, **_source(item.responses[base])}}
         made.append((record, {**_origin_of_one(a), **edited}))
     return made
 

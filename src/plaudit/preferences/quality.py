@@ -211,7 +211,7 @@ def binomial_test(wins: int, n: int) -> float:
 
 def _paces(annotations: Sequence[Annotation], items: Mapping[str, Item]) -> dict[str, Pace]:
     """The pace of each annotator. Times are compared after the usual effect of an item's length is removed."""
-    timed = [a for a in annotations if a.seconds > 0 and not isinstance(a.answer, Skip)]
+    timed = [a for a in annotations if a.seconds > 0 and not isinstance(a.answer, Skip) and not _edited(a)]
     sizes = [_characters(items[a.item]) for a in timed]
     scores = robust_scores(_less_usual([math.log(a.seconds) for a in timed], sizes))
     found: dict[str, list[tuple[float, bool, bool]]] = {a.annotator: [] for a in annotations}
@@ -225,6 +225,11 @@ def _paces(annotations: Sequence[Annotation], items: Mapping[str, Item]) -> dict
         )
         for name, own in found.items()
     }
+
+
+def _edited(a: Annotation) -> bool:
+    """Whether the best response was rewritten as well: that time is not the time of a comparison."""
+    return isinstance(a.answer, (Choice, Ranks)) and a.answer.edit is not None
 
 
 def robust_scores(values: Sequence[float]) -> list[float]:

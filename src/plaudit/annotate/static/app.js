@@ -25,7 +25,9 @@ function pressed(key, event) {
     setCurrent(at() + (key === "ArrowDown" ? 1 : -1), true);
     return true;
   }
-  const target = all("[data-key]").find((e) => e.dataset.key === key && !e.disabled);
+  const targets = all("[data-key]").filter((e) => e.dataset.key === key && !e.disabled);
+  // Where several share a key (the responses that may be edited), it goes round.
+  const target = targets[targets.length > 1 ? (targets.findIndex((e) => e.getAttribute("aria-pressed") === "true") + 1) % targets.length : 0];
   if (!target) return false;
   if (target.matches("textarea")) target.focus();
   else target.click();
@@ -63,7 +65,9 @@ document.addEventListener("focusin", (event) => {
 });
 
 document.addEventListener("change", (event) => {
-  if (event.target.name === "choice") markPreferred(Number(event.target.value) || 0);
+  if (event.target.name !== "choice") return;
+  markPreferred(Number(event.target.value) || 0);
+  offerEdit();
 });
 
 function markPreferred(strength) {
@@ -117,6 +121,7 @@ function number(sure) {
     $(".place", row).textContent = sure || row.classList.contains("ranked") ? rank : "·";
     $("input", row).value = sure ? rank : "";
   });
+  offerEdit();
 }
 
 function settle() { placed = all("li", ranks()).length; number(true); }
@@ -164,13 +169,51 @@ function startWriting() {
   });
   count();
   all("[data-copy]").forEach((button) => button.addEventListener("click", () => {
+    if (!text.disabled && base.value === button.dataset.copy && $("#editing")) { text.focus(); return; }
     if (text.value.trim() && text.value !== text.dataset.copied && !confirm("Replace what you have written?")) return;
     text.value = $(`[data-source="${button.dataset.copy}"]`).value;
     text.dataset.copied = text.value;
     base.value = button.dataset.copy;
+    offerEdit();
     text.dispatchEvent(new Event("input"));
     text.focus();
   }));
+  $("#discard")?.addEventListener("click", () => {
+    text.value = "";
+    base.value = "";
+    text.dispatchEvent(new Event("input"));
+    offerEdit();
+  });
+}
+
+/* Editing the best response of a comparison or a ranking: offered once it is said which one that is. What was written
+   about a response that is no longer the best stays in the page and is not sent. */
+
+function best() {
+  const list = ranks();
+  if (list) return all("li", list).filter((row) => $("input", row).value === "1").map((row) => row.dataset.index);
+  const said = $("input[name=choice]:checked")?.value;
+  if (!said || said === "cannot_judge") return [];
+  const shown = all(".response").map((card) => card.dataset.index);
+  const strength = Number(said) || 0;
+  return strength ? [shown[strength < 0 ? 0 : 1]] : shown;
+}
+
+function offerEdit() {
+  const offer = $("#editing");
+  if (!offer) return;
+  const found = best();
+  const base = $("#base");
+  const open = found.includes(base.value);
+  offer.hidden = !found.length;
+  all("[data-copy]", offer).forEach((button) => {
+    button.hidden = button.disabled = !found.includes(button.dataset.copy);
+    button.setAttribute("aria-pressed", String(button.dataset.copy === base.value));
+    if (button.dataset.copy === base.value) $("#edited").textContent = button.firstChild.textContent.trim().split(" ").pop();
+  });
+  $("#editor").hidden = $("#discard").hidden = !open;
+  $("#text").disabled = base.disabled = !open;
+  offer.closest(".panel").classList.toggle("editing-now", open);
 }
 
 /* The page, and every piece that htmx puts into it. */
@@ -180,6 +223,7 @@ function start(first) {
   startWriting();
   setCurrent(0, false);
   markPreferred(Number($("input[name=choice]:checked")?.value) || 0);
+  offerEdit();
   const chat = $(".prompt .content");
   if (chat && all(".turn", chat).length > 1) chat.scrollTop = chat.scrollHeight; /* the question is in the last turn */
   plainMode(sessionStorage.getItem("plaudit plain") === "1");
