@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, GemmaConfig, Qwen3Config
 
 from plaudit.generation.protocol import TokenPrompt
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
@@ -33,10 +34,25 @@ def tokenizer() -> Any:
 @pytest.fixture(scope="session")
 def models(tokenizer: Any) -> dict[str, Any]:
     """Shared by all tests: do not change them."""
-    return {
+    made = {
         kind: tiny_lm(kind, tokenizer, hidden=32, layers=2, seed=1, scale=0.12)  # type: ignore[arg-type]
         for kind in ARCHITECTURES
     }
+    small: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "pad_token_id": 0,
+        "initializer_range": 0.12,
+    }
+    for kind, config in (("qwen3", Qwen3Config(**small)), ("gemma", GemmaConfig(**small))):
+        torch.manual_seed(1)
+        made[kind] = AutoModelForCausalLM.from_config(config).eval()
+    return made
 
 
 def make_prompts(count: int = 6, seed: int = 0) -> list[TokenPrompt]:

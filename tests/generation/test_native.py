@@ -13,7 +13,7 @@ from plaudit.generation.native import NativeGenerator
 from plaudit.generation.protocol import TokenPrompt
 from plaudit.records import Prompt, Rollout
 
-KINDS = ("gpt2", "llama", "qwen2")
+KINDS = ("gpt2", "llama", "qwen2", "qwen3", "gemma")
 GREEDY = SamplingSection(temperature=1e-5, max_new_tokens=16)
 WARM = SamplingSection(temperature=0.8, max_new_tokens=20)
 

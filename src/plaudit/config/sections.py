@@ -82,6 +82,8 @@ class ComputeSection(Section):
     and passes over the data compute them once; 0: none."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about 1.3x the time, a fraction of the memory."""
+    cuda_graphs: bool = True
+    """On a GPU, record a step of generation once and replay it, instead of launching some hundred kernels a token."""
     threads: int | Auto = "auto"
     """CPU threads; auto leaves PyTorch's choice. In the manifest, because it changes the last bits."""
 

@@ -22,7 +22,7 @@ class SlotCache(Cache):
         super().__init__(layers=[])
         self._rows, self._capacity = rows, capacity
         self._store: list[tuple[Tensor, Tensor]] = []
-        self._slots = self._positions = torch.empty(0, dtype=torch.int64)
+        self._slots = self._positions = torch.empty(0, dtype=torch.int64)  # [rows], [live rows]
         self._column: int | None = None
         self._live, self._width = 0, 0
 
@@ -43,19 +43,24 @@ class SlotCache(Cache):
             for stored in layer:
                 stored[target, :, :width] = stored[source, :, :width]
 
-    def aim(self, positions: Tensor, lengths: list[int]) -> None:
-        """Say where the next token of live row i goes: column ``positions[i]``, which is ``lengths[i]``."""
-        self._live, self._width = len(lengths), max(lengths) + 1
-        self._column = lengths[0] if min(lengths) == max(lengths) else None
-        self._positions = positions
-        self._slots = torch.arange(self._live, device=positions.device)
+    def aim(self, positions: Tensor, width: int, column: int | None = None) -> None:
+        """Say where the next tokens go, and how much of the store the step sees.
+
+        Args:
+            positions: [live rows] int64, the column of each row's token.
+            width: columns that the step sees, more than the largest position.
+            column: the position of all rows, if it is the same.
+        """
+        if self._slots.device != positions.device or not len(self._slots):
+            self._slots = torch.arange(self._rows, device=positions.device)
+        self._live, self._width, self._column, self._positions = len(positions), width, column, positions
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Write new keys and values [R, heads, 1, head_dim]; give back views [R, heads, width, head_dim]."""
         keys, values = self._store[layer_idx]
-        rows = slice(self._live) if self._column is not None else self._slots
+        rows = slice(self._live) if self._column is not None else self._slots[: self._live]
         columns = self._positions if self._column is None else self._column
         keys[rows, :, columns] = key_states[:, :, 0].to(keys.dtype)
         values[rows, :, columns] = value_states[:, :, 0].to(values.dtype)

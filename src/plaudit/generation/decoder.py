@@ -110,8 +110,17 @@ class Decoder:
     def step(self, tokens: Tensor, lengths: list[int], cache: SlotCache) -> Tensor:
         """Read one more token of each row: ``tokens`` [R] at positions ``lengths``; states [R, D]."""
         positions = torch.tensor(lengths, device=self.device)
-        cache.aim(positions, lengths)
-        columns = torch.arange(max(lengths) + 1, device=self.device)
+        same = min(lengths) == max(lengths)
+        cache.aim(positions, max(lengths) + 1, lengths[0] if same else None)
+        return self.read(tokens, positions, cache)
+
+    def read(self, tokens: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
+        """One step with a cache that was told of it (`SlotCache.aim`): ``tokens`` and ``positions`` [R]; states [R, D].
+
+        What it does on the device depends on shapes alone, so it can be recorded.
+        """
+        width, _ = cache.get_mask_sizes(1, 0)
+        columns = torch.arange(width, device=self.device)
         hidden_columns = columns > positions[:, None]
         dtype = attention_dtype(self._head.weight.dtype, self.device)
         mask = torch.zeros(hidden_columns.shape, dtype=dtype, device=self.device)

@@ -19,6 +19,7 @@ from plaudit.config.sections import SamplingSection
 from plaudit.errors import DataError, ModelError
 from plaudit.generation.cache import SlotCache
 from plaudit.generation.decoder import Decoder, Prefill
+from plaudit.generation.fixed_shapes import CudaGraphs, FixedShapes, Record
 from plaudit.generation.protocol import Progress, TokenPrompt
 from plaudit.generation.sampling import Law, draw, sample_seed, uniform
 from plaudit.generation.stops import StopTexts
@@ -52,6 +53,7 @@ class NativeGenerator:
         end_ids: tokens that end a response; the one drawn stays in ``response_ids``.
         rows: responses decoded side by side. Changes speed and memory, not the responses.
         precision: torch.bfloat16 runs the trunk under autocast.
+        cuda_graphs: on a GPU, record steps and replay them; see `fixed_shapes`.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class NativeGenerator:
         *,
         rows: int = 64,
         precision: torch.dtype = torch.float32,
+        cuda_graphs: bool = True,
     ) -> None:
         assert rows >= 1, "at least one row"
         self.policy_version = 0
@@ -69,6 +72,7 @@ class NativeGenerator:
         self._tokenizer = tokenizer
         self._end_ids = tuple(end_ids)
         self._rows = rows
+        self._cuda_graphs = cuda_graphs
 
     def generate(
         self,
@@ -96,7 +100,8 @@ class NativeGenerator:
             for i, p in enumerate(prompts)
             for k in range(n)
         ]
-        batch = _Batch(self._decoder, responses, min(self._rows, len(responses)), sampling.max_new_tokens)
+        rows = min(self._rows, len(responses))
+        batch = _Batch(self._decoder, responses, rows, sampling.max_new_tokens, self._recorder())
         stops = StopTexts(self._tokenizer, sampling.stop)
         draws = _Draws(Law.of(sampling), sampling, self._end_ids, stops)
         with self._decoder.ready():
@@ -104,6 +109,10 @@ class NativeGenerator:
                 if progress is not None:
                     progress(finished, len(responses))
         return [self._rollout(r, stops) for r in responses]
+
+    def _recorder(self) -> Record | None:
+        """What makes one recorded step of many, if anything does."""
+        return CudaGraphs() if self._cuda_graphs and self._decoder.device.type == "cuda" else None
 
     def _rollout(self, response: _Response, stops: StopTexts) -> Rollout:
         assert response.finish is not None, "every response is finished"
@@ -126,7 +135,12 @@ class _Batch:
     """The rows being decoded: who sits in which slot, and the state each next token is drawn from."""
 
     def __init__(
-        self, decoder: Decoder, responses: Sequence[_Response], rows: int, max_new_tokens: int
+        self,
+        decoder: Decoder,
+        responses: Sequence[_Response],
+        rows: int,
+        max_new_tokens: int,
+        record: Record | None,
     ) -> None:
         self._decoder = decoder
         # Longest prompts first: neighbours are alike, memory is at its largest at once. Equal prompts
@@ -134,7 +148,11 @@ class _Batch:
         order = sorted(responses, key=lambda r: (len(r.prompt.ids), r.prompt.ids), reverse=True)
         self._waiting, self._next = order, 0
         self._size = rows
-        self._cache = SlotCache(rows, len(order[0].prompt.ids) + max_new_tokens)
+        capacity = len(order[0].prompt.ids) + max_new_tokens
+        self._cache = SlotCache(rows, capacity)
+        self._fixed = record and FixedShapes(
+            decoder.read, self._cache, rows, capacity, decoder.device, record
+        )
         self._read: dict[tuple[int, ...], tuple[Prefill, int]] = {}
         self.rows: list[_Response] = []
         self.state: Tensor | None = None  # [R, D]
@@ -195,7 +213,12 @@ class _Batch:
     def forward(self, tokens: Tensor) -> None:
         """Read the tokens [R] drawn last."""
         lengths = [len(r.prompt.ids) + len(r.ids) - 1 for r in self.rows]
-        self.state = self._decoder.step(tokens, lengths, self._cache) if self.rows else None
+        if not self.rows:
+            self.state = None
+        elif self._fixed:
+            self.state = self._fixed.step(tokens, lengths)
+        else:
+            self.state = self._decoder.step(tokens, lengths, self._cache)
 
     def logits(self) -> Tensor:
         """[R, V] fp32 for the next token of each row."""

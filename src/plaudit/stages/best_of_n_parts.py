@@ -98,7 +98,8 @@ def build(job: BestOfNJob, reward: Given, gold: Given) -> Parts:
     second = given_reward(gold, tokenizer, compute, "gold")
     if second is None and job.gold:
         second = build_reward(job.gold, (), tokenizer, compute, where="gold")
-    generator = NativeGenerator(policy.lm, tokenizer, chat.end_ids, precision=product_dtype(compute, device))
+    precision, graphs = product_dtype(compute, device), compute.cuda_graphs
+    generator = NativeGenerator(policy.lm, tokenizer, chat.end_ids, precision=precision, cuda_graphs=graphs)
     reader = PromptReader(job, job.sampling, chat, job.dataset)
     return Parts(tokenizer, chat, policy, generator, judge, second, reader)
 

@@ -143,7 +143,9 @@ def _build(job: OnlineJob, records: Sequence[Prompt], reward: Given, gold: Given
     learners = build_learners(job, policy, backbone, tokenizer)
     # What samples is what is trained, in the same precision.
     precision = product_dtype(compute, learners.policy.device)
-    generator = NativeGenerator(policy.lm, tokenizer, chat.end_ids, precision=precision)
+    generator = NativeGenerator(
+        policy.lm, tokenizer, chat.end_ids, precision=precision, cuda_graphs=compute.cuda_graphs
+    )
     exact = LocalScorer(ExactKL(policy, frozen), compute, "full_kl") if "full_kl" in algorithm.needs else None
     critic = learners.critic
     runtime = Runtime(

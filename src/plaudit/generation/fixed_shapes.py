@@ -1,0 +1,126 @@
+"""Decoding steps in few fixed shapes, each recorded once as a CUDA graph and then replayed.
+
+With small batches a GPU waits for the processor, which launches some hundred kernels for each token. A graph launches
+all of them at once, but only for tensors of one shape at one address. So the rows are rounded up to a half, a quarter
+... of all, the columns of the cache to one of `_WIDTHS` widths, and what is read lies in buffers that stay. Rows beyond
+the live ones read a made-up token; nobody reads what comes of it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from plaudit.generation.cache import SlotCache
+
+_WIDTHS = 8
+_NARROWEST = 64
+_FEWEST_ROWS = 4
+
+Run = Callable[[], Tensor]
+Record = Callable[[Run], Run]
+
+
+class FixedShapes:
+    """Steps of one generation. Weights must stay where they are meanwhile.
+
+    Args:
+        read: `Decoder.read`, tokens [R], positions [R] and the cache to states [R, D].
+        cache: of as many slots as there are rows.
+        rows: most rows at a time.
+        capacity: columns of a slot.
+        record: makes of a step on fixed buffers one that does the same again; on a GPU `CudaGraphs`.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[Tensor, Tensor, SlotCache], Tensor],
+        cache: SlotCache,
+        rows: int,
+        capacity: int,
+        device: torch.device,
+        record: Record,
+    ) -> None:
+        self._read, self._cache, self._record = read, cache, record
+        self._capacity = capacity
+        self._stride = max(_NARROWEST, -(-capacity // _WIDTHS))
+        self._tokens = torch.zeros(rows, dtype=torch.int64, device=device)
+        self._positions = torch.zeros_like(self._tokens)
+        self._steps: dict[tuple[int, int], Run] = {}
+
+    def step(self, tokens: Tensor, lengths: list[int]) -> Tensor:
+        """As `Decoder.step`: one more token of each row, ``tokens`` [R] at positions ``lengths``; states [R, D]."""
+        live = len(lengths)
+        self._tokens[:live] = tokens
+        self._positions[:live] = torch.tensor(lengths, device=tokens.device)
+        # A row without a response reads column 0 of its own slot only, which is not in use.
+        self._positions[live:] = 0
+        shape = self.shape(live, max(lengths) + 1)
+        if shape not in self._steps:
+            self._steps[shape] = self._record(lambda: self._run(*shape))
+        return self._steps[shape]()[:live].clone()  # the next replay writes where this one did
+
+    def shape(self, live: int, width: int) -> tuple[int, int]:
+        """Rows and columns that are computed where ``live`` rows and ``width`` columns are needed."""
+        rows = len(self._tokens)
+        while rows // 2 >= max(live, _FEWEST_ROWS):
+            rows //= 2
+        return rows, min(self._capacity, -(-width // self._stride) * self._stride)
+
+    def _run(self, rows: int, width: int) -> Tensor:
+        positions = self._positions[:rows]
+        self._cache.aim(positions, width)
+        return self._read(self._tokens[:rows], positions, self._cache)
+
+
+class CudaGraphs:
+    """Records steps as CUDA graphs that share their memory.
+
+    Each recording is replayed once beside the step itself; where a model cannot be recorded, or comes out differently,
+    a warning says so and steps run unrecorded from then on.
+    """
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+        self._works = True
+
+    def __call__(self, run: Run) -> Run:
+        """A replay of ``run``, or ``run`` itself."""
+        if not self._works:
+            return run
+        try:
+            replay, same = self._recorded(run)
+            fault = "" if same else "a replayed step differs from the step itself"
+        except RuntimeError as error:
+            fault = str(error).splitlines()[0]
+        if not fault:
+            return replay
+        self._works = False
+        warnings.warn(
+            f"generation goes on without CUDA graphs: {fault}; compute.cuda_graphs = false avoids the attempt",
+            stacklevel=2,
+        )
+        return run
+
+    def _recorded(self, run: Run) -> tuple[Run, bool]:
+        """The recording, and whether it gives what ``run`` gives. A step may be run again: it writes the same."""
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):  # libraries allocate their workspaces before anything is recorded
+            run()
+            expected = run().clone()
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            states = run()
+
+        def replay() -> Tensor:
+            graph.replay()
+            return states
+
+        return replay, torch.allclose(
+            replay().float(), expected.float(), rtol=1e-2, atol=1e-2, equal_nan=True
+        )
