@@ -89,9 +89,8 @@ def export(
 
     Args:
         what: preferences (of pairwise answers and rankings), rankings, ratings, kto (thumbs: reward 1 or 0),
-            demonstrations (texts written, edits of the best response among them), judgements (single verdicts on two
-            responses, every two of a ranking among them; ``response_a`` is the one shown first), or annotations:
-            every answer of every task as it was given, gold items, repeats and skips included.
+            demonstrations (texts written, edits of the best response too), judgements (single verdicts on two
+            responses, of rankings too; ``response_a`` is the one shown first), or annotations: every answer.
         annotations: the standing answers at one revision.
         items: by key.
         rule: for preferences, rankings, ratings and kto; the default keeps every majority. Flagged items are
