@@ -85,12 +85,10 @@ WORLD_SIDES = (
     Side("trunk", LoraSection(), 2e-4, TRUNK | {"critic_lr": 5e-3}),
     Side("one", WORLD_LORA, 1e-3, APART | {"critic_lr": 2e-3}),
 )
-RECIPE = LoraSection(rank=8, alpha=16, last_layers=8)
-"""Of configs/sentiment_ppo.toml."""
 SMOLLM2_SIDES = (
-    Side("four", LoraSection(), 3e-5, APART | {"critic_lr": 5e-5}),
-    Side("trunk", LoraSection(), 3e-5, TRUNK | {"critic_lr": 3e-4}),
-    Side("one", RECIPE, 2e-3, APART | {"critic_lr": 2e-3}),
+    Side("four", LoraSection(), 1e-4, APART | {"critic_lr": 1e-4}),
+    Side("trunk", LoraSection(), 1e-4, TRUNK | {"critic_lr": 1e-3}),
+    Side("one", WORLD_LORA, 1e-3, APART | {"critic_lr": 1e-3}),
 )
 
 
@@ -144,15 +142,15 @@ def sentiment_ppo(model: str, reward: Path, quick: bool, out: Path, side: Side, 
     run_rl(
         RLJob(
             policy=model, reward=(str(reward / "model"),), dataset=str(OPENINGS), out=str(out / "ppo"), seed=seed,
-            iterations=2 if quick else 12, prompts_per_iteration=4 if quick else 20, eval_prompts=4 if quick else 24,
-            eval_every=3, lora=side.lora,
+            iterations=2 if quick else 20, prompts_per_iteration=4 if quick else 24, eval_prompts=4 if quick else 45,
+            eval_every=5, lora=side.lora,
             algorithm=PPO(
                 kl_coef=0.045, epochs=1, minibatches=2, critic_init="sft", critic_warmup=0 if quick else 1,
                 missing_eos_penalty=0.0, **side.critic,
             ),
             optimizer=OptimizerSection(lr=side.policy_lr, schedule="linear", warmup_fraction=0.0),
-            sampling=SamplingSection(max_new_tokens=4 if quick else 12),
-            data=DataSection(max_length=64, eval_fraction=0.2), **SHARED,
+            sampling=SamplingSection(max_new_tokens=4 if quick else 8),
+            data=DataSection(max_length=64, eval_fraction=0.3), **SHARED,
         )
     )  # fmt: skip
 
