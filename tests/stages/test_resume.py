@@ -21,6 +21,7 @@ from plaudit.config.sections import (
     LogSection,
     LoraSection,
     OptimizerSection,
+    SamplingSection,
 )
 from plaudit.data.write import write_records
 from plaudit.errors import ConfigError, TrainingError
@@ -89,6 +90,16 @@ def test_what_must_stay_is_refused_with_both_values(world, cut, changes, says, c
     assert caught.value.where.endswith("manifest.json")
     assert (cut / "config.toml").read_text() == before, "nothing was written"
     assert again(world, cut) == cut, "as it was started it goes on"
+
+
+def test_a_setting_that_an_earlier_version_did_not_know_was_at_its_default(world, cut):
+    manifest = read_json(cut / "manifest.json")
+    for key in ("sampling.min_p", "data.chat_template", "lora.rank"):
+        del manifest["settings"][key]
+    (cut / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ConfigError, match=r"min_p = 0\.0, now 0\.1"):
+        again(world, cut, sampling=SamplingSection(max_new_tokens=4, min_p=0.1))
+    assert again(world, cut) == cut
 
 
 def test_other_rows_are_refused_wherever_they_lie(world, cut, tmp_path):

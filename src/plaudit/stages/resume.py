@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.config.algorithm import type_name
-from plaudit.config.fields import settings
+from plaudit.config.fields import MISSING, settings
 from plaudit.config.sections import Job
 from plaudit.config.show import plain_values, toml_value
 from plaudit.errors import ConfigError
@@ -48,7 +48,9 @@ def described(job: Job, inputs: Mapping[str, str], records: Iterable[Any] | None
         records: the rows that are trained on and held out; None where they are not known, and the dataset's files
             are compared instead.
     """
-    values = plain_values(job) | {"algorithm.type": type_name(type(getattr(job, "algorithm", None)))}
+    # With those that are not set: what is missing in a manifest is then what a version did not know.
+    values = {s.key: None for s in settings(type(job))} | plain_values(job)
+    values |= {"algorithm.type": type_name(type(getattr(job, "algorithm", None)))}
     found = {role: {"source": source, "sha256": hash_of(source)} for role, source in inputs.items()}
     return {
         "settings": jsonable(values),
@@ -93,7 +95,7 @@ def changes(run: Path, job: Job, start: Mapping[str, Any]) -> dict[str, Change]:
     Raises:
         ConfigError: a setting that must stay differs.
     """
-    was, now = start["settings"], described(job, {}, None)["settings"]
+    was, now = _as_if_set(start["settings"], job), described(job, {}, None)["settings"]
     differ = {key: (was.get(key), now.get(key)) for key in {**was, **now} if was.get(key) != now.get(key)}
     fatal = {key: change for key, change in differ.items() if _must_stay(key, change)}
     if fatal:
@@ -106,6 +108,12 @@ def changes(run: Path, job: Job, start: Mapping[str, Any]) -> dict[str, Change]:
             cure=f"resume with {' '.join(given)}, or start anew with another --out",
         )
     return {key: change for key, change in differ.items() if _in(key, STEERING)}
+
+
+def _as_if_set(recorded: Mapping[str, Any], job: Job) -> dict[str, Any]:
+    """The settings of a start; what an earlier version did not know was as it is by default now."""
+    defaults = jsonable({s.key: s.default for s in settings(type(job)) if s.default is not MISSING})
+    return {**defaults, **recorded}
 
 
 def is_longer(job: Job, start: Mapping[str, Any]) -> bool:
