@@ -137,6 +137,19 @@ def test_data_check(world: Any, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert f"{bad}:2" in both.err and "24 x preference" in both.out
 
 
+def test_data_check_finds_prompts_of_one_file_in_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
+    train.write_text("".join(f'{{"id": "t{i}", "prompt": "q{i}"}}\n' for i in range(4)), encoding="utf-8")
+    test.write_text("".join(f'{{"id": "h{i}", "prompt": "Q{i}"}}\n' for i in range(3, 7)), encoding="utf-8")
+    assert main(["data", "check", str(train), str(test)]) == 0
+    out = capsys.readouterr().out
+    assert f"duplicates-across-splits  with {train}:  1 rows (25.0%), such as h3" in out
+    assert main(["data", "check", str(test)]) == 0
+    assert "across-splits" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("target", ["a.json", "a.jsonl.gz", "a.csv", "a.parquet"])
 def test_data_convert(world: Any, tmp_path: Path, target: str, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / target

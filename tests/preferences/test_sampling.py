@@ -9,7 +9,6 @@ from plaudit.preferences.sampling import (
     disagreement,
     diverse_best,
     farthest_first,
-    least_annotated,
     random_order,
     small_margin,
 )
@@ -28,14 +27,6 @@ def test_chance_is_even():
     first = [random_order(KEYS[:4], seed=s)[0] for s in range(2000)]
     for key in KEYS[:4]:
         assert first.count(key) == pytest.approx(500, abs=90)
-
-
-def test_fewest_votes_first():
-    votes = {key: k % 3 for k, key in enumerate(KEYS)}
-    order = least_annotated(votes, seed=0)
-    assert [votes[k] for k in order] == sorted(votes.values())
-    zeros = [k for k in order if votes[k] == 0]
-    assert zeros == random_order(zeros, seed=0)
 
 
 def test_highest_score_first_and_unknown_last():

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from typing import Any, get_args
 
 from plaudit.cli.parser import Parser, show
-from plaudit.data.lint import lint
+from plaudit.data.lint import Finding, lint, lint_split
 from plaudit.data.load import load_records
 from plaudit.data.write import write_records
 from plaudit.errors import DataError
-from plaudit.records import Kind
+from plaudit.records import Kind, Record
 
 EXIT_BAD = DataError.exit_code
 
@@ -21,7 +21,7 @@ def run(command: str, argv: list[str]) -> int:
     parser = Parser("data", "Check data files, or convert them between formats.")
     actions = parser.add_subparsers(dest="action", required=True, metavar="check|convert", parser_class=_Sub)
     check_parser = actions.add_parser(
-        "check", help="what a file holds, every bad row, and what looks suspicious"
+        "check", help="what files hold, every bad row, what looks suspicious, and rows of one file in another"
     )
     check_parser.add_argument("files", nargs="+", metavar="FILE", help="a file, a directory, or a hub name")
     convert_parser = actions.add_parser("convert", help="read one format, write another")
@@ -47,8 +47,9 @@ class _Sub(Parser):
 
 
 def check(given: Any) -> int:
-    """Report on each file; 65 if any of them cannot be used."""
+    """Report on each file, and on those before it that share prompts with it; 65 if any of them cannot be used."""
     bad = 0
+    before: dict[str, tuple[Record, ...]] = {}
     for source in given.files:
         try:
             loaded = load_records(source, given.kind, limit=given.limit)
@@ -60,9 +61,11 @@ def check(given: Any) -> int:
         show(f"{source}: {len(loaded.records)} x {loaded.kind} from {loaded.rows} rows · {loaded.format}")
         _show_notes(loaded.notes)
         for finding in lint(loaded.records):
-            examples = ", ".join(map(str, finding.examples))
-            show(f"  {finding.code}  {finding.count} rows ({finding.share:.1%}), such as {examples}")
-            show(f"      {finding.advice}")
+            _show_finding(finding, finding.code)
+        for other, records in before.items():
+            for finding in lint_split(records, loaded.records):
+                _show_finding(finding, f"{finding.code}  with {other}:")
+        before[source] = tuple(loaded.records)
     return EXIT_BAD if bad else 0
 
 
@@ -73,6 +76,12 @@ def convert(given: Any) -> int:
     show(f"{given.target}: {len(loaded.records)} x {loaded.kind}, read from {loaded.format}")
     _show_notes((*loaded.notes, *changed))
     return 0
+
+
+def _show_finding(finding: Finding, title: str) -> None:
+    examples = ", ".join(map(str, finding.examples))
+    show(f"  {title}  {finding.count} rows ({finding.share:.1%}), such as {examples}")
+    show(f"      {finding.advice}")
 
 
 def _show_notes(notes: Iterable[str]) -> None:

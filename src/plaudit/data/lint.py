@@ -106,7 +106,8 @@ def lint_split(train: Sequence[Record], heldout: Sequence[Record]) -> list[Findi
     known = {_identity(record) for record in train}
     ids = [record.id for record in heldout if _identity(record) in known]
     advice = (
-        "held-out rows whose prompt is in the training data, which flatters every figure; split by prompt"
+        "rows whose prompt is in the other file too: where one is trained on and the other held out, that"
+        " flatters every figure; split by prompt"
     )
     finding = _finding("duplicates-across-splits", ids, len(heldout), advice)
     return [finding] if finding else []

@@ -19,11 +19,6 @@ def random_order(keys: Sequence[str], *, seed: int) -> list[str]:
     return sorted(keys, key=lambda key: uniform(seed, "order", key))
 
 
-def least_annotated(votes: Mapping[str, int], *, seed: int) -> list[str]:
-    """The keys with the fewest votes first, by chance among equals."""
-    return sorted(votes, key=lambda key: (votes[key], uniform(seed, "order", key)))
-
-
 def by_score(scores: Mapping[str, float], *, seed: int) -> list[str]:
     """The keys with the highest score first, by chance among equals; NaN comes last."""
 
