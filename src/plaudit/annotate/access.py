@@ -20,7 +20,8 @@ from plaudit.errors import DataError, PlauditError
 from plaudit.preferences.store import people
 from plaudit.preferences.store.faults import NotFound
 from plaudit.preferences.store.people import LOCAL_USER, User
-from plaudit.preferences.store.projects import get_project, is_member
+from plaudit.preferences.store.projects import Project, project_for
+from plaudit.preferences.store.together import Transaction
 
 MOST_NUMBER = 2**31 - 1
 """What a column of numbers can hold in every database."""
@@ -88,16 +89,26 @@ def needs(access: Access, *fields: str) -> dict[str, Any]:
     return entry
 
 
-def admit(request: Request) -> None:
-    """Before anything of a form is read: who it is, whether they are too fast, and whether they may."""
-    site = site_of(request)
-    is_api = request.url.path.startswith("/api/")
-    visitor = _bearer(request, site) if is_api else _cookie(request, site)
+async def admit(request: Request) -> None:
+    """Before anything of a form is read: who it is, whether they are too fast, and whether they may.
+
+    All that asks the database is done in one go, the project included: changing threads costs more than asking.
+    """
+    await site_of(request).reading.do(lambda conn: _admit(request, conn))
+
+
+def _admit(request: Request, conn: Transaction) -> None:
+    site, access = site_of(request), _access(request)
+    is_api = request.scope["path"].startswith("/api/")
+    slug = request.path_params.get("slug")
+    visitor = _bearer(request, site, conn) if is_api else _cookie(request, site, conn)
     request.state.visitor = visitor
     _limit(request, site, visitor)
     if not is_api and request.method not in SAFE:
         _check_origin(request, site)
-    _allow(_access(request), visitor)
+    _allow(access, visitor)
+    if slug is not None and access != "public":
+        request.state.found = _project(conn, visitor, slug)
 
 
 async def read_form(request: Request, admitted: Annotated[None, Depends(admit)]) -> AsyncIterator[Form]:
@@ -116,14 +127,16 @@ async def read_form(request: Request, admitted: Annotated[None, Depends(admit)])
 Posted = Annotated[Form, Depends(read_form)]
 
 
-def guard(request: Request, form: Posted) -> None:
+async def guard(request: Request, form: Posted) -> None:
     """For writes, whether the form comes from our own page; and whether the project is one of theirs."""
     visitor: Visitor = request.state.visitor
-    if request.method not in SAFE and not request.url.path.startswith("/api/"):
+    if request.method not in SAFE and not request.scope["path"].startswith("/api/"):
         _check_csrf(request, form, visitor)
-    slug = request.path_params.get("slug")
-    if slug is not None and _access(request) != "public":
-        request.state.project = _project(site_of(request), visitor, slug)
+    found: Project | NotFound | None = getattr(request.state, "found", None)
+    if isinstance(found, NotFound):
+        raise found
+    if found is not None:
+        request.state.project = found
 
 
 def _access(request: Request) -> Access | None:
@@ -144,50 +157,50 @@ def _allow(access: Access | None, visitor: Visitor) -> None:
         raise Forbidden(f"this is for a {access}", cure="ask somebody with that role")
 
 
-def _project(site: Site, visitor: Visitor, slug: str) -> Any:
-    with site.store.read() as conn:
-        project = get_project(conn, slug)
-        if visitor.me.may("reviewer") or is_member(conn, project.id, visitor.me.id):
-            return project
-    raise NotFound(f"there is no project {slug[:80]!r}", cure="see the list of projects")
+def _project(conn: Transaction, visitor: Visitor, slug: str) -> Project | NotFound:
+    try:
+        project, is_member = project_for(conn, slug, visitor.me.id)
+    except NotFound as missing:
+        return missing
+    if is_member or visitor.me.may("reviewer"):
+        return project
+    return NotFound(f"there is no project {slug[:80]!r}", cure="see the list of projects")
 
 
-def _bearer(request: Request, site: Site) -> Visitor:
+def _bearer(request: Request, site: Site, conn: Transaction) -> Visitor:
     kind, _, secret = request.headers.get("authorization", "").partition(" ")
     address = request.client.host if request.client else ""
     if kind.lower() != "bearer" or not secret:
         return Visitor(None, "", address)
-    return Visitor(_person(site, secret.strip(), "api"), "", address)
+    return Visitor(_person(site, conn, secret.strip(), "api"), "", address)
 
 
-def _cookie(request: Request, site: Site) -> Visitor:
+def _cookie(request: Request, site: Site, conn: Transaction) -> Visitor:
     address = request.client.host if request.client else ""
     secret = request.cookies.get(SESSION, "")
-    user = _person(site, secret, "session") if secret else None
+    user = _person(site, conn, secret, "session") if secret else None
     if user:
         return Visitor(user, secret, address)
     visit = request.cookies.get(VISIT, "")
     if len(visit) != 43:
         visit = secrets.token_urlsafe(32)
         request.state.cookies[VISIT] = visit
-    return Visitor(None if site.settings.auth else _local(site), visit, address)
+    return Visitor(None if site.settings.auth else _local(site, conn), visit, address)
 
 
-def _person(site: Site, secret: str, kind: Literal["session", "api"]) -> User | None:
+def _person(site: Site, conn: Transaction, secret: str, kind: Literal["session", "api"]) -> User | None:
     """Whose secret it is. Secrets of the local user, whom anybody could be, are worth nothing where people log in."""
-    with site.store.read() as conn:
-        user = people.user_of(conn, secret, kind)
+    user = people.user_of(conn, secret, kind)
     return None if user and user.name == LOCAL_USER and site.settings.auth else user
 
 
-def _local(site: Site) -> User:
+def _local(site: Site, conn: Transaction) -> User:
     """Without logging in there is one person. A visit is not written down: other sites could cause any number."""
-    with site.store.read() as conn:
-        found = people.find_user(conn, LOCAL_USER)
+    found = people.find_user(conn, LOCAL_USER)
     if found:
         return found[0]
-    with site.store.write() as conn:
-        return people.local_user(conn)
+    with site.store.write() as writing:
+        return people.local_user(writing)
 
 
 def _limit(request: Request, site: Site, visitor: Visitor) -> None:

@@ -24,6 +24,7 @@ from plaudit.preferences.store.answers import Submission
 from plaudit.preferences.store.leases import Work
 from plaudit.preferences.store.people import User
 from plaudit.preferences.store.projects import Project
+from plaudit.preferences.store.together import Transaction
 from plaudit.records import Role, to_json
 
 router = APIRouter(prefix="/api/v1", tags=["api"])
@@ -158,31 +159,33 @@ def set_priorities(request: Request, slug: str, body: PrioritiesBody) -> dict[st
 
 
 @router.post("/projects/{slug}/next", openapi_extra=needs("member"))
-def next_item(request: Request, slug: str) -> dict[str, Any]:
+async def next_item(request: Request, slug: str) -> dict[str, Any]:
     """The item in front of the person, or a new one; ``work`` is null when nothing is left."""
-    with site_of(request).store.write() as conn:
-        work = leases.lease(conn, project_of(request), visitor_of(request).me.id, time.time())
+    project, user = project_of(request), visitor_of(request).me
+    work = await site_of(request).writing.do(lambda conn: leases.lease(conn, project, user.id, time.time()))
     return {"work": _work_json(work)}
 
 
 @router.post("/projects/{slug}/assignments/{number}/answer", openapi_extra=needs("member"))
-def answer(request: Request, slug: str, number: Number, body: AnswerBody) -> dict[str, Any]:
+async def answer(request: Request, slug: str, number: Number, body: AnswerBody) -> dict[str, Any]:
     """Store an answer. When the reply comes it is on the disk."""
-    site, project, user = site_of(request), project_of(request), visitor_of(request).me
+    project, user = project_of(request), visitor_of(request).me
     given = answer_from_json(body.answer)
     sent = Submission(body.key, given, tuple(body.flags), body.comment, body.supersedes)
-    with site.store.write() as conn:
+
+    def store(conn: Transaction) -> tuple[int, Work | None]:
         revision = answers.submit(conn, project, user.id, number, sent)
-        work = leases.lease(conn, project, user.id, time.time()) if body.next else None
+        return revision, leases.lease(conn, project, user.id, time.time()) if body.next else None
+
+    revision, work = await site_of(request).writing.do(store)
     return {"revision": revision, **({"work": _work_json(work)} if body.next else {})}
 
 
 @router.post("/projects/{slug}/undo", openapi_extra=needs("member"))
-def undo(request: Request, slug: str, body: KeyBody) -> dict[str, Any]:
+async def undo(request: Request, slug: str, body: KeyBody) -> dict[str, Any]:
     """Take the last answer back; ``work`` is its item, null when there was none."""
-    user = visitor_of(request).me
-    with site_of(request).store.write() as conn:
-        work = answers.undo(conn, project_of(request), user.id, body.key)
+    project, user = project_of(request), visitor_of(request).me
+    work = await site_of(request).writing.do(lambda conn: answers.undo(conn, project, user.id, body.key))
     return {"work": _work_json(work)}
 
 

@@ -46,7 +46,7 @@ def create_app(
         dependencies=[Depends(guard)],
     )
     app.state.site = site
-    for part in (account, work, review, admin, intake, api):
+    for part in (api, work, account, review, admin, intake):  # routes are tried in this order
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     for kind in (PlauditError, HTTPException, RequestValidationError, Exception):

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from plaudit import __version__
 from plaudit.annotate import markup
+from plaudit.annotate.desk import Desk
 from plaudit.annotate.figures import Figures
 from plaudit.annotate.limits import Limiter
 from plaudit.annotate.settings import ServeSettings
@@ -62,6 +63,14 @@ class Site:
     limiter: Limiter = field(default_factory=Limiter)
     figures: dict[tuple[int, int, int], Figures] = field(default_factory=dict)
     """The last figures computed, by project, revision and number of items."""
+    reading: Desk = field(init=False)
+    """Short reads that every request needs."""
+    writing: Desk = field(init=False)
+    """Short writes: answers, and the next items."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reading", Desk(self.store.read_each, "reading"))
+        object.__setattr__(self, "writing", Desk(self.store.write_each, "writing"))
 
     def page(self, request: Request, name: str, *, status: int = 200, **context: Any) -> Response:
         """A page from its template."""

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, select, text, update
+from sqlalchemy import Connection, bindparam, func, insert, select, text, update
 
 from plaudit.errors import DataError
 from plaudit.preferences.annotation import (
@@ -226,7 +226,7 @@ def _check_key(key: str) -> None:
         raise DataError(f"a key has 8 to 80 characters, this one {len(key)}", where="key", cure="send a UUID")
 
 
-def _seconds(conn: Connection, asked: Row[Any]) -> float:
+def _seconds(conn: Connection, asked: Any) -> float:
     """From the showing to the answer; a correction keeps the time of what it corrects."""
     head = get_head(conn, asked.id) if asked.head is not None and asked.state != "leased" else None
     return max(0.0, time.time() - asked.shown_at) if head is None else head.seconds

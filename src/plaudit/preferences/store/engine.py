@@ -7,7 +7,7 @@ import os
 import sqlite3
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 
 from plaudit.errors import ConfigError
+from plaudit.preferences.store.together import Job, Outcome, do_each
 
 BUSY_MS = 30_000
 IMMEDIATE = "plaudit_immediate"
@@ -75,6 +76,23 @@ class Store:
                 connection = connection.execution_options(**{IMMEDIATE: True})
             with connection.begin():
                 yield connection
+
+    def read_each(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Several short jobs that see one state of the database; the outcome of each, in their order."""
+        with self.read() as connection:
+            return do_each(connection, jobs, savepoints=not self.is_sqlite)
+
+    def write_each(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Several short jobs in one transaction, so that they wait for the disk once. Each can fail alone.
+
+        Returns:
+            The outcome of each job, in their order. What did not fail is on the disk.
+
+        Raises:
+            Exception: nothing of any job was stored.
+        """
+        with self.write() as connection:
+            return do_each(connection, jobs)
 
     def backup(self, target: Path) -> None:
         """A consistent copy of a SQLite database while it is being written to.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, Update, and_, bindparam, exists, func, select, update
+from sqlalchemy import Connection, Select, Update, and_, bindparam, exists, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from plaudit.preferences.annotation import Item
@@ -49,7 +49,9 @@ _CURRENT = (
     .order_by(assignments.c.shown_at.desc())
     .limit(1)
 )
-_ANSWERED = select(func.count()).where(_MINE, assignments.c.state.in_(("done", "skipped")))
+_ANSWERED = select(func.count()).where(
+    _MINE, or_(assignments.c.state == "done", assignments.c.state == "skipped")
+)
 _OVERDUE = (assignments.c.state == "leased") & (assignments.c.expires_at < bindparam("b_now"))
 _STANDING = select(
     _CURRENT.scalar_subquery().label("current"),
@@ -84,9 +86,9 @@ def _assigning(dialect: str) -> Any:
     """A new assignment, or the one that ran out or was skipped before, again."""
     new = (postgresql if dialect == "postgresql" else sqlite).insert(assignments)
     again = {name: new.excluded[name] for name in ("state", "shown_at", "expires_at", "order")}
-    return new.on_conflict_do_update(
-        index_elements=["item_id", "user_id", "round"], set_=again
-    ).returning(assignments.c.id)
+    return new.on_conflict_do_update(index_elements=["item_id", "user_id", "round"], set_=again).returning(
+        assignments.c.id
+    )
 
 
 def lease(conn: Connection, project: Project, user_id: int, now: float) -> Work | None:
@@ -126,7 +128,8 @@ def _pick(conn: Connection, project: Project, user_id: int, n: int) -> tuple[int
 def _ordinary(conn: Connection, project: Project, user_id: int, n: int) -> Any | None:
     """The row of an item that has a place left, which is this person's from now on."""
     settings = project.settings
-    given = {"b_project": project.id, "b_user": user_id, "b_places": settings.annotators_per_item}
+    given: dict[str, Any] = {"b_project": project.id, "b_user": user_id}
+    given["b_places"] = settings.annotators_per_item
     if settings.strategy != "random":
         return conn.execute(_taking(settings.strategy), given).one_or_none()
     given["b_start"] = uniform("item", settings.seed, user_id, n)
@@ -156,7 +159,7 @@ def _free(how: str) -> Select[Any]:
         assignments.c.item_id == items.c.id,
         assignments.c.user_id == bindparam("b_user"),
         assignments.c.round == 0,
-        assignments.c.state.in_(HELD),
+        or_(*(assignments.c.state == state for state in HELD)),
     )
     gold = how.startswith("gold")
     query = select(items.c.id).where(

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, exists, func, insert, select, update
 
 from plaudit.errors import ConfigError
 from plaudit.preferences.annotation import AXES, TASKS, Task
@@ -133,17 +133,29 @@ def create_project(
 _NEWEST = (guidelines.c.project_id == projects.c.id) & (guidelines.c.version == projects.c.guideline_version)
 _PROJECTS = select(projects, guidelines.c.body).join(guidelines, _NEWEST)
 _BY_SLUG = _PROJECTS.where(projects.c.slug == bindparam("b_slug"))
-_IS_MEMBER = select(members.c.id).where(
-    members.c.project_id == bindparam("b_project"), members.c.user_id == bindparam("b_user")
+_BY_SLUG_FOR = _BY_SLUG.add_columns(
+    exists()
+    .where(members.c.project_id == projects.c.id, members.c.user_id == bindparam("b_user"))
+    .label("is_member")
 )
 
 
 def get_project(conn: Connection, slug: str) -> Project:
     """The project of this short name, or NotFound."""
-    row = conn.execute(_BY_SLUG, {"b_slug": slug}).one_or_none() if SLUG.fullmatch(slug) else None
+    return _project(_found(conn, slug, _BY_SLUG, {}))
+
+
+def project_for(conn: Connection, slug: str, user_id: int) -> tuple[Project, bool]:
+    """The project of this short name, or NotFound, and whether the person works on it."""
+    row = _found(conn, slug, _BY_SLUG_FOR, {"b_user": user_id})
+    return _project(row), bool(row.is_member)
+
+
+def _found(conn: Connection, slug: str, query: Any, more: dict[str, Any]) -> Any:
+    row = conn.execute(query, {"b_slug": slug, **more}).one_or_none() if SLUG.fullmatch(slug) else None
     if row is None:
         raise NotFound(f"there is no project {slug[:80]!r}", cure="see the list of projects")
-    return _project(row)
+    return row
 
 
 def list_projects(conn: Connection, user_id: int | None = None) -> list[Project]:
@@ -189,11 +201,6 @@ def add_member(conn: Connection, project_id: int, user_id: int) -> None:
     here = (members.c.project_id == project_id) & (members.c.user_id == user_id)
     if conn.scalar(select(members.c.id).where(here)) is None:
         conn.execute(insert(members).values(project_id=project_id, user_id=user_id))
-
-
-def is_member(conn: Connection, project_id: int, user_id: int) -> bool:
-    """Whether a person works on a project."""
-    return conn.scalar(_IS_MEMBER, {"b_project": project_id, "b_user": user_id}) is not None
 
 
 def progress(conn: Connection, project: Project) -> Progress:
