@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("markupsafe", reason="the annotation app's packages: pip install 'plaudit[annotate]'")
 
-from plaudit.annotate.charts import WIDTH, Dot, bars, dots, nice_ticks
+from plaudit.annotate.charts import NARROW, Dot, bars, dots, nice_ticks
 
 
 @pytest.mark.parametrize("ends", [(0, 1), (-0.3, 1), (0, 25), (-1.32, 1.32), (0, 0.07), (0, 86_400)])
@@ -22,7 +22,7 @@ def test_a_dot_lies_between_its_ends_and_inside_the_plot() -> None:
     places = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', plot)]
     whisker = re.search(r'x1="([\d.]+)"[^>]*x2="([\d.]+)"[^>]*whisker', plot)
     assert whisker and float(whisker[1]) < places[0] < float(whisker[2])
-    assert places[0] < places[1] < WIDTH, "what lies outside is put at the end"
+    assert places[0] < places[1] < NARROW, "what lies outside is put at the end"
 
 
 def test_names_are_text_and_nothing_is_no_plot() -> None:

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-WIDTH, ROW, RIGHT, WIDEST_BAR = 640, 30, 70, 90
-LETTER, NARROWEST, WIDEST = 7.2, 90, 270
-"""Width of a letter, and of the column of labels, which follows the longest one."""
+WIDTH, WIDEST_BAR = 640, 90
+"""Of bars, and of the widest one."""
+NARROW, ROW, RIGHT = 480, 30, 62
+"""Of rows of dots: narrow enough for a phone without scrolling; the height of a row, and the place of its value."""
+LETTER, NARROWEST, WIDEST = 8.2, 70, 230
+"""Width of a letter on a phone, and of the column of labels, which follows the longest one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ def dots(
     ticks = nice_ticks(low, high)
     scale = Scale(ticks[0], ticks[-1], min(WIDEST, max(NARROWEST, 24 + LETTER * longest)))
     height = ROW * len(rows) + 34
-    parts = [_open(height, title)]
+    parts = [_open(NARROW, height, title)]
     for tick in ticks:
         x = scale.x(tick)
         parts.append(_line(x, 8, x, height - 24, "grid"))
@@ -72,7 +75,7 @@ class Scale:
     def x(self, value: float) -> float:
         """The place of a value; what lies outside is put at the end."""
         inside = min(max(value, self.low), self.high)
-        return self.left + (WIDTH - self.left - RIGHT) * (inside - self.low) / (self.high - self.low)
+        return self.left + (NARROW - self.left - RIGHT) * (inside - self.low) / (self.high - self.low)
 
 
 def _dot(row: Dot, y: float, scale: Scale) -> Markup:
@@ -85,7 +88,7 @@ def _dot(row: Dot, y: float, scale: Scale) -> Markup:
     shape = '<circle cx="{:.1f}" cy="{:.1f}" r="5" class="{}"><title>{}</title></circle>'
     said = f"{row.label}: {row.value:.2f} {row.note}"
     parts.append(Markup(shape).format(scale.x(row.value), y, f"dot{bad}", said))
-    parts.append(_text(WIDTH - RIGHT + 10, y + 4, row.note or f"{row.value:.2f}", "value", "start"))
+    parts.append(_text(NARROW - RIGHT + 10, y + 4, row.note or f"{row.value:.2f}", "value", "start"))
     return Markup("").join(parts)
 
 
@@ -95,7 +98,7 @@ def bars(counts: Sequence[tuple[str, int]], title: str) -> Markup:
     if not most:
         return Markup("")
     height, wide = 170, min(WIDTH / len(counts), WIDEST_BAR)
-    parts = [_open(height, title)]
+    parts = [_open(WIDTH, height, title)]
     shape = '<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" rx="3" class="bar"><title>{}: {}</title></rect>'
     for i, (label, n) in enumerate(counts):
         tall = 115 * n / most
@@ -105,9 +108,9 @@ def bars(counts: Sequence[tuple[str, int]], title: str) -> Markup:
     return Markup("").join([*parts, Markup("</svg>")])
 
 
-def _open(height: float, title: str) -> Markup:
-    head = '<svg class="plot" viewBox="0 0 {} {:.0f}" role="img" aria-label="{}">'
-    return Markup(head).format(WIDTH, height, title)
+def _open(width: int, height: float, title: str) -> Markup:
+    head = '<svg class="plot{}" viewBox="0 0 {} {:.0f}" role="img" aria-label="{}">'
+    return Markup(head).format(" rows" if width == NARROW else "", width, height, title)
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:

@@ -15,7 +15,14 @@ from plaudit.preferences.agreement import Agreement, Level, agreement
 from plaudit.preferences.annotation import Annotation, Choice, Item, Skip, Task
 from plaudit.preferences.compare import Standings
 from plaudit.preferences.disputes import Dispute, disputes
-from plaudit.preferences.quality import AnnotatorCard, PositionBias, annotator_cards, position_bias
+from plaudit.preferences.quality import (
+    FAST,
+    FASTEST_READER,
+    AnnotatorCard,
+    PositionBias,
+    annotator_cards,
+    position_bias,
+)
 from plaudit.preferences.votes import labels
 
 LEVEL: dict[Task, Level] = {
@@ -24,6 +31,36 @@ LEVEL: dict[Task, Level] = {
 DRAWS = 400
 SUSPICIOUS = 0.05
 DAYS = 14
+COLUMNS = (
+    ("Answers", "First answers of this person; items left out and items asked again are not counted."),
+    ("Skipped", "Items left out, with a reason."),
+    ("Cannot judge", "Answers that say so."),
+    ("Gold", "Credit on items with a known answer: 100% when all of them were found."),
+    (
+        "Again the same",
+        "Items asked twice: how far the second answer agrees with this person's own first one.",
+    ),
+    ("With the others", "Share of votes on the side of the majority of the others."),
+    (
+        "First wins",
+        "How often the response shown first won. The order is random, so about half is fair.",
+    ),
+    (
+        "Median time",
+        "Half of the answers took longer. Skips and answers with an edit are not timed.",
+    ),
+    (
+        "Faster than reading",
+        "Share of answers that came sooner than anybody reads prompt and responses: more than "
+        f"{FASTEST_READER:g} characters a second. It looks at this person alone.",
+    ),
+    (
+        "Faster than others",
+        "Share of answers far quicker than what all annotators together usually take for items of that length "
+        f"(an outlier: {-FAST:g} robust standard deviations). Who is quick in a team that is always quick has 0%.",
+    ),
+)
+"""Of the table of annotators: name, and what it means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +195,9 @@ def _hints(card: AnnotatorCard) -> tuple[str, ...]:
         side = "first" if card.position.first.value > 0.5 else "last"
         found.append(f"prefers what is shown {side}")
     if card.pace.unread.n >= 5 and card.pace.unread.low > SUSPICIOUS:
-        found.append(f"{card.pace.unread.value:.0%} of answers faster than reading")
+        found.append(f"{card.pace.unread.value:.0%} faster than reading")
     if card.pace.fast.n >= 5 and card.pace.fast.low > SUSPICIOUS:
-        found.append(f"{card.pace.fast.value:.0%} of answers far faster than the others'")
+        found.append(f"{card.pace.fast.value:.0%} faster than others")
     if card.repeats.n >= 5 and card.repeats.high < 0.8:
         found.append("answers differently the second time")
     return tuple(found)

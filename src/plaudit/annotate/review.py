@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 
 from plaudit.annotate.access import Number, Posted, needs
-from plaudit.annotate.figures import DRAWS, Figures, figures, model_plots, open_disputes
+from plaudit.annotate.figures import COLUMNS, DRAWS, Figures, figures, model_plots, open_disputes
 from plaudit.annotate.forms import in_words
 from plaudit.annotate.site import Site, project_of, see, site_of, visitor_of
 from plaudit.annotate.work import work_context
@@ -55,6 +55,7 @@ def dashboard(request: Request, slug: str) -> Response:
     site, project = site_of(request), project_of(request)
     figures = current_figures(site, project)
     context: dict[str, Any] = {"figures": figures, "exports": EXPORTS, "usual": WHAT_OF[project.task]}
+    context["columns"] = COLUMNS
     return site.page(request, "review.html", **context)
 
 
