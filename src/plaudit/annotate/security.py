@@ -50,21 +50,24 @@ class Shield:
 
     def __init__(self, app: App, settings: ServeSettings) -> None:
         self.app, self.settings = app, settings
+        always = {"strict-transport-security": "max-age=31536000"} if settings.secure else {}
+        self._static = _encoded(HEADERS | always)
+        self._fresh = _encoded(HEADERS | always | {"cache-control": "no-store"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
+        headers = dict(scope["headers"])  # names are in small letters
         scope.setdefault("state", {})["cookies"] = {}
         guarded = self._guard_send(scope, send)
-        if _host(headers.get("host", "")) not in self.settings.hosts:
+        if _host(headers.get(b"host", b"").decode("latin-1")) not in self.settings.hosts:
             await _refuse(guarded, 421, "this server does not go by that name")
             return
         most = MOST_UPLOAD if scope["path"].endswith(UPLOADS) else MOST_BODY
-        length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > most:
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > most:
             await _refuse(guarded, 413, f"the request is larger than {most >> 20} MiB")
             return
         with contextlib.suppress(
@@ -76,12 +79,8 @@ class Shield:
         async def guarded(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 own = {name for name, _ in message.get("headers", [])}
-                extra = dict(HEADERS)
-                if not scope["path"].startswith("/static/"):
-                    extra["cache-control"] = "no-store"
-                if self.settings.secure:
-                    extra["strict-transport-security"] = "max-age=31536000"
-                added = [(k.encode(), v.encode()) for k, v in extra.items() if k.encode() not in own]
+                extra = self._static if scope["path"].startswith("/static/") else self._fresh
+                added = [pair for pair in extra if pair[0] not in own]
                 added += [(b"set-cookie", self._cookie(*pair)) for pair in scope["state"]["cookies"].items()]
                 message = {**message, "headers": [*message.get("headers", []), *added]}
             await send(message)
@@ -92,6 +91,10 @@ class Shield:
         age = 14 * 86400 if value else 0
         secure = "; Secure" if self.settings.secure else ""
         return f"{name}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{secure}".encode()
+
+
+def _encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 
 def _host(header: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import socket
 import sys
@@ -23,6 +24,8 @@ from plaudit.preferences.store.engine import Store
 KEEP_ALIVE_SECONDS = 15
 MOST_CONNECTIONS = 512
 STOP_SECONDS = 10
+GARBAGE = (10_000, 20, 50)
+"""Thresholds of Python's garbage collector; a request leaves nearly no cycles behind."""
 
 
 def serve(
@@ -58,8 +61,12 @@ def serve(
     say("Ctrl-C stops; every answer is stored as soon as it was given.")
     if browser:
         threading.Timer(1.0, webbrowser.open, [f"{settings.url}{path}"]).start()
+    server = uvicorn.Server(server_config(create_app(store, settings), settings))
+    gc.collect()
+    gc.freeze()  # what is there now stays for good: looking through it again and again makes everybody wait
+    gc.set_threshold(*GARBAGE)
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(server_config(create_app(store, settings), settings)).run(sockets=[opened])
+        server.run(sockets=[opened])
 
 
 def server_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
