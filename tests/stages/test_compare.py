@@ -139,7 +139,7 @@ def test_models_answer_before_people_are_asked(models, tmp_path, monkeypatch, ca
     assert main(command) == 0
     assert f"for prompts ({task})" in capsys.readouterr().out
     assert main(command) == 0
-    assert "are there already" in capsys.readouterr().out
+    assert "which are there already" in capsys.readouterr().out
     for other in (["--temperature", "0.5"], ["--samples", "3"], ["--seed", "7"]):
         assert main([*command, *other]) == 78, "nothing is reused that was drawn in another way"
         assert "of other models or settings" in capsys.readouterr().err
@@ -147,3 +147,46 @@ def test_models_answer_before_people_are_asked(models, tmp_path, monkeypatch, ca
     assert main(command) == 78
     assert "to prompts not in prompts.jsonl" in capsys.readouterr().err
     assert main(["annotate", "import", "", "--models", models[0]]) == 78
+
+
+def test_a_larger_limit_answers_only_what_is_missing(models, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("fastapi", reason="the annotation app's packages: pip install 'plaudit[annotate]'")
+    monkeypatch.chdir(tmp_path)
+    write_records(PROMPTS, tmp_path / "prompts.jsonl")
+    asked, draw = [], TrainedPolicy.respond_all
+
+    def respond(self, prompts, *args, **more):
+        asked.append([p.id for p in prompts])
+        said = draw(self, prompts, *args, **more)
+        return [
+            replace(r, response="same") if p.id in ("p1", "p4") else r
+            for p, r in zip(prompts, said, strict=True)
+        ]
+
+    monkeypatch.setattr(TrainedPolicy, "respond_all", respond)
+    command = ["annotate", "import", "prompts.jsonl", "--models", *models, "--max-new-tokens", "6"]
+    command += ["--task", "pairwise"]
+
+    def call(*more: str) -> str:
+        asked.clear()
+        assert main([*command, *more]) == 0
+        return capsys.readouterr().out
+
+    call("--limit", "3")
+    first = (tmp_path / "prompts.responses.jsonl").read_bytes()
+    assert [r.id for r in load_records("prompts.same.jsonl").records] == ["p1"]
+    said = call("--limit", "6")
+    assert asked == [["p3", "p4", "p5"]] * 2 and "3 more prompts are answered now" in said
+    grown = (tmp_path / "prompts.responses.jsonl").read_bytes()
+    assert grown.startswith(first) and len(grown) > len(first), "what was there is kept"
+    said = call("--limit", "6")
+    assert asked == [] and "are there already" in said, (
+        "nor are those tried again to which both said the same"
+    )
+    assert call("--limit", "2") and asked == []
+    call()
+    assert asked == [["p6", "p7"]] * 2
+    grown = load_records("prompts.responses.jsonl").records
+    (tmp_path / "prompts.responses.jsonl").unlink()  # what is remembered of it counts no more
+    call()
+    assert load_records("prompts.responses.jsonl").records == grown, "bit by bit is the same as at once"
