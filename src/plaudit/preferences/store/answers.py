@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select, text, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from plaudit.errors import DataError
 from plaudit.preferences.annotation import (
@@ -24,14 +24,13 @@ from plaudit.preferences.store.leases import (
     assign,
     get_work,
     give_place_back,
-    lock_user,
     take_place,
 )
+from plaudit.preferences.store.locks import hold_history, lock_user
 from plaudit.preferences.store.projects import Project
 from plaudit.preferences.store.schema import assignments, items, judgements, responses
 
 MOST_TEXT = 65_536
-HISTORY_LOCK = 0x9A0D17  # any constant: PostgreSQL's advisory lock that makes row numbers commit in order
 
 
 _SET_STATE = (
@@ -277,9 +276,7 @@ def _append(
     taken_back: bool = False,
 ) -> int:
     place, user_id = who
-    if conn.dialect.name == "postgresql":
-        # Row numbers are revisions: they must appear in order, or a smaller one could turn up after an export.
-        conn.execute(select(func.pg_advisory_xact_lock(HISTORY_LOCK)))
+    hold_history(conn)
     row: dict[str, Any] = {
         "assignment_id": place.id,
         "project_id": project.id,
@@ -294,6 +291,4 @@ def _append(
         "created_at": time.time(),
         "supersedes": sent.supersedes,
     }
-    if conn.dialect.name == "postgresql":
-        conn.execute(text("SET LOCAL synchronous_commit = on"))  # whatever the server's default
     return int(conn.execute(_INSERT, row).scalar_one())

@@ -15,10 +15,11 @@ import sqlalchemy
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
 from plaudit.errors import ConfigError
-from plaudit.preferences.store.together import Job, Outcome, do_each
+from plaudit.preferences.store.locks import hold_history
+from plaudit.preferences.store.together import Job, Outcome, do, do_all, do_each
 
 BUSY_MS = 30_000
 IMMEDIATE = "plaudit_immediate"
@@ -80,7 +81,12 @@ class Store:
     def read_each(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Several short jobs that see one state of the database; the outcome of each, in their order."""
         with self.read() as connection:
-            return do_each(connection, jobs, savepoints=not self.is_sqlite)
+            outcomes = [do(connection, job) for job in jobs]
+        if len(jobs) > 1:  # an error of the database ends the transaction for all who come after
+            for k, outcome in enumerate(outcomes):
+                if isinstance(outcome.failure, DBAPIError):
+                    outcomes[k] = self.read_each([jobs[k]])[0]
+        return outcomes
 
     def write_each(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Several short jobs in one transaction, so that they wait for the disk once. Each can fail alone.
@@ -91,7 +97,11 @@ class Store:
         Raises:
             Exception: nothing of any job was stored.
         """
-        with self.write() as connection:
+        with contextlib.suppress(Exception), self.write() as connection:
+            hold_history(connection)
+            return do_all(connection, jobs)
+        with self.write() as connection:  # somebody's failed: again, for they seldom do and savepoints cost
+            hold_history(connection)
             return do_each(connection, jobs)
 
     def backup(self, target: Path) -> None:
@@ -141,7 +151,8 @@ def _engine(url: str) -> Engine:
             cure="use a file name (SQLite) or a postgresql:// URL",
         )
     if kind == "postgresql":
-        return sqlalchemy.create_engine(parsed, **POOL, pool_pre_ping=True)
+        durable = {"options": "-c synchronous_commit=on"}  # whatever the server's default
+        return sqlalchemy.create_engine(parsed, **POOL, pool_pre_ping=True, connect_args=durable)
     if not parsed.database or parsed.database == ":memory:":
         raise ConfigError("a database in memory loses its answers", where=url, cure="give a file name")
     try:

@@ -17,8 +17,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from plaudit.preferences.annotation import Item
 from plaudit.preferences.store.content import get_item, item_of, uniform
 from plaudit.preferences.store.faults import NotFound
+from plaudit.preferences.store.locks import lock_user
 from plaudit.preferences.store.projects import Project
-from plaudit.preferences.store.schema import assignments, items, users
+from plaudit.preferences.store.schema import assignments, items
 
 REPEAT_AFTER = 10
 """So many other answers lie between an item and its repetition."""
@@ -78,7 +79,6 @@ _GIVE_BACK = (
     .values(taken=items.c.taken - 1)
 )
 _WORK = select(assignments).where(assignments.c.id == bindparam("b_id"), _MINE)
-_LOCK_USER = select(users.c.id).where(users.c.id == bindparam("b_user")).with_for_update()
 
 
 @cache
@@ -251,9 +251,3 @@ def release_expired(conn: Connection, now: float) -> int:
         if row.round == 0:
             give_place_back(conn, row.item_id)
     return len(gone)
-
-
-def lock_user(conn: Connection, user_id: int) -> None:
-    """One request of a person at a time: a double click must not lease two items."""
-    if conn.dialect.name == "postgresql":  # SQLite lets one writer in at a time anyway
-        conn.execute(_LOCK_USER, {"b_user": user_id})

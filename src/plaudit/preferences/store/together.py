@@ -1,4 +1,4 @@
-"""Several people's short writes in one transaction, which waits for the disk once; each behind its own savepoint."""
+"""Several people's short jobs in one transaction, which begins, waits for the disk and ends once for all of them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 from sqlalchemy import Connection
 
 from plaudit.errors import PlauditError
+from plaudit.preferences.store.locks import forget_locks
 
 Transaction = Connection
 """A connection inside a transaction, for callers who need not know SQLAlchemy."""
 Job = Callable[[Transaction], Any]
+"""It may be run again where its transaction was rolled back, so all it does must be in the database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,40 +25,43 @@ class Outcome:
     failure: Exception | None = None
 
 
-def do_each(connection: Connection, jobs: Sequence[Job], *, savepoints: bool = True) -> list[Outcome]:
-    """Run the jobs one after another; what a failing one did is taken back.
-
-    Args:
-        connection: in a transaction.
-        jobs: what is to be done.
-        savepoints: not needed where a failure neither leaves anything behind nor ends the transaction.
-
-    Raises:
-        PlauditError: the database ended the transaction by itself, as SQLite does on a full disk; nothing is stored.
-    """
-    do = _do_behind_savepoint if savepoints else _do
-    outcomes = [do(connection, job) for job in jobs]
-    driver: Any = connection.connection.dbapi_connection
-    # Without a transaction a commit would succeed and mean nothing.
-    if not getattr(driver, "in_transaction", True):
-        cure = "see whether its disk is full; then send it again"
-        raise PlauditError("the database ended the transaction", cure=cure)
-    return outcomes
-
-
-def _do(connection: Connection, job: Job) -> Outcome:
+def do(connection: Connection, job: Job) -> Outcome:
+    """Run one job."""
     try:
         return Outcome(job(connection))
     except Exception as error:
         return Outcome(failure=error)
 
 
-def _do_behind_savepoint(connection: Connection, job: Job) -> Outcome:
-    connection.exec_driver_sql("SAVEPOINT one")
-    outcome = _do(connection, job)
-    if outcome.failure is not None:
-        connection.exec_driver_sql(
-            "ROLLBACK TO SAVEPOINT one"
-        )  # fails where the transaction is gone: so do all
-    connection.exec_driver_sql("RELEASE SAVEPOINT one")
-    return outcome
+def do_all(connection: Connection, jobs: Sequence[Job]) -> list[Outcome]:
+    """Run the jobs one after another, in a transaction that must not be committed if one of them raises."""
+    outcomes = [Outcome(job(connection)) for job in jobs]
+    _must_be_open(connection)
+    return outcomes
+
+
+def do_each(connection: Connection, jobs: Sequence[Job]) -> list[Outcome]:
+    """Run the jobs one after another, each behind a savepoint: what a failing one did is taken back.
+
+    Raises:
+        PlauditError: the database ended the transaction by itself, as SQLite does on a full disk; nothing is stored.
+    """
+    outcomes = []
+    for job in jobs:
+        connection.exec_driver_sql("SAVEPOINT one")
+        outcome = do(connection, job)
+        _must_be_open(connection)
+        if outcome.failure is not None:
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT one")
+            forget_locks(connection)
+        connection.exec_driver_sql("RELEASE SAVEPOINT one")
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _must_be_open(connection: Connection) -> None:
+    """Without a transaction a commit would succeed and mean nothing. PostgreSQL's driver fails by itself."""
+    driver: Any = connection.connection.dbapi_connection
+    if not getattr(driver, "in_transaction", True):
+        cure = "see whether its disk is full; then send it again"
+        raise PlauditError("the database ended the transaction", cure=cure)
