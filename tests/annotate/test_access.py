@@ -105,8 +105,8 @@ def test_authorisation_matrix(team: Team) -> None:
     assert cells > 280
 
 
-def test_a_route_that_says_nothing_lets_nobody_in(sqlite_store: Store) -> None:
-    team = make_team(sqlite_store)
+def test_a_route_that_says_nothing_lets_nobody_in(store: Store) -> None:
+    team = make_team(store)
     with Served(team.store, limiter=Unlimited()) as served:
         served.app.add_api_route("/forgotten", lambda: "secret")
         served.app.router.routes.insert(0, served.app.router.routes.pop())
@@ -287,8 +287,8 @@ def test_other_names_for_this_machine_are_refused(served: Served) -> None:
         assert client.get("/login", headers={"host": f"localhost:{served.port}"}).status_code == 200
 
 
-def test_locally_nobody_logs_in(sqlite_store: Store) -> None:
-    with Served(sqlite_store, auth=False) as served, served.client() as client:
+def test_locally_nobody_logs_in(store: Store) -> None:
+    with Served(store, auth=False) as served, served.client() as client:
         assert client.get("/").status_code == 200
         assert "Log out" not in client.get("/").text
         assert client.post("/p/x/undo", data={"key": "k" * 10}).status_code == 403, (
@@ -313,16 +313,16 @@ def test_serving_openly_by_mistake_is_refused(options: dict[str, Any]) -> None:
     assert caught.value.cure
 
 
-def test_behind_https_cookies_are_secure(sqlite_store: Store) -> None:
+def test_behind_https_cookies_are_secure(store: Store) -> None:
     url = "https://label.example.org"
     with (
-        Served(sqlite_store, public_url=url) as served,
+        Served(store, public_url=url) as served,
         served.client(headers={"host": "label.example.org"}) as client,
     ):
         said = client.get("/login")
     assert "Secure" in said.headers["set-cookie"] and "max-age" in said.headers["strict-transport-security"]
 
 
-def test_needs_and_app_agree_on_names(sqlite_store: Store) -> None:
+def test_needs_and_app_agree_on_names(store: Store) -> None:
     assert needs("member")["x-access"] == "member"
-    assert create_app(sqlite_store).openapi()["info"]["title"] == "Plaudit annotation"
+    assert create_app(store).openapi()["info"]["title"] == "Plaudit annotation"

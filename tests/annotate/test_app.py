@@ -105,16 +105,16 @@ def test_the_app_never_loads_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_importing_twice_adds_once_and_gold_is_marked(sqlite_store: Store, tmp_path: Path) -> None:
+def test_importing_twice_adds_once_and_gold_is_marked(store: Store, tmp_path: Path) -> None:
     path = write_pairs(tmp_path / "My Pairs.jsonl")
-    first = import_file(sqlite_store, path)
+    first = import_file(store, path)
     assert (first.project.slug, first.project.task, first.added) == ("my-pairs", "pairwise", 3)
-    assert import_file(sqlite_store, path).there == 3
-    gold = import_file(sqlite_store, path, slug="gold", gold=True)
-    with sqlite_store.read() as conn:
+    assert import_file(store, path).there == 3
+    gold = import_file(store, path, slug="gold", gold=True)
+    with store.read() as conn:
         assert projects.progress(conn, gold.project).gold == 3
     with pytest.raises(ConfigError, match="asks pairwise"):
-        import_file(sqlite_store, path, task="ranking", slug="gold")
+        import_file(store, path, task="ranking", slug="gold")
 
 
 def test_reviewers_pages(as_person: Any, team: Team) -> None:

@@ -34,17 +34,17 @@ from plaudit.preferences.store.people import LOCAL_USER
 from plaudit.preferences.store.schema import tokens
 
 
-def test_the_local_user_is_nobody_where_people_log_in(sqlite_store: Store) -> None:
+def test_the_local_user_is_nobody_where_people_log_in(store: Store) -> None:
     """Neither a session, nor a token, nor a password that the local user made opens anything under --auth."""
-    with sqlite_store.write() as conn:
+    with store.write() as conn:
         local = people.local_user(conn)
         people.set_password(conn, local.id, hash_password(PASSWORD, LOCAL_USER))
         session = {"cookie": f"plaudit_session={people.issue_token(conn, local.id, 'session')}"}
         bearer = {"authorization": f"Bearer {people.issue_token(conn, local.id, 'api')}"}
-    with Served(sqlite_store, auth=False, limiter=Unlimited()) as served, served.client() as client:
+    with Served(store, auth=False, limiter=Unlimited()) as served, served.client() as client:
         assert client.get("/admin", headers=session).status_code == 200
         assert client.get("/api/v1/me", headers=bearer).status_code == 200
-    with Served(sqlite_store, limiter=Unlimited()) as served, served.client() as client:
+    with Served(store, limiter=Unlimited()) as served, served.client() as client:
         page = client.get("/login")
         csrf = page.text.partition('name="csrf" value="')[2][:64]
         form = {"name": "Local", "password": PASSWORD, "csrf": csrf}
@@ -53,8 +53,8 @@ def test_the_local_user_is_nobody_where_people_log_in(sqlite_store: Store) -> No
         assert client.get("/admin", headers=session).headers["location"] == "/login"
 
 
-def test_nobody_can_take_the_local_users_name(sqlite_store: Store) -> None:
-    with sqlite_store.write() as conn:
+def test_nobody_can_take_the_local_users_name(store: Store) -> None:
+    with store.write() as conn:
         secret = people.invite(conn, "annotator")
         for name in ("local", "LOCAL", "\uff4cocal"):
             with pytest.raises(Conflict, match="taken"):
@@ -62,16 +62,16 @@ def test_nobody_can_take_the_local_users_name(sqlite_store: Store) -> None:
         assert people.join(conn, secret, "locale", "hash").name == "locale"
 
 
-def test_the_local_user_does_not_count_as_the_last_admin(sqlite_store: Store) -> None:
-    with sqlite_store.write() as conn:
+def test_the_local_user_does_not_count_as_the_last_admin(store: Store) -> None:
+    with store.write() as conn:
         people.local_user(conn)
         ada = people.add_user(conn, "Ada", "admin")
         with pytest.raises(Conflict, match="somebody must be admin"):
             people.change_user(conn, ada.id, role="annotator", disabled=False)
 
 
-def test_a_visit_in_local_mode_writes_nothing(sqlite_store: Store) -> None:
-    with Served(sqlite_store, auth=False, limiter=Unlimited()) as served:
+def test_a_visit_in_local_mode_writes_nothing(store: Store) -> None:
+    with Served(store, auth=False, limiter=Unlimited()) as served:
         for _ in range(5):
             with served.client() as client:
                 page = client.get("/")
@@ -82,7 +82,7 @@ def test_a_visit_in_local_mode_writes_nothing(sqlite_store: Store) -> None:
             assert client.post("/admin/projects", data=form).status_code == 303
             client.cookies.clear()
             assert client.post("/admin/projects", data=form).status_code == 403, "the token is the visit's"
-    with sqlite_store.read() as conn:
+    with store.read() as conn:
         assert conn.scalar(sqlalchemy.select(sqlalchemy.func.count()).select_from(tokens)) == 0
         assert [u.name for u in people.list_users(conn)] == [LOCAL_USER]
 
@@ -222,8 +222,8 @@ def test_invitations_can_be_taken_back(as_person: Any, team: Team) -> None:
     assert client.get(f"/join/{secret}").status_code == 404
 
 
-def test_invitations_of_somebody_who_is_disabled_end(sqlite_store: Store) -> None:
-    with sqlite_store.write() as conn:
+def test_invitations_of_somebody_who_is_disabled_end(store: Store) -> None:
+    with store.write() as conn:
         people.add_user(conn, "Ada", "admin")
         eve = people.add_user(conn, "Eve", "admin")
         secret, other = people.invite(conn, "admin", by=eve.id), people.invite(conn, "annotator")
@@ -234,9 +234,9 @@ def test_invitations_of_somebody_who_is_disabled_end(sqlite_store: Store) -> Non
 
 
 @pytest.mark.parametrize("key", ["", "short", "k" * 81, "a\x00" * 8])
-def test_taking_back_needs_a_key_as_answers_do(sqlite_store: Store, key: str) -> None:
-    project = make_project(sqlite_store)
-    with sqlite_store.write() as conn:
+def test_taking_back_needs_a_key_as_answers_do(store: Store, key: str) -> None:
+    project = make_project(store)
+    with store.write() as conn:
         user = people.add_user(conn, "Ada", "annotator")
         with pytest.raises(DataError, match="8 to 80"):
             answers.undo(conn, project, user.id, key)

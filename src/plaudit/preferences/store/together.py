@@ -35,8 +35,10 @@ def do(connection: Connection, job: Job) -> Outcome:
 
 def do_all(connection: Connection, jobs: Sequence[Job]) -> list[Outcome]:
     """Run the jobs one after another, in a transaction that must not be committed if one of them raises."""
-    outcomes = [Outcome(job(connection)) for job in jobs]
-    _must_be_open(connection)
+    outcomes = []
+    for job in jobs:
+        outcomes.append(Outcome(job(connection)))
+        _must_be_open(connection)
     return outcomes
 
 
