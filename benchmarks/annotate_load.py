@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -75,7 +76,7 @@ class Annotator:
 
     async def run(self) -> None:
         if self.pause:  # people do not begin at the same moment
-            await asyncio.sleep(random.uniform(0, self.pause))
+            await self.rest(random.uniform(0, 2 * self.pause))
         work = await self.next_item()
         while work and not self.ledger.done.is_set():
             key, began = uuid.uuid4().hex, time.perf_counter()
@@ -92,8 +93,13 @@ class Annotator:
             self.ledger.acknowledge(key, said["revision"], time.perf_counter() - began)
             work = said["work"] or (await self.next_item() if self.ledger.to_the_end else None)
             if self.pause:
-                await asyncio.sleep(random.expovariate(1 / self.pause))
+                await self.rest(random.expovariate(1 / self.pause))
         self.hang_up()
+
+    async def rest(self, seconds: float) -> None:
+        """Unless everybody may go home meanwhile."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.ledger.done.wait(), seconds)
 
     async def next_item(self) -> dict[str, Any] | None:
         """What is put to the annotator; to the end, nothing means: wait until somebody's lease runs out."""
@@ -123,7 +129,8 @@ class Annotator:
 
     async def exchange(self, request: bytes) -> tuple[int, bytes]:
         """One request and its reply: only as much of HTTP as our own server speaks, for it runs on the same cores."""
-        if self.line is None:
+        if self.line is None or self.line[0].at_eof():  # the server ends connections that were idle for long
+            self.hang_up()
             self.line = await asyncio.open_connection("127.0.0.1", self.port)
         reader, writer = self.line
         writer.write(request)
