@@ -26,7 +26,7 @@ from plaudit.preferences.store.leases import (
     give_place_back,
     take_place,
 )
-from plaudit.preferences.store.locks import hold_history, lock_user
+from plaudit.preferences.store.locks import take_turn
 from plaudit.preferences.store.projects import Project
 from plaudit.preferences.store.schema import assignments, items, judgements, responses
 
@@ -120,7 +120,7 @@ def submit(conn: Connection, project: Project, user_id: int, assignment_id: int,
         Conflict: the place went to somebody else, or the answer was changed in another window.
     """
     _check_key(sent.key)
-    lock_user(conn, user_id)
+    take_turn(conn)
     given = {"b_id": assignment_id, "b_project": project.id, "b_user": user_id, "b_key": sent.key}
     asked = conn.execute(_ASKED, given).one_or_none()
     if asked is None:
@@ -144,7 +144,7 @@ def submit(conn: Connection, project: Project, user_id: int, assignment_id: int,
 def undo(conn: Connection, project: Project, user_id: int, key: str) -> Work | None:
     """Take the last answer back, as a new row, and put the item before the person again; None: nothing to take back."""
     _check_key(key)
-    lock_user(conn, user_id)
+    take_turn(conn)
     newer = judgements.alias("newer")
     standing = ~select(newer.c.id).where(newer.c.supersedes == judgements.c.id).exists()
     query = (
@@ -176,6 +176,7 @@ def undo(conn: Connection, project: Project, user_id: int, key: str) -> Work | N
 
 def open_adjudication(conn: Connection, project: Project, reviewer_id: int, item_id: int) -> Work:
     """The item before a reviewer, whose verdict will overrule the votes."""
+    take_turn(conn)
     there = select(items.c.id).where(items.c.id == item_id, items.c.project_id == project.id)
     if conn.scalar(there) is None:
         raise NotFound(f"there is no item {item_id} in {project.slug}", cure="see the list of conflicts")
@@ -276,7 +277,6 @@ def _append(
     taken_back: bool = False,
 ) -> int:
     place, user_id = who
-    hold_history(conn)
     row: dict[str, Any] = {
         "assignment_id": place.id,
         "project_id": project.id,

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
 from plaudit.errors import ConfigError
-from plaudit.preferences.store.locks import hold_history
+from plaudit.preferences.store.locks import take_turn
 from plaudit.preferences.store.together import Job, Outcome, do, do_all, do_each
 
 BUSY_MS = 30_000
@@ -98,10 +98,10 @@ class Store:
             Exception: nothing of any job was stored.
         """
         with contextlib.suppress(Exception), self.write() as connection:
-            hold_history(connection)
+            take_turn(connection)
             return do_all(connection, jobs)
         with self.write() as connection:  # somebody's failed: again, for they seldom do and savepoints cost
-            hold_history(connection)
+            take_turn(connection)
             return do_each(connection, jobs)
 
     def backup(self, target: Path) -> None:

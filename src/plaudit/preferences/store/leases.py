@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from plaudit.preferences.annotation import Item
 from plaudit.preferences.store.content import get_item, item_of, uniform
 from plaudit.preferences.store.faults import NotFound
-from plaudit.preferences.store.locks import lock_user
+from plaudit.preferences.store.locks import take_turn
 from plaudit.preferences.store.projects import Project
 from plaudit.preferences.store.schema import assignments, items
 
@@ -93,7 +93,7 @@ def _assigning(dialect: str) -> Any:
 
 def lease(conn: Connection, project: Project, user_id: int, now: float) -> Work | None:
     """The item a person is working on, or else a new one for them; None when there is nothing left to ask."""
-    lock_user(conn, user_id)
+    take_turn(conn)
     asked = {"b_project": project.id, "b_user": user_id, "b_now": now}
     standing = conn.execute(_STANDING, asked).one()
     if standing.overdue:

@@ -9,7 +9,6 @@ from typing import Any
 from sqlalchemy import Connection
 
 from plaudit.errors import PlauditError
-from plaudit.preferences.store.locks import forget_locks
 
 Transaction = Connection
 """A connection inside a transaction, for callers who need not know SQLAlchemy."""
@@ -55,7 +54,6 @@ def do_each(connection: Connection, jobs: Sequence[Job]) -> list[Outcome]:
         _must_be_open(connection)
         if outcome.failure is not None:
             connection.exec_driver_sql("ROLLBACK TO SAVEPOINT one")
-            forget_locks(connection)
         connection.exec_driver_sql("RELEASE SAVEPOINT one")
         outcomes.append(outcome)
     return outcomes
