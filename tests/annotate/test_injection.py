@@ -17,6 +17,7 @@ from annotating import Served, Team, Unlimited, make_team
 from plaudit.errors import DataError
 from plaudit.preferences.store import history, people, projects
 from plaudit.preferences.store.engine import Store
+from plaudit.preferences.store.projects import SLUG
 from plaudit.preferences.store.schema import items, users
 
 PAYLOADS = json.loads((Path(__file__).parent / "injections.json").read_text(encoding="utf-8"))
@@ -130,12 +131,19 @@ def attack(team: Team, rounds: int) -> tuple[int, list[Any]]:
                 for _ in range(rounds):
                     text = next(payloads)
                     said = send(client, api, field, text, team.csrf("admin"))
-                    let_in = field[2] == "path" and 200 <= said.status_code < 300
+                    let_in = field[2] == "path" and 200 <= said.status_code < 300 and not lawful(field, text)
                     leaked = [word for word in LEAKS if word in said.text and word not in text]
                     sent += 1
                     if said.status_code >= 500 or let_in or leaked:
                         wrong.append((field, text, said.status_code, leaked))
     return sent, wrong
+
+
+def lawful(field: Field, text: str) -> bool:
+    """Whether the path may be found: the text is a short name, which another request gave to a project, or one of
+    the dots that the client itself takes out of an address.
+    """
+    return text in (".", "..") or field[3] == ("slug",) and SLUG.fullmatch(text) is not None
 
 
 def check(team: Team, rounds: int) -> None:
