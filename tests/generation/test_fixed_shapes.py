@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import gc
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
 from plaudit.config.sections import SamplingSection
-from plaudit.generation import fixed_shapes
+from plaudit.generation import fixed_shapes, native
+from plaudit.generation.cache import SlotCache
+from plaudit.generation.decoder import Decoder
 from plaudit.generation.fixed_shapes import CudaGraphs, FixedShapes, Run
 from plaudit.generation.native import NativeGenerator
 
@@ -65,24 +71,106 @@ def test_shapes_are_few_and_hold_what_they_must() -> None:
     assert steps(64, 1024).shape(1, 1) == (4, 128)
 
 
-@pytest.mark.parametrize("fault", ["cannot", "differs"])
-def test_a_step_that_cannot_be_recorded_runs_as_it_is(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fixed_shapes.torch.cuda, "graph_pool_handle", lambda: None)
+class Gpu:
+    """Stands in for `torch.cuda`: a recording notes the step; each fault is what its replay, or it, does wrong."""
 
-    def recorded(_: CudaGraphs, run: Run) -> tuple[Run, bool]:
-        if fault == "cannot":
+    def __init__(self, fault: str) -> None:
+        self.fault, self.is_strict, self.replays = fault, 0, 0
+        self.entered: list[Any] = []
+
+    def graph_pool_handle(self) -> None:
+        return None
+
+    def __getattr__(self, name: str) -> Any:
+        assert name in ("device", "stream", "Stream", "current_stream", "CUDAGraph")
+        return {"device": self.within, "stream": self.within, "CUDAGraph": lambda: self}.get(
+            name, lambda *_: self
+        )
+
+    def wait_stream(self, other: Any) -> None:
+        pass
+
+    @contextlib.contextmanager
+    def within(self, what: Any) -> Iterator[None]:
+        self.entered.append(what)
+        yield
+        if self.fault != "cannot":
+            self.entered.pop()
+
+    def get_sync_debug_mode(self) -> int:
+        return self.is_strict
+
+    def set_sync_debug_mode(self, mode: Any) -> None:
+        self.is_strict = mode
+
+    @contextlib.contextmanager
+    def graph(self, graph: Any, pool: Any, stream: Any) -> Iterator[None]:
+        assert self.is_strict == 0, "only the step before it"
+        yield
+        if self.fault == "cannot":
             raise RuntimeError("operation not permitted when stream is capturing\nmore")
-        return (lambda: torch.ones(1)), False
 
-    monkeypatch.setattr(CudaGraphs, "_recorded", recorded)
-    record = CudaGraphs()
+    def replay(self) -> None:
+        self.replays += 1
+        if self.fault != "empty":
+            self.states.fill_(1.0 if not self.fault else 2.0)
 
-    def run() -> torch.Tensor:
-        return torch.zeros(1)
 
+@pytest.mark.parametrize("fault", ["", "cannot", "differs", "empty", "waits"])
+def test_a_step_is_recorded_or_runs_as_it_is(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Gpu(fault)
+
+    def step() -> torch.Tensor:
+        if fault == "waits" and gpu.is_strict == "error":
+            raise RuntimeError("called a synchronizing CUDA operation")
+        gpu.states = torch.ones(1)
+        return gpu.states
+
+    monkeypatch.setattr(fixed_shapes.torch, "cuda", gpu)
+    fixed_shapes._aside.cache_clear()
+    record = CudaGraphs(torch.device("cuda:1"))
+    if not fault:
+        assert record(step)().item() == 1 and gpu.replays == 2 and record.works
+        return
     with pytest.warns(UserWarning, match=r"without CUDA graphs: .*compute\.cuda_graphs = false"):
-        assert record(run) is run
-    assert record(run) is run, "tried once; no second warning"
+        assert record(step) is step
+    assert gpu.is_strict == 0, "as before"
+    assert record(step) is step and not record.works, "tried once; no second warning"
+
+
+def test_what_cannot_be_recorded_is_not_tried_at_the_next_generation(
+    models: Any, tokenizer: Any, prompts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fixed_shapes.torch.cuda, "graph_pool_handle", lambda: None)
+    monkeypatch.setattr(Decoder, "device", property(lambda _: torch.device("cuda:0")))
+    generator = NativeGenerator(models["llama"], tokenizer, ())
+    first, second = generator._recorder(), generator._recorder()
+    assert isinstance(first, CudaGraphs) and isinstance(second, CudaGraphs) and first is not second
+    second.works = False
+    assert generator._recorder() is None
+    assert NativeGenerator(models["llama"], tokenizer, (), cuda_graphs=False)._recorder() is None
+
+
+def test_steps_that_run_as_they_are_leave_no_cache_behind(models: Any, tokenizer: Any, prompts: Any) -> None:
+    generator = NativeGenerator(models["llama"], tokenizer, ())
+    caches: list[weakref.ref[Any]] = []
+
+    class Watched(SlotCache):
+        def __init__(self, rows: int, capacity: int) -> None:
+            super().__init__(rows, capacity)
+            caches.append(weakref.ref(self))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "SlotCache", Watched)
+        patch.setattr(generator, "_recorder", lambda: lambda step: step)
+        gc.disable()
+        try:
+            generator.generate(prompts(4), 2, SamplingSection(max_new_tokens=6), seed=0, iteration=0)
+        finally:
+            gc.enable()
+    assert len(caches) == 1 and caches[0]() is None, (
+        "gigabytes on a GPU, and its want of memory collects no garbage"
+    )
 
 
 @pytest.mark.gpu
@@ -101,3 +189,29 @@ def test_graphs_give_what_steps_give(
     ]
     same = sum(a.response_ids == b.response_ids for a, b in zip(*both, strict=True))
     assert same == 32 if precision == torch.float32 else same >= 24, "bf16 rounds otherwise in other shapes"
+
+
+@pytest.mark.gpu
+def test_a_step_that_waits_leaves_everything_as_it_was() -> None:
+    device = torch.device("cuda", torch.cuda.device_count() - 1)
+    values = torch.ones(4, device=device)
+
+    def waits() -> torch.Tensor:
+        return values * values.sum().item()
+
+    before = torch.cuda.current_stream(device)
+    record = CudaGraphs(device)
+    with pytest.warns(UserWarning, match="synchronizing"):
+        assert record(waits) is waits
+    assert torch.cuda.current_stream(device) == before and torch.cuda.get_sync_debug_mode() == 0
+    torch.cuda.empty_cache()  # fails where a recording was begun and did not end well
+    assert CudaGraphs(device)(lambda: values * 2)().tolist() == [2.0] * 4
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif("torch.cuda.device_count() < 2")
+def test_a_model_need_not_be_on_the_current_device() -> None:
+    values = torch.ones(4, device="cuda:1")
+    replay = CudaGraphs(values.device)(lambda: values * 2)
+    values.fill_(3.0)
+    assert replay().tolist() == [6.0] * 4

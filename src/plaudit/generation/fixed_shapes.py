@@ -8,8 +8,10 @@ the live ones read a made-up token; nobody reads what comes of it.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -22,6 +24,7 @@ _FEWEST_ROWS = 4
 
 Run = Callable[[], Tensor]
 Record = Callable[[Run], Run]
+Read = Callable[[Tensor, Tensor, SlotCache], Tensor]
 
 
 class FixedShapes:
@@ -37,7 +40,7 @@ class FixedShapes:
 
     def __init__(
         self,
-        read: Callable[[Tensor, Tensor, SlotCache], Tensor],
+        read: Read,
         cache: SlotCache,
         rows: int,
         capacity: int,
@@ -60,7 +63,7 @@ class FixedShapes:
         self._positions[live:] = 0
         shape = self.shape(live, max(lengths) + 1)
         if shape not in self._steps:
-            self._steps[shape] = self._record(lambda: self._run(*shape))
+            self._steps[shape] = self._record(self._run_of(*shape))
         return self._steps[shape]()[:live].clone()  # the next replay writes where this one did
 
     def shape(self, live: int, width: int) -> tuple[int, int]:
@@ -70,35 +73,44 @@ class FixedShapes:
             rows //= 2
         return rows, min(self._capacity, -(-width // self._stride) * self._stride)
 
-    def _run(self, rows: int, width: int) -> Tensor:
-        positions = self._positions[:rows]
-        self._cache.aim(positions, width)
-        return self._read(self._tokens[:rows], positions, self._cache)
+    def _run_of(self, rows: int, width: int) -> Run:
+        """The step of one shape. It does not hold ``self``: a circle would keep the cache alive."""
+        return partial(_step, self._read, self._cache, self._tokens[:rows], self._positions[:rows], width)
+
+
+def _step(read: Read, cache: SlotCache, tokens: Tensor, positions: Tensor, width: int) -> Tensor:
+    cache.aim(positions, width)
+    return read(tokens, positions, cache)
 
 
 class CudaGraphs:
-    """Records steps as CUDA graphs that share their memory.
+    """Records steps of one generation as CUDA graphs that share their memory.
 
     Each recording is replayed once beside the step itself; where a model cannot be recorded, or comes out differently,
     a warning says so and steps run unrecorded from then on.
+
+    Args:
+        device: where the steps run; it need not be PyTorch's current one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._pool = torch.cuda.graph_pool_handle()
-        self._works = True
+        self.works = True
 
     def __call__(self, run: Run) -> Run:
         """A replay of ``run``, or ``run`` itself."""
-        if not self._works:
+        if not self.works:
             return run
         try:
-            replay, same = self._recorded(run)
+            with torch.cuda.device(self._device):
+                replay, same = self._recorded(run)
             fault = "" if same else "a replayed step differs from the step itself"
         except RuntimeError as error:
             fault = str(error).splitlines()[0]
         if not fault:
             return replay
-        self._works = False
+        self.works = False
         warnings.warn(
             f"generation goes on without CUDA graphs: {fault}; compute.cuda_graphs = false avoids the attempt",
             stacklevel=2,
@@ -107,20 +119,43 @@ class CudaGraphs:
 
     def _recorded(self, run: Run) -> tuple[Run, bool]:
         """The recording, and whether it gives what ``run`` gives. A step may be run again: it writes the same."""
-        aside = torch.cuda.Stream()
+        graph, aside = torch.cuda.CUDAGraph(), _aside(self._device)
         aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):  # libraries allocate their workspaces before anything is recorded
-            run()
-            expected = run().clone()
+        # Held around it all, because `torch.cuda.graph` stays on its stream where a recording fails.
+        with torch.cuda.stream(aside):
+            run()  # libraries allocate their workspaces before anything is recorded
+            with _nothing_waits():
+                expected = run().clone()
+            with torch.cuda.graph(graph, pool=self._pool, stream=aside):
+                states = run()
         torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            states = run()
 
         def replay() -> Tensor:
             graph.replay()
             return states
 
-        return replay, torch.allclose(
-            replay().float(), expected.float(), rtol=1e-2, atol=1e-2, equal_nan=True
-        )
+        states.zero_()  # what is there afterwards was written by the replay
+        same = torch.allclose(replay().float(), expected.float(), rtol=1e-2, atol=1e-2, equal_nan=True)
+        return replay, same
+
+
+@cache
+def _aside(device: torch.device) -> torch.cuda.Stream:
+    """Where steps are recorded: one stream for good, since libraries keep a workspace for every stream they saw."""
+    return torch.cuda.Stream(device)
+
+
+@contextlib.contextmanager
+def _nothing_waits() -> Iterator[None]:
+    """What makes the processor wait for the GPU is an error here.
+
+    It would be one in a recording too, but that can leave PyTorch's allocator as if it still recorded.
+    """
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():  # once, that the mode does not find everything
+        warnings.simplefilter("ignore", UserWarning)
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)

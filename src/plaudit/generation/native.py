@@ -73,6 +73,7 @@ class NativeGenerator:
         self._end_ids = tuple(end_ids)
         self._rows = rows
         self._cuda_graphs = cuda_graphs
+        self._recorded: CudaGraphs | None = None  # the last generation's
 
     def generate(
         self,
@@ -112,7 +113,11 @@ class NativeGenerator:
 
     def _recorder(self) -> Record | None:
         """What makes one recorded step of many, if anything does."""
-        return CudaGraphs() if self._cuda_graphs and self._decoder.device.type == "cuda" else None
+        device, failed = self._decoder.device, self._recorded is not None and not self._recorded.works
+        if not self._cuda_graphs or device.type != "cuda" or failed:
+            return None
+        self._recorded = CudaGraphs(device)
+        return self._recorded
 
     def _rollout(self, response: _Response, stops: StopTexts) -> Rollout:
         assert response.finish is not None, "every response is finished"

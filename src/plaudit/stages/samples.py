@@ -34,12 +34,15 @@ class Sampler:
         fitted = [fit_length(chat.encode_prompt(p.content), room, "truncate_prompt") for p in self.prompts]
         twos = zip(self.prompts, fitted, strict=True)
         self.tokenised = [TokenPrompt(p, tuple(row.ids)) for p, row in twos if row is not None]
-        self.generator = NativeGenerator(policy.lm, tokenizer, chat.end_ids)
+        graphs = job.compute.cuda_graphs
+        self.generator = NativeGenerator(policy.lm, tokenizer, chat.end_ids, cuda_graphs=graphs)
         self.chat, self.job, self.recorder = chat, job, recorder
 
     def show(self, step: int) -> None:
         """Sample one response to each prompt. The same uniforms are used at every call."""
-        rollouts = self.generator.generate(self.tokenised, 1, self.job.sampling, seed=self.job.seed, iteration=0)
+        rollouts = self.generator.generate(
+            self.tokenised, 1, self.job.sampling, seed=self.job.seed, iteration=0
+        )
         for rollout in rollouts:
             self.recorder.sample(
                 step,
