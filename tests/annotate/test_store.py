@@ -183,6 +183,18 @@ def test_undo_reaches_back_answer_by_answer(store: Store) -> None:
         assert answers.undo(conn, project, user.id, key()) is None
 
 
+def test_an_undo_sent_twice_takes_back_once_and_names_the_same_item(store: Store) -> None:
+    project, (user, other) = make_project(store, items=pairs(3)), make_people(store, 2)
+    *_, last = finish(store, project, user)
+    same = key()
+    for _ in range(2):
+        with store.write() as conn:
+            back = answers.undo(conn, project, user.id, same)
+        assert back and (back.id, back.state) == (last.id, "leased")
+    with store.write() as conn, pytest.raises(Conflict, match="key belongs to another"):
+        answers.undo(conn, project, other.id, same)
+
+
 def test_a_skipped_item_goes_to_somebody_else(store: Store) -> None:
     project, (first, second) = make_project(store, items=pairs(1)), make_people(store, 2)
     work = take(store, project, first)

@@ -145,6 +145,10 @@ def undo(conn: Connection, project: Project, user_id: int, key: str) -> Work | N
     """Take the last answer back, as a new row, and put the item before the person again; None: nothing to take back."""
     _check_key(key)
     take_turn(conn)
+    known = conn.execute(_OF_KEY, {"b_key": key}).one_or_none()
+    if known is not None:  # sent again: the same item, not the one before it
+        _check_owner(known.user_id == user_id)
+        return get_work(conn, project, known.assignment_id, user_id)
     newer = judgements.alias("newer")
     standing = ~select(newer.c.id).where(newer.c.supersedes == judgements.c.id).exists()
     query = (
@@ -161,8 +165,6 @@ def undo(conn: Connection, project: Project, user_id: int, key: str) -> Work | N
     last = conn.execute(query.order_by(judgements.c.id.desc()).limit(1)).one_or_none()
     if last is None:
         return None
-    if conn.scalar(select(judgements.c.id).where(judgements.c.key == key)) is not None:
-        return get_work(conn, project, last.assignment_id, user_id)
     work = get_work(conn, project, last.assignment_id, user_id)
     place = _Place(work.id, work.item_id, work.round, work.state, work.item.gold is not None)
     _hold(conn, project, place, skip=False)
@@ -214,11 +216,14 @@ def last_answer(conn: Connection, project: Project, user_id: int, assignment_id:
 def _stored(conn: Connection, key: str, user_id: int, assignment_id: int) -> int:
     """The row of a key that is known, if it is the same person's answer to the same assignment."""
     row = conn.execute(_OF_KEY, {"b_key": key}).one()
-    if (row.user_id, row.assignment_id) != (user_id, assignment_id):
-        raise Conflict(
-            "the key belongs to another answer", where="key", cure="make a new key for each answer"
-        )
+    _check_owner((row.user_id, row.assignment_id) == (user_id, assignment_id))
     return int(row.id)
+
+
+def _check_owner(is_theirs: bool) -> None:
+    if not is_theirs:
+        cure = "make a new key for each answer"
+        raise Conflict("the key belongs to another answer", where="key", cure=cure)
 
 
 def _check_key(key: str) -> None:
