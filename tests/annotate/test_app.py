@@ -5,14 +5,14 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from annotating import Served, Team, Unlimited, free_port, make_people, make_project
 
 from plaudit.annotate import commands, markup
 from plaudit.annotate.forms import as_stored, filled, in_words
-from plaudit.annotate.intake import import_file
+from plaudit.annotate.intake import default_guidelines, import_file
 from plaudit.annotate.limits import Limit, Limiter, TooMany
 from plaudit.cli.main import main
 from plaudit.data.load import load_records
@@ -21,6 +21,7 @@ from plaudit.preferences.annotation import (
     Choice,
     Ranks,
     Scores,
+    Task,
     Thumbs,
     Written,
     answer_from_json,
@@ -117,10 +118,22 @@ def test_importing_twice_adds_once_and_gold_is_marked(store: Store, tmp_path: Pa
         import_file(store, path, task="ranking", slug="gold")
 
 
+def test_guidelines_name_only_answers_that_the_task_has() -> None:
+    said = {task: default_guidelines(task) for task in get_args(Task)}
+    assert [task for task, text in said.items() if "*cannot judge*" in text] == ["pairwise"]
+    assert {task for task, text in said.items() if "*skip*" in text} == {"ranking", "rating", "thumbs"}
+
+
 def test_reviewers_pages(as_person: Any, team: Team) -> None:
     annotator, reviewer = as_person("annotator"), as_person("reviewer")
     page = annotator.get("/p/demo/work")
     assert "model-1" not in page.text, "blind"
+    assert "<progress" not in page.text, (
+        "known answers do not count, so the figure would say which items are gold"
+    )
+    assert "<progress" in reviewer.get("/p/demo/work").text
+    assert "this is for a reviewer" in annotator.get("/p/demo/items").text.lower()
+    assert "this is for an admin" in annotator.get("/admin").text.lower()
     for path in ("review", "conflicts", "items", "items/1", "compare"):
         assert reviewer.get(f"/p/demo/{path}").status_code == 200
     assert "model-1" in reviewer.get("/p/demo/items/1").text

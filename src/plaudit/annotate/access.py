@@ -154,7 +154,8 @@ def _allow(access: Access | None, visitor: Visitor) -> None:
     if visitor.user is None:
         raise NotLoggedIn("log in first", cure="open /login, or send an API token as a bearer")
     if access in ("reviewer", "admin") and not visitor.user.may(access):
-        raise Forbidden(f"this is for a {access}", cure="ask somebody with that role")
+        article = "an" if access == "admin" else "a"
+        raise Forbidden(f"this is for {article} {access}", cure="ask somebody with that role")
 
 
 def _project(conn: Transaction, visitor: Visitor, slug: str) -> Project | NotFound:

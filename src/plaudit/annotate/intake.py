@@ -149,15 +149,19 @@ _COMMON = """
 - Read the **whole** prompt and every response before you answer.
 - Judge what is written, not how long it is or how sure it sounds.
 - A response that is harmful, or that states what is not so, is worse than one that is merely dull.
-- If you cannot tell, say so: an honest *cannot judge* is worth more than a guess.
 """
+_UNSURE = "- If you cannot tell, say so: an honest *{}* is worth more than a guess.\n"
 GUIDELINES: dict[Task, str] = {
-    "pairwise": "Which response would you rather have received?\n" + _COMMON,
+    "pairwise": "Which response would you rather have received?\n" + _COMMON + _UNSURE.format("cannot judge"),
     "ranking": "Put the responses in order, the best first. Responses that are equally good share a place.\n"
-    + _COMMON,
+    + _COMMON
+    + _UNSURE.format("skip"),
     "rating": "Give every response a number from 1 (very bad) to 10 (could not be better) on every scale.\n"
-    + _COMMON,
-    "thumbs": "Is this a good response to the prompt? Thumb up if you would be content with it.\n" + _COMMON,
+    + _COMMON
+    + _UNSURE.format("skip"),
+    "thumbs": "Is this a good response to the prompt? Thumb up if you would be content with it.\n"
+    + _COMMON
+    + _UNSURE.format("skip"),
     "demonstration": (
         "Write the response that you would like to receive. You may start from one of the responses shown.\n\n"
         "- Answer what was asked, in the language in which it was asked.\n"
