@@ -71,6 +71,8 @@ def test_from_a_file_to_training_data(tmp_path: Path, monkeypatch: Any, capsys: 
     assert Path("again.jsonl").read_bytes() == first
     assert main(["annotate", "status"]) == 0
     assert "3 of 3 answers" in capsys.readouterr().out
+    assert main(["annotate", "export", "pairs", "labels.jsonl", "--what", "kto"]) != 0
+    assert "--what preferences is what pairwise projects give" in capsys.readouterr().err
 
 
 def test_commands_that_cannot_work(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:

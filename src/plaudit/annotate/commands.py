@@ -103,10 +103,14 @@ def _export(store: Store, given: Any) -> None:
         revision = given.at or history.revision(conn, project)
         found = history.read_annotations(conn, project, revision)
         items = {item.key: item for item in content.read_items(conn, project).values()}
-    made = export(given.what or WHAT_OF[project.task], found, items, rule)
+    usual = WHAT_OF[project.task]
+    made = export(given.what or usual, found, items, rule)
     left = "".join(f"\n  left out  {n} x {why}" for why, n in made.dropped.items())
     if not made.rows:
-        cure = "wait for answers, or ask for less agreement" + left
+        other = (
+            f"; --what {usual} is what {project.task} projects give" if given.what not in ("", usual) else ""
+        )
+        cure = f"wait for answers, or ask for less agreement{other}{left}"
         raise DataError(f"there is nothing to export of {len(found)} answers", where=given.project, cure=cure)
     target = Path(given.target)
     manifest = made.manifest(revision=revision, rule=rule, project=project.slug, task=project.task)
