@@ -110,6 +110,7 @@ def draw(path: Path, everything: dict[str, dict[str, dict[str, Any]]]) -> None:
             ax.plot(list(of["curves"][0]), means, color=colour, linewidth=2.2, label=label)
         seeds = min(of["seeds"] for of in everything[subject.name].values())
         ax.set(xlabel="PPO iteration", ylabel=subject.axis, title=f"{subject.title}, {seeds} seeds")
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.spines[["top", "right"]].set_visible(False)
     axes[0][0].legend(frameon=False)
     path.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,10 @@
 """The queues before the database: jobs done together, each failing alone, acknowledged after the commit only."""
 
 import asyncio
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -126,6 +127,37 @@ def test_a_lot_that_fails_fails_for_all_in_it_and_only_for_them() -> None:
     clerk = Desk(serve, "clerk")
     assert [type(x).__name__ for x in run(clerk, ["a", "bad", "b"])] == ["str", "OSError", "OSError"]
     assert [type(x).__name__ for x in run(clerk, ["a", "wrong", "b"])] == ["str", "ValueError", "str"]
+
+
+@pytest.mark.parametrize("failure", [StopIteration("odd"), asyncio.CancelledError()])
+def test_nobody_waits_for_ever_whatever_goes_wrong(failure: BaseException) -> None:
+    def serve(jobs: Sequence[Any]) -> list[Outcome]:
+        if "bad" in jobs:
+            raise failure
+        return [Outcome(failure=StopIteration()) if job == "odd" else Outcome(job) for job in jobs]
+
+    clerk = Desk(serve, "clerk")
+    assert [type(x).__name__ for x in run(clerk, ["a", "bad", "b"])] == [
+        "str",
+        "RuntimeError",
+        "RuntimeError",
+    ]
+    assert [type(x).__name__ for x in run(clerk, ["a", "odd", "b"])] == ["str", "RuntimeError", "str"]
+
+
+def test_a_lot_that_cannot_begin_is_not_begun_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+
+    @contextlib.contextmanager
+    def refuse(self: Store) -> Iterator[Any]:
+        begun.append(1)
+        raise OSError("locked")
+        yield
+
+    monkeypatch.setattr(Store, "write", refuse)
+    with pytest.raises(OSError, match="locked"):
+        store.write_each([naming("ada")])
+    assert len(begun) == 1, "who waited for the lock in vain does not wait once more"
 
 
 def test_somebody_who_left_is_not_waited_for() -> None:

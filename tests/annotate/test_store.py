@@ -5,6 +5,7 @@ import time
 import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from annotating import make_people, make_project, pairs
 from sqlalchemy.exc import DBAPIError
 
 from plaudit.errors import ConfigError, DataError
-from plaudit.preferences.annotation import Choice, Item, ItemResponse, Skip
+from plaudit.preferences.annotation import Choice, Item, ItemResponse, Skip, Written
 from plaudit.preferences.store import answers, content, history, leases, people, projects
 from plaudit.preferences.store.answers import Submission
 from plaudit.preferences.store.engine import Store
@@ -170,6 +171,22 @@ def test_correction_undo_and_revisions(store: Store) -> None:
     }  # fmt: skip
     assert [row["supersedes"] for row in rows] == [None, first, second, second + 1]
     assert rows[1]["comment"] == "on second thoughts"
+
+
+def test_an_edit_nobody_asked_for_is_refused(store: Store) -> None:
+    project, (user,) = make_project(store, items=pairs(2), edit_best=True), make_people(store, 1)
+    edited = Choice(-1, edit=Written("better", 0))
+    work = take(store, project, user)
+    assert work
+    first = send(store, project, user, work, edited)
+    silent = replace(project, settings=replace(project.settings, edit_best=False))
+    kept = send(store, silent, user, work, Choice(-2, edit=Written("best", 0)), supersedes=first)
+    assert kept > first, "one from when the project asked for it may be corrected"
+    other = take(store, silent, user)
+    assert other and other.id != work.id
+    with pytest.raises(DataError, match="does not ask for edits"):
+        send(store, silent, user, other, edited)
+    assert send(store, silent, user, other, Choice(-1)) > kept
 
 
 def test_undo_reaches_back_answer_by_answer(store: Store) -> None:

@@ -71,6 +71,20 @@ def test_shapes_are_few_and_hold_what_they_must() -> None:
     assert steps(64, 1024).shape(1, 1) == (4, 128)
 
 
+def test_a_shape_is_recorded_when_it_has_come_a_few_times() -> None:
+    recorder = Recorder()
+    cache = SlotCache(8, 200)
+    plan = FixedShapes(
+        lambda tokens, *_: tokens[:, None].float(), cache, 8, 200, torch.device("cpu"), recorder
+    )
+    for k in range(6):
+        states = plan.step(torch.arange(3), [5 + k] * 3)
+        assert states.tolist() == [[0.0], [1.0], [2.0]]
+        assert recorder.shapes == (1 if k >= 4 else 0)
+    plan.step(torch.arange(3), [150] * 3)
+    assert recorder.shapes == 1, "another shape, seen once"
+
+
 class Gpu:
     """Stands in for `torch.cuda`: a recording notes the step; each fault is what its replay, or it, does wrong."""
 

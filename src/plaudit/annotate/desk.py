@@ -47,17 +47,31 @@ class Desk:
         if not lot:
             return
         loop = asyncio.get_running_loop()
-        done = loop.run_in_executor(self._thread, self._serve, [job for job, _ in lot])
+        done = loop.run_in_executor(self._thread, self._lot, [job for job, _ in lot])
         done.add_done_callback(lambda ended: self._hand_out([mine for _, mine in lot], ended))
 
+    def _lot(self, jobs: Sequence[Any]) -> list[Outcome]:
+        """What becomes of each, whatever goes wrong: an exception of a thread may not reach those who wait."""
+        try:
+            return self._serve(jobs)
+        except BaseException as failure:
+            return [Outcome(failure=_settable(failure))] * len(jobs)
+
     def _hand_out(self, waiting: list[asyncio.Future[Any]], ended: asyncio.Future[list[Outcome]]) -> None:
-        self._next()  # first, so that the thread is not idle while this one goes on
-        failure = ended.exception()
-        outcomes = [Outcome(failure=failure)] * len(waiting) if failure else ended.result()  # type: ignore[arg-type]
-        for mine, outcome in zip(waiting, outcomes, strict=True):
-            if mine.cancelled():
-                continue
-            if outcome.failure is not None:
-                mine.set_exception(outcome.failure)
-            else:
-                mine.set_result(outcome.value)
+        try:
+            self._next()  # first, so that the thread is not idle while this one goes on
+        finally:
+            for mine, outcome in zip(waiting, ended.result(), strict=True):
+                if mine.cancelled():
+                    continue
+                if outcome.failure is not None:
+                    mine.set_exception(_settable(outcome.failure))
+                else:
+                    mine.set_result(outcome.value)
+
+
+def _settable(failure: BaseException) -> Exception:
+    """A future takes no StopIteration, and a cancelled lot is a failure to those who wait for it."""
+    if isinstance(failure, Exception) and not isinstance(failure, StopIteration):
+        return failure
+    return RuntimeError(f"the work ended with {type(failure).__name__}: {failure}")

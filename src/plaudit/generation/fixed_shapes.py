@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 
@@ -21,6 +22,8 @@ from plaudit.generation.cache import SlotCache
 _WIDTHS = 8
 _NARROWEST = 64
 _FEWEST_ROWS = 4
+_UNRECORDED = 4
+"""Steps of a shape that run as they are: a recording costs about as much as these, and some shapes come seldom."""
 
 Run = Callable[[], Tensor]
 Record = Callable[[Run], Run]
@@ -53,6 +56,7 @@ class FixedShapes:
         self._tokens = torch.zeros(rows, dtype=torch.int64, device=device)
         self._positions = torch.zeros_like(self._tokens)
         self._steps: dict[tuple[int, int], Run] = {}
+        self._seen: Counter[tuple[int, int]] = Counter()
 
     def step(self, tokens: Tensor, lengths: list[int]) -> Tensor:
         """As `Decoder.step`: one more token of each row, ``tokens`` [R] at positions ``lengths``; states [R, D]."""
@@ -62,9 +66,11 @@ class FixedShapes:
         # A row without a response reads column 0 of its own slot only, which is not in use.
         self._positions[live:] = 0
         shape = self.shape(live, max(lengths) + 1)
-        if shape not in self._steps:
-            self._steps[shape] = self._record(self._run_of(*shape))
-        return self._steps[shape]()[:live].clone()  # the next replay writes where this one did
+        self._seen[shape] += 1
+        run = self._steps.get(shape) or self._run_of(*shape)
+        if self._seen[shape] == _UNRECORDED + 1:
+            run = self._steps[shape] = self._record(run)
+        return run()[:live].clone()  # the next replay writes where this one did
 
     def shape(self, live: int, width: int) -> tuple[int, int]:
         """Rows and columns that are computed where ``live`` rows and ``width`` columns are needed."""

@@ -134,6 +134,7 @@ def submit(conn: Connection, project: Project, user_id: int, assignment_id: int,
             where=f"assignment {asked.id}",
             cure="load the page again",
         )
+    _check_edit(conn, project, asked.id, sent.answer)
     place = _Place(asked.id, asked.item_id, asked.round, asked.state, bool(asked.is_gold))
     _hold(conn, project, place, isinstance(sent.answer, Skip))
     state = "skipped" if isinstance(sent.answer, Skip) else "done"
@@ -250,6 +251,16 @@ def _check(sent: Submission, n_responses: int, project: Project) -> None:
             raise DataError(f"more than {MOST_TEXT} bytes", where=name, cure="shorten it")
     if "\x00" in sent.comment or not sent.comment.isascii() and _broken(sent.comment):
         raise DataError("characters that are no text", where="comment", cure="take them out")
+
+
+def _check_edit(conn: Connection, project: Project, assignment_id: int, answer: Answer) -> None:
+    """Refuse an edit that nobody asked for; one from when the project did ask may stay in a corrected answer."""
+    if project.settings.edit_best or getattr(answer, "edit", None) is None:
+        return
+    before = conn.execute(_HEAD, {"b_id": assignment_id}).one_or_none()
+    if before is None or not (before.answer or {}).get("edit"):
+        cure = "leave it out; an admin can ask for edits in the settings of the project"
+        raise DataError("this project does not ask for edits", where="answer.edit", cure=cure)
 
 
 def _broken(said: str) -> bool:

@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, Operati
 
 from plaudit.errors import ConfigError
 from plaudit.preferences.store.locks import take_turn
-from plaudit.preferences.store.together import Job, Outcome, do, do_all, do_each
+from plaudit.preferences.store.together import Job, JobFailed, Outcome, do, do_all, do_each
 
 BUSY_MS = 30_000
 IMMEDIATE = "plaudit_immediate"
@@ -97,10 +97,10 @@ class Store:
         Raises:
             Exception: nothing of any job was stored.
         """
-        with contextlib.suppress(Exception), self.write() as connection:
+        with contextlib.suppress(JobFailed), self.write() as connection:
             take_turn(connection)
             return do_all(connection, jobs)
-        with self.write() as connection:  # somebody's failed: again, for they seldom do and savepoints cost
+        with self.write() as connection:  # all again, for jobs seldom fail and savepoints cost
             take_turn(connection)
             return do_each(connection, jobs)
 

@@ -24,6 +24,10 @@ class Outcome:
     failure: Exception | None = None
 
 
+class JobFailed(Exception):
+    """A job of a lot raised; what it raised is the cause."""
+
+
 def do(connection: Connection, job: Job) -> Outcome:
     """Run one job."""
     try:
@@ -33,10 +37,17 @@ def do(connection: Connection, job: Job) -> Outcome:
 
 
 def do_all(connection: Connection, jobs: Sequence[Job]) -> list[Outcome]:
-    """Run the jobs one after another, in a transaction that must not be committed if one of them raises."""
+    """Run the jobs one after another.
+
+    Raises:
+        JobFailed: one of them did; the transaction must not be committed.
+    """
     outcomes = []
     for job in jobs:
-        outcomes.append(Outcome(job(connection)))
+        outcome = do(connection, job)
+        if outcome.failure is not None:
+            raise JobFailed from outcome.failure
+        outcomes.append(outcome)
         _must_be_open(connection)
     return outcomes
 
