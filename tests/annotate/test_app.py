@@ -53,11 +53,12 @@ def test_from_a_file_to_training_data(tmp_path: Path, monkeypatch: Any, capsys: 
         token = people.issue_token(conn, user.id, "api")
     with Served(store) as served, served.client(headers={"authorization": f"Bearer {token}"}) as client:
         work = client.post("/api/v1/projects/pairs/next").json()["work"]
+        assert set(work) == {"assignment", "prompt", "responses", "order"}, "no name that says gold or again"
         while work:
             strength = 1 if work["responses"][1] == "no" else -1
             answer = {"type": "choice", "strength": strength}
             path = f"/api/v1/projects/pairs/assignments/{work['assignment']}/answer"
-            body = {"key": f"key-{work['item']}-1", "answer": answer, "next": True}
+            body = {"key": f"answer-{work['assignment']}", "answer": answer, "next": True}
             work = client.post(path, json=body).json()["work"]
     store.close()
     assert main(["annotate", "export", "pairs", "out.jsonl"]) == 0
@@ -133,6 +134,8 @@ def test_reviewers_pages(as_person: Any, team: Team) -> None:
     assert "<progress" not in page.text, (
         "known answers do not count, so the figure would say which items are gold"
     )
+    for path in ("/", "/p/demo"):
+        assert "<progress" not in annotator.get(path).text and "<progress" in reviewer.get(path).text
     assert "<progress" in reviewer.get("/p/demo/work").text
     assert "this is for a reviewer" in annotator.get("/p/demo/items").text.lower()
     assert "this is for an admin" in annotator.get("/admin").text.lower()
@@ -164,6 +167,9 @@ def test_admin_changes_a_project(as_person: Any, team: Team) -> None:
     assert admin.post("/p/fresh/import", files=bomb).status_code == 422
     outside = {"file": ("../../etc/passwd.jsonl", b"x\n")}
     assert admin.post("/p/fresh/import", files=outside).status_code == 422
+    log = admin.get("/admin/audit").text
+    assert "annotators_per_item: 1 -&gt; 3" in log and "lease_seconds: " in log
+    assert "edit_best" not in log, "what did not change is not told"
     with team.store.read() as conn:
         project = projects.get_project(conn, "fresh")
     assert (project.settings.axes, project.settings.annotators_per_item) == (("kind", "clear"), 3)

@@ -15,7 +15,7 @@ from plaudit.errors import DataError
 from plaudit.preferences.annotation import TASKS, Task
 from plaudit.preferences.store import people, projects
 from plaudit.preferences.store.people import ROLES, UserRole
-from plaudit.preferences.store.projects import STRATEGIES, ProjectSettings
+from plaudit.preferences.store.projects import STRATEGIES, Project, ProjectSettings
 
 router = APIRouter()
 SETTINGS = (
@@ -108,6 +108,13 @@ def settings_page(request: Request, slug: str) -> Response:
     return site.page(request, "settings.html", strategies=STRATEGIES, versions=sorted(versions, reverse=True))
 
 
+def _changed(project: Project, wanted: ProjectSettings, title: str, closed: bool) -> dict[str, str]:
+    """Each setting that another value was given, with both."""
+    was = dataclasses.asdict(project.settings) | {"title": project.title, "closed": project.closed}
+    now = dataclasses.asdict(wanted) | {"title": title, "closed": closed}
+    return {name: f"{was[name]} -> {value}" for name, value in now.items() if was[name] != value}
+
+
 @router.post("/p/{slug}/settings", openapi_extra=needs("admin", "title", "closed", *SETTINGS))
 def change_settings(request: Request, slug: str, form: Posted) -> Response:
     """Other settings, from now on."""
@@ -116,9 +123,13 @@ def change_settings(request: Request, slug: str, form: Posted) -> Response:
     title = form.text("title").strip()[:200] or project.title
     with site.store.write() as conn:
         projects.change_project(conn, project, title=title, settings=wanted, closed=form.has("closed"))
-        detail: dict[str, Any] = dataclasses.asdict(wanted)
         people.record(
-            conn, "changed settings", slug, by=visitor.me.id, address=visitor.address, settings=detail
+            conn,
+            "changed settings",
+            slug,
+            by=visitor.me.id,
+            address=visitor.address,
+            settings=_changed(project, wanted, title, form.has("closed")),
         )
     return see(f"/p/{slug}/settings")
 

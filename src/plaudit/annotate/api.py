@@ -235,12 +235,11 @@ def _item(body: ItemBody) -> Item:
 
 
 def _work_json(work: Work | None) -> dict[str, Any] | None:
-    """What an annotator may know: no models, no known answers."""
+    """What an annotator may know: no models, no known answers, and no name by which a gold or repeated item shows."""
     if work is None:
         return None
     return {
         "assignment": work.id,
-        "item": work.item.key,
         "prompt": to_json(work.item.prompt),
         "responses": [to_json(r.content) for r in work.item.responses],
         "order": list(work.order),
