@@ -146,20 +146,20 @@ def lawful(field: Field, text: str) -> bool:
     return text in (".", "..") or field[3] == ("slug",) and SLUG.fullmatch(text) is not None
 
 
+def everybody(conn: Any) -> list[tuple[Any, ...]]:
+    query = sqlalchemy.select(users.c.id, users.c.name, users.c.password).order_by(users.c.id)
+    return [tuple(row) for row in conn.execute(query)]
+
+
 def check(team: Team, rounds: int) -> None:
     with team.store.read() as conn:
-        before = [
-            tuple(row) for row in conn.execute(sqlalchemy.select(users.c.id, users.c.name, users.c.password))
-        ]
+        before = everybody(conn)
         total = conn.scalar(sqlalchemy.select(sqlalchemy.func.count()).select_from(items))
     sent, wrong = attack(team, rounds)
     assert wrong == []
     assert sent >= 50 * rounds, "every field was tried"
     with team.store.read() as conn:
-        after = [
-            tuple(row) for row in conn.execute(sqlalchemy.select(users.c.id, users.c.name, users.c.password))
-        ]
-        assert after == before, "nobody was added, renamed or given another password"
+        assert everybody(conn) == before, "nobody was added, renamed or given another password"
         left = conn.scalar(sqlalchemy.select(sqlalchemy.func.count()).select_from(items))
         assert left is not None and total is not None and left >= total
         assert projects.get_project(conn, "demo").task == "pairwise"
