@@ -79,16 +79,16 @@ class Side:
 
 APART = {"critic": "separate"}
 TRUNK = {"critic": "trunk"}
-WORLD_LORA = LoraSection(rank=16, alpha=32)
+ADAPTERS = LoraSection(rank=16, alpha=32)
 WORLD_SIDES = (
     Side("four", LoraSection(), 2e-4, APART | {"critic_lr": 5e-4}),
     Side("trunk", LoraSection(), 2e-4, TRUNK | {"critic_lr": 5e-3}),
-    Side("one", WORLD_LORA, 1e-3, APART | {"critic_lr": 2e-3}),
+    Side("one", ADAPTERS, 1e-3, APART | {"critic_lr": 2e-3}),
 )
 SMOLLM2_SIDES = (
     Side("four", LoraSection(), 1e-4, APART | {"critic_lr": 1e-4}),
     Side("trunk", LoraSection(), 1e-4, TRUNK | {"critic_lr": 1e-3}),
-    Side("one", WORLD_LORA, 1e-3, APART | {"critic_lr": 1e-3}),
+    Side("one", ADAPTERS, 1e-3, APART | {"critic_lr": 1e-3}),
 )
 
 

@@ -169,6 +169,7 @@ def test_admin_changes_a_project(as_person: Any, team: Team) -> None:
     assert admin.post("/p/fresh/import", files=outside).status_code == 422
     log = admin.get("/admin/audit").text
     assert "annotators_per_item: 1 -&gt; 3" in log and "lease_seconds: " in log
+    assert "off topic -&gt; rude" in log
     assert "edit_best" not in log, "what did not change is not told"
     with team.store.read() as conn:
         project = projects.get_project(conn, "fresh")

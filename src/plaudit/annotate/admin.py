@@ -108,13 +108,6 @@ def settings_page(request: Request, slug: str) -> Response:
     return site.page(request, "settings.html", strategies=STRATEGIES, versions=sorted(versions, reverse=True))
 
 
-def _changed(project: Project, wanted: ProjectSettings, title: str, closed: bool) -> dict[str, str]:
-    """Each setting that another value was given, with both."""
-    was = dataclasses.asdict(project.settings) | {"title": project.title, "closed": project.closed}
-    now = dataclasses.asdict(wanted) | {"title": title, "closed": closed}
-    return {name: f"{was[name]} -> {value}" for name, value in now.items() if was[name] != value}
-
-
 @router.post("/p/{slug}/settings", openapi_extra=needs("admin", "title", "closed", *SETTINGS))
 def change_settings(request: Request, slug: str, form: Posted) -> Response:
     """Other settings, from now on."""
@@ -173,6 +166,19 @@ def _role(said: str) -> UserRole:
         if said == role:
             return role
     raise DataError(f"there is no role {said[:40]!r}", where="role", cure=f"one of {', '.join(ROLES)}")
+
+
+def _changed(project: Project, wanted: ProjectSettings, title: str, closed: bool) -> dict[str, str]:
+    """Each setting that was given another value, with both."""
+
+    def shown(value: Any) -> str:
+        return ", ".join(value) if isinstance(value, tuple) else str(value)
+
+    was = dataclasses.asdict(project.settings) | {"title": project.title, "closed": project.closed}
+    now = dataclasses.asdict(wanted) | {"title": title, "closed": closed}
+    return {
+        name: f"{shown(was[name])} -> {shown(value)}" for name, value in now.items() if was[name] != value
+    }
 
 
 def _settings(form: Form, now: ProjectSettings) -> ProjectSettings:

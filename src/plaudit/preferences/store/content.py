@@ -122,13 +122,6 @@ def page_of_items(conn: Connection, project: Project, page: int, size: int = 50)
     return list(read_items(conn, project, ids).items())
 
 
-def find_item(conn: Connection, project: Project, key: str) -> Loaded | None:
-    """The item of this key."""
-    query = select(items.c.id).where(items.c.project_id == project.id, items.c.key == key)
-    found = conn.scalar(query)
-    return None if found is None else (found, read_items(conn, project, [found])[found])
-
-
 def set_priorities(conn: Connection, project: Project, priorities: Mapping[str, float]) -> int:
     """Write what active selection prefers; returns how many items were found."""
     statement = update(items).where(items.c.project_id == project.id, items.c.key == bindparam("of"))
