@@ -131,7 +131,7 @@ class Served:
 
     def __enter__(self) -> "Served":
         self._thread.start()
-        until = time.monotonic() + 20
+        until = time.monotonic() + 120
         while not self._server.started:
             assert time.monotonic() < until, "the server did not start"
             time.sleep(0.01)
@@ -139,10 +139,10 @@ class Served:
 
     def __exit__(self, *failure: object) -> None:
         self._server.should_exit = True
-        self._thread.join(20)
+        self._thread.join(120)
 
     def client(self, **options: Any) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=20, trust_env=False, **options)
+        return httpx.Client(base_url=self.url, timeout=120, trust_env=False, **options)
 
 
 class Unlimited(Limiter):

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 from annotating import Served, Team, Unlimited, free_port, make_people, make_project
 
-from plaudit.annotate import commands, markup
+from plaudit.annotate import commands
 from plaudit.annotate.forms import as_stored, filled, in_words
 from plaudit.annotate.intake import default_guidelines, import_file
 from plaudit.annotate.limits import Limit, Limiter, TooMany
@@ -220,18 +220,6 @@ def test_nasty_texts_in_every_place_are_only_texts(as_person: Any, team: Team, t
         assert len(projects.list_projects(conn)) == 2
 
 
-def test_markdown_is_rendered_and_cleaned() -> None:
-    shown = str(
-        markup.markdown(
-            "**b** <script>x</script> ![i](http://e/x.png) [l](javascript:x) [m](http://e)\n\n```python\nx = 1\n```"
-        )
-    )
-    assert "<strong>b</strong>" in shown and "&lt;script&gt;" in shown and "hl-" in shown
-    assert "<img" not in shown and 'href="javascript' not in shown
-    assert 'rel="noopener noreferrer nofollow"' in shown
-    assert "\u27e8U+202E\u27e9" in str(markup.markdown("a\u202eb")), "text cannot be turned round unseen"
-
-
 @pytest.mark.parametrize(
     "answer",
     [
@@ -318,7 +306,7 @@ def test_a_person_is_asked_in_the_middle_of_a_program(tmp_path: Path) -> None:
     import httpx
 
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", follow_redirects=True, trust_env=False) as client:
-        for _ in range(200):
+        for _ in range(1200):
             try:
                 page = client.get("/p/reviews/work").text
                 break

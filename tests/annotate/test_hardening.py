@@ -110,10 +110,10 @@ def test_a_trickle_does_not_keep_a_connection(sqlite_store: Store, quick: None) 
         made = connect(port, b"GET /login HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ")
         began = time.monotonic()
         with pytest.raises(OSError):
-            while time.monotonic() < began + 30:
+            while time.monotonic() < began + 120:
                 made.sendall(b"x")
                 time.sleep(0.02)
-        assert time.monotonic() < began + 30
+        assert time.monotonic() < began + 120
 
 
 def test_a_slow_but_steady_body_gets_through(sqlite_store: Store, quick: None) -> None:

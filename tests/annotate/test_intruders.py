@@ -93,7 +93,7 @@ def refusal(served: Served, cookie: str) -> bytes:
         "POST /p/demo/import HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=x\r\n"
         f"Content-Length: {30 << 20}\r\nCookie: plaudit_session={cookie}\r\nConnection: close\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as made:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=120) as made:
         made.sendall(head.encode())
         return made.recv(4096)[:12]
 

@@ -1,10 +1,13 @@
 """Texts as HTML: no text takes long, and ordinary ones are rendered."""
 
 import time
+from typing import Any
 
 import pytest
 
 pytest.importorskip("markdown_it", reason="the annotation app's packages: pip install 'plaudit[annotate]'")
+
+from pygments.lexers import get_lexer_by_name
 
 from plaudit.annotate import markup
 from plaudit.annotate.markup import COLOUR_SECONDS, MOST_RENDERED, RENDER_SECONDS, markdown
@@ -43,3 +46,35 @@ def test_ordinary_texts_are_rendered() -> None:
 def test_time_begins_anew_with_every_text() -> None:
     markdown.__wrapped__("[" * LONG)  # takes all of its time
     assert "<em>short</em>" in markdown.__wrapped__("a *short* one")
+
+
+def test_markdown_is_rendered_and_cleaned() -> None:
+    shown = str(
+        markup.markdown(
+            "**b** <script>x</script> ![i](http://e/x.png) [l](javascript:x) [m](http://e)\n\n```python\nx = 1\n```"
+        )
+    )
+    assert "<strong>b</strong>" in shown and "&lt;script&gt;" in shown and "hl-" in shown
+    assert "<img" not in shown and 'href="javascript' not in shown
+    assert 'rel="noopener noreferrer nofollow"' in shown
+    assert "\u27e8U+202E\u27e9" in str(markup.markdown("a\u202eb")), "text cannot be turned round unseen"
+
+
+def test_code_is_coloured_however_slowly_its_language_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+
+    def slow(language: str) -> Any:
+        clock[0] += 10.0
+        return get_lexer_by_name(language)
+
+    monkeypatch.setattr(markup.time, "thread_time", lambda: clock[0])
+    monkeypatch.setattr(markup, "get_lexer_by_name", slow)
+    assert "hl-" in str(markup.markdown("```kotlin\nval x = 1 // slow to load\n```\n\n**after it**"))
+    assert "<strong>" in str(markup.markdown("```Kotlin\nval x = 2\n```\n\n**after it**"))
+
+
+def test_a_text_can_load_eight_languages() -> None:
+    names = ["python", "c", "java", "rust", "go", "ruby", "perl", "lua", "bash", "no-such-language"]
+    shown = str(markup.markdown("\n\n".join(f"```{name}\nif (1) 'a'\n```" for name in [*names, *names])))
+    blocks = shown.split("<pre")[1:]
+    assert ["hl-" in block for block in blocks] == ([True] * 8 + [False] * 2) * 2

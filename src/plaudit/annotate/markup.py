@@ -13,8 +13,8 @@ from __future__ import annotations
 import html
 import re
 import time
-from collections.abc import Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -23,8 +23,8 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 from pygments import format as format_tokens
 from pygments.formatters import HtmlFormatter
-from pygments.lexers import get_lexer_by_name
-from pygments.util import ClassNotFound
+from pygments.lexer import Lexer
+from pygments.lexers import get_all_lexers, get_lexer_by_name
 
 from plaudit.records import Content
 
@@ -34,6 +34,8 @@ RENDER_SECONDS = 0.25
 """Of one text. Ordinary prose of 64 KiB takes about that long."""
 COLOUR_SECONDS = 0.1
 """Of that, for all the code of a text."""
+MOST_LANGUAGES = 8
+"""Coloured in one text; the code of others is shown without colours."""
 TAGS = set(
     "p br hr h1 h2 h3 h4 h5 h6 ul ol li blockquote pre code em strong s a table thead tbody tr th td span div".split()
 )
@@ -52,37 +54,64 @@ class _TooSlow(Exception):
     """The time of a text is over."""
 
 
-_BEGAN: ContextVar[float] = ContextVar("began")
-"""The thread's processor time when the text was begun: other threads' work is not counted against it."""
+@dataclass
+class _Spent:
+    """What one text has used of what it may. Times are the thread's own: other threads' work is not counted."""
+
+    began: float
+    coloured: float = 0.0
+    languages: set[str] = field(default_factory=set)
+
+    def check(self) -> None:
+        if time.thread_time() - self.began > RENDER_SECONDS:
+            raise _TooSlow
+
+    def lexer(self, language: str) -> Lexer | None:
+        """None for unknown languages and for one more than a text may have. The first use of a language in a process
+        loads it (up to 0.3 s for some): that is not the text's time, but a text cannot have them all loaded."""
+        name = language.lower()
+        if name not in _LANGUAGES or len(self.languages | {name}) > MOST_LANGUAGES:
+            return None
+        self.languages.add(name)
+        asked = time.thread_time()
+        lexer: Lexer = get_lexer_by_name(name)
+        self.began += time.thread_time() - asked
+        return lexer
+
+    def colour(self, code: str, lexer: Lexer) -> str:
+        """Code as spans of classes; raises _TooSlow when the text's time for colours is over."""
+        tokens, begun = [], time.thread_time()
+        try:
+            for token in lexer.get_tokens(code):
+                tokens.append(token)
+                if self.coloured + time.thread_time() - begun > COLOUR_SECONDS:
+                    raise _TooSlow
+        finally:
+            self.coloured += time.thread_time() - begun
+        return str(format_tokens(tokens, HtmlFormatter(nowrap=True, classprefix="hl-")))
 
 
-def _check_time(seconds: float) -> None:
-    if time.thread_time() - _BEGAN.get() > seconds:
-        raise _TooSlow
+_SPENT: ContextVar[_Spent] = ContextVar("spent")
+_LANGUAGES = frozenset(
+    alias.lower() for _, aliases, _, _ in get_all_lexers(plugins=False) for alias in aliases
+)
 
 
 def _in_time(state: Any, *given: Any) -> bool:
     """A rule of the parser that matches nothing, and is asked before all others."""
-    _check_time(RENDER_SECONDS)
+    _SPENT.get().check()
     return False
 
 
 def _coloured(code: str, language: str, attributes: str) -> str:
-    plain = html.escape(code)
-    if not language or len(code) > MOST_COLOURED:
-        return plain
+    spent = _SPENT.get()
+    lexer = spent.lexer(language) if language and len(code) <= MOST_COLOURED else None
+    if lexer is None:
+        return html.escape(code)
     try:
-        lexer = get_lexer_by_name(language)
-        tokens = list(_watched(lexer.get_tokens(code)))
-    except (ClassNotFound, _TooSlow):
-        return plain
-    return str(format_tokens(tokens, HtmlFormatter(nowrap=True, classprefix="hl-")))
-
-
-def _watched(tokens: Iterator[Any]) -> Iterator[Any]:
-    for token in tokens:
-        _check_time(COLOUR_SECONDS)
-        yield token
+        return spent.colour(code, lexer)
+    except _TooSlow:
+        return html.escape(code)
 
 
 def _parser() -> MarkdownIt:
@@ -104,7 +133,7 @@ def markdown(text: str) -> Markup:
     """Markdown as HTML; texts that are very long, or take very long, as they are."""
     if len(text) > MOST_RENDERED:
         return plain(text)
-    _BEGAN.set(time.thread_time())
+    _SPENT.set(_Spent(time.thread_time()))
     try:
         rendered = _MARKDOWN.render(_BIDI.sub(lambda m: f"\u27e8U+{ord(m[0]):04X}\u27e9", text))
     except _TooSlow:
