@@ -1,4 +1,5 @@
 import pytest
+import torch
 from torch import nn
 
 from plaudit.config.sections import OptimizerSection
@@ -34,3 +35,27 @@ def test_biases_and_norms_do_not_decay():
         nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)), OptimizerSection(weight_decay=0.1)
     ).param_groups
     assert [(len(g["params"]), g["weight_decay"]) for g in groups] == [(1, 0.1), (3, 0.0)]
+
+
+def test_one_kernel_does_the_steps_of_the_plain_one():
+    """Hand-worked for the first step: the moments' bias corrections leave lr * sign(gradient), after decay by 1 - lr * 0.1."""
+    weights = [torch.tensor([[1.0, -2.0]]), torch.tensor([[1.0, -2.0]])]
+    section = OptimizerSection(lr=0.01, weight_decay=0.1)
+    ours, plain = (nn.Linear(2, 1, bias=False) for _ in range(2))
+    for module, weight in zip((ours, plain), weights, strict=True):
+        module.weight = nn.Parameter(weight)
+    optimizers = [
+        build_optimizer(ours, section),
+        torch.optim.AdamW(
+            plain.parameters(), lr=0.01, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1, fused=False
+        ),
+    ]
+    assert optimizers[0].defaults["fused"] is True
+    for step in range(20):
+        for module, optimizer in zip((ours, plain), optimizers, strict=True):
+            module.weight.grad = torch.tensor([[0.5 + step, -3.0]])
+            optimizer.step()
+        if step == 0:
+            expected = [1.0 * 0.999 - 0.01, -2.0 * 0.999 + 0.01]
+            assert ours.weight[0].tolist() == pytest.approx(expected, abs=1e-6)
+    torch.testing.assert_close(ours.weight, plain.weight, rtol=0, atol=1e-6)

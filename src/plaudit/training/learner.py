@@ -235,8 +235,6 @@ class LocalLearner(LocalScorer):
                 if f"{key}/{name}" in tensors
             }
             if state:
-                moved = {
-                    k: v.clone() if k == "step" else v.to(parameter.device, copy=True)
-                    for k, v in state.items()
-                }
+                # `step` too: the fused kernel reads it on the device
+                moved = {k: v.to(parameter.device, copy=True) for k, v in state.items()}
                 self.optimizer.state[parameter] = moved
