@@ -38,7 +38,7 @@ def test_biases_and_norms_do_not_decay():
 
 
 def test_one_kernel_does_the_steps_of_the_plain_one():
-    """Hand-worked for the first step: the moments' bias corrections leave lr * sign(gradient), after decay by 1 - lr * 0.1."""
+    """By hand for the first step: after bias correction it is lr * sign(gradient), after a decay by 1 - 0.1 lr."""
     weights = [torch.tensor([[1.0, -2.0]]), torch.tensor([[1.0, -2.0]])]
     section = OptimizerSection(lr=0.01, weight_decay=0.1)
     ours, plain = (nn.Linear(2, 1, bias=False) for _ in range(2))
