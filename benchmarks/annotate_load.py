@@ -4,6 +4,7 @@
     python benchmarks/annotate_load.py --db postgresql://postgres@127.0.0.1/empty
     python benchmarks/annotate_load.py --db ... --also 'pg_ctl -D DATA -m immediate restart'     the database dies too
     python benchmarks/annotate_load.py --to-the-end --kills 10      until every item has all its answers
+    python benchmarks/annotate_load.py --pages              by the forms of the pages instead of over the API
 
 Each annotator holds one connection and sends an answer with a key of its own; without a reply the same answer is sent
 again. At the end three sets are compared: what was acknowledged, what is in the database, and what each item may hold.
@@ -17,6 +18,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import resource
 import signal
 import socket
@@ -29,10 +31,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import quantiles
-from typing import Any
+from typing import Protocol
+from urllib.parse import urlencode
 
 from sqlalchemy import func, select
 
+from plaudit.annotate.site import csrf_of
 from plaudit.preferences.annotation import Item, ItemResponse
 from plaudit.preferences.store import content, people, projects
 from plaudit.preferences.store.engine import Store
@@ -51,6 +55,7 @@ class Ledger:
     wanted: int
     to_the_end: bool = False
     acknowledged: dict[str, int] = field(default_factory=dict)
+    """Revision by key; 0 where the reply, a page, does not tell it."""
     seconds: list[float] = field(default_factory=list)
     retries: int = 0
     done: asyncio.Event = field(default_factory=asyncio.Event)
@@ -62,15 +67,94 @@ class Ledger:
             self.done.set()
 
 
-class Annotator:
-    """Answers as fast as the server lets it, or with a pause between answers, over a connection of its own."""
+@dataclass(frozen=True)
+class Work:
+    """One item in front of an annotator."""
 
-    def __init__(self, port: int, token: str, ledger: Ledger, pause: float) -> None:
-        self.port, self.ledger, self.pause = port, ledger, pause
+    path: str
+    """Where the answer goes."""
+    key: str
+    fields: dict[str, str] = field(default_factory=dict)
+    """What the form brings along."""
+
+
+class Door(Protocol):
+    """How annotators get in: what they send, and what they make of the replies."""
+
+    def asking(self) -> bytes: ...
+
+    def answering(self, work: Work, strength: int) -> bytes: ...
+
+    def read(self, said: bytes) -> tuple[int, Work | None]:
+        """The revision of the answer that was acknowledged, and the next item."""
+
+
+class Api:
+    """JSON with a bearer token."""
+
+    def __init__(self, port: int, token: str) -> None:
         self.head = (
             f"Host: 127.0.0.1:{port}\r\nAuthorization: Bearer {token}\r\n"
             "Content-Type: application/json\r\nContent-Length: "
         )
+
+    def asking(self) -> bytes:
+        return self._post("/api/v1/projects/load/next", {})
+
+    def answering(self, work: Work, strength: int) -> bytes:
+        answer = {"type": "choice", "strength": strength, "verdict": ""}
+        return self._post(work.path, {"key": work.key, "answer": answer, "next": True})
+
+    def _post(self, path: str, body: dict[str, object]) -> bytes:
+        sent = json.dumps(body)
+        return f"POST {path} HTTP/1.1\r\n{self.head}{len(sent)}\r\n\r\n{sent}".encode()
+
+    def read(self, said: bytes) -> tuple[int, Work | None]:
+        reply = json.loads(said)
+        found = reply["work"]
+        path = f"/api/v1/projects/load/assignments/{found['assignment']}/answer" if found else ""
+        return reply.get("revision", 0), Work(path, uuid.uuid4().hex) if found else None
+
+
+FIELD = re.compile(r'<input type="hidden" name="(csrf|key|supersedes)" value="([^"]*)">')
+ACTION = re.compile(r'<form id="answer"[^>]* action="([^"]+)"')
+
+
+class Pages:
+    """The page of the work, opened once, and then its forms as htmx sends them, with session and CSRF token."""
+
+    def __init__(self, port: int, session: str) -> None:
+        own = f"http://127.0.0.1:{port}"
+        self.head = f"Host: 127.0.0.1:{port}\r\nCookie: plaudit_session={session}\r\n"
+        self.form = (
+            f"{self.head}Origin: {own}\r\nSec-Fetch-Site: same-origin\r\nHX-Request: true\r\n"
+            "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: "
+        )
+        self.csrf = csrf_of(session)
+
+    def asking(self) -> bytes:
+        return f"GET /p/load/work HTTP/1.1\r\n{self.head}\r\n".encode()
+
+    def answering(self, work: Work, strength: int) -> bytes:
+        sent = urlencode({**work.fields, "choice": str(strength), "comment": ""})
+        return f"POST {work.path} HTTP/1.1\r\n{self.form}{len(sent)}\r\n\r\n{sent}".encode()
+
+    def read(self, said: bytes) -> tuple[int, Work | None]:
+        page = said.decode()
+        action = ACTION.search(page)
+        if action is None:
+            assert "That is all for now" in page, page
+            return 0, None
+        fields = dict(FIELD.findall(page[action.end() : page.index("</form>", action.end())]))
+        assert fields["csrf"] == self.csrf, "the page carries the token of this session"
+        return 0, Work(action[1], fields["key"], fields)
+
+
+class Annotator:
+    """Answers as fast as the server lets it, or with a pause between answers, over a connection of its own."""
+
+    def __init__(self, port: int, door: Door, ledger: Ledger, pause: float) -> None:
+        self.port, self.door, self.ledger, self.pause = port, door, ledger, pause
         self.line: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self.failure = ""
 
@@ -79,19 +163,13 @@ class Annotator:
             await self.rest(random.uniform(0, 2 * self.pause))
         work = await self.next_item()
         while work and not self.ledger.done.is_set():
-            key, began = uuid.uuid4().hex, time.perf_counter()
-            strength = random.choice((-2, -1, 0, 1, 2))
-            body = {
-                "key": key,
-                "answer": {"type": "choice", "strength": strength, "verdict": ""},
-                "next": True,
-            }
-            said = await self.post(f"/api/v1/projects/load/assignments/{work['assignment']}/answer", body)
-            if "revision" not in said:
-                self.failure = json.dumps(said)
+            began = time.perf_counter()
+            said = await self.send(self.door.answering(work, random.choice((-2, -1, 0, 1, 2))))
+            if said is None:
                 break
-            self.ledger.acknowledge(key, said["revision"], time.perf_counter() - began)
-            work = said["work"] or (await self.next_item() if self.ledger.to_the_end else None)
+            revision, following = self.door.read(said)
+            self.ledger.acknowledge(work.key, revision, time.perf_counter() - began)
+            work = following or (await self.next_item() if self.ledger.to_the_end else None)
             if self.pause:
                 await self.rest(random.expovariate(1 / self.pause))
         self.hang_up()
@@ -101,31 +179,36 @@ class Annotator:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.ledger.done.wait(), seconds)
 
-    async def next_item(self) -> dict[str, Any] | None:
+    async def next_item(self) -> Work | None:
         """What is put to the annotator; to the end, nothing means: wait until somebody's lease runs out."""
         while not self.ledger.done.is_set():
-            work = (await self.post("/api/v1/projects/load/next", {}))["work"]
-            if work or not self.ledger.to_the_end:
+            said = await self.send(self.door.asking())
+            work = self.door.read(said)[1] if said is not None else None
+            if work or said is None or not self.ledger.to_the_end:
                 return work
             await asyncio.sleep(0.5)
         return None
 
-    async def post(self, path: str, body: dict[str, object]) -> dict[str, Any]:
-        """The reply; the same request again, after a growing pause, for as long as there is none."""
-        pause, sent = 0.1, json.dumps(body)
-        request = f"POST {path} HTTP/1.1\r\n{self.head}{len(sent)}\r\n\r\n{sent}".encode()
-        while True:
+    async def send(self, request: bytes) -> bytes | None:
+        """The reply; the same request again, after a growing pause, for as long as there is none.
+
+        None where it was refused, or where everybody went home meanwhile.
+        """
+        pause = 0.1
+        while not self.ledger.done.is_set():
             try:
                 status, said = await asyncio.wait_for(self.exchange(request), 60)
+                if status < 400:
+                    return said
                 if status != 429 and status < 500:
-                    return json.loads(said)
+                    self.failure = said.decode()
+                    return None
             except (OSError, EOFError, ValueError, TimeoutError):
                 self.hang_up()
             self.ledger.retries += 1
-            if self.ledger.done.is_set():
-                return {"work": None, "revision": 0}
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2.0, 2 * pause)
+        return None
 
     async def exchange(self, request: bytes) -> tuple[int, bytes]:
         """One request and its reply: only as much of HTTP as our own server speaks, for it runs on the same cores."""
@@ -169,8 +252,8 @@ async def start(db: str, port: int) -> subprocess.Popen[bytes]:
     raise SystemExit("the server did not start in time")
 
 
-def prepare(db: str, annotators: int, wanted: int, to_the_end: bool) -> list[str]:
-    """A project with places enough, or just enough, and an API token for each annotator."""
+def prepare(db: str, annotators: int, wanted: int, to_the_end: bool, pages: bool = False) -> list[str]:
+    """A project with places enough, or just enough, and the secret of an API token or session for each annotator."""
     store = Store.open(db)
     said = (ItemResponse("A short reply."), ItemResponse("Another one, which is somewhat longer."))
     n = wanted // PLACES + (0 if to_the_end else annotators)
@@ -183,7 +266,7 @@ def prepare(db: str, annotators: int, wanted: int, to_the_end: bool) -> list[str
         for k in range(annotators):
             user = people.add_user(conn, f"annotator-{k}", "annotator")
             projects.add_member(conn, project.id, user.id)
-            tokens.append(people.issue_token(conn, user.id, "api", "load"))
+            tokens.append(people.issue_token(conn, user.id, "session" if pages else "api", "load"))
     store.close()
     return tokens
 
@@ -212,7 +295,7 @@ def audit(db: str, ledger: Ledger) -> dict[str, object]:
     return {
         "acknowledged": len(ledger.acknowledged),
         "stored": len(stored),
-        "lost": sum(stored.get(key) != revision for key, revision in ledger.acknowledged.items()),
+        "lost": sum(stored.get(key) != (n or stored.get(key, -1)) for key, n in ledger.acknowledged.items()),
         "doubled": doubled + len(rows) - len({(row.item_id, row.user_id) for row in rows}),
         "items over their places": sum(n > PLACES for n in held.values()),
         "items without all their answers": done.items - done.complete if ledger.to_the_end else 0,
@@ -230,17 +313,19 @@ class Plan:
     pause: float = 0.0
     also: str = ""
     to_the_end: bool = False
+    pages: bool = False
 
 
 async def run(db: str, plan: Plan) -> dict[str, object]:
     """The whole experiment."""
-    tokens = prepare(db, plan.annotators, plan.judgements, plan.to_the_end)
+    secrets = prepare(db, plan.annotators, plan.judgements, plan.to_the_end, plan.pages)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
     ledger = Ledger(plan.judgements, plan.to_the_end)
     server = await start(db, port)
-    crowd = [Annotator(port, token, ledger, plan.pause) for token in tokens]
+    doors: list[Door] = [Pages(port, s) if plan.pages else Api(port, s) for s in secrets]
+    crowd = [Annotator(port, door, ledger, plan.pause) for door in doors]
     began, own, served = time.perf_counter(), time.process_time(), _children()
     running = asyncio.gather(*(annotator.run() for annotator in crowd))
     down = 0.0
@@ -297,8 +382,11 @@ def main() -> int:
     )
     parser.add_argument("--also", default="", metavar="COMMAND", help="run in a shell at each kill")
     parser.add_argument("--to-the-end", action="store_true", help="until no item lacks an answer")
+    parser.add_argument(
+        "--pages", action="store_true", help="answer by the forms of the pages, not over the API"
+    )
     given = parser.parse_args()
-    plan = Plan(given.annotators, given.judgements, given.kills, given.pause, given.also, given.to_the_end)
+    plan = Plan(**{name: value for name, value in vars(given).items() if name != "db"})
     with tempfile.TemporaryDirectory() as folder:
         db = given.db or str(Path(folder) / "load.db")
         figures = asyncio.run(run(db, plan))

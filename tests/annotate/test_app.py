@@ -1,13 +1,16 @@
 """What the pages and the API do, over HTTP: imports, exports, figures, commands."""
 
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import sqlalchemy
 from annotating import Served, Team, Unlimited, free_port, make_people, make_project
 
 from plaudit.annotate import commands
@@ -29,6 +32,7 @@ from plaudit.preferences.annotation import (
 )
 from plaudit.preferences.store import history, projects
 from plaudit.preferences.store.engine import Store
+from plaudit.preferences.store.schema import judgements
 from plaudit.records import Preference
 
 SRC = Path(commands.__file__).parents[2]
@@ -187,6 +191,38 @@ def test_answers_that_say_nothing_yet_are_refused_with_a_cure(as_person: Any, te
         assert history.revision(conn, team.project) == 0
 
 
+def hidden_fields(page: str) -> dict[str, str]:
+    """What the form of the answer brings along, and ``action``."""
+    form = page.split('id="answer"')[1].split("</form>")[0]
+    found = dict(re.findall(r'<input type="hidden" name="(csrf|key|supersedes)" value="([^"]*)"', form))
+    action = re.search(r'action="(/p/\w+/a/\d+)"', form)
+    assert action
+    return found | {"action": action[1]}
+
+
+def test_forms_of_many_at_once_are_stored_once_each(as_person: Any, team: Team) -> None:
+    """Everybody sends each form twice, at the same time, beside somebody whose form says nothing."""
+    clients = {who: as_person(who) for who in ("annotator", "reviewer", "admin")}
+
+    def work(who: str) -> list[str]:
+        keys, page = [], clients[who].get("/p/demo/work").text
+        for _ in range(4):
+            sent = hidden_fields(page)
+            action, htmx = sent.pop("action"), {"hx-request": "true"}
+            assert clients[who].post(action, data=sent, headers=htmx).status_code == 422
+            again = [clients[who].post(action, data=sent | {"choice": "1"}, headers=htmx) for _ in range(2)]
+            assert {said.status_code for said in again} == {200}
+            keys, page = [*keys, sent["key"]], again[1].text
+            assert hidden_fields(again[0].text)["action"] == hidden_fields(page)["action"] != action
+        return keys
+
+    with ThreadPoolExecutor(3) as pool:
+        keys = [key for found in pool.map(work, clients) for key in found]
+    with team.store.read() as conn:
+        rows = [row.key for row in conn.execute(sqlalchemy.select(judgements.c.key))]
+    assert sorted(rows) == sorted(keys) and len(set(rows)) == 12
+
+
 NASTY = [
     *("' OR 1=1 --", '"; DROP TABLE users; --', "1); DELETE FROM items; --", "'||pg_sleep(5)--"),
     *("../" * 8 + "etc/passwd", "..%2f..%2fetc%2fpasswd", "\x00", "%00", "\\", "%s%n", "`id`"),
@@ -300,7 +336,6 @@ def test_a_person_is_asked_in_the_middle_of_a_program(tmp_path: Path) -> None:
         daemon=True,
     )
     thread.start()
-    import re
     import time
 
     import httpx
@@ -322,7 +357,7 @@ def test_a_person_is_asked_in_the_middle_of_a_program(tmp_path: Path) -> None:
             action = re.search(r'action="(/p/reviews/a/\d+)"', page)
             assert action
             page = client.post(action[1], data={**hidden, "choice": "-2"}).text
-    thread.join(30)
+    thread.join(300)
     assert [j.strength for j in found] == [-2, -2]
 
 
@@ -363,10 +398,11 @@ def test_schemathesis_finds_no_server_error(team: Team) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_is_lost_when_the_server_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [[], ["--pages"]], ids=["api", "pages"])
+def test_nothing_is_lost_when_the_server_is_killed(more: list[str]) -> None:
     """The small version of benchmarks/annotate_load.py."""
     script = Path(__file__).parents[2] / "benchmarks" / "annotate_load.py"
-    command = [sys.executable, str(script), "--annotators", "8", "--judgements", "300", "--kills", "2"]
+    command = [sys.executable, str(script), "--annotators", "8", "--judgements", "300", "--kills", "2", *more]
     done = subprocess.run(
         command,
         capture_output=True,

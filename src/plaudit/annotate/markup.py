@@ -135,7 +135,7 @@ def markdown(text: str) -> Markup:
         return plain(text)
     _SPENT.set(_Spent(time.thread_time()))
     try:
-        rendered = _MARKDOWN.render(_BIDI.sub(lambda m: f"\u27e8U+{ord(m[0]):04X}\u27e9", text))
+        rendered = _MARKDOWN.render(_BIDI.sub(_visible, text))
     except _TooSlow:
         return plain(text)
     clean = nh3.clean(
@@ -151,8 +151,7 @@ def markdown(text: str) -> Markup:
 
 def plain(text: str) -> Markup:
     """The characters as they are, controls made visible."""
-    shown = "".join(_visible(c) for c in text)
-    return Markup('<pre class="plain" tabindex="0">{}</pre>').format(shown)
+    return Markup('<pre class="plain" tabindex="0">{}</pre>').format(_HIDDEN.sub(_visible, text))
 
 
 def turns(content: Content) -> list[tuple[str, str]]:
@@ -162,12 +161,11 @@ def turns(content: Content) -> list[tuple[str, str]]:
     return [(ROLES[message.role], message.content) for message in content]
 
 
-def _visible(character: str) -> str:
-    """Characters that turn the reading direction or cannot be seen are shown as what they are."""
-    number = ord(character)
-    if character in "\n\t" or (number >= 32 and number not in HIDDEN and not 0xD800 <= number <= 0xDFFF):
-        return character
-    return f"\u27e8U+{number:04X}\u27e9"
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
+"""Controls (but tab and line feed), and what turns the reading direction or cannot be seen."""
 
 
-HIDDEN = frozenset([0x7F, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF])
+def _visible(found: re.Match[str]) -> str:
+    return f"\u27e8U+{ord(found[0]):04X}\u27e9"

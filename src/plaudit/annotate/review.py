@@ -14,7 +14,7 @@ from plaudit.annotate.access import Number, Posted, needs
 from plaudit.annotate.figures import COLUMNS, DRAWS, Figures, figures, model_plots, open_disputes
 from plaudit.annotate.forms import in_words
 from plaudit.annotate.site import Site, project_of, see, site_of, visitor_of
-from plaudit.annotate.work import work_context
+from plaudit.annotate.work import look, work_context
 from plaudit.errors import DataError
 from plaudit.preferences.aggregate import Method, Rule
 from plaudit.preferences.annotation import Annotation, Choice, Item, Ranks, Skip, written_in
@@ -82,7 +82,8 @@ def adjudicate_page(request: Request, slug: str, number: Number) -> Response:
     site, project, me = site_of(request), project_of(request), visitor_of(request).me
     with site.store.write() as conn:
         work = answers.open_adjudication(conn, project, me.id, number)
-    context = work_context(site, project, me.id, work)
+        sight = look(conn, project, me, work)
+    context = work_context(project, sight)
     with site.store.read() as conn:
         cast = [a for a in history.read_annotations(conn, project) if a.item == work.item.key]
     # Everybody's answer in the letters of the reviewer's order, or "A better" would mean something else to each.

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
 from plaudit.annotate.access import Number, Posted, needs
 from plaudit.annotate.forms import STEPS, filled, in_words, read_submission, source
-from plaudit.annotate.site import Site, project_of, see, site_of, visitor_of
+from plaudit.annotate.site import project_of, see, site_of, visitor_of
+from plaudit.preferences.annotation import Answer
 from plaudit.preferences.store import answers, history, leases, projects
+from plaudit.preferences.store.answers import Head
 from plaudit.preferences.store.leases import Work
-from plaudit.preferences.store.projects import Project
+from plaudit.preferences.store.people import User
+from plaudit.preferences.store.projects import Progress, Project
+from plaudit.preferences.store.together import Transaction
 
 router = APIRouter()
 
@@ -42,49 +48,65 @@ def overview(request: Request, slug: str) -> Response:
     return site.page(request, "project.html", progress=done, mine=mine, latest=rows)
 
 
+# Items are shown, answered, skipped and taken back through the desk, as over the API: one job for all that the database
+# is asked, and a thread for the page, which may take a while to be made.
+
+
 @router.get("/p/{slug}/work", openapi_extra=needs("member"))
-def next_item(request: Request, slug: str) -> Response:
+async def next_item(request: Request, slug: str) -> Response:
     """The item in front of the person, or a new one.
 
     It writes a lease though it is a GET: asked again it shows the same item, so a page that another site opened, or
     a browser in advance, takes nothing that the person's own next click would not.
     """
-    return _show_next(request, fragment=False)
+    site, project, me = site_of(request), project_of(request), visitor_of(request).me
+    return await _show(request, await site.writing.do(lambda conn: look_next(conn, project, me)))
 
 
 @router.get("/p/{slug}/a/{number}", openapi_extra=needs("member"))
-def one_item(request: Request, slug: str, number: Number) -> Response:
+async def one_item(request: Request, slug: str, number: Number) -> Response:
     """An item that the person has had, to correct the answer."""
     site, project, me = site_of(request), project_of(request), visitor_of(request).me
-    with site.store.read() as conn:
-        work = leases.get_work(conn, project, number, me.id)
-    return site.page(request, "work.html", **work_context(site, project, me.id, work))
+
+    def find(conn: Transaction) -> Sight:
+        return look(conn, project, me, leases.get_work(conn, project, number, me.id))
+
+    return await _show(request, await site.reading.do(find))
 
 
 @router.post(
     "/p/{slug}/a/{number}",
     openapi_extra=needs("member", "key", "supersedes", "choice", "text", "base", "flag", "comment", "reason"),
 )
-def answer(request: Request, slug: str, number: Number, form: Posted) -> Response:
+async def answer(request: Request, slug: str, number: Number, form: Posted) -> Response:
     """Store an answer or a skip, and go on."""
     site, project, me = site_of(request), project_of(request), visitor_of(request).me
-    with site.store.read() as conn:
+    in_page = _in_page(request)
+
+    def store(conn: Transaction) -> tuple[bool, Sight | None]:
         work = leases.get_work(conn, project, number, me.id)
-    sent = read_submission(form, work, project)
-    with site.store.write() as conn:
-        answers.submit(conn, project, me.id, number, sent)
-    if work.round == leases.ADJUDICATION:
+        answers.submit(conn, project, me.id, number, read_submission(form, work, project))
+        is_verdict = work.round == leases.ADJUDICATION
+        return is_verdict, look_next(conn, project, me) if in_page and not is_verdict else None
+
+    is_verdict, sight = await site.writing.do(store)
+    if is_verdict:
         return _go(request, f"/p/{slug}/conflicts")
-    return _show_next(request, fragment=True)
+    return see(f"/p/{slug}/work") if sight is None else await _show(request, sight)
 
 
 @router.post("/p/{slug}/undo", openapi_extra=needs("member", "key"))
-def undo(request: Request, slug: str, form: Posted) -> Response:
+async def undo(request: Request, slug: str, form: Posted) -> Response:
     """Take the last answer back and show its item again."""
     site, project, me = site_of(request), project_of(request), visitor_of(request).me
-    with site.store.write() as conn:
-        answers.undo(conn, project, me.id, form.text("key"))
-    return _show_next(request, fragment=True)
+    key, in_page = form.text("key"), _in_page(request)
+
+    def take_back(conn: Transaction) -> Sight | None:
+        answers.undo(conn, project, me.id, key)
+        return look_next(conn, project, me) if in_page else None
+
+    sight = await site.writing.do(take_back)
+    return see(f"/p/{slug}/work") if sight is None else await _show(request, sight)
 
 
 @router.get("/p/{slug}/guidelines", openapi_extra=needs("member"))
@@ -100,35 +122,60 @@ def _go(request: Request, path: str) -> Response:
     return see(path)
 
 
-def _show_next(request: Request, *, fragment: bool) -> Response:
-    site, project, me = site_of(request), project_of(request), visitor_of(request).me
-    in_page = bool(request.headers.get("hx-request"))
-    if fragment and not in_page:
-        return see(f"/p/{project.slug}/work")
-    with site.store.write() as conn:
-        work = leases.lease(conn, project, me.id, time.time())
+def _in_page(request: Request) -> bool:
+    """Whether htmx asks for a part of the page."""
+    return bool(request.headers.get("hx-request"))
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a person is shown: an item with what they said of it before, or that there is none (``work`` is None)."""
+
+    work: Work | None
+    counts: dict[str, int]
+    """Of the person's own assignments, by state."""
+    head: Head | None = None
+    before: Answer | None = None
+    progress: Progress | None = None
+    """For reviewers only: annotators could tell by it which items are gold."""
+
+
+def look(conn: Transaction, project: Project, me: User, work: Work | None) -> Sight:
+    """All that the page of an item asks the database for."""
+    counts = history.counts_of(conn, project, me.id)
     if work is None:
-        with site.store.read() as conn:
-            mine = history.counts_of(conn, project, me.id)
-        return site.page(request, "_done.html" if in_page else "done.html", mine=mine)
-    return site.page(
-        request, "_work.html" if in_page else "work.html", **work_context(site, project, me.id, work)
-    )
+        return Sight(None, counts)
+    head = answers.get_head(conn, work.id)
+    before = head.answer if head else None
+    if head and before is None:  # taken back: the form starts from what was said before
+        before = answers.last_answer(conn, project, me.id, work.id)
+    return Sight(work, counts, head, before, projects.progress(conn, project) if me.may("reviewer") else None)
 
 
-def work_context(site: Site, project: Project, user_id: int, work: Work) -> dict[str, Any]:
-    """What the template of a task needs."""
-    with site.store.read() as conn:
-        head = answers.get_head(conn, work.id)
-        before = answers.last_answer(conn, project, user_id, work.id)
-        mine = history.counts_of(conn, project, user_id)
-        done = projects.progress(conn, project)
-    shown = [(index, work.item.responses[index]) for index in work.order]
-    values = filled(before, work)
+def look_next(conn: Transaction, project: Project, me: User) -> Sight:
+    """The item in front of the person, or a new one, which is theirs from now on."""
+    return look(conn, project, me, leases.lease(conn, project, me.id, time.time()))
+
+
+async def _show(request: Request, sight: Sight) -> Response:
+    return await run_in_threadpool(_page, request, sight)
+
+
+def _page(request: Request, sight: Sight) -> Response:
+    name = "done" if sight.work is None else "work"
+    context = {"mine": sight.counts} if sight.work is None else work_context(project_of(request), sight)
+    return site_of(request).page(request, f"{'_' * _in_page(request)}{name}.html", **context)
+
+
+def work_context(project: Project, sight: Sight) -> dict[str, Any]:
+    """What the template of a task needs, for a sight with an item."""
+    work, head = sight.work, sight.head
+    assert work is not None, "there is an item to show"
+    values = filled(sight.before, work)
     compares = project.task in ("pairwise", "ranking")
     return {
         "work": work,
-        "shown": shown,
+        "shown": [(index, work.item.responses[index]) for index in work.order],
         "head": head,
         "values": values,
         "editing": compares and (project.settings.edit_best or "text" in values),
@@ -137,8 +184,8 @@ def work_context(site: Site, project: Project, user_id: int, work: Work) -> dict
         "given_comment": head.comment if head else "",
         "settings": project.settings,
         "steps": STEPS,
-        "mine": mine,
-        "progress": done,
+        "mine": sight.counts,
+        "progress": sight.progress,
         "adjudicating": work.round == leases.ADJUDICATION,
         "votes": [],
     }

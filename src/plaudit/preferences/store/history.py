@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, Select, bindparam, func, select
 
 from plaudit.preferences.annotation import Annotation, Skip, answer_from_json
 from plaudit.preferences.store.leases import ADJUDICATION
@@ -73,12 +73,22 @@ def latest_of(
     return [(row.assignment_id, _annotation(row)) for row in conn.execute(query.limit(limit))]
 
 
+_COUNTS = (
+    select(assignments.c.state, func.count())
+    .where(
+        assignments.c.project_id == bindparam("b_project"),
+        assignments.c.user_id == bindparam("b_user"),
+        assignments.c.round >= 0,
+    )
+    .group_by(assignments.c.state)
+)
+"""Built once: every page of an item asks it."""
+
+
 def counts_of(conn: Connection, project: Project, user_id: int) -> dict[str, int]:
     """How many assignments of a person are in each state."""
-    query = select(assignments.c.state, func.count()).where(
-        assignments.c.project_id == project.id, assignments.c.user_id == user_id, assignments.c.round >= 0
-    )
-    return {state: int(n) for state, n in conn.execute(query.group_by(assignments.c.state))}
+    found = conn.execute(_COUNTS, {"b_project": project.id, "b_user": user_id})
+    return {state: int(n) for state, n in found}
 
 
 def answered(found: list[Annotation]) -> list[Annotation]:
