@@ -13,7 +13,7 @@ from tests.stages.conftest import QUIET
 from plaudit.algorithms.best_of_n import BestOfN
 from plaudit.config.sections import CheckpointSection, DataSection, OptimizerSection, SamplingSection
 from plaudit.data.load import load_records
-from plaudit.errors import ConfigError, DataError, Stopped
+from plaudit.errors import ConfigError, DataError, RewardError, Stopped
 from plaudit.evaluation.best_of_n import card
 from plaudit.evaluation.report import write_report
 from plaudit.functional.best_of_n import kl_bound
@@ -63,6 +63,13 @@ def test_best_responses_and_their_curve(world, tmp_path):
     page = write_report(run).read_text(encoding="utf-8")
     assert "not surely better than one sample" in page and "Reward of the best of n" in page
     assert not (run / "model").exists()
+
+
+def test_a_reward_function_has_as_long_as_the_settings_say(world, tmp_path):
+    file = tmp_path / "slow.py"
+    file.write_text("def never(prompt, response):\n    while True:\n        pass\n", encoding="utf-8")
+    with pytest.raises(RewardError, match="more than 0.2 s"):
+        run_best_of_n(job(world, tmp_path / "run", reward=(f"{file}:never",), reward_timeout=0.2))
 
 
 def test_pairs_are_preferences_for_the_other_commands(world, tmp_path):

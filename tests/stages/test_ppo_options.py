@@ -9,7 +9,7 @@ import torch
 from plaudit.algorithms.ppo import PPO
 from plaudit.algorithms.ppo_presets import PPO_MAX_CODE, PPO_MAX_PAPER
 from plaudit.config.load import load_job
-from plaudit.config.sections import OptimizerSection
+from plaudit.config.sections import OptimizerSection, SamplingSection
 from plaudit.data.write import write_records
 from plaudit.records import Demonstration, RewardResult
 from plaudit.stages.rl import run_rl
@@ -108,9 +108,12 @@ def test_plain_texts_are_learned_from_their_first_token_on(world, tmp_path):
 
 
 def test_cautions_are_said(world, tmp_path):
-    run(world, tmp_path / "run", PPO(critic_warmup=0, reward_scaling="none"), iterations=1)
+    sampling = SamplingSection(max_new_tokens=5, top_p=0.9, min_p=0.05)
+    run(world, tmp_path / "run", PPO(critic_warmup=0, reward_scaling="none"), iterations=1, sampling=sampling)
     notes = [row["what"] for row in read_lines(tmp_path / "run" / "events.jsonl") if row["event"] == "note"]
     assert any("value_clip" in note for note in notes)
+    assert any(note.startswith("top_p 0.9, min_p 0.05: ") for note in notes), notes
+    assert SamplingSection().cautions == ()
 
 
 def test_a_good_critic_ends_its_warmup_early(world, tmp_path):

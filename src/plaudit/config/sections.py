@@ -106,6 +106,24 @@ class SamplingSection(Section):
     stop: tuple[str, ...] = ()
     """Texts that end a response besides the end token."""
 
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What a run that trains on these samples should say of them."""
+        cut = [
+            f"{name} {value:g}"
+            for name, value, all_of_it in (
+                ("top_p", self.top_p, 1),
+                ("top_k", self.top_k, 0),
+                ("min_p", self.min_p, 0),
+            )
+            if value != all_of_it
+        ]
+        if not cut:
+            return ()
+        return (
+            f"{', '.join(cut)}: responses are not drawn from the law that is trained, so gradients are biased",
+        )
+
     def origin(self, samples: int, seed: int) -> dict[str, Any]:
         """What the provenance of a response keeps of how it was drawn; JSON-ready."""
         return {"sampling": self.model_dump(mode="json"), "samples": samples, "seed": seed}

@@ -40,6 +40,8 @@ class BestOfNJob(Job):
     """What says which response is best: reward model directories or hub names, or functions as file.py:name."""
     reward_weights: tuple[float, ...] = ()
     """Weight of each reward; empty: all 1."""
+    reward_timeout: float = Field(60.0, ge=0)
+    """Seconds that a call of a reward function may take; a slower one is a failed reward. 0: no limit."""
     gold: Sources = ()
     """A second judge that chooses nothing: what the best responses are worth to somebody else."""
     dataset: str = ""
@@ -92,12 +94,15 @@ def build(job: BestOfNJob, reward: Given, gold: Given) -> Parts:
     device = resolve_device(compute.device)
     policy.to(device)
     chat = ChatFormat(tokenizer, job.data.chat_template)
-    judge = given_reward(reward, tokenizer, compute, "reward")
+    timeout = job.reward_timeout
+    judge = given_reward(reward, tokenizer, compute, "reward", timeout=timeout)
     if judge is None:
-        judge = build_reward(job.reward, job.reward_weights, tokenizer, compute, where="reward")
-    second = given_reward(gold, tokenizer, compute, "gold")
+        judge = build_reward(
+            job.reward, job.reward_weights, tokenizer, compute, where="reward", timeout=timeout
+        )
+    second = given_reward(gold, tokenizer, compute, "gold", timeout=timeout)
     if second is None and job.gold:
-        second = build_reward(job.gold, (), tokenizer, compute, where="gold")
+        second = build_reward(job.gold, (), tokenizer, compute, where="gold", timeout=timeout)
     precision, graphs = product_dtype(compute, device), compute.cuda_graphs
     generator = NativeGenerator(policy.lm, tokenizer, chat.end_ids, precision=precision, cuda_graphs=graphs)
     reader = PromptReader(job, job.sampling, chat, job.dataset)

@@ -69,7 +69,7 @@ def run_rl(
     announce(
         {"prompts": f"{len(parts.train)} to train, {len(parts.heldout)} held out", "length": parts.report}
     )
-    notes += [*parts.notes, *getattr(job.algorithm, "cautions", ())]
+    notes += [*parts.notes, *getattr(job.algorithm, "cautions", ()), *job.sampling.cautions]
     if notes:
         announce({f"note {number}": note for number, note in enumerate(notes, 1)})
     records = [prompt.prompt for prompt in (*parts.train, *parts.heldout)]
