@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from plaudit.annotate.charts import Dot, bars, dots
 from plaudit.preferences.agreement import Agreement, Level, agreement
-from plaudit.preferences.annotation import Annotation, Choice, Item, Skip, Task
+from plaudit.preferences.annotation import Annotation, Choice, Item, Skip, Task, written_in
 from plaudit.preferences.compare import Standings
 from plaudit.preferences.disputes import Dispute, disputes
 from plaudit.preferences.quality import (
@@ -71,6 +71,8 @@ class Figures:
     answers: int
     skipped: int
     flagged: int
+    edits: int
+    """Answers with a text of the annotator's own."""
     agreement: Agreement | None
     position: PositionBias
     cards: tuple[AnnotatorCard, ...]
@@ -91,6 +93,7 @@ def figures(task: Task, found: Sequence[Annotation], items: Mapping[str, Item], 
         answers=sum(not isinstance(a.answer, Skip) and not a.adjudicated for a in found),
         skipped=sum(isinstance(a.answer, Skip) for a in found),
         flagged=sum(bool(a.flags) for a in found),
+        edits=sum(written_in(a.answer) is not None for a in found),
         agreement=measured,
         position=position_bias(found),
         cards=cards,

@@ -17,9 +17,9 @@ from plaudit.annotate.site import Site, project_of, see, site_of, visitor_of
 from plaudit.annotate.work import look, work_context
 from plaudit.errors import DataError
 from plaudit.preferences.aggregate import Method, Rule
-from plaudit.preferences.annotation import Annotation, Choice, Item, Ranks, Skip, written_in
+from plaudit.preferences.annotation import Annotation, Choice, Item, Ranks, Skip, Task, written_in
 from plaudit.preferences.compare import compare
-from plaudit.preferences.exchange import WHAT_OF, Exported, What, export
+from plaudit.preferences.exchange import Exported, What, export
 from plaudit.preferences.store import answers, content, history, people
 from plaudit.preferences.store.projects import Project
 from plaudit.records import Judgement
@@ -27,6 +27,23 @@ from plaudit.records import Judgement
 router = APIRouter()
 PAGE = 50
 EXPORTS: tuple[What, ...] = get_args(What)
+GIVES: dict[Task, tuple[What, ...]] = {
+    "pairwise": ("preferences", "judgements", "rankings", "demonstrations", "annotations"),
+    "ranking": ("rankings", "preferences", "judgements", "demonstrations", "annotations"),
+    "rating": ("ratings", "annotations"),
+    "thumbs": ("kto", "annotations"),
+    "demonstration": ("demonstrations", "annotations"),
+}
+"""What the answers to a task can be exported as, the usual first; demonstrations of comparisons are edits."""
+SAYS: dict[What, str] = {
+    "preferences": "one chosen and one rejected response a row, as the votes say",
+    "rankings": "all responses of an item in order, as the votes say",
+    "ratings": "the mean score of each response, on each scale and over all",
+    "kto": "good or bad for each response, as the votes say",
+    "demonstrations": "texts that people wrote, for SFT",
+    "judgements": "each person's verdict on each two responses",
+    "annotations": "every answer as it was given, skips and gold items too",
+}
 Page = Annotated[int, Query(ge=0, le=10**6)]
 Only = Annotated[Literal["", "flagged", "skipped"], Query()]
 MOST_CONFLICTS = 200
@@ -54,9 +71,9 @@ def dashboard(request: Request, slug: str) -> Response:
     """Agreement, bias, pace and gold accuracy."""
     site, project = site_of(request), project_of(request)
     figures = current_figures(site, project)
-    context: dict[str, Any] = {"figures": figures, "exports": EXPORTS, "usual": WHAT_OF[project.task]}
-    context["columns"] = COLUMNS
-    return site.page(request, "review.html", **context)
+    edits = project.task == "demonstration" or project.settings.edit_best or figures.edits > 0
+    offered = [(w, SAYS[w]) for w in GIVES[project.task] if w != "demonstrations" or edits]
+    return site.page(request, "review.html", figures=figures, exports=offered, columns=COLUMNS)
 
 
 @router.get("/p/{slug}/conflicts", openapi_extra=needs("reviewer"))
