@@ -24,7 +24,8 @@ from plaudit.preferences.store.projects import Project, ProjectSettings
 POSTGRES = "PostgreSQL tests need its server: apt-get install postgresql"
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 PASSWORD = "four random words do"
-ROLES = ("annotator", "stranger", "reviewer", "admin")
+ROLES = {"annotator": "annotator", "stranger": "annotator", "reviewer": "reviewer", "admin": "admin",
+         "guest": "reviewer", "overseer": "reviewer"}  # fmt: skip
 
 
 def postgres_bin() -> Path | None:
@@ -78,9 +79,13 @@ def make_people(store: Store, n: int) -> list[people.User]:
         return [people.add_user(conn, f"person-{k}", "annotator") for k in range(n)]
 
 
+OUTSIDE = ("stranger", "guest")
+
+
 @dataclass
 class Team:
-    """A store with one project, and a person of every role; ``stranger`` works on another project."""
+    """A store with two projects and people of every role. ``stranger`` and ``guest``, a reviewer, are of the other
+    project; ``overseer`` is a reviewer of all and was added to none."""
 
     store: Store
     project: Project
@@ -103,10 +108,11 @@ def make_team(store: Store, **settings: Any) -> Team:
     other = make_project(store, "other")
     team = Team(store, project)
     with store.write() as conn:
-        for name in ROLES:
-            role = name if name in people.ROLES else "annotator"
-            user = people.add_user(conn, name, role, hash_password(PASSWORD, name))  # type: ignore[arg-type]
-            projects.add_member(conn, (other if name == "stranger" else project).id, user.id)
+        for name, role in ROLES.items():
+            password, everywhere = hash_password(PASSWORD, name), name == "overseer"
+            user = people.add_user(conn, name, role, password, everywhere=everywhere)  # type: ignore[arg-type]
+            if not everywhere:
+                projects.add_member(conn, (other if name in OUTSIDE else project).id, user.id)
             team.users[name] = user
             team.sessions[name] = people.issue_token(conn, user.id, "session")
             team.tokens[name] = people.issue_token(conn, user.id, "api", "test")

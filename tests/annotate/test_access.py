@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
-from annotating import PASSWORD, Served, Team, Unlimited, make_team
+from annotating import OUTSIDE, PASSWORD, ROLES, Served, Team, Unlimited, make_team
 
 from plaudit.annotate.access import needs
 from plaudit.annotate.app import create_app
@@ -13,17 +13,20 @@ from plaudit.annotate.limits import Limiter
 from plaudit.annotate.security import CSP
 from plaudit.annotate.settings import ServeSettings
 from plaudit.errors import ConfigError
-from plaudit.preferences.store import people
+from plaudit.preferences.store import content, history, people, projects
 from plaudit.preferences.store.engine import Store
 
-WHO = ("anonymous", "annotator", "stranger", "reviewer", "admin", "disabled", "expired")
+WHO = ("anonymous", *ROLES, "disabled", "expired")
+REVIEWERS = {"reviewer", "guest", "overseer", "admin"}
 ALLOWED = {
     "public": set(WHO),
-    "person": {"annotator", "stranger", "reviewer", "admin"},
-    "member": {"annotator", "reviewer", "admin"},
-    "reviewer": {"reviewer", "admin"},
+    "person": {"annotator", "stranger", *REVIEWERS},
+    "member": {"annotator", *REVIEWERS},
+    "reviewer": REVIEWERS,
     "admin": {"admin"},
 }
+"""Of these, whoever is of another project (``OUTSIDE``) is told that there is none of that name."""
+REMOVALS = ("/admin/people/{number}/projects/{slug}/remove", "/api/v1/projects/{slug}/members/{number}")
 VALUES = {"slug": "demo", "number": "1", "what": "preferences", "secret": "nothing"}
 
 
@@ -51,6 +54,11 @@ def outsiders(team: Team) -> None:
             team.tokens[name] = people.issue_token(conn, user.id, "api", "x")
         conn.exec_driver_sql("UPDATE users SET disabled_at = 1 WHERE name = 'disabled'")
         conn.exec_driver_sql(f"UPDATE tokens SET expires_at = 1 WHERE user_id = {team.users['expired'].id}")
+
+
+def join_again(team: Team) -> None:
+    with team.store.write() as conn:
+        projects.add_member(conn, team.project.id, team.users["annotator"].id)
 
 
 def call(client: httpx.Client, team: Team, who: str, method: str, path: str) -> httpx.Response:
@@ -93,16 +101,119 @@ def test_authorisation_matrix(team: Team) -> None:
                 continue  # they end the session that the next cells need; tested below
             for who in WHO:
                 said = call(client, team, who, method, path)
-                is_member = "{slug}" not in path or who != "stranger"
+                if path in REMOVALS:  # person 1, whom the next cells need
+                    join_again(team)
+                is_member = "{slug}" not in path or who not in OUTSIDE
                 allowed = who in ALLOWED[access] and is_member
                 refused = said.status_code in (401, 403) or said.headers.get("location") == "/login"
-                hidden = said.status_code == 404 and who == "stranger" and "{slug}" in path
+                hidden = said.status_code == 404 and who in OUTSIDE and "{slug}" in path
                 cells += 1
                 login = path == "/login" and method == "POST"  # 401 is its answer to a wrong password
                 if (allowed == (refused or hidden) and not login) or said.status_code >= 500:
                     wrong.append((method, path, access, who, said.status_code))
     assert wrong == []
-    assert cells > 280
+    assert cells > 400
+
+
+PAGES = ("", "/work", "/review", "/conflicts", "/items", "/items/1", "/compare", "/export/judgements.jsonl")
+
+
+def test_a_reviewer_of_one_project_sees_nothing_of_another(as_person: Any, team: Team) -> None:
+    """Pages, API, and the numbers of the other project's items and assignments under the own project's name."""
+    annotator, guest = as_person("annotator"), as_person("guest")
+    assert annotator.get("/p/demo/work").status_code == 200, "assignment 1 is of demo"
+    assert {guest.get(f"/p/demo{page}").status_code for page in PAGES} == {404}
+    assert {guest.get(f"/p/other{page}").status_code for page in PAGES[:5]} == {200}
+    assert "demo" not in guest.get("/").text + guest.get("/account").text
+    for path in ("a/1", "items/1", "conflicts/1"):
+        assert guest.get(f"/p/other/{path}").status_code == 404, path
+    for path, field in (("a/1", {"choice": "1"}), ("items/1/gold", {"revision": "1"})):
+        said = guest.post(f"/p/other/{path}", data={"key": "k" * 12, **field})
+        assert said.status_code == 404, path
+    token = team.headers("guest")
+    assert [p["slug"] for p in guest.get("/api/v1/projects", headers=token).json()] == ["other"]
+    assert guest.get("/api/v1/projects/demo/judgements", headers=token).status_code == 404
+    assert guest.get("/api/v1/projects/other/judgements", headers=token).json() == []
+    with team.store.read() as conn:
+        assert history.revision(conn, team.project) == 0
+        assert not content.get_item(conn, team.project, 5).gold
+
+
+def test_an_invitation_gives_what_it_says(served: Served, team: Team) -> None:
+    """(role, project) of the invitation, and how demo, other and the list of projects answer afterwards."""
+    for k, (role, where, codes, words) in enumerate(
+        (
+            ("annotator", team.project.id, (200, 404), "annotator</strong> of <strong>demo"),
+            ("reviewer", team.project.id, (200, 404), "reviewer</strong> of <strong>demo"),
+            ("reviewer", None, (200, 200), "reviewer</strong> of all projects"),
+            ("annotator", None, (404, 404), "annotator</strong>. Choose"),
+        )
+    ):
+        with team.store.write() as conn:
+            secret = people.invite(conn, role, where)  # type: ignore[arg-type]
+        with served.client() as client:
+            csrf = csrf_of_visit(client)
+            assert words in client.get(f"/join/{secret}").text
+            form = {"csrf": csrf, "name": f"new {k}", "password": PASSWORD}
+            assert client.post(f"/join/{secret}", data=form).status_code == 303
+            assert tuple(client.get(f"/p/{slug}").status_code for slug in ("demo", "other")) == codes
+            quality = client.get("/p/other/review").status_code
+            assert quality == (403 if role == "annotator" else codes[1])
+
+
+def no_gold(team: Team) -> None:
+    """Every item takes a place."""
+    settings = projects.settings_from({"gold_share": 0}, team.project.settings)
+    with team.store.write() as conn:
+        projects.change_project(conn, team.project, title="demo", settings=settings, closed=False)
+
+
+@pytest.mark.parametrize("way", ["page", "api"])
+def test_somebody_is_removed_from_a_project(as_person: Any, team: Team, way: str) -> None:
+    """Their answers stay, what they held goes to others, they see the project no more, and the log says so."""
+    annotator, admin = as_person("annotator"), as_person("admin")
+    no_gold(team)
+    sent = {"key": "k" * 12, "answer": {"type": "choice", "strength": 1}, "next": True}
+    first = annotator.post("/api/v1/projects/demo/next", headers=team.headers("annotator")).json()["work"]
+    path = f"/api/v1/projects/demo/assignments/{first['assignment']}/answer"
+    held = annotator.post(path, json=sent, headers=team.headers("annotator")).json()["work"]
+    number, token = team.users["annotator"].id, team.headers("admin")
+    listed = admin.get("/api/v1/projects/demo/members", headers=token).json()
+    assert [p["number"] for p in listed if p["name"] == "annotator"] == [number]
+    paths = {
+        "page": ("POST", f"/admin/people/{number}/projects/demo/remove", {}),
+        "api": ("DELETE", f"/api/v1/projects/demo/members/{number}", token),
+    }
+    method, where, headers = paths[way]
+    if way == "page":
+        assert f'action="{where}"' in admin.get("/admin").text
+    assert admin.request(method, where, headers=headers).status_code in (204, 303)
+    assert admin.request(method, where, headers=headers).status_code == 404, "there is nobody to remove now"
+    for page in ("/p/demo", "/p/demo/work", f"/p/demo/a/{held['assignment']}"):
+        assert annotator.get(page).status_code == 404
+    again = {**sent, "key": "m" * 12}
+    late = f"/api/v1/projects/demo/assignments/{held['assignment']}/answer"
+    assert annotator.post(late, json=again, headers=team.headers("annotator")).status_code == 404
+    log = admin.get("/admin/audit").text
+    assert "removed from project" in log and "<td>annotator<" in log and "items freed: 1" in log
+    with team.store.read() as conn:
+        assert [a.annotator for a in history.read_annotations(conn, team.project)] == ["annotator"]
+        taken = conn.exec_driver_sql("SELECT sum(taken) FROM items WHERE project_id = 1").scalar()
+    assert taken == 1, "the place of the item that was only shown is free again"
+
+
+def test_removing_a_reviewer_never_shows_them_more(as_person: Any, team: Team) -> None:
+    guest, admin = as_person("guest"), as_person("admin")
+    number = team.users["guest"].id
+    assert admin.post(f"/admin/people/{number}/projects/other/remove").status_code == 303
+    assert [guest.get(f"/p/{slug}").status_code for slug in ("demo", "other")] == [404, 404]
+    assert "Nobody has added you" in guest.get("/").text
+    form = {"role": "reviewer", "everywhere": "1"}
+    assert admin.post(f"/admin/people/{number}", data=form).status_code == 303
+    assert [guest.get(f"/p/{slug}/review").status_code for slug in ("demo", "other")] == [200, 200]
+    assert admin.post(f"/admin/people/{number}", data={"role": "annotator", "everywhere": "1"})
+    assert admin.post(f"/admin/people/{number}", data={"role": "reviewer"}).status_code == 303
+    assert guest.get("/p/demo/review").status_code == 404, "a role given back brings no more than was asked"
 
 
 def test_a_route_that_says_nothing_lets_nobody_in(store: Store) -> None:
@@ -207,7 +318,7 @@ def test_logging_in_and_out(served: Served, team: Team) -> None:
         assert session and session[1] not in (visit, "chosen-by-an-attacker") and len(session[1]) == 43
         client.cookies.clear()
         client.cookies.set("plaudit_session", session[1])
-        page = client.get("/")
+        page = client.get("/p/demo")
         assert page.status_code == 200
         csrf = re.search(r'name="csrf" value="(\w+)"', page.text)
         assert csrf and client.post("/logout", data={"csrf": csrf[1]}).status_code == 303

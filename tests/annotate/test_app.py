@@ -132,7 +132,7 @@ def test_guidelines_name_only_answers_that_the_task_has() -> None:
 
 
 def test_reviewers_pages(as_person: Any, team: Team) -> None:
-    annotator, reviewer = as_person("annotator"), as_person("reviewer")
+    annotator, reviewer = as_person("annotator"), as_person("overseer")
     page = annotator.get("/p/demo/work")
     assert "model-1" not in page.text, "blind"
     assert "<progress" not in page.text, (

@@ -139,7 +139,8 @@ def test_two_people_cannot_take_one_name_at_once(store: Store) -> None:
 
 
 def test_people_of_an_older_database_are_still_found(sqlite_store: Store) -> None:
-    """Migration 0002 on a database of 0001 in which SQLite took ÄNNE and änne for two names."""
+    """Migration 0002 on a database of 0001 in which SQLite took ÄNNE and änne for two names; 0003: a reviewer of then
+    saw every project."""
     from alembic import command
     from alembic.config import Config
 
@@ -150,16 +151,19 @@ def test_people_of_an_older_database_are_still_found(sqlite_store: Store) -> Non
     with sqlite_store.write() as conn:
         conn.exec_driver_sql("DROP INDEX uq_users_name_key")
         conn.exec_driver_sql("ALTER TABLE users DROP COLUMN name_key")
+        conn.exec_driver_sql("ALTER TABLE users DROP COLUMN everywhere")
         conn.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
         for name in ("ÄNNE", "änne", "Bob"):
-            row = "INSERT INTO users (name, role, created_at) VALUES (?, 'annotator', 0)"
-            conn.exec_driver_sql(row, (name,))
+            role = "reviewer" if name == "Bob" else "annotator"
+            conn.exec_driver_sql("INSERT INTO users (name, role, created_at) VALUES (?, ?, 0)", (name, role))
     with sqlite_store.write() as conn:
         config.attributes["connection"] = conn
         command.upgrade(config, "head")
     with sqlite_store.read() as conn:
         names = {n: found[0].name for n in ("änne", "änne 2", "BOB") if (found := people.find_user(conn, n))}
     assert names == {"änne": "ÄNNE", "änne 2": "änne", "BOB": "Bob"}
+    with sqlite_store.read() as conn:
+        assert [u.name for u in people.list_users(conn) if u.everywhere] == ["Bob"]
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])

@@ -163,7 +163,7 @@ def _project(conn: Transaction, visitor: Visitor, slug: str) -> Project | NotFou
         project, is_member = project_for(conn, slug, visitor.me.id)
     except NotFound as missing:
         return missing
-    if is_member or visitor.me.may("reviewer"):
+    if is_member or visitor.me.sees_all:
         return project
     return NotFound(f"there is no project {slug[:80]!r}", cure="see the list of projects")
 

@@ -61,7 +61,7 @@ def join_page(request: Request, secret: str) -> Response:
     site = site_of(request)
     with site.store.read() as conn:
         found = people.invitation(conn, secret)
-    return site.page(request, "join.html", role=found.role, secret=secret, said="", given="")
+    return site.page(request, "join.html", invited=found, secret=secret, said="", given="")
 
 
 @router.post("/join/{secret}", openapi_extra=needs("public", "name", "password"))
@@ -79,7 +79,7 @@ def join(request: Request, secret: str, form: Posted) -> Response:
     except DataError as error:
         said = f"{error.what}: {error.cure}"
         return site.page(
-            request, "join.html", status=422, role=found.role, secret=secret, said=said, given=name
+            request, "join.html", status=422, invited=found, secret=secret, said=said, given=name
         )
     return _begin(request, site, user, "joined")
 

@@ -13,7 +13,7 @@ from plaudit.annotate.intake import default_guidelines
 from plaudit.annotate.site import project_of, see, site_of, visitor_of
 from plaudit.errors import DataError
 from plaudit.preferences.annotation import TASKS, Task
-from plaudit.preferences.store import people, projects
+from plaudit.preferences.store import leases, people, projects
 from plaudit.preferences.store.people import ROLES, UserRole
 from plaudit.preferences.store.projects import STRATEGIES, Project, ProjectSettings
 
@@ -53,20 +53,39 @@ def end_invitation(request: Request, number: Number) -> Response:
     return see("/admin")
 
 
-@router.post("/admin/people/{number}", openapi_extra=needs("admin", "role", "disabled", "project"))
+@router.post(
+    "/admin/people/{number}", openapi_extra=needs("admin", "role", "everywhere", "disabled", "project")
+)
 def change_person(request: Request, number: Number, form: Posted) -> Response:
-    """Another role, disabling, one project more."""
+    """Another role, reviewing everywhere or in their own projects, disabling, one project more."""
     site, visitor = site_of(request), visitor_of(request)
     role, disabled, slug = _role(form.text("role")), form.has("disabled"), form.text("project")
+    everywhere = role == "reviewer" and form.has("everywhere")
     with site.store.write() as conn:
-        people.change_user(conn, number, role=role, disabled=disabled)
+        people.change_user(conn, number, role=role, disabled=disabled, everywhere=everywhere)
         if slug:
             projects.add_member(conn, projects.get_project(conn, slug).id, number)
-        detail = {"role": role, "disabled": disabled, "project": slug}
-        people.record(
-            conn, "changed person", str(number), by=visitor.me.id, address=visitor.address, **detail
-        )
+        detail = {"role": role, "all projects": everywhere, "disabled": disabled, "added to": slug}
+        name = people.get_user(conn, number).name
+        people.record(conn, "changed person", name, by=visitor.me.id, address=visitor.address, **detail)
     return see("/admin")
+
+
+@router.post("/admin/people/{number}/projects/{slug}/remove", openapi_extra=needs("admin"))
+def remove_member(request: Request, number: Number, slug: str) -> Response:
+    """Remove a person from a project; their answers stay."""
+    take_out(request, number)
+    return see("/admin")
+
+
+def take_out(request: Request, number: int) -> None:
+    """Remove a person from the project of the path, free what they hold there, and write it down."""
+    project, visitor = project_of(request), visitor_of(request)
+    with site_of(request).store.write() as conn:
+        freed = leases.let_go(conn, project, number)
+        projects.remove_member(conn, project, number)
+        name, detail = people.get_user(conn, number).name, {"project": project.slug, "items freed": freed}
+        people.record(conn, "removed from project", name, by=visitor.me.id, address=visitor.address, **detail)
 
 
 @router.get("/admin/audit", openapi_extra=needs("admin"))
@@ -149,7 +168,7 @@ def _people(request: Request, link: str) -> Response:
         everybody = people.list_users(conn)
         found = projects.list_projects(conn)
         invited = people.open_invitations(conn)
-        works_on = {user.id: [p.slug for p in projects.list_projects(conn, user.id)] for user in everybody}
+        works_on = {user.id: projects.list_projects(conn, user.id) for user in everybody}
     context: dict[str, Any] = {
         "people": everybody,
         "roles": ROLES,

@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from plaudit.annotate.access import Number, needs
+from plaudit.annotate.admin import take_out
 from plaudit.annotate.review import ExportQuery, make_export
 from plaudit.annotate.site import project_of, site_of, visitor_of
 from plaudit.preferences.annotation import (
@@ -115,7 +116,7 @@ def list_projects(request: Request) -> list[dict[str, Any]]:
     """The projects that the person may see."""
     user = visitor_of(request).me
     with site_of(request).store.read() as conn:
-        found = projects.list_projects(conn, None if user.may("reviewer") else user.id)
+        found = projects.list_projects(conn, None if user.sees_all else user.id)
     return [_project_json(p, user) for p in found]
 
 
@@ -138,6 +139,21 @@ def one_project(request: Request, slug: str) -> dict[str, Any]:
         done = projects.progress(conn, project)
         newest = history.revision(conn, project)
     return {**_project_json(project, user), "progress": to_json(done), "revision": newest}
+
+
+@router.get("/projects/{slug}/members", openapi_extra=needs("admin"))
+def list_members(request: Request, slug: str) -> list[dict[str, Any]]:
+    """The people who were added to the project; reviewers of all projects and admins need not be."""
+    with site_of(request).store.read() as conn:
+        ids = set(projects.member_ids(conn, project_of(request)))
+        found = [user for user in people.list_users(conn) if user.id in ids]
+    return [{"number": u.id, "name": u.name, "role": u.role, "disabled": u.disabled} for u in found]
+
+
+@router.delete("/projects/{slug}/members/{number}", status_code=204, openapi_extra=needs("admin"))
+def remove_member(request: Request, slug: str, number: Number) -> None:
+    """Remove a person from the project. Their answers stay; what they were shown goes to others."""
+    take_out(request, number)
 
 
 @router.post("/projects/{slug}/items", status_code=201, openapi_extra=needs("admin"))

@@ -167,7 +167,12 @@ def _invite(store: Store, given: Any) -> None:
         project = projects.get_project(conn, given.project).id if given.project else None
         secret = people.invite(conn, given.role, project)
         people.record(conn, "invited", given.role, by=None, project=given.project)
-    _say(f"{given.public_url.rstrip('/')}/join/{secret}\nIt lets one {given.role} in, once, for a week.")
+    where = {"annotator": " of no project yet", "reviewer": " of all projects"}.get(given.role, "")
+    if given.project and given.role != "admin":
+        where = f" of {given.project}"
+    _say(
+        f"{given.public_url.rstrip('/')}/join/{secret}\nIt lets one {given.role}{where} in, once, for a week."
+    )
 
 
 def _prioritise(store: Store, given: Any) -> None:

@@ -29,7 +29,7 @@ def home(request: Request) -> Response:
     """The projects of the person; the only one there is opens at once."""
     site, me = site_of(request), visitor_of(request).me
     with site.store.read() as conn:
-        found = projects.list_projects(conn, None if me.may("reviewer") else me.id)
+        found = projects.list_projects(conn, None if me.sees_all else me.id)
         rows = [(p, projects.progress(conn, p), history.counts_of(conn, p, me.id)) for p in found]
     if len(found) == 1 and not me.may("admin"):
         return see(f"/p/{found[0].slug}")

@@ -107,7 +107,9 @@ def _add_outgoing(actions: Any) -> None:
     backup.add_argument("target", metavar="FILE.db")
     invite = actions.add_parser("invite", help="print a one-time invitation link")
     invite.add_argument("--role", choices=("annotator", "reviewer", "admin"), default="annotator")
-    invite.add_argument("--project", default="")
+    invite.add_argument(
+        "--project", default="", help="which they may use [annotators: none yet, reviewers: all]"
+    )
     invite.add_argument("--public-url", default="http://127.0.0.1:8000", metavar="URL")
     ask = actions.add_parser(
         "prioritise", help="say what is asked first, from a file of item ids and priorities"

@@ -7,6 +7,7 @@ take no place. Choices are functions of (seed, person, number of answers), so th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -65,6 +66,12 @@ _EXTEND = (
 _EXPIRE = (
     update(assignments)
     .where(_OVERDUE)
+    .values(state="expired")
+    .returning(assignments.c.item_id, assignments.c.round)
+)
+_LET_GO = (
+    update(assignments)
+    .where(_MINE, assignments.c.state == "leased", assignments.c.round >= 0)
     .values(state="expired")
     .returning(assignments.c.item_id, assignments.c.round)
 )
@@ -246,7 +253,16 @@ def get_work(conn: Connection, project: Project, assignment_id: int, user_id: in
 
 def release_expired(conn: Connection, now: float) -> int:
     """Give the places of leases that ran out back; returns how many ran out."""
-    gone = conn.execute(_EXPIRE, {"b_now": now}).all()
+    return _free_places(conn, conn.execute(_EXPIRE, {"b_now": now}).all())
+
+
+def let_go(conn: Connection, project: Project, user_id: int) -> int:
+    """Give the places of what a person was shown and has not answered back; returns how many they held."""
+    take_turn(conn)
+    return _free_places(conn, conn.execute(_LET_GO, {"b_project": project.id, "b_user": user_id}).all())
+
+
+def _free_places(conn: Connection, gone: Sequence[Any]) -> int:
     for row in gone:
         if row.round == 0:
             give_place_back(conn, row.item_id)

@@ -30,16 +30,23 @@ API_SECONDS = 365 * 86400
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A person who may use the app. A ``reviewer`` sees every project; an ``admin`` also changes them."""
+    """A person who may use the app, in the projects they are members of; an ``admin`` in all."""
 
     id: int
     name: str
     role: UserRole
     disabled: bool = False
+    everywhere: bool = False
+    """Whether as a reviewer they are one of all projects."""
 
     def may(self, role: UserRole) -> bool:
         """Whether the person has this role or a higher one."""
         return ROLES.index(self.role) >= ROLES.index(role)
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether every project is theirs, without being a member of it."""
+        return self.role == "admin" or (self.role == "reviewer" and self.everywhere)
 
 
 def name_key(name: str) -> str:
@@ -52,8 +59,13 @@ def digest(secret: str) -> str:
     return sha256(secret.encode()).hexdigest()
 
 
-def add_user(conn: Connection, name: str, role: UserRole, password: str | None = None) -> User:
-    """A new person; ``password`` is already hashed, None lets nobody log in by password."""
+def add_user(
+    conn: Connection, name: str, role: UserRole, password: str | None = None, *, everywhere: bool = False
+) -> User:
+    """A new person; ``password`` is already hashed, None lets nobody log in by password.
+
+    ``everywhere``: as a reviewer, of all projects.
+    """
     if not NAME.fullmatch(name):
         cure = "1 to 64 letters, digits, spaces and . @ + - _"
         raise DataError(f"{name[:70]!r} cannot be a name", where="name", cure=cure)
@@ -64,11 +76,12 @@ def add_user(conn: Connection, name: str, role: UserRole, password: str | None =
     if conn.scalar(select(users.c.id).where(users.c.name_key == key)) is not None:
         raise taken
     row = {"name": name, "name_key": key, "password": password, "role": role, "created_at": time.time()}
+    row["everywhere"] = int(everywhere)
     try:
         made = int(conn.execute(insert(users).values(row).returning(users.c.id)).scalar_one())
     except IntegrityError as error:  # PostgreSQL: somebody else took it after we looked
         raise taken from error
-    return User(made, name, role)
+    return User(made, name, role, everywhere=everywhere)
 
 
 def find_user(conn: Connection, name: str) -> tuple[User, str | None] | None:
@@ -96,9 +109,12 @@ def list_users(conn: Connection) -> list[User]:
     return [_user(row) for row in conn.execute(select(users).order_by(users.c.id))]
 
 
-def change_user(conn: Connection, user_id: int, *, role: UserRole, disabled: bool) -> None:
-    """New role; a disabled person is logged out everywhere at once, and their open invitations end.
+def change_user(
+    conn: Connection, user_id: int, *, role: UserRole, disabled: bool, everywhere: bool = False
+) -> None:
+    """New role, as a reviewer ``everywhere`` or in their own projects only.
 
+    A disabled person is logged out everywhere at once, and their open invitations end.
     The last admin stays one; the local user is none where people log in, and does not count.
     """
     if role not in ROLES:
@@ -109,7 +125,7 @@ def change_user(conn: Connection, user_id: int, *, role: UserRole, disabled: boo
     if (role != "admin" or disabled) and not conn.scalar(select(func.count()).where(others)):
         raise Conflict("somebody must be admin", cure="make somebody else admin first")
     now = time.time()
-    values = {"role": role, "disabled_at": now if disabled else None}
+    values = {"role": role, "disabled_at": now if disabled else None, "everywhere": int(everywhere)}
     conn.execute(update(users).where(users.c.id == user_id).values(values))
     if disabled:
         revoke_all(conn, user_id)
@@ -202,9 +218,11 @@ def invite(conn: Connection, role: UserRole, project_id: int | None = None, by: 
 
 
 def invitation(conn: Connection, secret: str) -> Any:
-    """The invitation of this secret while it can be used, or NotFound."""
+    """The invitation of this secret while it can be used, with its project's ``title``, or NotFound."""
     row = conn.execute(
-        select(invitations).where(
+        select(invitations, projects.c.title)
+        .outerjoin(projects, invitations.c.project_id == projects.c.id)
+        .where(
             invitations.c.digest == digest(secret),
             invitations.c.used_at.is_(None),
             invitations.c.expires_at > time.time(),
@@ -235,11 +253,15 @@ def end_invitation(conn: Connection, number: int) -> None:
 
 
 def join(conn: Connection, secret: str, name: str, password: str) -> User:
-    """Use an invitation: a new person with its role, in its project. ``password`` is already hashed."""
+    """Use an invitation: a new person with its role, in its project. ``password`` is already hashed.
+
+    A reviewer who is invited to no project is one of all.
+    """
     found = invitation(conn, secret)
     if name_key(name) == LOCAL_USER:
         raise Conflict("the name is taken", where="name", cure="choose another one")
-    user = add_user(conn, name, found.role, password)
+    everywhere = found.role == "reviewer" and found.project_id is None
+    user = add_user(conn, name, found.role, password, everywhere=everywhere)
     fresh = (invitations.c.id == found.id) & invitations.c.used_at.is_(None)
     used = update(invitations).where(fresh).values(used_at=time.time(), used_by=user.id)
     if conn.execute(used).rowcount == 0:
@@ -267,4 +289,4 @@ def audit_log(conn: Connection, limit: int = 200) -> list[dict[str, Any]]:
 
 
 def _user(row: Any) -> User:
-    return User(row.id, row.name, row.role, row.disabled_at is not None)
+    return User(row.id, row.name, row.role, row.disabled_at is not None, bool(row.everywhere))

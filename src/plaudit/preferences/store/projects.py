@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from sqlalchemy import Connection, bindparam, exists, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
 
 from plaudit.errors import ConfigError
 from plaudit.preferences.annotation import AXES, TASKS, Task
@@ -201,6 +201,18 @@ def add_member(conn: Connection, project_id: int, user_id: int) -> None:
     here = (members.c.project_id == project_id) & (members.c.user_id == user_id)
     if conn.scalar(select(members.c.id).where(here)) is None:
         conn.execute(insert(members).values(project_id=project_id, user_id=user_id))
+
+
+def remove_member(conn: Connection, project: Project, user_id: int) -> None:
+    """End a person's work on a project, or NotFound. Their answers stay; ``leases.let_go`` frees what they hold."""
+    here = (members.c.project_id == project.id) & (members.c.user_id == user_id)
+    if conn.execute(delete(members).where(here)).rowcount == 0:
+        raise NotFound(f"person {user_id} is not of {project.slug}", cure="see the list of people")
+
+
+def member_ids(conn: Connection, project: Project) -> list[int]:
+    """The numbers of the people of a project."""
+    return list(conn.scalars(select(members.c.user_id).where(members.c.project_id == project.id)))
 
 
 def progress(conn: Connection, project: Project) -> Progress:

@@ -85,6 +85,7 @@ users = _table(
     _required("role", Words),  # annotator | reviewer | admin
     _required("created_at", Number),
     Column("disabled_at", Number),
+    _required("everywhere", Integer, server_default="0"),  # 1: a reviewer of all projects
     Index("uq_users_name_key", "name_key", unique=True),
 )
 
