@@ -278,6 +278,7 @@ def test_every_answer_has_the_headers(served: Served, team: Team) -> None:
             "/static/app.css",
             "/api/v1/me",
             "/api/openapi.json",
+            "/docs/api",
         ):
             said = client.get(path)
             assert said.headers["content-security-policy"] == CSP, path
@@ -297,6 +298,7 @@ def test_pages_have_no_inline_script_or_style(as_person: Any) -> None:
         "/p/demo/settings",
         "/admin",
         "/account",
+        "/docs/api",
         "/p/demo/items/1",
     ):
         page = client.get(path).text

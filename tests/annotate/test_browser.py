@@ -402,7 +402,7 @@ def test_pages_are_accessible_and_fit(
             "settings",
         )
     ]
-    paths += ["/admin", "/admin/audit", "/admin/projects/new", "/account", "/nothing-here"]
+    paths += ["/admin", "/admin/audit", "/admin/projects/new", "/account", "/docs/api", "/nothing-here"]
     faults = []
     for path in paths:
         page.goto(root + path)
@@ -431,7 +431,16 @@ def test_pages_where_people_log_in_are_accessible_and_fit(
         context.set_default_timeout(60_000)
         page = context.new_page()
         faults = []
-        for path in ("/login", f"/join/{secret}", "/join/nothing", "/account", "/admin", "/admin/audit"):
+        paths = (
+            "/login",
+            f"/join/{secret}",
+            "/join/nothing",
+            "/docs/api",
+            "/account",
+            "/admin",
+            "/admin/audit",
+        )
+        for path in paths:
             if path == "/account":
                 session = {"name": "plaudit_session", "value": team.sessions["admin"], "url": served.url}
                 context.add_cookies([session])

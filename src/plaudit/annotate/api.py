@@ -7,16 +7,36 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
 
-from plaudit.annotate.access import Number, needs
+from plaudit.annotate.access import needs
 from plaudit.annotate.admin import take_out
+from plaudit.annotate.bodies import (
+    ANSWERED,
+    LINE,
+    PROGRESS,
+    PROJECT,
+    REFUSED,
+    ROW,
+    WORK,
+    AnswerBody,
+    Assignment,
+    ItemBody,
+    ItemsBody,
+    KeyBody,
+    Person,
+    PrioritiesBody,
+    ProjectBody,
+    Since,
+    Slug,
+    UpTo,
+    What,
+    shows,
+)
 from plaudit.annotate.review import ExportQuery, make_export
 from plaudit.annotate.site import project_of, site_of, visitor_of
 from plaudit.preferences.annotation import (
     Item,
     ItemResponse,
-    Task,
     answer_from_json,
     content_from_json,
 )
@@ -26,92 +46,19 @@ from plaudit.preferences.store.leases import Work
 from plaudit.preferences.store.people import User
 from plaudit.preferences.store.projects import Project
 from plaudit.preferences.store.together import Transaction
-from plaudit.records import Role, to_json
+from plaudit.records import to_json
 
-router = APIRouter(prefix="/api/v1", tags=["api"])
-Since = Annotated[int, Query(ge=0, le=2**31 - 1)]
-Text = Annotated[str, Field(max_length=65_536)]
-MOST_ITEMS = 1000
+router = APIRouter(prefix="/api/v1", tags=["api"], responses=REFUSED)
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class TurnBody(_Body):
-    """One turn of a chat."""
-
-    role: Role
-    content: Text
-
-
-class ResponseBody(_Body):
-    """One response of an item."""
-
-    content: Text | Annotated[list[TurnBody], Field(min_length=1, max_length=200)]
-    model: Annotated[str, Field(max_length=200)] = ""
-    provenance: dict[str, str | int | float | bool | None] = {}
-
-
-class ItemBody(_Body):
-    """What is asked about; ``gold`` is the known answer, written as answers are."""
-
-    key: Annotated[str, Field(min_length=1, max_length=400)]
-    prompt: Text | Annotated[list[TurnBody], Field(min_length=1, max_length=200)]
-    responses: Annotated[list[ResponseBody], Field(max_length=9)] = []
-    gold: dict[str, Any] | None = None
-    priority: Annotated[float, Field(allow_inf_nan=False)] = 0.0
-    meta: dict[str, str | int | float | bool | None] = {}
-
-
-class ItemsBody(_Body):
-    """Items to add; those whose key is there already are left as they are."""
-
-    items: Annotated[list[ItemBody], Field(min_length=1, max_length=MOST_ITEMS)]
-
-
-class AnswerBody(_Body):
-    """An answer. ``key`` is made by the client: sending it again changes nothing and gives the same revision."""
-
-    key: Annotated[str, Field(min_length=8, max_length=80)]
-    answer: dict[str, Any]
-    flags: Annotated[list[Annotated[str, Field(max_length=80)]], Field(max_length=20)] = []
-    comment: Text = ""
-    supersedes: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
-    next: bool = False
-    """Whether the reply brings the next item as well."""
-
-
-class KeyBody(_Body):
-    """The client's key of a write."""
-
-    key: Annotated[str, Field(min_length=8, max_length=80)]
-
-
-class ProjectBody(_Body):
-    """A new project; ``settings`` as in the guide, the rest has defaults."""
-
-    slug: Annotated[str, Field(min_length=1, max_length=64)]
-    task: Task
-    title: Annotated[str, Field(max_length=200)] = ""
-    guidelines: Text = ""
-    settings: dict[str, Any] = {}
-
-
-class PrioritiesBody(_Body):
-    """Priorities by item key, for the strategy ``priority``."""
-
-    priorities: Annotated[dict[str, Annotated[float, Field(allow_inf_nan=False)]], Field(max_length=100_000)]
-
-
-@router.get("/me", openapi_extra=needs("person"))
+@router.get("/me", responses=shows({"name": "Ada", "role": "annotator"}), openapi_extra=needs("person"))
 def me(request: Request) -> dict[str, Any]:
     """Whose token it is."""
     user = visitor_of(request).me
     return {"name": user.name, "role": user.role}
 
 
-@router.get("/projects", openapi_extra=needs("person"))
+@router.get("/projects", responses=shows([PROJECT]), openapi_extra=needs("person"))
 def list_projects(request: Request) -> list[dict[str, Any]]:
     """The projects that the person may see."""
     user = visitor_of(request).me
@@ -120,7 +67,7 @@ def list_projects(request: Request) -> list[dict[str, Any]]:
     return [_project_json(p, user) for p in found]
 
 
-@router.post("/projects", status_code=201, openapi_extra=needs("admin"))
+@router.post("/projects", status_code=201, responses=shows(PROJECT, status=201), openapi_extra=needs("admin"))
 def create_project(request: Request, body: ProjectBody) -> dict[str, Any]:
     """Make a project."""
     site, visitor = site_of(request), visitor_of(request)
@@ -131,8 +78,12 @@ def create_project(request: Request, body: ProjectBody) -> dict[str, Any]:
     return _project_json(made, visitor.me)
 
 
-@router.get("/projects/{slug}", openapi_extra=needs("member"))
-def one_project(request: Request, slug: str) -> dict[str, Any]:
+@router.get(
+    "/projects/{slug}",
+    responses=shows({**PROJECT, "progress": PROGRESS, "revision": 1200}),
+    openapi_extra=needs("member"),
+)
+def one_project(request: Request, slug: Slug) -> dict[str, Any]:
     """A project and how far it is."""
     project, user = project_of(request), visitor_of(request).me
     with site_of(request).store.read() as conn:
@@ -141,8 +92,12 @@ def one_project(request: Request, slug: str) -> dict[str, Any]:
     return {**_project_json(project, user), "progress": to_json(done), "revision": newest}
 
 
-@router.get("/projects/{slug}/members", openapi_extra=needs("admin"))
-def list_members(request: Request, slug: str) -> list[dict[str, Any]]:
+@router.get(
+    "/projects/{slug}/members",
+    responses=shows([{"number": 3, "name": "Ada", "role": "annotator", "disabled": False}]),
+    openapi_extra=needs("admin"),
+)
+def list_members(request: Request, slug: Slug) -> list[dict[str, Any]]:
     """The people who were added to the project; reviewers of all projects and admins need not be."""
     with site_of(request).store.read() as conn:
         ids = set(projects.member_ids(conn, project_of(request)))
@@ -151,13 +106,18 @@ def list_members(request: Request, slug: str) -> list[dict[str, Any]]:
 
 
 @router.delete("/projects/{slug}/members/{number}", status_code=204, openapi_extra=needs("admin"))
-def remove_member(request: Request, slug: str, number: Number) -> None:
+def remove_member(request: Request, slug: Slug, number: Person) -> None:
     """Remove a person from the project. Their answers stay; what they were shown goes to others."""
     take_out(request, number)
 
 
-@router.post("/projects/{slug}/items", status_code=201, openapi_extra=needs("admin"))
-def add_items(request: Request, slug: str, body: ItemsBody) -> dict[str, int]:
+@router.post(
+    "/projects/{slug}/items",
+    status_code=201,
+    responses=shows({"added": 1, "there_already": 0}, status=201),
+    openapi_extra=needs("admin"),
+)
+def add_items(request: Request, slug: Slug, body: ItemsBody) -> dict[str, int]:
     """Add items."""
     site, project, visitor = site_of(request), project_of(request), visitor_of(request)
     new = [_item(item) for item in body.items]
@@ -167,23 +127,25 @@ def add_items(request: Request, slug: str, body: ItemsBody) -> dict[str, int]:
     return {"added": added, "there_already": there}
 
 
-@router.put("/projects/{slug}/priorities", openapi_extra=needs("admin"))
-def set_priorities(request: Request, slug: str, body: PrioritiesBody) -> dict[str, int]:
+@router.put("/projects/{slug}/priorities", responses=shows({"changed": 1}), openapi_extra=needs("admin"))
+def set_priorities(request: Request, slug: Slug, body: PrioritiesBody) -> dict[str, int]:
     """Say what to ask first."""
     with site_of(request).store.write() as conn:
         return {"changed": content.set_priorities(conn, project_of(request), body.priorities)}
 
 
-@router.post("/projects/{slug}/next", openapi_extra=needs("member"))
-async def next_item(request: Request, slug: str) -> dict[str, Any]:
+@router.post("/projects/{slug}/next", responses=shows(WORK), openapi_extra=needs("member"))
+async def next_item(request: Request, slug: Slug) -> dict[str, Any]:
     """The item in front of the person, or a new one; ``work`` is null when nothing is left."""
     project, user = project_of(request), visitor_of(request).me
     work = await site_of(request).writing.do(lambda conn: leases.lease(conn, project, user.id, time.time()))
     return {"work": _work_json(work)}
 
 
-@router.post("/projects/{slug}/assignments/{number}/answer", openapi_extra=needs("member"))
-async def answer(request: Request, slug: str, number: Number, body: AnswerBody) -> dict[str, Any]:
+@router.post(
+    "/projects/{slug}/assignments/{number}/answer", responses=shows(ANSWERED), openapi_extra=needs("member")
+)
+async def answer(request: Request, slug: Slug, number: Assignment, body: AnswerBody) -> dict[str, Any]:
     """Store an answer. When the reply comes it is on the disk."""
     project, user = project_of(request), visitor_of(request).me
     given = answer_from_json(body.answer)
@@ -197,26 +159,31 @@ async def answer(request: Request, slug: str, number: Number, body: AnswerBody) 
     return {"revision": revision, **({"work": _work_json(work)} if body.next else {})}
 
 
-@router.post("/projects/{slug}/undo", openapi_extra=needs("member"))
-async def undo(request: Request, slug: str, body: KeyBody) -> dict[str, Any]:
+@router.post("/projects/{slug}/undo", responses=shows(WORK), openapi_extra=needs("member"))
+async def undo(request: Request, slug: Slug, body: KeyBody) -> dict[str, Any]:
     """Take the last answer back; ``work`` is its item, null when there was none."""
     project, user = project_of(request), visitor_of(request).me
     work = await site_of(request).writing.do(lambda conn: answers.undo(conn, project, user.id, body.key))
     return {"work": _work_json(work)}
 
 
-@router.get("/projects/{slug}/judgements", openapi_extra=needs("reviewer"))
-def judgements(request: Request, slug: str, since: Since = 0, at: Since = 0) -> list[dict[str, Any]]:
+@router.get("/projects/{slug}/judgements", responses=shows([ROW]), openapi_extra=needs("reviewer"))
+def judgements(request: Request, slug: Slug, since: Since = 0, at: UpTo = 0) -> list[dict[str, Any]]:
     """The raw history after revision ``since`` (and up to ``at``), corrections and takings back included."""
     with site_of(request).store.read() as conn:
         return history.raw_rows(conn, project_of(request), at or None, since)
 
 
-@router.get("/projects/{slug}/export/{what}", openapi_extra=needs("reviewer"))
+@router.get(
+    "/projects/{slug}/export/{what}",
+    response_class=Response,
+    responses=shows(LINE, kind="application/x-ndjson"),
+    openapi_extra=needs("reviewer"),
+)
 def export(
     request: Request,
-    slug: str,
-    what: str,
+    slug: Slug,
+    what: What,
     wanted: Annotated[ExportQuery, Query()],
 ) -> Response:
     """An export as JSON lines; the header x-revision says of which state of the history."""

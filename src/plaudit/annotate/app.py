@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from plaudit import __version__
-from plaudit.annotate import account, admin, api, intake, review, work
+from plaudit.annotate import account, admin, api, intake, reference, review, work
 from plaudit.annotate.access import Forbidden, NotLoggedIn, guard
 from plaudit.annotate.limits import Limiter, TooMany
 from plaudit.annotate.security import Shield
@@ -46,7 +46,7 @@ def create_app(
         dependencies=[Depends(guard)],
     )
     app.state.site = site
-    for part in (api, work, account, review, admin, intake):  # routes are tried in this order
+    for part in (api, work, account, review, admin, intake, reference):  # routes are tried in this order
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     for kind in (PlauditError, HTTPException, RequestValidationError, Exception):

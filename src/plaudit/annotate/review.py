@@ -52,14 +52,18 @@ MOST_CONFLICTS = 200
 class ExportQuery(BaseModel):
     """Which answers are exported, and how votes become preferences."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     at: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0
     """The revision; 0 is the newest."""
     method: Method = "majority"
+    """Whether votes count the same, or by the annotator's estimated accuracy."""
     min_votes: Annotated[int, Query(ge=1, le=100)] = 1
+    """Leave out what fewer people answered."""
     min_agreement: Annotated[float, Query(ge=0, le=1)] = 0.0
+    """Leave out what people agree on less."""
     without_flagged: bool = False
+    """Leave out items that somebody flagged."""
 
     def rule(self) -> Rule:
         """All but the revision."""
