@@ -158,7 +158,14 @@ def test_admin_changes_a_project(as_person: Any, team: Team) -> None:
     form = {"title": "Fresh", "annotators": "3", "strategy": "priority", "gold_share": "20", "repeat_share": "5",
             "lease_minutes": "10", "axes": "kind\nclear", "flags": "rude", "skips": "no idea"}  # fmt: skip
     assert admin.post("/p/fresh/settings", data=form).status_code == 303
-    assert admin.post("/p/fresh/settings", data={**form, "annotators": "many"}).status_code == 422
+    for name, value, words in (
+        ("annotators", "many", "&#34;Annotators per item&#34; is &#39;many&#39;"),
+        ("lease_minutes", "0", "&#34;Minutes until an item is passed on&#34; is 0"),
+        ("gold_share", "95", "&#34;Gold items, % of what is asked&#34; is 95"),
+        ("axes", "kind\nkind", "scales (axes) are"),
+    ):
+        refused = admin.post("/p/fresh/settings", data={**form, name: value})
+        assert refused.status_code == 422 and words in refused.text, "in the words and units of the form"
     assert admin.post("/p/fresh/guidelines", data={"body": "Be *kind*."}).status_code == 303
     upload = {
         "file": (
@@ -179,6 +186,27 @@ def test_admin_changes_a_project(as_person: Any, team: Team) -> None:
         project = projects.get_project(conn, "fresh")
     assert (project.settings.axes, project.settings.annotators_per_item) == (("kind", "clear"), 3)
     assert (project.guideline_version, project.guidelines) == (2, "Be *kind*.")
+
+
+def test_settings_that_the_form_shows_rounded_stay_as_they_are(as_person: Any, team: Team) -> None:
+    admin = as_person("admin")
+    exact = {"lease_seconds": 45, "gold_share": 0.125}
+    with team.store.write() as conn:
+        settings = projects.settings_from(exact, team.project.settings)
+        projects.change_project(conn, team.project, title="demo", settings=settings, closed=False)
+    page = admin.get("/p/demo/settings").text
+    form = dict(re.findall(r'name="(\w+)" type="number"[^>]* value="(\d+)"', page))
+    assert form == {"annotators": "1", "lease_minutes": "1", "gold_share": "12", "repeat_share": "0"}
+
+    def save(**changed: str) -> tuple[int, float]:
+        sent = {**form, "strategy": "random", **changed}
+        assert admin.post("/p/demo/settings", data=sent).status_code == 303
+        with team.store.read() as conn:
+            now = projects.get_project(conn, "demo").settings
+        return now.lease_seconds, now.gold_share
+
+    assert save(annotators="2") == (45, 0.125)
+    assert save(lease_minutes="2", gold_share="13") == (120, 0.13)
 
 
 def test_answers_that_say_nothing_yet_are_refused_with_a_cure(as_person: Any, team: Team) -> None:

@@ -202,6 +202,19 @@ def test_writing_and_editing(visit: Any, sqlite_store: Store) -> None:
     assert found.answer.base == found.order[1], "the reload keeps what was edited"  # type: ignore[union-attr]
 
 
+def test_keys_to_start_from_a_response_are_listed_where_there_are_responses(
+    visit: Any, sqlite_store: Store
+) -> None:
+    for slug, n in (("bare", 0), ("full", 2)):
+        make_project(sqlite_store, slug, "demonstration", [Item("i", "Write.", responses(n))])
+    for slug, listed in (("bare", False), ("full", True)):
+        page = visit(f"/p/{slug}/work")
+        page.keyboard.press("?")
+        page.get_by_role("dialog").wait_for()
+        assert page.get_by_text("start from response").is_visible() is listed
+        assert page.get_by_text("Esc leaves the text").is_visible()
+
+
 def test_undo_skip_flags_and_correction(visit: Any, sqlite_store: Store) -> None:
     one_of(sqlite_store, "pairwise", 2, items=2)
     page = visit("/p/job/work")

@@ -186,7 +186,7 @@ def _cookie(request: Request, site: Site, conn: Transaction) -> Visitor:
     if len(visit) != 43:
         visit = secrets.token_urlsafe(32)
         request.state.cookies[VISIT] = visit
-    return Visitor(None if site.settings.auth else _local(site, conn), visit, address)
+    return Visitor(None if site.settings.auth else _local(conn), visit, address)
 
 
 def _person(site: Site, conn: Transaction, secret: str, kind: Literal["session", "api"]) -> User | None:
@@ -195,13 +195,11 @@ def _person(site: Site, conn: Transaction, secret: str, kind: Literal["session",
     return None if user and user.name == LOCAL_USER and site.settings.auth else user
 
 
-def _local(site: Site, conn: Transaction) -> User:
+def _local(conn: Transaction) -> User:
     """Without logging in there is one person. A visit is not written down: other sites could cause any number."""
     found = people.find_user(conn, LOCAL_USER)
-    if found:
-        return found[0]
-    with site.store.write() as writing:
-        return people.local_user(writing)
+    assert found is not None, "made when the app was"
+    return found[0]
 
 
 def _limit(request: Request, site: Site, visitor: Visitor) -> None:

@@ -15,13 +15,35 @@ from plaudit.errors import DataError
 from plaudit.preferences.annotation import TASKS, Task
 from plaudit.preferences.store import leases, people, projects
 from plaudit.preferences.store.people import ROLES, UserRole
-from plaudit.preferences.store.projects import STRATEGIES, Project, ProjectSettings
+from plaudit.preferences.store.projects import Project, ProjectSettings, Strategy
 
 router = APIRouter()
 SETTINGS = (
     "annotators", "strategy", "gold_share", "repeat_share", "lease_minutes", "axes", "flags", "skips", "edit_best",
 )  # fmt: skip
 MOST_GUIDELINES = 65_536
+STRATEGY_SAYS: dict[Strategy, str] = {
+    "random": "by chance",
+    "least-annotated": "where there are fewest answers",
+    "priority": "by priority, the highest first",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Count:
+    """A whole number of the form of the settings, in the form's words and units."""
+
+    label: str
+    low: int
+    high: int
+
+
+COUNTS = {
+    "annotators": Count("Annotators per item", 1, 100),
+    "lease_minutes": Count("Minutes until an item is passed on", 1, 7 * 24 * 60),
+    "gold_share": Count("Gold items, % of what is asked", 0, 90),
+    "repeat_share": Count("Asked again of the same person, %", 0, 90),
+}
 
 
 @router.get("/admin", openapi_extra=needs("admin"))
@@ -124,7 +146,12 @@ def settings_page(request: Request, slug: str) -> Response:
     site, project = site_of(request), project_of(request)
     with site.store.read() as conn:
         versions = projects.guideline_versions(conn, project)
-    return site.page(request, "settings.html", strategies=STRATEGIES, versions=sorted(versions, reverse=True))
+    context: dict[str, Any] = {
+        "strategies": STRATEGY_SAYS,
+        "counts": COUNTS,
+        "now": _counts(project.settings),
+    }
+    return site.page(request, "settings.html", versions=sorted(versions, reverse=True), **context)
 
 
 @router.post("/p/{slug}/settings", openapi_extra=needs("admin", "title", "closed", *SETTINGS))
@@ -201,12 +228,16 @@ def _changed(project: Project, wanted: ProjectSettings, title: str, closed: bool
 
 
 def _settings(form: Form, now: ProjectSettings) -> ProjectSettings:
+    shown = _counts(now)
+    sent = {name: _count(form, name) for name in COUNTS}
+    # What the form shows rounded, seconds as minutes say, stays exactly as it is where nobody touched it.
+    changed = {name for name, value in sent.items() if value != shown[name]}
     values = {
-        "annotators_per_item": form.number("annotators"),
+        "annotators_per_item": sent["annotators"],
         "strategy": form.text("strategy"),
-        "gold_share": _share(form, "gold_share"),
-        "repeat_share": _share(form, "repeat_share"),
-        "lease_seconds": form.number("lease_minutes") * 60,
+        "gold_share": sent["gold_share"] / 100 if "gold_share" in changed else now.gold_share,
+        "repeat_share": sent["repeat_share"] / 100 if "repeat_share" in changed else now.repeat_share,
+        "lease_seconds": sent["lease_minutes"] * 60 if "lease_minutes" in changed else now.lease_seconds,
         "axes": _lines(form.text("axes")) or list(now.axes),
         "flags": _lines(form.text("flags")),
         "skips": _lines(form.text("skips")) or list(now.skips),
@@ -215,8 +246,26 @@ def _settings(form: Form, now: ProjectSettings) -> ProjectSettings:
     return projects.settings_from(values, now)
 
 
-def _share(form: Form, name: str) -> float:
-    return form.number(name, 0) / 100
+def _counts(now: ProjectSettings) -> dict[str, int]:
+    """The numbers of the form as it shows them."""
+    return {
+        "annotators": now.annotators_per_item,
+        "lease_minutes": max(1, round(now.lease_seconds / 60)),
+        "gold_share": round(100 * now.gold_share),
+        "repeat_share": round(100 * now.repeat_share),
+    }
+
+
+def _count(form: Form, name: str) -> int:
+    about, said = COUNTS[name], form.text(name).strip()
+    cure = f"enter a whole number from {about.low} to {about.high}"
+    try:
+        value = form.number(name, about.low if about.low == 0 else None)
+    except DataError as error:
+        raise DataError(f'"{about.label}" is {said[:40]!r}', cure=cure) from error
+    if not about.low <= value <= about.high:
+        raise DataError(f'"{about.label}" is {value}', cure=cure)
+    return value
 
 
 def _lines(text: str) -> list[str]:

@@ -22,6 +22,7 @@ from plaudit.annotate.security import Shield
 from plaudit.annotate.settings import ServeSettings
 from plaudit.annotate.site import STATIC, Site, site_of
 from plaudit.errors import ConfigError, DataError, PlauditError
+from plaudit.preferences.store import people
 from plaudit.preferences.store.engine import Store
 from plaudit.preferences.store.faults import Conflict, NotFound
 
@@ -35,8 +36,11 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
 def create_app(
     store: Store, settings: ServeSettings | None = None, limiter: Limiter | None = None
 ) -> FastAPI:
-    """The app over a store; ``settings`` say whether people log in."""
+    """The app over a store; ``settings`` say whether people log in. Where nobody does, the local user is made here."""
     site = Site(store, settings or ServeSettings(), limiter or Limiter())
+    if not site.settings.auth:
+        with store.write() as conn:
+            people.local_user(conn)
     app = FastAPI(
         title="Plaudit annotation",
         version=__version__,

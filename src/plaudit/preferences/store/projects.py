@@ -60,7 +60,7 @@ class ProjectSettings:
         _within("gold_share", self.gold_share, 0, 0.9)
         _within("repeat_share", self.repeat_share, 0, 0.9)
         _within("lease_seconds", self.lease_seconds, 10, 7 * 86400)
-        _within("number of axes", len(self.axes), 1, MOST_AXES)
+        _within("the number of scales (axes)", len(self.axes), 1, MOST_AXES)
         if not isinstance(self.edit_best, bool):
             raise ConfigError(f"edit_best is {self.edit_best!r}", cure="true or false")
         if self.strategy not in STRATEGIES:
@@ -69,7 +69,8 @@ class ProjectSettings:
             re.fullmatch(r"[\w -]{1,40}", a) for a in self.axes
         ):
             raise ConfigError(
-                f"axes are {list(self.axes)}", cure="different names of letters, digits, spaces and -"
+                f"the scales (axes) are {list(self.axes)}",
+                cure="give them different names of letters, digits, spaces and -",
             )
 
 
@@ -173,7 +174,8 @@ def change_project(
     """New title and settings; a closed project asks nothing. Axes stay as they are once there are answers."""
     if settings.axes != project.settings.axes and _has_answers(conn, project):
         raise Conflict(
-            "axes cannot change once there are answers", cure="make a new project for the new axes"
+            "the scales (axes) cannot change once there are answers",
+            cure="make a new project for the new ones",
         )
     closed_at = time.time() if closed else None
     values = {"title": title, "settings": _settings_json(settings), "closed_at": closed_at}
