@@ -137,7 +137,7 @@ class Served:
 
     def __enter__(self) -> "Served":
         self._thread.start()
-        until = time.monotonic() + 120
+        until = time.monotonic() + 600
         while not self._server.started:
             assert time.monotonic() < until, "the server did not start"
             time.sleep(0.01)
@@ -148,7 +148,7 @@ class Served:
         self._thread.join(120)
 
     def client(self, **options: Any) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=120, trust_env=False, **options)
+        return httpx.Client(base_url=self.url, timeout=600, trust_env=False, **options)
 
 
 class Unlimited(Limiter):

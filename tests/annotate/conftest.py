@@ -155,7 +155,7 @@ def visit(chromium: Any, local: Served) -> Iterator[Callable[..., Any]]:
 
     def open_page(path: str, size: dict[str, int] = DESKTOP, **options: Any) -> Any:
         context = chromium.new_context(viewport=size, reduced_motion="reduce", **options)
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(300_000)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: None if known(str(error)) else faults.append(str(error)))

@@ -284,7 +284,7 @@ def test_a_new_annotator_joins_and_works_by_keys_alone(
         secret = people.invite(conn, "annotator", team.project.id)
     with Served(sqlite_store, limiter=Unlimited()) as served:
         context = chromium.new_context(viewport=size)
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(300_000)
         page = context.new_page()
         page.goto(f"{served.url}/join/{secret}")
         tab_to(page, "Name")
@@ -441,7 +441,7 @@ def test_pages_where_people_log_in_are_accessible_and_fit(
         secret = people.invite(conn, "annotator", team.project.id)
     with Served(sqlite_store, limiter=Unlimited()) as served:
         context = chromium.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce")
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(300_000)
         page = context.new_page()
         faults = []
         paths = (

@@ -45,7 +45,7 @@ class Watched:
 
     def __init__(self, chromium: Any, served: Served, session: str) -> None:
         self.context, self.url = chromium.new_context(reduced_motion="reduce"), served.url
-        self.context.set_default_timeout(60_000)
+        self.context.set_default_timeout(300_000)
         self.context.add_cookies([{"name": "plaudit_session", "value": session, "url": served.url}])
         self.page, self.wrong, self.seen = self.context.new_page(), [], 0
         self.page.on(

@@ -82,7 +82,7 @@ def test_a_newcomer_is_the_annotator(chromium: Any, tmp_path: Path) -> None:
     with (tmp_path / "said.txt").open("w") as said:
         process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=env)
     context = chromium.new_context(viewport=DESKTOP, reduced_motion="reduce")
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(300_000)
     try:
         page = context.new_page()
         wait_for_page(port, process)

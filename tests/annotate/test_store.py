@@ -388,17 +388,24 @@ def test_tokens_passwords_and_invitations(store: Store) -> None:
     )
 
 
+def revision(store: Store, project: Project) -> int:
+    with store.read() as conn:
+        return history.revision(conn, project)
+
+
 def test_backup_of_a_database_in_use(sqlite_store: Store, tmp_path: Path) -> None:
     project, team = make_project(sqlite_store, items=pairs(200)), make_people(sqlite_store, 3)
     with ThreadPoolExecutor(3) as pool:
         running = [pool.submit(finish, sqlite_store, project, user) for user in team]
-        time.sleep(0.3)
+        while not revision(sqlite_store, project):
+            time.sleep(0.005)
         sqlite_store.backup(tmp_path / "copy.db")
         assert sum(len(r.result()) for r in running) == 200
     copy = Store.open(tmp_path / "copy.db")
+    copied = revision(copy, project)
+    assert copied > 0
     with copy.read() as old, sqlite_store.read() as new:
-        revision = history.revision(old, project)
-        assert history.raw_rows(old, project) == history.raw_rows(new, project, at=revision)
+        assert history.raw_rows(old, project) == history.raw_rows(new, project, at=copied)
     copy.close()
     with pytest.raises(ConfigError, match="exists"):
         sqlite_store.backup(tmp_path / "copy.db")
