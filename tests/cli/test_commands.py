@@ -81,6 +81,14 @@ def test_what_must_be_given(command: str, capsys: pytest.CaptureFixture[str]) ->
     assert "is not set" in capsys.readouterr().err
 
 
+def test_resuming_without_the_settings_names_the_file_that_has_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.toml").touch()
+    assert main(["ppo", "--out", str(tmp_path), "--resume"]) == 78
+    assert str(tmp_path / "config.toml") in capsys.readouterr().err
+
+
 def test_evaluate_and_report(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "reward", str(world.reward)]) == 0
     assert "accuracy_ci" in capsys.readouterr().out

@@ -125,6 +125,21 @@ def test_charts_take_their_colours_from_the_page():
     assert not re.search(r"#[0-9a-f]{6}|font-family|<style|<metadata", svg)
 
 
+@pytest.mark.parametrize(("lowest", "under"), [(-4.0, True), (0.0, False)])
+def test_a_bound_is_named_where_the_healthy_curve_is_not(monkeypatch, lowest, under):
+    """Under the bound if the axis reaches far enough below it; else above, for there is no room."""
+    seen = []
+
+    def svg(figure, title):
+        seen.extend(figure.axes[0].texts)
+        return ""
+
+    monkeypatch.setattr(charts, "_svg", svg)
+    curve = charts.Series(range(30), [lowest] + [0.4] * 29)
+    charts.line("value", [curve], x_label="step", bounds=(0.0, None))
+    assert [text.get_va() for text in seen] == ["top" if under else "bottom"]
+
+
 def test_a_curve_with_no_spread_or_huge_values_is_drawn():
     for values in ([0.0, 0.0], [1e9, 3e9], [-5.0, -5.0], [1e-7, 2e-7]):
         assert charts.line("x", [charts.Series([1, 2], values)], x_label="step").startswith("<svg")

@@ -89,6 +89,10 @@ def test_directories_without_a_model(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ModelError, match="not a .gguf file"):
         resolve(tmp_path / "notes.txt")
+    (tmp_path / "scores.py").touch()
+    with pytest.raises(ModelError, match="not a .gguf file") as caught:
+        resolve(tmp_path / "scores.py")
+    assert "scores.py:NAME" in caught.value.cure
 
 
 def test_an_adapter_alone_is_refused(tmp_path):

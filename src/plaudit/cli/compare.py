@@ -40,7 +40,7 @@ def _judge(given: Any) -> int:
         raise ConfigError(
             "models are compared on prompts, and none are given",
             where="command line",
-            cure=f"add --prompts FILE --out pairs.jsonl; or give one file of judgements, not {given.sources}",
+            cure="add --prompts FILE --out pairs.jsonl; or give one file of judgements, without --out",
         )
     from plaudit.data.load import load_records
     from plaudit.preferences.compare import as_text, compare

@@ -94,8 +94,10 @@ def require(job: Job, names: tuple[str, ...]) -> None:
     table: dict[str, Any] = {s.key: s for s in settings(type(job))}
     for name in names:
         if not getattr(job, name):
+            cure = f'give {table[name].flag} VALUE, or write {name} = "..." in a config file'
+            before = Path(job.out) / "config.toml"
+            if job.checkpoint.resume and before.is_file():
+                cure = f"give the run's settings again, with {before} before the flags"
             raise ConfigError(
-                f"{name} is not set: {table[name].help}",
-                where="command line and config files",
-                cure=f'give {table[name].flag} VALUE, or write {name} = "..." in a config file',
+                f"{name} is not set: {table[name].help}", where="command line and config files", cure=cure
             )

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 WIDTH, HEIGHT, WIDE = 360, 190, 430
+LABEL_ROOM = 0.12
+"""Share of the height that the name of a bound takes."""
 """Of a chart in CSS pixels: text keeps about its size from a phone to a page of two or three columns."""
 INKS = {
     "#010101": "var(--ink)",
@@ -179,14 +181,19 @@ def _bound(axes: Any, bound: float | None, word: str, share: bool) -> None:
         return
     axes.axhline(bound, color=SECOND, linewidth=1, dashes=(3, 3))
     said = f"{100 * bound:g} %" if share else f"{bound:g}"
+    low, high = axes.get_ylim()
+    room = (bound - low if word == "above" else high - bound) / (high - low)
+    under = (word == "above") == (
+        room > LABEL_ROOM
+    )  # off the healthy side, where the curve is, if there is room
     axes.annotate(
         f"healthy {word} {said}",
         (1, bound),
-        xytext=(0, 3 if word == "above" else -4),
+        xytext=(0, -4 if under else 3),
         xycoords=axes.get_yaxis_transform(),
         textcoords="offset points",
         ha="right",
-        va="bottom" if word == "above" else "top",
+        va="top" if under else "bottom",
         fontsize=10,
         color=SECOND,
     )

@@ -45,9 +45,10 @@ def resolve(source: str | Path) -> Source:
     path = Path(source).expanduser()
     if path.is_file():
         if path.suffix != ".gguf":
-            raise ModelError(
-                f"{source} is a file, but not a .gguf file", cure="give the directory it lies in"
-            )
+            cure = "give the directory it lies in"
+            if path.suffix == ".py":
+                cure = f"for a reward function write {source}:NAME"
+            raise ModelError(f"{source} is a file, but not a .gguf file", cure=cure)
         return Source(str(path.parent), path.name)
     if path.is_dir():
         return _in_directory(path)
