@@ -183,9 +183,8 @@ def _bound(axes: Any, bound: float | None, word: str, share: bool) -> None:
     said = f"{100 * bound:g} %" if share else f"{bound:g}"
     low, high = axes.get_ylim()
     room = (bound - low if word == "above" else high - bound) / (high - low)
-    under = (word == "above") == (
-        room > LABEL_ROOM
-    )  # off the healthy side, where the curve is, if there is room
+    # Off the healthy side, where the curve is, if there is room.
+    under = (word == "above") == (room > LABEL_ROOM)
     axes.annotate(
         f"healthy {word} {said}",
         (1, bound),
