@@ -46,6 +46,21 @@ def test_win_rate_by_hand_ties_half_and_a_prompt_counts_once():
     assert other.win_rate.value == pytest.approx(0.5) and (other.wins, other.losses) == (1, 2)
 
 
+def test_neither_of_two_responses_that_are_the_same_wins():
+    """Three models of which two said the same: someone who has to rank them all puts one first."""
+    judgements = [
+        Judgement("", "p", "yes", "yes", -1, "x", "y", "ann"),
+        Judgement("", "p", "yes", "no", -1, "x", "z", "ann"),
+        Judgement("", "q", "yes", "yes", 0, "y", "x", "ann"),
+    ]
+    found = versus(judgements, "x", "y")
+    assert (found.win_rate.value, found.wins, found.ties, found.losses) == (0.5, 0, 2, 0)
+    everything = compare(judgements)
+    assert everything.notes[0].startswith("1 judgements prefer one of two responses that are the same")
+    assert everything.position.first.n == 2, "whom they preferred tells of the place"
+    assert not compare(judgements[1:]).notes
+
+
 def test_chats_are_prompts_as_well():
     chat = (Message("user", "Hi"),)
     assert versus([judged(chat, "x", "y", -1), judged(chat, "x", "y", 1)], "x", "y").win_rate.n == 1

@@ -124,8 +124,8 @@ def versus(judgements: Sequence[Judgement], model: str, other: str) -> Versus:
 
 
 def _score(j: Judgement) -> float:
-    """What ``response_a`` gets."""
-    return 0.5 if j.strength == 0 else float(j.strength < 0)
+    """What ``response_a`` gets. Neither of two responses that are the same is better, whatever somebody said."""
+    return 0.5 if j.strength == 0 or j.response_a == j.response_b else float(j.strength < 0)
 
 
 def _tables(judgements: Sequence[Judgement], names: Sequence[str]) -> Array:
@@ -160,6 +160,9 @@ def _notes(given: Sequence[Judgement], usable: Sequence[Judgement], wins: Array)
     notes = []
     if len(usable) < len(given):
         notes.append(f"{len(given) - len(usable)} judgements without two different models, left out")
+    alike = sum(j.strength != 0 and j.response_a == j.response_b for j in usable)
+    if alike:
+        notes.append(f"{alike} judgements prefer one of two responses that are the same: counted as ties")
     groups = bradley_terry.connected(wins + wins.T)
     if len(groups) > 1:
         notes.append(f"{len(groups)} groups of models never met: strengths compare within a group only")
