@@ -91,3 +91,30 @@ def test_a_text_can_load_eight_languages(still: None) -> None:
     shown = str(markup.markdown("\n\n".join(f"```{name}\nif (1) 'a'\n```" for name in [*names, *names])))
     blocks = shown.split("<pre")[1:]
     assert ["hl-" in block for block in blocks] == ([True] * 8 + [False] * 2) * 2
+
+
+def test_a_language_is_made_ready_once_for_all_blocks_of_a_text(
+    still: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(
+        markup, "get_lexer_by_name", lambda name: made.append(name) or get_lexer_by_name(name)
+    )
+    shown = markdown.__wrapped__("```python\n1\n```\n\n```Python\n2\n```\n\n```c\n3\n```\n" * 20)
+    assert shown.count("hl-") == 60
+    assert sorted(made) == ["c", "python"]
+
+
+def test_the_time_of_a_text_can_end_in_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When blocks are coloured the parser, which looks at the clock, has ended."""
+    clock, block = [0.0], "```python\n1\n```\n\n"
+
+    def slow(*given: Any) -> str:
+        clock[0] += RENDER_SECONDS / 10
+        return "<span>coloured</span>"
+
+    monkeypatch.setattr(markup.time, "thread_time", lambda: clock[0])
+    monkeypatch.setattr(markup, "format_tokens", slow)
+    assert markdown.__wrapped__(block * 8).count("coloured") == 8
+    assert markdown.__wrapped__(block * 100).startswith('<pre class="plain"')
+    assert clock[0] < 3 * RENDER_SECONDS

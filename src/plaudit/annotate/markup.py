@@ -60,7 +60,7 @@ class _Spent:
 
     began: float
     coloured: float = 0.0
-    languages: set[str] = field(default_factory=set)
+    lexers: dict[str, Lexer] = field(default_factory=dict)
 
     def check(self) -> None:
         if time.thread_time() - self.began > RENDER_SECONDS:
@@ -70,13 +70,13 @@ class _Spent:
         """None for unknown languages and for one more than a text may have. The first use of a language in a process
         loads it (up to 0.3 s for some): that is not the text's time, but a text cannot have them all loaded."""
         name = language.lower()
-        if name not in _LANGUAGES or len(self.languages | {name}) > MOST_LANGUAGES:
+        if name not in _LANGUAGES or (name not in self.lexers and len(self.lexers) == MOST_LANGUAGES):
             return None
-        self.languages.add(name)
-        asked = time.thread_time()
-        lexer: Lexer = get_lexer_by_name(name)
-        self.began += time.thread_time() - asked
-        return lexer
+        if name not in self.lexers:  # kept: making one takes some languages milliseconds, in every block
+            asked = time.thread_time()
+            self.lexers[name] = get_lexer_by_name(name)
+            self.began += time.thread_time() - asked
+        return self.lexers[name]
 
     def colour(self, code: str, lexer: Lexer) -> str:
         """Code as spans of classes; raises _TooSlow when the text's time for colours is over."""
@@ -88,10 +88,11 @@ class _Spent:
                     raise _TooSlow
         finally:
             self.coloured += time.thread_time() - begun
-        return str(format_tokens(tokens, HtmlFormatter(nowrap=True, classprefix="hl-")))
+        return str(format_tokens(tokens, _FORMATTER))
 
 
 _SPENT: ContextVar[_Spent] = ContextVar("spent")
+_FORMATTER = HtmlFormatter(nowrap=True, classprefix="hl-")
 _LANGUAGES = frozenset(
     alias.lower() for _, aliases, _, _ in get_all_lexers(plugins=False) for alias in aliases
 )
@@ -105,6 +106,7 @@ def _in_time(state: Any, *given: Any) -> bool:
 
 def _coloured(code: str, language: str, attributes: str) -> str:
     spent = _SPENT.get()
+    spent.check()  # the parser's rules are not asked any more: a text may have thousands of blocks
     lexer = spent.lexer(language) if language and len(code) <= MOST_COLOURED else None
     if lexer is None:
         return html.escape(code)
