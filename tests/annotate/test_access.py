@@ -216,6 +216,30 @@ def test_removing_a_reviewer_never_shows_them_more(as_person: Any, team: Team) -
     assert guest.get("/p/demo/review").status_code == 404, "a role given back brings no more than was asked"
 
 
+@pytest.mark.parametrize("way", ["page", "api"])
+def test_who_is_no_reviewer_any_more_decides_nothing(as_person: Any, team: Team, way: str) -> None:
+    """Of the same project still, with an item open that was theirs to decide."""
+    reviewer, token = as_person("reviewer"), team.headers("reviewer")
+    page = reviewer.get("/p/demo/conflicts/1").text
+    found = re.search(r'action="/p/demo/a/(\d+)"', page)
+    assert found
+    key, paths = "k" * 12, (f"/p/demo/a/{found[1]}", f"/api/v1/projects/demo/assignments/{found[1]}/answer")
+
+    def decide() -> int:
+        if way == "page":
+            return int(reviewer.post(paths[0], data={"key": key, "choice": "1"}).status_code)
+        sent = {"key": key, "answer": {"type": "choice", "strength": 1}}
+        return int(reviewer.post(paths[1], json=sent, headers=token).status_code)
+
+    number = team.users["reviewer"].id
+    assert as_person("admin").post(f"/admin/people/{number}", data={"role": "annotator"}).status_code == 303
+    assert decide() == 404
+    assert as_person("admin").post(f"/admin/people/{number}", data={"role": "reviewer"}).status_code == 303
+    assert decide() in (200, 303)
+    with team.store.read() as conn:
+        assert [a.adjudicated for a in history.read_annotations(conn, team.project)] == [True]
+
+
 def test_a_route_that_says_nothing_lets_nobody_in(store: Store) -> None:
     team = make_team(store)
     with Served(team.store, limiter=Unlimited()) as served:

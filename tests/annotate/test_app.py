@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -249,6 +250,30 @@ def test_forms_of_many_at_once_are_stored_once_each(as_person: Any, team: Team) 
     with team.store.read() as conn:
         rows = [row.key for row in conn.execute(sqlalchemy.select(judgements.c.key))]
     assert sorted(rows) == sorted(keys) and len(set(rows)) == 12
+
+
+def test_how_far_a_project_is_is_not_counted_while_others_wait(
+    as_person: Any, team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a look at every answer, a second in a project of 50 000 items: not a thing for the desk's one thread."""
+    where: list[str] = []
+    count = projects.progress
+
+    def counted(*given: Any) -> projects.Progress:
+        where.append(threading.current_thread().name)
+        return count(*given)
+
+    reviewer = as_person("reviewer")
+    monkeypatch.setattr(projects, "progress", counted)
+    page = reviewer.get("/p/demo/work").text
+    sent = hidden_fields(page)
+    action = sent.pop("action")
+    reviewer.post(action, data=sent | {"choice": "1"}, headers={"hx-request": "true"})
+    assert (
+        "<progress" in reviewer.get(action).text and "<progress" in reviewer.get("/p/demo/conflicts/1").text
+    )
+    assert len(where) == 4
+    assert not [name for name in where if name.startswith(("reading", "writing"))]
 
 
 NASTY = [

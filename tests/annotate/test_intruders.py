@@ -226,12 +226,17 @@ def test_invitations_can_be_taken_back(as_person: Any, team: Team) -> None:
     assert client.get(f"/join/{secret}").status_code == 404
 
 
-def test_invitations_of_somebody_who_is_disabled_end(store: Store) -> None:
+@pytest.mark.parametrize(("role", "disabled"), [("admin", True), ("reviewer", False), ("annotator", False)])
+def test_invitations_of_somebody_who_is_no_admin_any_more_end(
+    store: Store, role: people.UserRole, disabled: bool
+) -> None:
     with store.write() as conn:
         people.add_user(conn, "Ada", "admin")
         eve = people.add_user(conn, "Eve", "admin")
         secret, other = people.invite(conn, "admin", by=eve.id), people.invite(conn, "annotator")
-        people.change_user(conn, eve.id, role="admin", disabled=True)
+        people.change_user(conn, eve.id, role="admin", disabled=False)
+        assert people.invitation(conn, secret).role == "admin"
+        people.change_user(conn, eve.id, role=role, disabled=disabled)
         with pytest.raises(NotFound):
             people.invitation(conn, secret)
         assert people.invitation(conn, other).role == "annotator"

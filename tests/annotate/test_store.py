@@ -38,9 +38,10 @@ def take(store: Store, project: Project, user: people.User, now: float | None = 
 def send(
     store: Store, project: Project, user: people.User, work: Work, answer: object = None, **more: object
 ) -> int:
+    decides = bool(more.pop("decides", False))
     sent = Submission(str(more.pop("key", key())), answer or Choice(-1), **more)  # type: ignore[arg-type]
     with store.write() as conn:
-        return answers.submit(conn, project, user.id, work.id, sent)
+        return answers.submit(conn, project, user.id, work.id, sent, decides=decides)
 
 
 def finish(store: Store, project: Project, user: people.User) -> list[Work]:
@@ -311,7 +312,9 @@ def test_adjudication_is_a_verdict_of_its_own(store: Store) -> None:
     send(store, project, user, work, Choice(-1))
     with store.write() as conn:
         verdict = answers.open_adjudication(conn, project, reviewer.id, work.item_id)
-    send(store, project, reviewer, verdict, Choice(2))
+    with pytest.raises(NotFound, match="no such assignment of yours"):
+        send(store, project, reviewer, verdict, Choice(2))
+    send(store, project, reviewer, verdict, Choice(2), decides=True)
     with store.read() as conn:
         found = history.read_annotations(conn, project)
         done = projects.progress(conn, project)

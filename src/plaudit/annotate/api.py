@@ -152,7 +152,7 @@ async def answer(request: Request, slug: Slug, number: Assignment, body: AnswerB
     sent = Submission(body.key, given, tuple(body.flags), body.comment, body.supersedes)
 
     def store(conn: Transaction) -> tuple[int, Work | None]:
-        revision = answers.submit(conn, project, user.id, number, sent)
+        revision = answers.submit(conn, project, user.id, number, sent, decides=user.may("reviewer"))
         return revision, leases.lease(conn, project, user.id, time.time()) if body.next else None
 
     revision, work = await site_of(request).writing.do(store)

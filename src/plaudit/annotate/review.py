@@ -104,7 +104,7 @@ def adjudicate_page(request: Request, slug: str, number: Number) -> Response:
     with site.store.write() as conn:
         work = answers.open_adjudication(conn, project, me.id, number)
         sight = look(conn, project, me, work)
-    context = work_context(project, sight)
+    context = work_context(request, sight)
     with site.store.read() as conn:
         cast = [a for a in history.read_annotations(conn, project) if a.item == work.item.key]
     # Everybody's answer in the letters of the reviewer's order, or "A better" would mean something else to each.

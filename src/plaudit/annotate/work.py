@@ -85,7 +85,8 @@ async def answer(request: Request, slug: str, number: Number, form: Posted) -> R
 
     def store(conn: Transaction) -> tuple[bool, Sight | None]:
         work = leases.get_work(conn, project, number, me.id)
-        answers.submit(conn, project, me.id, number, read_submission(form, work, project))
+        sent = read_submission(form, work, project)
+        answers.submit(conn, project, me.id, number, sent, decides=me.may("reviewer"))
         is_verdict = work.round == leases.ADJUDICATION
         return is_verdict, look_next(conn, project, me) if in_page and not is_verdict else None
 
@@ -136,12 +137,10 @@ class Sight:
     """Of the person's own assignments, by state."""
     head: Head | None = None
     before: Answer | None = None
-    progress: Progress | None = None
-    """For reviewers only: annotators could tell by it which items are gold."""
 
 
 def look(conn: Transaction, project: Project, me: User, work: Work | None) -> Sight:
-    """All that the page of an item asks the database for."""
+    """All that the page of an item must know of the person and the item."""
     counts = history.counts_of(conn, project, me.id)
     if work is None:
         return Sight(None, counts)
@@ -149,7 +148,7 @@ def look(conn: Transaction, project: Project, me: User, work: Work | None) -> Si
     before = head.answer if head else None
     if head and before is None:  # taken back: the form starts from what was said before
         before = answers.last_answer(conn, project, me.id, work.id)
-    return Sight(work, counts, head, before, projects.progress(conn, project) if me.may("reviewer") else None)
+    return Sight(work, counts, head, before)
 
 
 def look_next(conn: Transaction, project: Project, me: User) -> Sight:
@@ -163,13 +162,24 @@ async def _show(request: Request, sight: Sight) -> Response:
 
 def _page(request: Request, sight: Sight) -> Response:
     name = "done" if sight.work is None else "work"
-    context = {"mine": sight.counts} if sight.work is None else work_context(project_of(request), sight)
+    context = {"mine": sight.counts} if sight.work is None else work_context(request, sight)
     return site_of(request).page(request, f"{'_' * _in_page(request)}{name}.html", **context)
 
 
-def work_context(project: Project, sight: Sight) -> dict[str, Any]:
+def _progress(request: Request) -> Progress | None:
+    """For reviewers only: annotators could tell by it which items are gold.
+
+    It counts every answer, so it is asked here and not at the desk, where all the others would wait for it.
+    """
+    if not visitor_of(request).me.may("reviewer"):
+        return None
+    with site_of(request).store.read() as conn:
+        return projects.progress(conn, project_of(request))
+
+
+def work_context(request: Request, sight: Sight) -> dict[str, Any]:
     """What the template of a task needs, for a sight with an item."""
-    work, head = sight.work, sight.head
+    project, work, head = project_of(request), sight.work, sight.head
     assert work is not None, "there is an item to show"
     values = filled(sight.before, work)
     compares = project.task in ("pairwise", "ranking")
@@ -185,7 +195,7 @@ def work_context(project: Project, sight: Sight) -> dict[str, Any]:
         "settings": project.settings,
         "steps": STEPS,
         "mine": sight.counts,
-        "progress": sight.progress,
+        "progress": _progress(request),
         "adjudicating": work.round == leases.ADJUDICATION,
         "votes": [],
     }

@@ -111,11 +111,21 @@ class Head:
     seconds: float
 
 
-def submit(conn: Connection, project: Project, user_id: int, assignment_id: int, sent: Submission) -> int:
+def submit(
+    conn: Connection,
+    project: Project,
+    user_id: int,
+    assignment_id: int,
+    sent: Submission,
+    *,
+    decides: bool = False,
+) -> int:
     """Store an answer; returns its row number (the same one when the same key comes again).
 
+    ``decides``: whether the person may give verdicts, which overrule the votes.
+
     Raises:
-        NotFound: not an assignment of this person.
+        NotFound: not an assignment of this person, or a verdict of somebody who is no reviewer any more.
         DataError: the answer does not fit the task.
         Conflict: the place went to somebody else, or the answer was changed in another window.
     """
@@ -123,7 +133,7 @@ def submit(conn: Connection, project: Project, user_id: int, assignment_id: int,
     take_turn(conn)
     given = {"b_id": assignment_id, "b_project": project.id, "b_user": user_id, "b_key": sent.key}
     asked = conn.execute(_ASKED, given).one_or_none()
-    if asked is None:
+    if asked is None or (asked.round == ADJUDICATION and not decides):
         raise NotFound("there is no such assignment of yours", cure="go to the project's next item")
     if asked.key_is_known:
         return _stored(conn, sent.key, user_id, assignment_id)

@@ -114,7 +114,8 @@ def change_user(
 ) -> None:
     """New role, as a reviewer ``everywhere`` or in their own projects only.
 
-    A disabled person is logged out everywhere at once, and their open invitations end.
+    A disabled person is logged out everywhere at once. The open invitations of whoever is no admin any more end, or one
+    of them would bring the role back.
     The last admin stays one; the local user is none where people log in, and does not count.
     """
     if role not in ROLES:
@@ -129,6 +130,7 @@ def change_user(
     conn.execute(update(users).where(users.c.id == user_id).values(values))
     if disabled:
         revoke_all(conn, user_id)
+    if disabled or role != "admin":
         theirs = _OPEN & (invitations.c.created_by == user_id)
         conn.execute(update(invitations).where(theirs, invitations.c.expires_at > now).values(expires_at=now))
 
