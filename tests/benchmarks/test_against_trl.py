@@ -79,7 +79,7 @@ def test_a_side_does_a_step_when_asked(worker, tmp_path):
         answers = [side.step(reset_peak=True) for side in (one, two)]
     for answer in answers:
         assert answer["tokens"] == 7 and answer["peak_gb"] == 1.5 and answer["time/update"] == 0.04
-        assert 0.05 <= answer["seconds"] < 5
+        assert 0.05 <= answer["seconds"] < 300
     assert "a library prints" in (tmp_path / "a.log").read_text()
 
 
