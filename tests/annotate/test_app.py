@@ -223,10 +223,27 @@ def test_answers_that_say_nothing_yet_are_refused_with_a_cure(as_person: Any, te
 def hidden_fields(page: str) -> dict[str, str]:
     """What the form of the answer brings along, and ``action``."""
     form = page.split('id="answer"')[1].split("</form>")[0]
-    found = dict(re.findall(r'<input type="hidden" name="(csrf|key|supersedes)" value="([^"]*)"', form))
+    found = dict(re.findall(r'<input type="hidden" name="(csrf|key|supersedes|guidelines)" value="([^"]*)"', form))
     action = re.search(r'action="(/p/\w+/a/\d+)"', form)
     assert action
     return found | {"action": action[1]}
+
+
+def test_answers_carry_the_guidelines_that_were_shown(as_person: Any, team: Team) -> None:
+    """They change while somebody works: what is on the screen is answered by the old, the next item brings the new."""
+    client, htmx = as_person("annotator"), {"hx-request": "true"}
+    page = client.get("/p/demo/work").text
+    assert page.count('id="guide-text"') == 1
+    assert as_person("admin").post("/p/demo/guidelines", data={"body": "Be *kind*."}).status_code == 303
+    for guidelines in ("1", "2", "99", "-1", ""):  # what was never shown cannot be claimed
+        sent = hidden_fields(page)
+        assert sent["guidelines"] == ("1" if guidelines == "1" else "2")
+        form = sent | {"choice": "1", "guidelines": guidelines}
+        page = client.post(form.pop("action"), data=form, headers=htmx).text
+        assert '<div class="prose" id="guide-text" hx-swap-oob="true"><p>Be <em>kind</em>.</p>' in page
+    with team.store.read() as conn:
+        kept = conn.execute(sqlalchemy.select(judgements.c.guideline_version).order_by(judgements.c.id))
+        assert [row.guideline_version for row in kept] == [1, 2, 2, 2, 2]
 
 
 def test_forms_of_many_at_once_are_stored_once_each(as_person: Any, team: Team) -> None:

@@ -84,6 +84,24 @@ def test_pairwise_by_keys(visit: Any, sqlite_store: Store) -> None:
     assert said[1:] == [Choice(0), Choice(0, "both_bad"), Choice(0, "cannot_judge")]
 
 
+def test_new_guidelines_come_with_the_next_item(visit: Any, sqlite_store: Store) -> None:
+    one_of(sqlite_store, "pairwise", 2, items=2)
+    page = visit("/p/job/work")
+    page.keyboard.press("g")
+    with sqlite_store.write() as conn:
+        projects.change_guidelines(conn, projects.get_project(conn, "job"), "Be **kind** now.", None)
+    for key in ("1", "3"):
+        before = page.locator("#work").get_attribute("data-assignment")
+        page.keyboard.press(key)
+        page.keyboard.press("Enter")
+        page.wait_for_function("b => document.querySelector('#work').dataset.assignment !== b", arg=before)
+    assert page.locator("#guide-text").text_content() == "Be kind now.\n"
+    assert page.locator("#guide-text").count() == 1
+    with sqlite_store.read() as conn:
+        rows = history.read_annotations(conn, projects.get_project(conn, "job"))
+    assert [a.guideline_version for a in rows] == [1, 2]
+
+
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_ranking_by_arrows_and_by_drag(visit: Any, sqlite_store: Store, size: dict[str, int]) -> None:
     one_of(sqlite_store, "ranking", 3)

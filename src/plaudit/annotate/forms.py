@@ -37,7 +37,8 @@ def read_submission(form: Form, work: Work, project: Project) -> Submission:
     skip = form.has("reason")
     answer = Skip(form.text("reason")[:200]) if skip else read_answer(form, work, project)
     supersedes = form.number("supersedes", 0) or None
-    return Submission(form.text("key"), answer, form.texts("flag"), form.text("comment").strip(), supersedes)
+    comment, shown = form.text("comment").strip(), form.number("guidelines", 0) or None
+    return Submission(form.text("key"), answer, form.texts("flag"), comment, supersedes, shown)
 
 
 def read_answer(form: Form, work: Work, project: Project) -> Answer:

@@ -76,7 +76,9 @@ async def one_item(request: Request, slug: str, number: Number) -> Response:
 
 @router.post(
     "/p/{slug}/a/{number}",
-    openapi_extra=needs("member", "key", "supersedes", "choice", "text", "base", "flag", "comment", "reason"),
+    openapi_extra=needs(
+        "member", "key", "supersedes", "guidelines", "choice", "text", "base", "flag", "comment", "reason"
+    ),
 )
 async def answer(request: Request, slug: str, number: Number, form: Posted) -> Response:
     """Store an answer or a skip, and go on."""
@@ -195,6 +197,7 @@ def work_context(request: Request, sight: Sight) -> dict[str, Any]:
         "settings": project.settings,
         "steps": STEPS,
         "mine": sight.counts,
+        "fragment": _in_page(request),
         "progress": _progress(request),
         "adjudicating": work.round == leases.ADJUDICATION,
         "votes": [],

@@ -18,6 +18,8 @@ document.addEventListener("keydown", (event) => {
 
 function pressed(key, event) {
   const work = $("#work");
+  // An answer follows: Enter is to send it then, not to fold what was read before.
+  if (/^[0-9]$/.test(key) && event.target.matches("summary")) event.target.blur();
   if (work?.dataset.task === "ranking" && rankingKey(key)) return true;
   if (/^[0-9]$/.test(key) && digit(key)) return true;
   const onChoice = event.target.matches("input[type=radio]") && !["pairwise"].includes(work?.dataset.task);

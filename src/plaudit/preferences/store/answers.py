@@ -87,6 +87,8 @@ class Submission:
     comment: str = ""
     supersedes: int | None = None
     """The row this corrects; None for a first answer."""
+    guidelines: int | None = None
+    """The version that was shown; None, or one that never was: the newest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +305,7 @@ def _append(
     taken_back: bool = False,
 ) -> int:
     place, user_id = who
+    newest = project.guideline_version
     row: dict[str, Any] = {
         "assignment_id": place.id,
         "project_id": project.id,
@@ -313,7 +316,7 @@ def _append(
         "flags": list(sent.flags),
         "comment": sent.comment,
         "seconds": seconds,
-        "guideline_version": project.guideline_version,
+        "guideline_version": sent.guidelines if 1 <= (sent.guidelines or 0) <= newest else newest,
         "created_at": time.time(),
         "supersedes": sent.supersedes,
     }
