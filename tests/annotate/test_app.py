@@ -246,6 +246,19 @@ def test_answers_carry_the_guidelines_that_were_shown(as_person: Any, team: Team
         assert [row.guideline_version for row in kept] == [1, 2, 2, 2, 2]
 
 
+def test_answers_over_the_api_carry_them_too(as_person: Any, team: Team) -> None:
+    client, admin, token = as_person("annotator"), as_person("admin"), team.headers("annotator")
+    work = client.post("/api/v1/projects/demo/next", headers=token).json()["work"]
+    assert admin.post("/p/demo/guidelines", data={"body": "Be *kind*."}).status_code == 303
+    for number, shown in enumerate(({"guideline_version": 1}, {}, {"guideline_version": 99})):
+        sent = {"key": f"over-api-{number}", "answer": {"type": "choice", "strength": 1}, "next": True} | shown
+        path = f"/api/v1/projects/demo/assignments/{work['assignment']}/answer"
+        work = client.post(path, json=sent, headers=token).json()["work"]
+    with team.store.read() as conn:
+        kept = conn.execute(sqlalchemy.select(judgements.c.guideline_version).order_by(judgements.c.id))
+        assert [row.guideline_version for row in kept] == [1, 2, 2]
+
+
 def test_forms_of_many_at_once_are_stored_once_each(as_person: Any, team: Team) -> None:
     """Everybody sends each form twice, at the same time, beside somebody whose form says nothing."""
     clients = {who: as_person(who) for who in ("annotator", "reviewer", "admin")}

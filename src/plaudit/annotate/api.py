@@ -149,7 +149,9 @@ async def answer(request: Request, slug: Slug, number: Assignment, body: AnswerB
     """Store an answer. When the reply comes it is on the disk."""
     project, user = project_of(request), visitor_of(request).me
     given = answer_from_json(body.answer)
-    sent = Submission(body.key, given, tuple(body.flags), body.comment, body.supersedes)
+    sent = Submission(
+        body.key, given, tuple(body.flags), body.comment, body.supersedes, body.guideline_version
+    )
 
     def store(conn: Transaction) -> tuple[int, Work | None]:
         revision = answers.submit(conn, project, user.id, number, sent, decides=user.may("reviewer"))

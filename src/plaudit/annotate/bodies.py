@@ -106,6 +106,8 @@ class AnswerBody(_Body):
     """For the reviewers."""
     supersedes: Annotated[int, Field(ge=1, le=MOST_NUMBER)] | None = None
     """The revision that this corrects."""
+    guideline_version: Annotated[int, Field(ge=1, le=MOST_NUMBER)] | None = None
+    """The version of the guidelines that the person saw; the newest where it is left out."""
     next: bool = False
     """Whether the reply brings the next item as well."""
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 WIDTH, HEIGHT, WIDE = 360, 190, 430
+"""Of a chart in CSS pixels: text keeps about its size from a phone to a page of two or three columns."""
 LABEL_ROOM = 0.12
 """Share of the height that the name of a bound takes."""
-"""Of a chart in CSS pixels: text keeps about its size from a phone to a page of two or three columns."""
 INKS = {
     "#010101": "var(--ink)",
     "#020202": "var(--muted)",
