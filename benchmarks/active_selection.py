@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from plaudit.data import reviews
-from plaudit.preferences.resampling import uniform
+from plaudit.demo import reviews
+from plaudit.demo.simulated import SimulatedAnnotator
 from plaudit.preferences.sampling import disagreement, diverse_best, small_margin
-from plaudit.preferences.simulated import SimulatedAnnotator
+from plaudit.statistics.resampling import uniform
 
 Array = NDArray[np.float64]
 POOL, HELDOUT, START, BATCH, LAST = 6000, 4000, 50, 25, 800

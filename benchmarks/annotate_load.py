@@ -36,7 +36,7 @@ from urllib.parse import urlencode
 
 from sqlalchemy import func, select
 
-from plaudit.annotate.site import csrf_of
+from plaudit.annotate.server.site import csrf_of
 from plaudit.preferences.annotation import Item, ItemResponse
 from plaudit.preferences.store import content, people, projects
 from plaudit.preferences.store.engine import Store

@@ -25,27 +25,27 @@ from bake_off_methods import DPO_STEPS_BETWEEN, ITERATIONS, ITERATIONS_BETWEEN, 
 from safetensors.torch import load_file
 from torch import Tensor
 
-from plaudit.backends.local import load_policy, load_reference
-from plaudit.backends.rewards import build_reward
+from plaudit.backends.local.learner import LocalScorer
+from plaudit.backends.local.models import load_policy, load_reference
+from plaudit.backends.local.rewards import build_reward
 from plaudit.config.algorithm import with_algorithm
 from plaudit.config.sections import CheckpointSection, LogSection, LoraSection, OptimizerSection
-from plaudit.data import reviews
 from plaudit.data.chat import ChatFormat
 from plaudit.data.collate import collate_rollouts
 from plaudit.data.write import write_records
+from plaudit.demo import reviews
+from plaudit.demo.quickstart import COMPUTE, DATA, GOLD, SAMPLING, Scale, prepare
 from plaudit.evaluation.best_of_n import card
 from plaudit.generation.native import NativeGenerator
-from plaudit.generation.protocol import TokenPrompt
+from plaudit.jobs.online import job_for
 from plaudit.models.exact_kl import ExactKL
-from plaudit.stages.best_of_n import run_best_of_n
-from plaudit.stages.best_of_n_parts import BestOfNJob
-from plaudit.stages.dpo import DPOJob, run_dpo
-from plaudit.stages.quickstart import COMPUTE, DATA, GOLD, SAMPLING, Scale, prepare
-from plaudit.stages.rl import run_rl
-from plaudit.stages.rl_job import job_for
-from plaudit.tracking.files import merge_json, read_json
-from plaudit.training.learner import LocalScorer
-from plaudit.training.rollouts import scored
+from plaudit.rollouts.collect import scored
+from plaudit.runs.files import merge_json, read_json
+from plaudit.runtime import TokenPrompt
+from plaudit.stages.best_of_n.answer import run_best_of_n
+from plaudit.stages.best_of_n.parts import BestOfNJob
+from plaudit.stages.online.rl import run_rl
+from plaudit.stages.preference.dpo import DPOJob, run_dpo
 
 RESPONSES = 64
 """Of one iteration, whatever the size of a group."""

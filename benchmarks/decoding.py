@@ -25,13 +25,13 @@ from plaudit_side import force_lengths
 from subjects import subject, words_of
 from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessorList
 
+from plaudit.backends.local.precision import product_dtype
 from plaudit.config.sections import ComputeSection, SamplingSection
 from plaudit.generation.native import NativeGenerator
-from plaudit.generation.protocol import TokenPrompt
-from plaudit.models.load import load_causal_lm, load_tokenizer
+from plaudit.models.files.load import load_causal_lm, load_tokenizer
 from plaudit.models.policy import Policy
 from plaudit.records import Prompt
-from plaudit.training.precision import product_dtype
+from plaudit.runtime import TokenPrompt
 
 WAYS = ("autocast", "fp32", "bf16")
 Decode = Callable[[int], int]

@@ -14,15 +14,15 @@ from word_world import Table
 from plaudit.algorithms.best_of_n import BestOfN
 from plaudit.algorithms.kto import KTO
 from plaudit.algorithms.sft import SFT
+from plaudit.backends.local.learner import LocalLearner, LocalScorer
 from plaudit.config.sections import ComputeSection, OptimizerSection, SamplingSection
 from plaudit.data.order import epoch_order
 from plaudit.experience import Experience, Outputs, Pairs, Rankings
 from plaudit.functional.best_of_n import expected_best
 from plaudit.records import Rollout
-from plaudit.training.learner import LocalLearner, LocalScorer
+from plaudit.rollouts.collect import scored
+from plaudit.runtime import Runtime
 from plaudit.training.online import OnlineLoop
-from plaudit.training.rollouts import scored
-from plaudit.training.runtime import Runtime
 
 Curve = list[tuple[float, float]]
 """Pairs of how much data was used, and what the model is worth."""

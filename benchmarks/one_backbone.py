@@ -38,13 +38,13 @@ from plaudit.config.sections import (
     OptimizerSection,
     SamplingSection,
 )
-from plaudit.data import reviews
 from plaudit.data.write import write_records
-from plaudit.stages.quickstart import DATA, GOLD, SAMPLING, Scale, prepare
-from plaudit.stages.reward_model import RewardJob, run_reward
-from plaudit.stages.rl import run_rl
-from plaudit.stages.rl_job import RLJob
-from plaudit.tracking.files import merge_json
+from plaudit.demo import reviews
+from plaudit.demo.quickstart import DATA, GOLD, SAMPLING, Scale, prepare
+from plaudit.jobs.online import RLJob
+from plaudit.runs.files import merge_json
+from plaudit.stages.online.rl import run_rl
+from plaudit.stages.reward.train import RewardJob, run_reward
 
 SMALL = Scale(prompts=600, iterations=40, prompts_per_iteration=48, eval_prompts=160)
 QUICK = Scale(

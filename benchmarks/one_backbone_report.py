@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plaudit.tracking.files import read_json, read_lines
+from plaudit.runs.files import read_json, read_lines
 
 ROLES = ("policy", "reference", "critic", "reward")
 SIDES = {

@@ -27,7 +27,7 @@ from plan import make_plan, shape_of
 from subjects import subject, words_of
 
 from plaudit.config.sections import ComputeSection
-from plaudit.tracking.recorder import Recorder
+from plaudit.runs.recorder import Recorder
 
 PARTS: dict[str, tuple[tuple[str, str], ...]] = {
     "data": (("data/collate.py", "collate_rollouts"), ("data/order.py", "epoch_order")),

@@ -25,8 +25,9 @@ from plaudit.algorithms.ppo import PPO
 from plaudit.algorithms.reward_model import RewardModel as PairwiseLoss
 from plaudit.algorithms.rloo import RLOO
 from plaudit.algorithms.sft import SFT
-from plaudit.backends.local import load_policy, load_reward_model
-from plaudit.backends.rewards import RewardModelScorer
+from plaudit.backends.local.learner import LocalLearner
+from plaudit.backends.local.models import load_policy, load_reward_model
+from plaudit.backends.local.rewards import RewardModelScorer
 from plaudit.config.sections import (
     ComputeSection,
     DataSection,
@@ -40,16 +41,15 @@ from plaudit.data.collate import collate_demonstrations, collate_pairs
 from plaudit.data.order import epoch_order
 from plaudit.experience import Batch
 from plaudit.generation import native
-from plaudit.generation.protocol import TokenPrompt
 from plaudit.generation.sampling import sample_seed
-from plaudit.models.load import load_tokenizer
-from plaudit.models.scalar import RewardModel
+from plaudit.jobs.online import job_for
+from plaudit.models.files.load import load_tokenizer
+from plaudit.models.reward_model import RewardModel
 from plaudit.records import Prompt, RewardResult, Rollout
 from plaudit.rewards.model import ModelReward
-from plaudit.stages import rl
-from plaudit.stages.rl_job import job_for
-from plaudit.tracking.recorder import Recorder
-from plaudit.training.learner import LocalLearner
+from plaudit.runs.recorder import Recorder
+from plaudit.runtime import TokenPrompt
+from plaudit.stages.online import rl
 from plaudit.training.offline import OfflineLoop
 from plaudit.training.online import OnlineLoop
 

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from plaudit.tracking.files import merge_json, read_json
+from plaudit.runs.files import merge_json, read_json
 
 HEAD = (
     "| seed | gold before | gold after | difference, 95 % interval | win rate | KL, nats | reward model | seconds |\n"

@@ -11,7 +11,7 @@ import torch
 from plan import Words
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from plaudit.models.load import load_causal_lm, load_tokenizer
+from plaudit.models.files.load import load_causal_lm, load_tokenizer
 from plaudit.models.tiny import tiny_tokenizer
 
 RANDOM: dict[str, dict[str, int | bool]] = {

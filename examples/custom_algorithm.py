@@ -30,7 +30,7 @@ from plaudit.algorithms.protocol import Credit, Signal
 from plaudit.experience import Experience, Loss, Outputs
 from plaudit.functional.controllers import Carry
 from plaudit.functional.weights import loss_weights
-from plaudit.models.saving import save_causal_lm
+from plaudit.models.files.saving import save_causal_lm
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 
 

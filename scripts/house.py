@@ -12,19 +12,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FLOORS = {
-    "errors": 0, "records": 0, "experience": 0, "config": 0, "intervals": 0, "majority": 0,
-    "functional": 1, "data": 1, "preferences": 1, "tracking": 1,
-    "models": 2, "generation": 2, "rewards": 2, "algorithms": 2,
-    "training": 3, "backends": 3,
-    "stages": 4, "evaluation": 4, "export": 4,
-    "api": 5, "cli": 5, "annotate": 5,
+    "errors": 0, "records": 0, "experience": 0, "statistics": 0,
+    "algorithms": 1, "functional": 1, "data": 1, "preferences": 1, "config": 1,
+    "runtime": 2, "jobs": 2, "models": 2, "tracking": 2,
+    "generation": 3, "rewards": 3, "runs": 3,
+    "rollouts": 4, "evaluation": 4, "export": 4,
+    "training": 5,
+    "backends": 6,
+    "stages": 7, "loop": 7,
+    "api": 8, "cli": 8, "annotate": 8, "demo": 8, "serving": 8,
 }  # fmt: skip
-NEIGHBOURS = {("backends", "training"), ("cli", "annotate")}
-"""Parts that may import a neighbour on their floor: one command opens the web door. The ground floor is one room."""
+NEIGHBOURS = {
+    ("algorithms", "functional"): "an algorithm is made of pure functions",
+    ("cli", "annotate"): "the command `plaudit annotate` opens the web door",
+    ("cli", "demo"): "the command `plaudit quickstart` runs the demo",
+}
+"""Which part may import which neighbour on its floor, and why. The ground floor is one room."""
 
 FENCES = {
-    "torch": ("functional", "experience", "data.collate", "models", "generation", "rewards", "algorithms",
-              "training", "backends", "stages", "export", "cli"),
+    "torch": ("functional", "experience", "data.collate", "runtime", "models", "generation", "rewards", "algorithms",
+              "rollouts", "runs", "training", "backends", "stages", "export", "cli"),
     "transformers": ("models", "generation", "export"),
     "peft": ("models", "generation", "export"),
     "gguf": ("models", "export"),
@@ -45,7 +52,7 @@ FENCES = {
     "matplotlib": ("evaluation",),
     "jinja2": ("evaluation", "annotate", "export"),
     "rich": ("tracking", "cli"),
-    "filelock": ("tracking",),
+    "filelock": ("runs",),
 }  # fmt: skip
 """Third-party package -> where it may be imported."""
 

@@ -13,7 +13,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from plaudit.tracking.files import Row, read_lines
+from plaudit.runs.files import Row, read_lines
 
 PANELS = (
     ("reward", "reward/mean", "eval/reward_mean"),

@@ -10,7 +10,7 @@ import pytest
 
 import plaudit
 from plaudit.errors import RewardError
-from plaudit.models.saving import save_causal_lm
+from plaudit.models.files.saving import save_causal_lm
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 
 WORDS = "the a film soup bed room was is very quite good bad warm cold and but we they liked left".split()

@@ -1,7 +1,7 @@
 import pytest
 from scipy import stats
 
-from plaudit.intervals import wilson
+from plaudit.statistics.intervals import wilson
 
 
 def test_wilson_by_hand():

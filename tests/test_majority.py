@@ -5,13 +5,13 @@ from itertools import product
 import pytest
 
 from plaudit.data.convert import convert
-from plaudit.data.reading import ReadLog
+from plaudit.data.reading.rows import ReadLog
 from plaudit.data.ties import undecided
-from plaudit.majority import decide, margin
+from plaudit.demo.simulated import to_preferences
 from plaudit.preferences.aggregate import outcomes
-from plaudit.preferences.simulated import to_preferences
 from plaudit.preferences.votes import judgement_votes
 from plaudit.records import Judgement
+from plaudit.statistics.majority import decide, margin
 
 
 @pytest.mark.parametrize(

@@ -22,14 +22,14 @@ from plaudit.evaluation import policy as policy_card
 from plaudit.evaluation import preferences as preference_card
 from plaudit.evaluation import reward_model as reward_card
 from plaudit.evaluation.report import write_report
+from plaudit.jobs.online import job_for
 from plaudit.records import Content, Message, Preference, Prompt, Rating
-from plaudit.stages.best_of_n import run_best_of_n
-from plaudit.stages.best_of_n_parts import BestOfNJob
-from plaudit.stages.dpo import DPOJob, run_dpo
-from plaudit.stages.respond import TrainedPolicy
-from plaudit.stages.reward_model import RewardJob, run_reward
-from plaudit.stages.rl import run_rl
-from plaudit.stages.rl_job import job_for
+from plaudit.stages.best_of_n.answer import run_best_of_n
+from plaudit.stages.best_of_n.parts import BestOfNJob
+from plaudit.stages.online.rl import run_rl
+from plaudit.stages.preference.dpo import DPOJob, run_dpo
+from plaudit.stages.respond.policy import TrainedPolicy
+from plaudit.stages.reward.train import RewardJob, run_reward
 from plaudit.stages.sft import SFTJob, run_sft
 
 J = TypeVar("J", bound=Job)

@@ -17,7 +17,7 @@ from plaudit.functional.preference_losses import row_sums
 from plaudit.models.policy import Policy
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 from plaudit.stages.encode import Rows
-from plaudit.stages.feedback import Feedback, mismatched
+from plaudit.stages.preference.feedback import Feedback, mismatched
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import uvicorn
 
-from plaudit.annotate.app import create_app
-from plaudit.annotate.limits import Limiter
-from plaudit.annotate.passwords import hash_password
-from plaudit.annotate.settings import ServeSettings
-from plaudit.annotate.site import csrf_of
+from plaudit.annotate.server.app import create_app
+from plaudit.annotate.server.limits import Limiter
+from plaudit.annotate.server.passwords import hash_password
+from plaudit.annotate.server.settings import ServeSettings
+from plaudit.annotate.server.site import csrf_of
 from plaudit.preferences.annotation import Annotation, Choice, Item, ItemResponse, Task
 from plaudit.preferences.store import content, history, people, projects
 from plaudit.preferences.store.engine import Store

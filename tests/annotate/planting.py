@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import httpx
 from annotating import PASSWORD, Served, Team
 
-from plaudit.annotate.site import csrf_of
+from plaudit.annotate.server.site import csrf_of
 from plaudit.preferences.store import people
 from plaudit.preferences.store.engine import Store
 

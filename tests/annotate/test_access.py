@@ -7,11 +7,11 @@ import httpx
 import pytest
 from annotating import OUTSIDE, PASSWORD, ROLES, Served, Team, Unlimited, make_team
 
-from plaudit.annotate.access import needs
-from plaudit.annotate.app import create_app
-from plaudit.annotate.limits import Limiter
-from plaudit.annotate.security import CSP
-from plaudit.annotate.settings import ServeSettings
+from plaudit.annotate.server.access import needs
+from plaudit.annotate.server.app import create_app
+from plaudit.annotate.server.limits import Limiter
+from plaudit.annotate.server.security import CSP
+from plaudit.annotate.server.settings import ServeSettings
 from plaudit.errors import ConfigError
 from plaudit.preferences.store import content, history, people, projects
 from plaudit.preferences.store.engine import Store

@@ -15,9 +15,9 @@ import sqlalchemy
 from annotating import Served, Team, Unlimited, free_port, make_people, make_project
 
 from plaudit.annotate import commands
-from plaudit.annotate.forms import as_stored, filled, in_words
 from plaudit.annotate.intake import default_guidelines, import_file
-from plaudit.annotate.limits import Limit, Limiter, TooMany
+from plaudit.annotate.pages.forms import as_stored, filled, in_words
+from plaudit.annotate.server.limits import Limit, Limiter, TooMany
 from plaudit.cli.main import main
 from plaudit.data.load import load_records
 from plaudit.errors import ConfigError, DataError

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("markupsafe", reason="the annotation app's packages: pip install 'plaudit[annotate]'")
 
-from plaudit.annotate.charts import NARROW, Dot, bars, dots, nice_ticks
+from plaudit.annotate.pages.charts import NARROW, Dot, bars, dots, nice_ticks
 
 
 @pytest.mark.parametrize("ends", [(0, 1), (-0.3, 1), (0, 25), (-1.32, 1.32), (0, 0.07), (0, 86_400)])

@@ -12,8 +12,8 @@ from annotating import make_people, make_project, pairs
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from plaudit.annotate import desk
-from plaudit.annotate.desk import Desk
+from plaudit.annotate.server import desk
+from plaudit.annotate.server.desk import Desk
 from plaudit.errors import PlauditError
 from plaudit.preferences.annotation import Choice
 from plaudit.preferences.store import answers, history, leases, people

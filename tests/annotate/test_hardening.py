@@ -11,11 +11,11 @@ import pytest
 import uvicorn
 from annotating import Unlimited, free_port
 
-from plaudit.annotate import connections
-from plaudit.annotate.app import create_app
-from plaudit.annotate.connections import Patience, TimedConnection
-from plaudit.annotate.serve import listen, server_config
-from plaudit.annotate.settings import ServeSettings
+from plaudit.annotate.server import connections
+from plaudit.annotate.server.app import create_app
+from plaudit.annotate.server.connections import Patience, TimedConnection
+from plaudit.annotate.server.serve import listen, server_config
+from plaudit.annotate.server.settings import ServeSettings
 from plaudit.preferences.store.engine import Store
 
 OPENED: list[socket.socket] = []

@@ -21,10 +21,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from plaudit.annotate import commands
 from plaudit.annotate.intake import import_file
-from plaudit.annotate.limits import Limiter
-from plaudit.annotate.passwords import hash_password
-from plaudit.annotate.serve import serve
-from plaudit.annotate.settings import ServeSettings
+from plaudit.annotate.server.limits import Limiter
+from plaudit.annotate.server.passwords import hash_password
+from plaudit.annotate.server.serve import serve
+from plaudit.annotate.server.settings import ServeSettings
 from plaudit.errors import ConfigError, DataError
 from plaudit.preferences.annotation import Choice
 from plaudit.preferences.store import answers, content, people, projects

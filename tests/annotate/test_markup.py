@@ -10,8 +10,8 @@ pytest.importorskip("markdown_it", reason="the annotation app's packages: pip in
 
 from pygments.lexers import get_lexer_by_name
 
-from plaudit.annotate import markup
-from plaudit.annotate.markup import COLOUR_SECONDS, MOST_RENDERED, RENDER_SECONDS, markdown
+from plaudit.annotate.pages import markup
+from plaudit.annotate.pages.markup import COLOUR_SECONDS, MOST_RENDERED, RENDER_SECONDS, markdown
 
 LONG = 60_000
 

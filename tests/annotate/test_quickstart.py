@@ -23,7 +23,7 @@ pytestmark = pytest.mark.browser
 SMALL = """
 import functools, sys
 from plaudit.cli.main import main
-from plaudit.stages import quickstart
+from plaudit.demo import quickstart
 quickstart.Scale = functools.partial(quickstart.Scale, demonstrations=300, sft_epochs=1, comparisons=120, prompts=48,
                                      iterations=2, prompts_per_iteration=8, eval_prompts=16, hidden=32)
 sys.exit(main(sys.argv[1:]))

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from annotating import Served, Team
 
-from plaudit.annotate.bodies import REFUSED
-from plaudit.annotate.reference import Operation, in_words, operations
+from plaudit.annotate.rest.bodies import REFUSED
+from plaudit.annotate.rest.reference import Operation, in_words, operations
 
 
 def sent_by(operation: Operation) -> tuple[str, str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 from annotating import Team, make_people, make_project, responses, stored
 
-from plaudit.annotate.review import GIVES
+from plaudit.annotate.pages.review import GIVES
 from plaudit.preferences.annotation import Answer, Choice, Item, Ranks, Scores, Task, Thumbs, Written
 from plaudit.preferences.exchange import WHAT_OF, What, export
 from plaudit.preferences.store import answers, content, leases, projects

@@ -37,7 +37,7 @@ def loaded_by(statement: str) -> list[str]:
         "import plaudit",
         "from plaudit import load_records, Prompt, ConfigError, load_job",
         "import plaudit.cli.main as m; m.main(['--help'])",
-        "import plaudit.records, plaudit.tracking.recorder, plaudit.preferences.simulated",
+        "import plaudit.records, plaudit.runs.recorder, plaudit.demo.simulated",
     ],
 )
 def test_does_not_load_heavy_packages(statement: str) -> None:

@@ -27,7 +27,7 @@ class World:
     """Paths of a model, data files and finished runs."""
 
     def __init__(self, root: Path) -> None:
-        from plaudit.models.saving import save_causal_lm
+        from plaudit.models.files.saving import save_causal_lm
         from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 
         self.root, self.model = root, root / "start"

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from plaudit.data.load import load_records
-from plaudit.data.reading import BadRows
+from plaudit.data.reading.rows import BadRows
 from plaudit.errors import DataError
 
 FINE = b'{"prompt": "Hi", "response": "Hello"}\n'

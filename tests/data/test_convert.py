@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from plaudit.data.convert import convert, number_repeated_ids
-from plaudit.data.reading import ReadLog
+from plaudit.data.reading.rows import ReadLog
 from plaudit.errors import DataError
 from plaudit.records import Demonstration, Judgement, Preference, Prompt, Ranking, Rating
 

@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from plaudit.data.load import load_records
-from plaudit.data.reading import BadRows
+from plaudit.data.reading.rows import BadRows
 from plaudit.errors import DataError
 from plaudit.records import Demonstration, Judgement, Message, Preference, Prompt, Ranking, Rating
 

@@ -7,9 +7,9 @@ import statistics
 
 import pytest
 
-from plaudit.data import review_grammar as grammar
-from plaudit.data import review_words as words
-from plaudit.data import reviews
+from plaudit.demo import review_grammar as grammar
+from plaudit.demo import review_words as words
+from plaudit.demo import reviews
 from plaudit.errors import DataError
 
 HOTEL = "A short review of the Aurora hotel:"

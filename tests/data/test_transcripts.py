@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plaudit.data.transcripts import (
+from plaudit.data.reading.transcripts import (
     is_transcript,
     parse_transcript,
     plain_text,

@@ -5,10 +5,10 @@ import re
 import pytest
 
 from plaudit.cli.outcome import finish_pipeline
-from plaudit.data import reviews
-from plaudit.data.review_grammar import read
-from plaudit.stages.quickstart import Scale, run_quickstart
-from plaudit.tracking.files import read_json, read_lines
+from plaudit.demo import reviews
+from plaudit.demo.quickstart import Scale, run_quickstart
+from plaudit.demo.review_grammar import read
+from plaudit.runs.files import read_json, read_lines
 
 SHORT = Scale(
     demonstrations=2500, sft_epochs=3, comparisons=2500, prompts=300, iterations=24, eval_prompts=96, hidden=96

@@ -73,7 +73,7 @@ def test_first_step_soon(material, torch_seconds):
     ]  # fmt: skip
     code = (
         f"import os, sys, time\nsys.path.insert(0, {str(SOURCE)!r})\n"
-        "from plaudit.cli.main import main\nfrom plaudit.tracking.recorder import Recorder\n"
+        "from plaudit.cli.main import main\nfrom plaudit.runs.recorder import Recorder\n"
         "def first(recorder, step, values):\n    print('first', time.process_time(), flush=True)\n    os._exit(0)\n"
         f"Recorder.metrics = first\nmain({words!r})"
     )

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from plaudit.evaluation import statistics as st
-from plaudit.intervals import wilson
+from plaudit.statistics import figures as st
+from plaudit.statistics.intervals import wilson
 
 
 def test_share_without_clusters_is_plain_wilson():

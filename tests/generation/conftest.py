@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GemmaConfig, Qwen3Config
 
-from plaudit.generation.protocol import TokenPrompt
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 from plaudit.records import Prompt, Rollout
+from plaudit.runtime import TokenPrompt
 
 WORDS = [f"w{i}" for i in range(90)]
 ARCHITECTURES = ("gpt2", "llama", "qwen2")

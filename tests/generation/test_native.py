@@ -10,8 +10,8 @@ import torch
 from plaudit.config.sections import SamplingSection
 from plaudit.errors import ConfigError, DataError, ModelError
 from plaudit.generation.native import NativeGenerator
-from plaudit.generation.protocol import TokenPrompt
 from plaudit.records import Prompt, Rollout
+from plaudit.runtime import TokenPrompt
 
 KINDS = ("gpt2", "llama", "qwen2", "qwen3", "gemma")
 GREEDY = SamplingSection(temperature=1e-5, max_new_tokens=16)

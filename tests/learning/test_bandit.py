@@ -12,13 +12,13 @@ from plaudit.algorithms.ppo import PPO
 from plaudit.algorithms.reinforce import REINFORCE
 from plaudit.algorithms.reinforce_pp import REINFORCEPlusPlus
 from plaudit.algorithms.rloo import RLOO
+from plaudit.backends.local.learner import LocalLearner, LocalScorer
 from plaudit.config.sections import ComputeSection, OptimizerSection, SamplingSection
 from plaudit.experience import Outputs
 from plaudit.generation.sampling import sample_seed, uniform
 from plaudit.records import Prompt, RewardResult, Rollout
-from plaudit.training.learner import LocalLearner, LocalScorer
+from plaudit.runtime import Runtime
 from plaudit.training.online import OnlineLoop
-from plaudit.training.runtime import Runtime
 
 REWARDS, BETA = (1.0, 0.0, 0.0), 0.5
 OPTIMUM = [0.786986, 0.106507, 0.106507]

@@ -14,11 +14,11 @@ from plaudit.algorithms.kto import KTO
 from plaudit.algorithms.online_dpo import OnlineDPO
 from plaudit.algorithms.orpo import ORPO
 from plaudit.algorithms.simpo import SimPO
+from plaudit.backends.local.learner import LocalLearner, LocalScorer
 from plaudit.config.sections import ComputeSection, OptimizerSection, SamplingSection
 from plaudit.experience import Experience, Pairs
-from plaudit.training.learner import LocalLearner, LocalScorer
+from plaudit.runtime import Runtime
 from plaudit.training.online import OnlineLoop
-from plaudit.training.runtime import Runtime
 
 STEPS = 200
 PREFERRED = 1 / (1 + math.exp(-1))  # how often arm 0 is preferred to each of the others

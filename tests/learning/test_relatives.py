@@ -13,10 +13,10 @@ from plaudit.algorithms.gspo import CISPO, GSPO
 from plaudit.algorithms.ppo_presets import PPO_MAX_CODE, PPO_MAX_PAPER
 from plaudit.algorithms.reinforce_pp import REINFORCEPlusPlus
 from plaudit.algorithms.sft import SFT
+from plaudit.backends.local.learner import LocalLearner
 from plaudit.config.sections import ComputeSection, OptimizerSection, SamplingSection
 from plaudit.data.collate import collate_rollouts
-from plaudit.training.learner import LocalLearner
-from plaudit.training.rollouts import scored
+from plaudit.rollouts.collect import scored
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,15 @@ import pytest
 import torch
 
 from plaudit.algorithms.ppo import PPO
+from plaudit.backends.local.learner import LocalLearner, LocalScorer
 from plaudit.config.sections import ComputeSection, OptimizerSection, SamplingSection
 from plaudit.generation.native import NativeGenerator
-from plaudit.generation.protocol import TokenPrompt
 from plaudit.models.policy import Policy, ReferencePolicy
 from plaudit.models.shared_trunk import SharedTrunk, TrunkCritic
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 from plaudit.records import Prompt, RewardResult
-from plaudit.training.learner import LocalLearner, LocalScorer
+from plaudit.runtime import Runtime, TokenPrompt
 from plaudit.training.online import OnlineLoop
-from plaudit.training.runtime import Runtime
 
 BETA = 0.5
 ITERATIONS = 30

@@ -8,18 +8,18 @@ from safetensors.torch import load_file
 from tests.models.conftest import make_batch
 from transformers import AutoModelForSequenceClassification
 
+from plaudit.backends.local.backbone import Backbone
 from plaudit.config.sections import LoraSection
 from plaudit.errors import ModelError
-from plaudit.models.adapter import FOLDER, WEIGHTS_FILE, fingerprint
-from plaudit.models.backbone import Backbone
 from plaudit.models.critic import Critic
-from plaudit.models.load import load_causal_lm
+from plaudit.models.files.adapter import FOLDER, WEIGHTS_FILE, fingerprint
+from plaudit.models.files.load import load_causal_lm
+from plaudit.models.files.saving import save_causal_lm
+from plaudit.models.forward.trunk import body
 from plaudit.models.lora import add_lora
 from plaudit.models.policy import Policy
-from plaudit.models.saving import save_causal_lm
-from plaudit.models.scalar import RewardModel
+from plaudit.models.reward_model import RewardModel
 from plaudit.models.tiny import tiny_classifier, tiny_lm
-from plaudit.models.trunk import body
 
 LORA = LoraSection(rank=4)
 

@@ -5,13 +5,13 @@ import copy
 import pytest
 import torch
 
+from plaudit.backends.local.learner import LocalScorer
 from plaudit.config.sections import ComputeSection, LoraSection
 from plaudit.models import exact_kl
 from plaudit.models.exact_kl import ExactKL
 from plaudit.models.lora import add_lora
 from plaudit.models.policy import Policy, ReferencePolicy
 from plaudit.models.tiny import tiny_lm
-from plaudit.training.learner import LocalScorer
 
 
 def moved(lm, by=0.05):

@@ -9,7 +9,7 @@ from plaudit.config.sections import LoraSection
 from plaudit.models.critic import Critic
 from plaudit.models.lora import add_lora
 from plaudit.models.policy import Policy, ReferencePolicy
-from plaudit.models.scalar import RewardModel
+from plaudit.models.reward_model import RewardModel
 from plaudit.models.tiny import tiny_classifier, tiny_lm
 
 TOLERANCE = 1e-5

@@ -20,14 +20,14 @@ from transformers import (
 )
 
 from plaudit.errors import ModelError
-from plaudit.models import source
-from plaudit.models.load import load_causal_lm, load_classifier, load_tokenizer
+from plaudit.models.files import source
+from plaudit.models.files.load import load_causal_lm, load_classifier, load_tokenizer
+from plaudit.models.files.saving import save_causal_lm
+from plaudit.models.files.source import resolve
+from plaudit.models.files.vocabulary import NEW_PAD, ensure_pad, fit_vocabulary
 from plaudit.models.policy import Policy
-from plaudit.models.saving import save_causal_lm
-from plaudit.models.scalar import RewardModel
-from plaudit.models.source import resolve
+from plaudit.models.reward_model import RewardModel
 from plaudit.models.tiny import tiny_classifier, tiny_lm
-from plaudit.models.vocabulary import NEW_PAD, ensure_pad, fit_vocabulary
 
 TEXT = ["the cat sat on the mat"]
 

@@ -12,12 +12,12 @@ from plaudit.config.sections import LoraSection
 from plaudit.errors import ConfigError, ModelError
 from plaudit.models import lora
 from plaudit.models.critic import Critic
-from plaudit.models.load import load_causal_lm
+from plaudit.models.files.load import load_causal_lm
+from plaudit.models.files.saving import save_causal_lm
+from plaudit.models.forward.trunk import is_4bit
 from plaudit.models.lora import add_lora
 from plaudit.models.policy import Policy
-from plaudit.models.saving import save_causal_lm
 from plaudit.models.tiny import tiny_classifier, tiny_lm, tiny_tokenizer
-from plaudit.models.trunk import is_4bit
 
 LORA = LoraSection(rank=8, alpha=16)
 LEAVES = {

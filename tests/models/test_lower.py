@@ -4,15 +4,15 @@ import pytest
 import torch
 from tests.models.conftest import make_batch, make_rows
 
+from plaudit.backends.local.learner import LocalLearner
 from plaudit.config.sections import ComputeSection, LoraSection, OptimizerSection
 from plaudit.experience import Loss
 from plaudit.models.critic import Critic
+from plaudit.models.forward.lower import LowerStates, frozen_depth
+from plaudit.models.forward.trunk import body
 from plaudit.models.lora import add_lora
-from plaudit.models.lower import LowerStates, frozen_depth
 from plaudit.models.policy import Policy, ReferencePolicy
 from plaudit.models.tiny import tiny_lm
-from plaudit.models.trunk import body
-from plaudit.training.learner import LocalLearner
 
 TOP = LoraSection(rank=4, last_layers=1)
 

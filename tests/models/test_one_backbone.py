@@ -4,15 +4,15 @@ import pytest
 import torch
 from tests.models.conftest import make_batch
 
+from plaudit.backends.local.learner import LocalLearner
 from plaudit.config.sections import ComputeSection, LoraSection, OptimizerSection
 from plaudit.experience import Loss
 from plaudit.models.critic import Critic
+from plaudit.models.forward.trunk import body, hidden_states
 from plaudit.models.lora import add_lora
 from plaudit.models.policy import Policy, ReferencePolicy
-from plaudit.models.scalar import RewardModel
+from plaudit.models.reward_model import RewardModel
 from plaudit.models.tiny import tiny_classifier, tiny_lm
-from plaudit.models.trunk import body, hidden_states
-from plaudit.training.learner import LocalLearner
 
 LORA = LoraSection(rank=4)
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GemmaConfig, GPT2Config, LlamaConfig, Qwen2Config, Qwen3Config
 
-from plaudit.models.packing import can_pack, fits_window, pack
-from plaudit.models.trunk import body, hidden_states, packs, silence_dropout
+from plaudit.models.forward.packing import can_pack, fits_window, pack
+from plaudit.models.forward.trunk import body, hidden_states, packs, silence_dropout
 
 SIZE = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 ROTARY = {**SIZE, "intermediate_size": 48, "num_key_value_heads": 2, "head_dim": 8}

@@ -8,8 +8,8 @@ from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2Fo
 from transformers import GraniteForCausalLM as Granite
 
 from plaudit.errors import ModelError
-from plaudit.models import head
-from plaudit.models.head import TokenLaw
+from plaudit.models.forward import head
+from plaudit.models.forward.head import TokenLaw
 from plaudit.models.policy import Policy, ReferencePolicy
 from plaudit.models.tiny import tiny_lm
 

@@ -17,13 +17,13 @@ from plaudit.errors import ModelError
 from plaudit.experience import Pairs
 from plaudit.models.auxiliary import auxiliary_head
 from plaudit.models.critic import Critic
+from plaudit.models.files.saving import save_causal_lm
+from plaudit.models.forward.trunk import position_limit
 from plaudit.models.length import LengthRule
 from plaudit.models.lora import add_lora
 from plaudit.models.policy import Policy
-from plaudit.models.saving import save_causal_lm
-from plaudit.models.scalar import RewardModel
+from plaudit.models.reward_model import RewardModel
 from plaudit.models.tiny import tiny_classifier, tiny_config, tiny_lm
-from plaudit.models.trunk import position_limit
 
 NAMES, WEIGHTS = ("helpful", "short", "kind"), (0.5, -1.0, 2.0)
 

@@ -11,10 +11,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from plaudit.config.sections import LoraSection
 from plaudit.errors import ConfigError, ModelError
 from plaudit.models.critic import Critic
-from plaudit.models.load import load_tokenizer
+from plaudit.models.files.load import load_tokenizer
+from plaudit.models.files.saving import save_causal_lm
 from plaudit.models.lora import add_lora
-from plaudit.models.saving import save_causal_lm
-from plaudit.models.scalar import RewardModel
+from plaudit.models.reward_model import RewardModel
 from plaudit.models.tiny import tiny_classifier, tiny_lm
 
 KINDS = ["llama", "gpt2", "qwen2", "roberta"]

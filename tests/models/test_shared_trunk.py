@@ -9,14 +9,14 @@ from tests.models.conftest import make_batch
 from transformers import AutoModelForCausalLM
 
 from plaudit.algorithms.ppo import PPO
+from plaudit.backends.local.learner import LocalLearner
+from plaudit.backends.local.microbatch import microbatches
 from plaudit.config.sections import ComputeSection, LoraSection, OptimizerSection
+from plaudit.models.forward.trunk import body
 from plaudit.models.lora import add_lora
 from plaudit.models.policy import Policy, ReferencePolicy
 from plaudit.models.shared_trunk import SharedTrunk, TrunkCritic
 from plaudit.models.tiny import tiny_lm
-from plaudit.models.trunk import body
-from plaudit.training.learner import LocalLearner
-from plaudit.training.microbatch import microbatches
 
 ALGORITHM = PPO(critic="trunk", value_coef=0.3, entropy_coef=0.01)
 SECTION = OptimizerSection(lr=1e-2, warmup_fraction=0.0, schedule="constant", max_grad_norm=0.0)

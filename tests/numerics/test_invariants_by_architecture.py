@@ -12,14 +12,14 @@ from tests.models.conftest import WORDS, make_batch, make_rows
 from plaudit.algorithms.dpo import DPO
 from plaudit.algorithms.grpo import GRPO
 from plaudit.algorithms.reward_model import RewardModel as RewardAlgorithm
+from plaudit.backends.local.learner import LocalLearner
 from plaudit.config.sections import ComputeSection, LoraSection, OptimizerSection
 from plaudit.experience import Pairs
 from plaudit.models.exact_kl import ExactKL
 from plaudit.models.lora import add_lora
 from plaudit.models.policy import Policy, ReferencePolicy
-from plaudit.models.scalar import RewardModel
+from plaudit.models.reward_model import RewardModel
 from plaudit.models.tiny import tiny_classifier, tiny_lm, tiny_tokenizer
-from plaudit.training.learner import LocalLearner
 
 DECODERS = ("gpt2", "llama", "qwen2")
 EVERY = (*DECODERS, "roberta")

@@ -10,7 +10,7 @@ import torch
 
 from plaudit.algorithms.reward_model import RewardModel as Algorithm
 from plaudit.experience import Pairs
-from plaudit.models.scalar import RewardModel
+from plaudit.models.reward_model import RewardModel
 from plaudit.models.tiny import tiny_classifier, tiny_tokenizer
 
 RewardTrainer = pytest.importorskip("trl", reason="pip install 'plaudit[oracle]'").RewardTrainer

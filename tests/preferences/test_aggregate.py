@@ -2,10 +2,10 @@ import random
 
 import pytest
 
+from plaudit.demo.simulated import SimulatedAnnotator
 from plaudit.errors import ConfigError
 from plaudit.preferences.aggregate import Rule, conflicts, keep, outcomes, ranks_of
 from plaudit.preferences.annotation import Annotation, Choice, Ranks
-from plaudit.preferences.simulated import SimulatedAnnotator
 from plaudit.preferences.votes import PairVote, judgement_votes, labels, pair_votes, sides
 from plaudit.records import Judgement
 

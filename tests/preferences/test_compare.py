@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from plaudit.errors import DataError
-from plaudit.intervals import wilson
 from plaudit.preferences.compare import as_text, compare, versus
 from plaudit.records import Judgement, Message
+from plaudit.statistics.intervals import wilson
 
 TRUE = {"base": -0.8, "sft": 0.0, "ppo": 0.8}
 

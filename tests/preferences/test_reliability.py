@@ -4,10 +4,10 @@ import random
 import numpy as np
 import pytest
 
-from plaudit.preferences import bradley_terry
+from plaudit.demo.simulated import SimulatedAnnotator
 from plaudit.preferences.reliability import dawid_skene
-from plaudit.preferences.simulated import SimulatedAnnotator
 from plaudit.preferences.votes import Vote
+from plaudit.statistics import bradley_terry
 
 RATES = {"good": 0.05, "fair": 0.2, "poor": 0.4, "guess": 0.5}
 

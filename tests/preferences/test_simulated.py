@@ -6,14 +6,14 @@ import math
 
 import pytest
 
-from plaudit.errors import ConfigError
-from plaudit.preferences.simulated import (
+from plaudit.demo.simulated import (
     SimulatedAnnotator,
     agreement_with,
     judge_pairs,
     panel,
     to_preferences,
 )
+from plaudit.errors import ConfigError
 from plaudit.records import Judgement, Preference
 
 PAIRS = [(f"p{i}", "x" * (i % 7 + 2), "x") for i in range(4000)]

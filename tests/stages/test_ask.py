@@ -13,9 +13,9 @@ from plaudit.data.write import write_records
 from plaudit.errors import ConfigError, DataError
 from plaudit.preferences.importing import items_of
 from plaudit.records import Comparison, Demonstration
-from plaudit.stages.ask import ask_next, reward_differences
-from plaudit.stages.evaluate import score_dataset
-from plaudit.stages.reward_model import run_reward
+from plaudit.stages.respond.ask import ask_next, reward_differences
+from plaudit.stages.reward.evaluate import score_dataset
+from plaudit.stages.reward.train import run_reward
 
 WORDS = "red blue green warm cold good bad big".split()
 

@@ -10,12 +10,12 @@ from plaudit.config.sections import SamplingSection
 from plaudit.data.load import load_records
 from plaudit.data.write import write_records
 from plaudit.errors import ConfigError
-from plaudit.models.saving import save_causal_lm
+from plaudit.models.files.saving import save_causal_lm
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 from plaudit.preferences.importing import items_of
 from plaudit.records import Judgement, Prompt
-from plaudit.stages.compare import generate_comparisons, model_names
-from plaudit.stages.respond import TrainedPolicy
+from plaudit.stages.respond.compare import generate_comparisons, model_names
+from plaudit.stages.respond.policy import TrainedPolicy
 
 SAMPLING = SamplingSection(max_new_tokens=6)
 

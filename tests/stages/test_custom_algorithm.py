@@ -13,10 +13,10 @@ from plaudit.algorithms.protocol import ActorCritic, OnlineAlgorithm
 from plaudit.cli.main import main
 from plaudit.config.algorithm import with_algorithm
 from plaudit.config.sections import CheckpointSection
+from plaudit.jobs.online import RLJob
 from plaudit.records import RewardResult
-from plaudit.stages.rl import run_rl
-from plaudit.stages.rl_job import RLJob
-from plaudit.tracking.files import read_lines
+from plaudit.runs.files import read_lines
+from plaudit.stages.online.rl import run_rl
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

@@ -12,6 +12,7 @@ from plaudit.algorithms.dpo import DPO, IPO, Hinge
 from plaudit.algorithms.kto import KTO
 from plaudit.algorithms.orpo import ORPO
 from plaudit.algorithms.simpo import SimPO
+from plaudit.backends.local.learner import LocalLearner
 from plaudit.config.algorithm import with_algorithm
 from plaudit.config.sections import (
     CheckpointSection,
@@ -23,9 +24,8 @@ from plaudit.config.sections import (
 from plaudit.errors import ConfigError, DataError
 from plaudit.evaluation.preferences import card
 from plaudit.evaluation.report import write_report
-from plaudit.stages.dpo import DPOJob, run_dpo
-from plaudit.tracking.files import read_json, read_lines
-from plaudit.training.learner import LocalLearner
+from plaudit.runs.files import read_json, read_lines
+from plaudit.stages.preference.dpo import DPOJob, run_dpo
 
 METHODS = [DPO(), IPO(), Hinge(), KTO(), ORPO(), SimPO()]
 

@@ -6,7 +6,7 @@ import torch
 from plaudit.data.chat import Encoded
 from plaudit.records import Preference, Rating
 from plaudit.stages.encode import Rows
-from plaudit.stages.feedback import Feedback, chunks, mismatched, prompt_id
+from plaudit.stages.preference.feedback import Feedback, chunks, mismatched, prompt_id
 
 
 def row(prompt, answer, opening=0):

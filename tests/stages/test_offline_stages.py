@@ -10,14 +10,14 @@ from transformers import AutoModelForSequenceClassification
 from plaudit.config.sections import CheckpointSection, DataSection, LoraSection, OptimizerSection
 from plaudit.errors import DataError, ModelError
 from plaudit.evaluation.reward_model import card
-from plaudit.models.load import load_tokenizer
-from plaudit.models.saving import write
-from plaudit.models.scalar import RewardModel
+from plaudit.models.files.load import load_tokenizer
+from plaudit.models.files.saving import write
+from plaudit.models.reward_model import RewardModel
 from plaudit.models.tiny import tiny_classifier
-from plaudit.stages.reward_model import run_reward
-from plaudit.stages.rl import run_rl
+from plaudit.runs.files import read_json, read_lines
+from plaudit.stages.online.rl import run_rl
+from plaudit.stages.reward.train import run_reward
 from plaudit.stages.sft import run_sft
-from plaudit.tracking.files import read_json, read_lines
 
 
 def test_sft_learns(world, tmp_path):
@@ -54,7 +54,7 @@ def test_resumed_equals_uninterrupted(world, tmp_path, stage, monkeypatch):
     run_stage = {"sft": run_sft, "reward": run_reward}[stage]
     make = getattr(world, stage)
     whole = run_stage(make(tmp_path / "whole", epochs=3))
-    from plaudit.training.learner import LocalLearner
+    from plaudit.backends.local.learner import LocalLearner
 
     original, calls = LocalLearner.update, []
 

@@ -8,13 +8,13 @@ import torch
 from plaudit.algorithms.grpo import GRPO
 from plaudit.algorithms.ppo import PPO
 from plaudit.config.sections import ComputeSection, LoraSection
+from plaudit.jobs.online import GRPOJob
 from plaudit.records import RewardResult
-from plaudit.stages.dpo import DPOJob, run_dpo
-from plaudit.stages.reward_model import run_reward
-from plaudit.stages.rl import run_rl
-from plaudit.stages.rl_job import GRPOJob
+from plaudit.runs.files import read_lines
+from plaudit.stages.online.rl import run_rl
+from plaudit.stages.preference.dpo import DPOJob, run_dpo
+from plaudit.stages.reward.train import run_reward
 from plaudit.stages.sft import run_sft
-from plaudit.tracking.files import read_lines
 
 pytestmark = pytest.mark.gpu
 

@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import load_file
 
 from plaudit.algorithms.ppo import PPO
+from plaudit.backends.local import backbone
 from plaudit.config.sections import CheckpointSection, LoraSection
-from plaudit.models import backbone
-from plaudit.stages import rl
-from plaudit.stages.reward_model import run_reward
-from plaudit.stages.rl import run_rl
-from plaudit.tracking.files import read_lines
+from plaudit.runs.files import read_lines
+from plaudit.stages.online import rl
+from plaudit.stages.online.rl import run_rl
+from plaudit.stages.reward.train import run_reward
 
 LORA = LoraSection(rank=2)
 

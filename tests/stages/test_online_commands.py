@@ -16,15 +16,15 @@ from plaudit.config.algorithm import specialise, types, with_algorithm
 from plaudit.config.fields import settings
 from plaudit.config.sections import CheckpointSection, MismatchSection
 from plaudit.errors import ConfigError
-from plaudit.models.load import load_tokenizer
-from plaudit.models.saving import write
+from plaudit.jobs.online import JOBS, GRPOJob, RLJob, job_for
+from plaudit.models.files.load import load_tokenizer
+from plaudit.models.files.saving import write
 from plaudit.models.tiny import tiny_classifier
 from plaudit.records import RewardResult
-from plaudit.stages import rl
-from plaudit.stages.reward_model import run_reward
-from plaudit.stages.rl import run_rl
-from plaudit.stages.rl_job import JOBS, GRPOJob, RLJob, job_for
-from plaudit.tracking.files import read_lines
+from plaudit.runs.files import read_lines
+from plaudit.stages.online import rl
+from plaudit.stages.online.rl import run_rl
+from plaudit.stages.reward.train import run_reward
 from plaudit.tracking.names import METRICS
 
 SMALL = "--iterations 2 --max-new-tokens 5 --batch-size 4 --no-progress --no-tensorboard --eval-fraction 0.25".split()

@@ -11,10 +11,10 @@ from plaudit.algorithms.ppo_presets import PPO_MAX_CODE, PPO_MAX_PAPER
 from plaudit.config.load import load_job
 from plaudit.config.sections import OptimizerSection, SamplingSection
 from plaudit.data.write import write_records
+from plaudit.jobs.online import RLJob
 from plaudit.records import Demonstration, RewardResult
-from plaudit.stages.rl import run_rl
-from plaudit.stages.rl_job import RLJob
-from plaudit.tracking.files import read_lines
+from plaudit.runs.files import read_lines
+from plaudit.stages.online.rl import run_rl
 
 
 def likes_good(rollouts):

@@ -13,6 +13,7 @@ import pytest
 from plaudit.algorithms.best_of_n import BestOfN
 from plaudit.algorithms.grpo import GRPO
 from plaudit.algorithms.ppo import PPO
+from plaudit.backends.local.learner import LocalLearner
 from plaudit.config.fields import settings
 from plaudit.config.sections import (
     CheckpointSection,
@@ -25,19 +26,19 @@ from plaudit.config.sections import (
 )
 from plaudit.data.write import write_records
 from plaudit.errors import ConfigError, TrainingError
+from plaudit.jobs.online import JOBS
 from plaudit.records import Demonstration, Prompt, RewardResult
-from plaudit.stages import resume, rl
-from plaudit.stages.artifact import open_run
-from plaudit.stages.best_of_n import run_best_of_n
-from plaudit.stages.best_of_n_parts import BestOfNJob
-from plaudit.stages.dpo import DPOJob, run_dpo
-from plaudit.stages.resume import fingerprint, hash_of
-from plaudit.stages.reward_model import RewardJob, run_reward
-from plaudit.stages.rl import run_rl
-from plaudit.stages.rl_job import JOBS
+from plaudit.runs import resume
+from plaudit.runs.directory import open_run
+from plaudit.runs.files import merge_json, read_json, read_lines
+from plaudit.runs.resume import fingerprint, hash_of
+from plaudit.stages.best_of_n.answer import run_best_of_n
+from plaudit.stages.best_of_n.parts import BestOfNJob
+from plaudit.stages.online import rl
+from plaudit.stages.online.rl import run_rl
+from plaudit.stages.preference.dpo import DPOJob, run_dpo
+from plaudit.stages.reward.train import RewardJob, run_reward
 from plaudit.stages.sft import SFTJob, run_sft
-from plaudit.tracking.files import merge_json, read_json, read_lines
-from plaudit.training.learner import LocalLearner
 
 AGAIN = CheckpointSection(every=1, resume=True)
 KEPT = CheckpointSection(every=1)
@@ -268,7 +269,7 @@ def test_nobody_else_writes_to_a_run(world, tmp_path):
 
 HOLDER = textwrap.dedent("""
     import sys, time
-    from plaudit.stages.artifact import open_run
+    from plaudit.runs.directory import open_run
     from plaudit.stages.sft import SFTJob
     with open_run(SFTJob(out=sys.argv[1]), "sft", {}):
         print("held", flush=True)
@@ -310,7 +311,7 @@ def test_a_foreign_directory_gets_no_lock(world, tmp_path):
 def test_the_algorithm_is_compared(world, tmp_path):
     job = world.rl(tmp_path / "run", iterations=1)
     run_rl(job, reward=good)
-    from plaudit.stages.rl_job import GRPOJob
+    from plaudit.jobs.online import GRPOJob
 
     values = {name: getattr(job, name) for name in type(job).model_fields if name != "algorithm"}
     other = GRPOJob(**values | {"checkpoint": AGAIN, "algorithm": GRPO(group_size=2)})

@@ -11,15 +11,15 @@ from plaudit.config.sections import CheckpointSection, DataSection, OptimizerSec
 from plaudit.errors import ConfigError, DataError
 from plaudit.evaluation.report import write_report
 from plaudit.evaluation.reward_model import card
-from plaudit.models.load import load_tokenizer
-from plaudit.models.saving import save_causal_lm, write
-from plaudit.models.scalar import RewardModel
+from plaudit.models.files.load import load_tokenizer
+from plaudit.models.files.saving import save_causal_lm, write
+from plaudit.models.reward_model import RewardModel
 from plaudit.models.tiny import tiny_classifier, tiny_config, tiny_lm
-from plaudit.stages.evaluate import score_dataset
-from plaudit.stages.reward_model import run_reward
-from plaudit.stages.rl import run_rl
+from plaudit.runs.files import read_json, read_lines
+from plaudit.stages.online.rl import run_rl
+from plaudit.stages.reward.evaluate import score_dataset
+from plaudit.stages.reward.train import run_reward
 from plaudit.stages.sft import run_sft
-from plaudit.tracking.files import read_json, read_lines
 
 FAST = OptimizerSection(lr=1e-2)
 PROMPTS = [f"say {w} {v}" for w in ("red", "blue", "warm", "big") for v in ("good", "cold", "bad")]

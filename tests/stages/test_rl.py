@@ -11,9 +11,9 @@ from plaudit.algorithms.ppo import PPO
 from plaudit.config.sections import CheckpointSection, LoraSection, SamplingSection
 from plaudit.errors import ConfigError, DataError, ModelError, RewardError, Stopped, TrainingError
 from plaudit.records import RewardResult
-from plaudit.stages import rl
-from plaudit.stages.rl import run_rl
-from plaudit.tracking.files import read_lines
+from plaudit.runs.files import read_lines
+from plaudit.stages.online import rl
+from plaudit.stages.online.rl import run_rl
 
 
 def likes_good(rollouts):

@@ -7,10 +7,10 @@ from safetensors.torch import load_file
 from plaudit.algorithms.ppo import PPO
 from plaudit.config.sections import CheckpointSection, ComputeSection, LoraSection, MismatchSection
 from plaudit.errors import ConfigError
-from plaudit.models.trunk import body
-from plaudit.stages import rl
-from plaudit.stages.rl import run_rl
-from plaudit.tracking.files import read_lines
+from plaudit.models.forward.trunk import body
+from plaudit.runs.files import read_lines
+from plaudit.stages.online import rl
+from plaudit.stages.online.rl import run_rl
 from plaudit.training import signals
 
 TRUNK = PPO(critic="trunk", critic_warmup=1, critic_lr=1e-2)

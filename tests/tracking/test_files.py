@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from plaudit.errors import DataError
-from plaudit.tracking.files import Lines, jsonable, merge_json, read_json, read_lines, write_lines
+from plaudit.runs.files import Lines, jsonable, merge_json, read_json, read_lines, write_lines
 
 
 def test_a_torn_last_line_is_ignored_by_readers_and_cut_by_the_next_writer(tmp_path):

@@ -4,8 +4,8 @@ import pytest
 
 from plaudit.config.sections import LogSection
 from plaudit.errors import Stopped
-from plaudit.tracking.files import read_lines
-from plaudit.tracking.recorder import Recorder
+from plaudit.runs.files import read_lines
+from plaudit.runs.recorder import Recorder
 
 SILENT = LogSection(tensorboard=False, progress=False)
 

@@ -4,12 +4,12 @@ import sys
 
 import pytest
 
+from plaudit.runs.recorder import Recorder
 from plaudit.tracking import tensorboard as module
-from plaudit.tracking.recorder import Recorder
 
 READ = """
 import sys
-from plaudit.tracking.recorder import Recorder
+from plaudit.runs.recorder import Recorder
 from pathlib import Path
 with Recorder(Path(sys.argv[1]), command="sft") as recorder:
     recorder.metrics(3, {"policy/entropy": 1.5})

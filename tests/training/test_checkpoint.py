@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from plaudit.training import checkpoint
+from plaudit.runs import checkpoint
 
 
 def write(directory, step, keep=3):

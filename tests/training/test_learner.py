@@ -6,11 +6,11 @@ from torch import nn
 
 from plaudit.algorithms.ppo import PPO
 from plaudit.algorithms.reward_model import RewardModel
+from plaudit.backends.local.learner import LocalLearner
+from plaudit.backends.local.microbatch import microbatches
 from plaudit.config.sections import ComputeSection, OptimizerSection
 from plaudit.errors import TrainingError
 from plaudit.experience import Experience, Loss, Outputs, Pairs
-from plaudit.training.learner import LocalLearner
-from plaudit.training.microbatch import microbatches
 
 LENGTHS = [3, 7, 5, 4, 7, 2]
 

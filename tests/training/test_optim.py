@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from plaudit.backends.local.optim import build_optimizer, learning_rate
 from plaudit.config.sections import OptimizerSection
-from plaudit.training.optim import build_optimizer, learning_rate
 
 
 def rates(**changes):

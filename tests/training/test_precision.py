@@ -10,16 +10,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from plaudit.algorithms.sft import SFT
+from plaudit.backends.local.learner import LocalLearner
 from plaudit.config.sections import ComputeSection, LoraSection, OptimizerSection, SamplingSection
 from plaudit.experience import Experience
 from plaudit.functional.precision import without_gradients
 from plaudit.generation.native import NativeGenerator
-from plaudit.generation.protocol import TokenPrompt
 from plaudit.models.lora import add_lora
 from plaudit.models.policy import Policy
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 from plaudit.records import Prompt
-from plaudit.training.learner import LocalLearner
+from plaudit.runtime import TokenPrompt
 
 WORDS = "the cat sat on a mat and saw dogs run far away from big old trees near water"
 CPU = torch.device("cpu")

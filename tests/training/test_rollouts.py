@@ -10,10 +10,9 @@ from plaudit.algorithms.grpo import GRPO
 from plaudit.algorithms.reinforce import REINFORCE
 from plaudit.config.sections import SamplingSection
 from plaudit.errors import RewardError
-from plaudit.generation.protocol import TokenPrompt
 from plaudit.records import Prompt, RewardResult, Rollout
-from plaudit.training.rollouts import Clock, Collector, describe, told_apart
-from plaudit.training.runtime import Runtime
+from plaudit.rollouts.collect import Clock, Collector, describe, told_apart
+from plaudit.runtime import Runtime, TokenPrompt
 
 
 class Echo:

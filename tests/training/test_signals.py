@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from plaudit.algorithms.metrics import law_metrics
+from plaudit.backends.local.learner import LocalLearner, LocalScorer
 from plaudit.config.sections import ComputeSection, OptimizerSection
 from plaudit.data.chat import Encoded
 from plaudit.experience import Experience, Loss
 from plaudit.models.critic import Critic
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
-from plaudit.training.learner import LocalLearner, LocalScorer
 from plaudit.training.signals import fill_signals, values_to_the_end
 from plaudit.training.texts import TextStream
 

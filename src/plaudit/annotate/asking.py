@@ -12,10 +12,10 @@ from pathlib import Path
 
 import uvicorn
 
-from plaudit.annotate.app import create_app
 from plaudit.annotate.intake import default_guidelines
-from plaudit.annotate.serve import listen, server_config
-from plaudit.annotate.settings import ServeSettings
+from plaudit.annotate.server.app import create_app
+from plaudit.annotate.server.serve import listen, server_config
+from plaudit.annotate.server.settings import ServeSettings
 from plaudit.preferences.annotation import Item, ItemResponse
 from plaudit.preferences.exchange import export
 from plaudit.preferences.store import content, history, people, projects

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.annotate.intake import Imported, import_file
-from plaudit.annotate.serve import serve
-from plaudit.annotate.settings import ServeSettings
+from plaudit.annotate.server.serve import serve
+from plaudit.annotate.server.settings import ServeSettings
 from plaudit.errors import ConfigError, DataError
 from plaudit.preferences.aggregate import Rule
 from plaudit.preferences.exchange import WHAT_OF, export

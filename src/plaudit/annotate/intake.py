@@ -13,8 +13,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from sqlalchemy import Connection
 
-from plaudit.annotate.access import Posted, needs
-from plaudit.annotate.site import project_of, site_of, visitor_of
+from plaudit.annotate.server.access import Posted, needs
+from plaudit.annotate.server.site import project_of, site_of, visitor_of
 from plaudit.data.load import load_records
 from plaudit.errors import ConfigError, DataError
 from plaudit.preferences.annotation import Item, Task

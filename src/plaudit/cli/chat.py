@@ -27,7 +27,7 @@ def run(command: str, argv: list[str]) -> int:
     )
     given = parser.parse_args(argv)
     sampling = SamplingSection(temperature=given.temperature, max_new_tokens=given.max_new_tokens)
-    from plaudit.stages.respond import TrainedPolicy
+    from plaudit.stages.respond.policy import TrainedPolicy
 
     policy = TrainedPolicy(given.model)
     opening = (Message("system", given.system),) if given.system else ()

@@ -45,7 +45,7 @@ def run(command: str, argv: list[str]) -> int:
             cure="train with `plaudit ppo --eval-prompts N` to change what is sampled",
         )
     if given.dataset:
-        from plaudit.stages.evaluate import score_dataset
+        from plaudit.stages.reward.evaluate import score_dataset
 
         directory = score_dataset(directory, given.dataset)
     show(figures(CARDS["ppo" if given.what == "policy" else "reward"](directory)))

@@ -36,7 +36,7 @@ def write_responses(sources: Sequence[str], prompts: str, out: Path, given: Any)
         DataError: no prompt is left.
     """
     from plaudit.data.write import write_records
-    from plaudit.stages.compare import load_prompts
+    from plaudit.stages.respond.compare import load_prompts
 
     made = _generate(sources, load_prompts(prompts, given.limit), given)
     if not made:
@@ -115,7 +115,7 @@ def _generate(
     sources: Sequence[str], prompts: Sequence[Prompt], given: Any, *, samples: int = 1, least: int = 2
 ) -> list[Comparison]:
     """What the models say to the prompts; says what is left out because all say the same."""
-    from plaudit.stages.compare import generate_comparisons
+    from plaudit.stages.respond.compare import generate_comparisons
 
     made, left_out = generate_comparisons(
         sources,

@@ -27,8 +27,8 @@ def run(command: str, argv: list[str]) -> int:
     given = parser.parse_args(argv)
     ask = _person(given.port) if given.annotate else None
     from plaudit.cli.outcome import finish_pipeline
-    from plaudit.stages.artifact import fresh
-    from plaudit.stages.quickstart import run_quickstart
+    from plaudit.demo.quickstart import run_quickstart
+    from plaudit.runs.directory import fresh
 
     out = given.out or fresh(Path("runs/quickstart"))
     try:

@@ -36,7 +36,7 @@ def run(command: str, argv: list[str]) -> int:
     if given.batch < 0:
         raise ConfigError(f"--batch is {given.batch}", where="command line", cure="give 0 or more")
     from plaudit.data.write import write_rows
-    from plaudit.stages.ask import ask_next
+    from plaudit.stages.respond.ask import ask_next
 
     priorities = ask_next(
         given.source,

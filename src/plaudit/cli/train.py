@@ -31,19 +31,19 @@ class Stage(NamedTuple):
 
 def _online(job: str, algorithm: str) -> Stage:
     return Stage(
-        "plaudit.stages.rl",
+        "plaudit.stages.online.rl",
         job,
         "run_rl",
         algorithm,
         ("policy", "reward", "dataset"),
-        "plaudit.stages.rl_job",
+        "plaudit.jobs.online",
     )
 
 
 STAGES = {
     "sft": Stage("plaudit.stages.sft", "SFTJob", "run_sft", "sft", ("model", "dataset")),
     "reward": Stage(
-        "plaudit.stages.reward_model", "RewardJob", "run_reward", "reward_model", ("model", "dataset")
+        "plaudit.stages.reward.train", "RewardJob", "run_reward", "reward_model", ("model", "dataset")
     ),
     "ppo": _online("RLJob", "ppo"),
     "grpo": _online("GRPOJob", "grpo"),
@@ -51,14 +51,14 @@ STAGES = {
     "reinforce": _online("ReinforceJob", "reinforce"),
     "online-dpo": _online("OnlineDPOJob", "online_dpo"),
     "best-of-n": Stage(
-        "plaudit.stages.best_of_n",
+        "plaudit.stages.best_of_n.answer",
         "BestOfNJob",
         "run_best_of_n",
         "best_of_n",
         ("policy", "reward", "dataset"),
-        "plaudit.stages.best_of_n_parts",
+        "plaudit.stages.best_of_n.parts",
     ),
-    "dpo": Stage("plaudit.stages.dpo", "DPOJob", "run_dpo", "dpo", ("model", "dataset")),
+    "dpo": Stage("plaudit.stages.preference.dpo", "DPOJob", "run_dpo", "dpo", ("model", "dataset")),
 }
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
-from plaudit.data.transcripts import as_messages, plain_text, write_transcript
+from plaudit.data.reading.transcripts import as_messages, plain_text, write_transcript
 from plaudit.errors import DataError, ModelError
 from plaudit.records import Content, Message
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 
 from plaudit.data.judgements import JudgedPair, judged_pairs
-from plaudit.data.reading import ReadLog
-from plaudit.data.transcripts import prompt_key
+from plaudit.data.reading.rows import ReadLog
+from plaudit.data.reading.transcripts import prompt_key
 from plaudit.errors import DataError
 from plaudit.records import (
     Comparison,

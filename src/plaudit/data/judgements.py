@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from plaudit.data.transcripts import prompt_key
-from plaudit.majority import decide, margin
+from plaudit.data.reading.transcripts import prompt_key
 from plaudit.records import Content, Judgement
+from plaudit.statistics.majority import decide, margin
 
 
 @dataclass(frozen=True, slots=True)

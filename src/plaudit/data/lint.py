@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
 
-from plaudit.data.transcripts import plain_text, prompt_key
-from plaudit.intervals import wilson
+from plaudit.data.reading.transcripts import plain_text, prompt_key
 from plaudit.records import (
     Comparison,
     Content,
@@ -22,6 +21,7 @@ from plaudit.records import (
     Record,
     to_json,
 )
+from plaudit.statistics.intervals import wilson
 
 MOST_EXAMPLES = 5
 

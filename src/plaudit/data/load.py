@@ -9,10 +9,10 @@ from itertools import islice
 from pathlib import Path
 
 from plaudit.data.convert import convert, number_repeated_ids
-from plaudit.data.files import READABLE, encoding_of, read_file
-from plaudit.data.hub import HUB_NAME, hub_rows
-from plaudit.data.layouts import Layout, detect, parse_rows
-from plaudit.data.reading import ReadLog, Row
+from plaudit.data.reading.files import READABLE, encoding_of, read_file
+from plaudit.data.reading.hub import HUB_NAME, hub_rows
+from plaudit.data.reading.layouts import Layout, detect, parse_rows
+from plaudit.data.reading.rows import ReadLog, Row
 from plaudit.errors import DataError
 from plaudit.records import Kind, Record
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import TypeVar
 
-from plaudit.data.transcripts import plain_text, prompt_key
+from plaudit.data.reading.transcripts import plain_text, prompt_key
 from plaudit.records import Comparison, Content, Prompt, Ranking, Rating, Record
 
 R = TypeVar("R", bound=Record)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from plaudit.data.convert import KIND_OF, convert
-from plaudit.data.files import Encoding, encoding_of
-from plaudit.data.reading import ReadLog, shorten
-from plaudit.data.tables import neutralise
-from plaudit.data.transcripts import as_messages, write_transcript
+from plaudit.data.reading.files import Encoding, encoding_of
+from plaudit.data.reading.rows import ReadLog, shorten
+from plaudit.data.reading.tables import neutralise
+from plaudit.data.reading.transcripts import as_messages, write_transcript
 from plaudit.errors import DataError
 from plaudit.records import (
     Content,

@@ -9,9 +9,9 @@ from typing import Any
 
 from plaudit.errors import DataError
 from plaudit.evaluation import policy
-from plaudit.evaluation import statistics as st
 from plaudit.functional.best_of_n import expected_best, kl_bound, win_rate_bound
-from plaudit.tracking.files import Row, merge_json, read_lines
+from plaudit.runs.files import Row, merge_json, read_lines
+from plaudit.statistics import figures as st
 
 
 def card(run_dir: Path) -> dict[str, Any]:

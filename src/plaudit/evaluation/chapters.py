@@ -13,7 +13,7 @@ from plaudit.evaluation.rundir import Run
 from plaudit.evaluation.samples import Pair, pairs, readable
 from plaudit.evaluation.verdict import Verdict, length_rule, verdict, warnings
 from plaudit.evaluation.words import change, number, percent, signed, span
-from plaudit.tracking.files import Row, read_lines
+from plaudit.runs.files import Row, read_lines
 from plaudit.tracking.names import METRICS
 
 CURVES = {

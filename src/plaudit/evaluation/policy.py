@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.errors import DataError
-from plaudit.evaluation import statistics as st
-from plaudit.tracking.files import Row, merge_json, read_json, read_lines
+from plaudit.runs.files import Row, merge_json, read_json, read_lines
+from plaudit.statistics import figures as st
 
 Figures = dict[str, Any]
 

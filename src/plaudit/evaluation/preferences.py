@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from plaudit.evaluation import statistics as st
-from plaudit.tracking.files import Row, merge_json, read_lines
+from plaudit.runs.files import Row, merge_json, read_lines
+from plaudit.statistics import figures as st
 
 LEVELS = {
     "heldout_loss": "loss",

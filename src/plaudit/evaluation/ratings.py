@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
-from plaudit.evaluation import statistics as st
-from plaudit.tracking.files import Row
+from plaudit.runs.files import Row
+from plaudit.statistics import figures as st
 
 
 def ratings(rows: Sequence[Row]) -> dict[str, Any]:

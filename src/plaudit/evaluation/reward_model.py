@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.errors import DataError
-from plaudit.evaluation import statistics as st
 from plaudit.evaluation.ratings import ratings
-from plaudit.tracking.files import Row, merge_json, read_lines
+from plaudit.runs.files import Row, merge_json, read_lines
+from plaudit.statistics import figures as st
 
 PAIR_FIELDS = ("chosen_score", "rejected_score", "chosen_length", "rejected_length")
 

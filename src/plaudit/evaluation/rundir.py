@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 from plaudit.errors import DataError
 from plaudit.evaluation import best_of_n, policy, preferences, reward_model
+from plaudit.runs.files import Row, read_json, read_lines
 from plaudit.tracking.console import duration
-from plaudit.tracking.files import Row, read_json, read_lines
 
 Kind = Literal["sft", "reward", "dpo", "best_of_n", "rl"]
 KINDS: tuple[Kind, ...] = ("sft", "reward", "dpo", "best_of_n", "rl")

@@ -7,7 +7,7 @@ from typing import Any
 
 from plaudit.evaluation.rundir import Run
 from plaudit.evaluation.words import signed
-from plaudit.tracking.files import Row
+from plaudit.runs.files import Row
 
 SHOWN = 8
 LONGEST = 4000

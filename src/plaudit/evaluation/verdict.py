@@ -7,7 +7,7 @@ from typing import Literal
 
 from plaudit.evaluation.rundir import Run
 from plaudit.evaluation.words import THIN, number, percent, signed, span
-from plaudit.tracking.files import Row
+from plaudit.runs.files import Row
 
 Tone = Literal["good", "flat", "bad"]
 MAX_KL = 10.0

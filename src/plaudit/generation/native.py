@@ -20,10 +20,10 @@ from plaudit.errors import DataError, ModelError
 from plaudit.generation.cache import SlotCache
 from plaudit.generation.decoder import Decoder, Prefill
 from plaudit.generation.fixed_shapes import CudaGraphs, FixedShapes, Record
-from plaudit.generation.protocol import Progress, TokenPrompt
 from plaudit.generation.sampling import Law, draw, sample_seed, uniform
 from plaudit.generation.stops import StopTexts
 from plaudit.records import FinishReason, Rollout
+from plaudit.runtime import Progress, TokenPrompt
 
 _PREFILL_TOKENS = 16384  # padded prompt tokens of one forward pass
 

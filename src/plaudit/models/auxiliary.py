@@ -7,10 +7,10 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from plaudit.models.head import LMHead
-from plaudit.models.load import load_causal_lm
+from plaudit.models.files.load import load_causal_lm
+from plaudit.models.forward.head import LMHead
+from plaudit.models.forward.trunk import bare
 from plaudit.models.policy import Policy
-from plaudit.models.trunk import bare
 
 
 def auxiliary_head(

@@ -13,11 +13,9 @@ from plaudit.config.sections import LoraSection
 from plaudit.errors import ConfigError
 from plaudit.experience import Batch, Outputs
 from plaudit.functional.logprobs import at_mask, predicting_states
-from plaudit.models.lora import add_lora
-from plaudit.models.lower import LowerStates
-from plaudit.models.saving import merged, with_same_tensors, without_adapters
-from plaudit.models.scalar import RewardModel
-from plaudit.models.trunk import (
+from plaudit.models.files.saving import merged, with_same_tensors, without_adapters
+from plaudit.models.forward.lower import LowerStates
+from plaudit.models.forward.trunk import (
     bare,
     body,
     enable_checkpointing,
@@ -27,6 +25,8 @@ from plaudit.models.trunk import (
     packs,
     silence_dropout,
 )
+from plaudit.models.lora import add_lora
+from plaudit.models.reward_model import RewardModel
 
 
 class Critic(nn.Module):

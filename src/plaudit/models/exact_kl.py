@@ -8,7 +8,7 @@ from torch import nn
 from plaudit.experience import Batch, Outputs
 from plaudit.functional.kl import full_kl
 from plaudit.functional.logprobs import at_mask
-from plaudit.models.head import CHUNK
+from plaudit.models.forward.head import CHUNK
 from plaudit.models.policy import Policy, ReferencePolicy
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from plaudit.experience import Batch, Outputs
-from plaudit.models.scalar import RewardModel
-from plaudit.models.trunk import bare, body, hidden_states
+from plaudit.models.forward.trunk import bare, body, hidden_states
+from plaudit.models.reward_model import RewardModel
 
 
 class LastStates(nn.Module):

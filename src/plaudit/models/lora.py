@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from plaudit.config.sections import LoraSection
 from plaudit.errors import ConfigError, ModelError
-from plaudit.models.trunk import bare, body, is_4bit
+from plaudit.models.forward.trunk import bare, body, is_4bit
 
 LLAMA = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 BERT = ("query", "key", "value", "intermediate.dense", "output.dense")

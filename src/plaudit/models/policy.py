@@ -16,10 +16,10 @@ from transformers import PreTrainedTokenizerBase
 from plaudit.errors import ModelError
 from plaudit.experience import Batch, Outputs
 from plaudit.functional.logprobs import at_mask, predicting_states
-from plaudit.models.head import LMHead
-from plaudit.models.lower import LowerStates
-from plaudit.models.saving import save_causal_lm
-from plaudit.models.trunk import (
+from plaudit.models.files.saving import save_causal_lm
+from plaudit.models.forward.head import LMHead
+from plaudit.models.forward.lower import LowerStates
+from plaudit.models.forward.trunk import (
     bare,
     body,
     enable_checkpointing,

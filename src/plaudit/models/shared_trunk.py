@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from plaudit.experience import Batch, Outputs
 from plaudit.functional.logprobs import at_mask
+from plaudit.models.forward.trunk import bare
 from plaudit.models.policy import Policy
-from plaudit.models.trunk import bare
 
 HEAD_FILE = "value_head.safetensors"
 

@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 
 from plaudit.errors import ConfigError
-from plaudit.majority import decide, margin
-from plaudit.preferences import bradley_terry
 from plaudit.preferences.reliability import dawid_skene
 from plaudit.preferences.votes import PairVote, Vote
+from plaudit.statistics import bradley_terry
+from plaudit.statistics.majority import decide, margin
 
 Method = Literal["majority", "dawid_skene"]
 Pair = tuple[str, int, int]

@@ -15,8 +15,8 @@ from typing import Literal
 
 import numpy as np
 
-from plaudit.preferences.resampling import DRAWS, Array, Estimate, percentile, resample
 from plaudit.preferences.votes import Vote
+from plaudit.statistics.resampling import DRAWS, Array, Estimate, percentile, resample
 
 Level = Literal["nominal", "ordinal", "interval"]
 Weights = Literal["none", "linear", "quadratic"]

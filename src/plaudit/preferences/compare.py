@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from plaudit.errors import DataError
-from plaudit.preferences import bradley_terry
 from plaudit.preferences.quality import PositionBias, binomial_test
-from plaudit.preferences.resampling import DRAWS, Array, Estimate, counted, percentile, resample
 from plaudit.records import Content, Judgement, to_json
+from plaudit.statistics import bradley_terry
+from plaudit.statistics.resampling import DRAWS, Array, Estimate, counted, percentile, resample
 
 
 @dataclass(frozen=True, slots=True)

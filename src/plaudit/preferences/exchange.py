@@ -30,9 +30,9 @@ from plaudit.preferences.annotation import (
     written_in,
 )
 from plaudit.preferences.disputes import nearness
-from plaudit.preferences.resampling import counted
 from plaudit.preferences.votes import PairVote, is_vote, pair_votes
 from plaudit.records import Demonstration, Judgement, Preference, Ranking, Rating, Record, to_json
+from plaudit.statistics.resampling import counted
 
 EVERYTHING = Rule()
 """Every majority, however small."""

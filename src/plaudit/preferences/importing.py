@@ -19,7 +19,6 @@ from plaudit.preferences.annotation import (
     Task,
     Thumbs,
 )
-from plaudit.preferences.resampling import uniform
 from plaudit.preferences.votes import judgement_votes
 from plaudit.records import (
     Comparison,
@@ -32,6 +31,7 @@ from plaudit.records import (
     Rating,
     Record,
 )
+from plaudit.statistics.resampling import uniform
 
 
 def items_of(

@@ -19,9 +19,9 @@ from plaudit.preferences.annotation import (
     Skip,
     Thumbs,
 )
-from plaudit.preferences.resampling import Estimate, counted
 from plaudit.preferences.votes import pair_votes
 from plaudit.records import Content
+from plaudit.statistics.resampling import Estimate, counted
 
 FAST = -3.5
 """Robust z-score of log seconds below which an answer is an outlier (Iglewicz and Hoaglin 1993)."""

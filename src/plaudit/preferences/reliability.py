@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from plaudit.preferences.resampling import Array
 from plaudit.preferences.votes import Vote
+from plaudit.statistics.resampling import Array
 
 ASSUMED = 0.8
 """Accuracy that annotators are taken to have before anything is known of them: better than guessing."""

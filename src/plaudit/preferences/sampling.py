@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from plaudit.preferences.resampling import Array, uniform
+from plaudit.statistics.resampling import Array, uniform
 
 
 def random_order(keys: Sequence[str], *, seed: int) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from plaudit.errors import ConfigError, RewardError
 from plaudit.records import Content, RewardResult, Rollout
-from plaudit.rewards.protocol import to_result
+from plaudit.rewards.result import to_result
 
 Scale = Literal["log_odds", "logit", "prob"]
 

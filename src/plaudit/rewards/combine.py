@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from plaudit.errors import ConfigError, RewardError
 from plaudit.records import RewardResult, Rollout
-from plaudit.rewards.protocol import Reward
+from plaudit.runtime import Reward
 
 
 class WeightedReward:

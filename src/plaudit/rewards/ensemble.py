@@ -11,7 +11,7 @@ from typing import Literal, cast
 
 from plaudit.errors import ConfigError
 from plaudit.records import RewardResult, Rollout
-from plaudit.rewards.protocol import Reward
+from plaudit.runtime import Reward
 
 Rule = Literal["mean", "min", "mean_minus_std"]
 SPREAD = "ensemble_std"

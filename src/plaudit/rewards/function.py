@@ -16,10 +16,10 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
-from plaudit.data.transcripts import plain_text
+from plaudit.data.reading.transcripts import plain_text
 from plaudit.errors import ConfigError
 from plaudit.records import RewardResult, Rollout
-from plaudit.rewards.protocol import shortened, to_result
+from plaudit.rewards.result import shortened, to_result
 
 SINGLE = ("prompt", "messages", "response", "answer")
 BATCH = ("prompts", "messages", "responses", "answers")

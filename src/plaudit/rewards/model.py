@@ -7,7 +7,7 @@ from typing import Protocol
 
 from plaudit.errors import RewardError
 from plaudit.records import Content, RewardResult, Rollout
-from plaudit.rewards.protocol import to_result
+from plaudit.rewards.result import to_result
 
 
 class Scorer(Protocol):

@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 from plaudit.config.sections import DataSection
 from plaudit.data.chat import ChatFormat, Encoded
 from plaudit.data.fit import FitReport, fit_each
+from plaudit.data.reading.transcripts import plain_text
 from plaudit.data.split import split_by_prompt
-from plaudit.data.transcripts import plain_text
 from plaudit.errors import DataError
+from plaudit.models.forward.trunk import position_limit
 from plaudit.models.pairs import POSITIONS
-from plaudit.models.scalar import RewardModel
-from plaudit.models.trunk import position_limit
+from plaudit.models.reward_model import RewardModel
 from plaudit.records import Content, Demonstration, Preference, Ranking, Rating
-from plaudit.stages.artifact import announce
+from plaudit.runs.directory import announce
 
 R = TypeVar("R", Demonstration, Preference, Ranking, Rating)
 

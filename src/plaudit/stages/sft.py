@@ -11,18 +11,18 @@ import torch
 from pydantic import Field
 
 from plaudit.algorithms.sft import SFT
-from plaudit.backends.local import load_policy
+from plaudit.backends.local.learner import LocalLearner
+from plaudit.backends.local.models import load_policy
 from plaudit.config.sections import Job, OptimizerSection, SamplingSection
 from plaudit.data.chat import ChatFormat
 from plaudit.data.collate import collate_demonstrations
 from plaudit.data.load import load_records
 from plaudit.experience import Batch
-from plaudit.stages.artifact import announce, finished, open_run, set_threads
+from plaudit.runs.directory import announce, finished, open_run, set_threads
+from plaudit.runs.keeper import Keeper
+from plaudit.runs.recorder import Recorder
 from plaudit.stages.encode import Rows, demonstration_encoder, encode_rows, split, within_positions
-from plaudit.stages.keeper import Keeper
-from plaudit.stages.samples import Sampler
-from plaudit.tracking.recorder import Recorder
-from plaudit.training.learner import LocalLearner
+from plaudit.stages.respond.samples import Sampler
 from plaudit.training.offline import OfflineLoop
 
 EVALUATION_BATCH = 64

@@ -10,7 +10,7 @@ from typing import Any
 
 from plaudit.data.order import epoch_order
 from plaudit.experience import Batch
-from plaudit.training.learner import Learner
+from plaudit.runtime import Learner
 
 Collate = Callable[[Sequence[int]], Batch]
 OnStep = Callable[[int, dict[str, float]], None]

@@ -16,10 +16,9 @@ from plaudit.data.order import epoch_order
 from plaudit.experience import Batch, Experience
 from plaudit.functional.controllers import Carry, Moments
 from plaudit.records import Rollout
-from plaudit.training.learner import LossFunction
+from plaudit.rollouts.collect import Clock, Collector, describe
+from plaudit.runtime import LossFunction, Runtime, TokenPrompt
 from plaudit.training.mismatch import correct_mismatch
-from plaudit.training.rollouts import Clock, Collector, describe
-from plaudit.training.runtime import Runtime, TokenisedPrompt
 from plaudit.training.signals import fill_signals
 from plaudit.training.texts import TextStream
 
@@ -34,7 +33,7 @@ class OnlineLoop:
 
     algorithm: Any  # OnlineAlgorithm; one that needs values is an ActorCritic
     runtime: Runtime
-    prompts: Sequence[TokenisedPrompt]
+    prompts: Sequence[TokenPrompt]
     sampling: SamplingSection
     prompts_per_iteration: int
     pad_id: int

@@ -7,8 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from plaudit.experience import Experience
-from plaudit.training.learner import Scorer
-from plaudit.training.runtime import Runtime
+from plaudit.runtime import Runtime, Scorer
 
 MEASURED = 8
 """Where something is only measured, one row in so many is scored."""

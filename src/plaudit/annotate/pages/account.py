@@ -1,0 +1,140 @@
+"""Logging in and out, joining by invitation, one's own password and tokens."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from plaudit.annotate.server.access import Number, Posted, needs
+from plaudit.annotate.server.limits import LOGIN, LOGIN_ACCOUNT, LOGIN_ADDRESS
+from plaudit.annotate.server.passwords import hash_password, is_right
+from plaudit.annotate.server.security import SESSION
+from plaudit.annotate.server.site import Site, see, site_of, visitor_of
+from plaudit.errors import DataError
+from plaudit.preferences.store import people
+from plaudit.preferences.store.people import User
+
+router = APIRouter()
+
+
+@router.get("/login", openapi_extra=needs("public"))
+def login_page(request: Request) -> Response:
+    """The form to log in."""
+    if visitor_of(request).user:
+        return see("/")
+    return site_of(request).page(request, "login.html", said="")
+
+
+@router.post("/login", openapi_extra=needs("public", "name", "password"))
+def login(request: Request, form: Posted) -> Response:
+    """Check the password and begin a session; what went wrong is not told apart."""
+    site, visitor = site_of(request), visitor_of(request)
+    name = form.text("name").strip()[:64]
+    site.limiter.take(LOGIN_ADDRESS, visitor.address)
+    site.limiter.take(LOGIN, f"{people.name_key(name)} {visitor.address}")
+    site.limiter.take(LOGIN_ACCOUNT, people.name_key(name))
+    with site.store.read() as conn:
+        found = people.find_user(conn, name)
+    right = is_right(form.text("password"), found[1] if found else None)
+    if not right or found is None or found[0].disabled or found[0].name == people.LOCAL_USER:
+        with site.store.write() as conn:
+            people.record(conn, "login failed", name, by=None, address=visitor.address)
+        return site.page(request, "login.html", status=401, said="Name or password is wrong.")
+    return _begin(request, site, found[0], "login")
+
+
+@router.post("/logout", openapi_extra=needs("public"))
+def logout(request: Request) -> Response:
+    """End this session."""
+    visitor = visitor_of(request)
+    if visitor.user:
+        with site_of(request).store.write() as conn:
+            people.revoke(conn, visitor.secret)
+            people.record(conn, "logout", by=visitor.user.id, address=visitor.address)
+    request.state.cookies[SESSION] = ""
+    return see("/login")
+
+
+@router.get("/join/{secret}", openapi_extra=needs("public"))
+def join_page(request: Request, secret: str) -> Response:
+    """The form behind an invitation."""
+    site = site_of(request)
+    with site.store.read() as conn:
+        found = people.invitation(conn, secret)
+    return site.page(request, "join.html", invited=found, secret=secret, said="", given="")
+
+
+@router.post("/join/{secret}", openapi_extra=needs("public", "name", "password"))
+def join(request: Request, secret: str, form: Posted) -> Response:
+    """Use an invitation: a name and a password of one's own."""
+    site, visitor = site_of(request), visitor_of(request)
+    site.limiter.take(LOGIN_ADDRESS, visitor.address)
+    name = form.text("name").strip()
+    with site.store.read() as conn:
+        found = people.invitation(conn, secret)
+    try:
+        hashed = hash_password(form.text("password"), name)
+        with site.store.write() as conn:
+            user = people.join(conn, secret, name, hashed)
+    except DataError as error:
+        said = f"{error.what}: {error.cure}"
+        return site.page(
+            request, "join.html", status=422, invited=found, secret=secret, said=said, given=name
+        )
+    return _begin(request, site, user, "joined")
+
+
+@router.get("/account", openapi_extra=needs("person"))
+def account(request: Request) -> Response:
+    """Password and tokens of the person."""
+    site, me = site_of(request), visitor_of(request).me
+    with site.store.read() as conn:
+        mine = people.list_tokens(conn, me.id)
+    return site.page(request, "account.html", tokens=mine, fresh="", said="")
+
+
+@router.post("/account/password", openapi_extra=needs("person", "old", "new"))
+def change_password(request: Request, form: Posted) -> Response:
+    """A new password; every other session and token ends."""
+    site, me, visitor = site_of(request), visitor_of(request).me, visitor_of(request)
+    site.limiter.take(LOGIN, f"{people.name_key(me.name)} {visitor.address}")
+    with site.store.read() as conn:
+        found = people.find_user(conn, me.name)
+    if found is None or (found[1] is not None and not is_right(form.text("old"), found[1])):
+        raise DataError("the old password is wrong", where="old", cure="enter the password you log in with")
+    hashed = hash_password(form.text("new"), me.name)
+    with site.store.write() as conn:
+        people.set_password(conn, me.id, hashed)
+    return _begin(request, site, me, "password changed")
+
+
+@router.post("/account/tokens", openapi_extra=needs("person", "label"))
+def add_token(request: Request, form: Posted) -> Response:
+    """A new API token, shown once."""
+    site, me, visitor = site_of(request), visitor_of(request).me, visitor_of(request)
+    with site.store.write() as conn:
+        secret = people.issue_token(conn, me.id, "api", form.text("label").strip() or "token")
+        people.record(conn, "token made", form.text("label")[:80], by=me.id, address=visitor.address)
+        mine = people.list_tokens(conn, me.id)
+    return site.page(request, "account.html", tokens=mine, fresh=secret, said="")
+
+
+@router.post("/account/tokens/{number}/revoke", openapi_extra=needs("person"))
+def end_token(request: Request, number: Number) -> Response:
+    """End one of one's own tokens."""
+    me, visitor = visitor_of(request).me, visitor_of(request)
+    with site_of(request).store.write() as conn:
+        people.revoke_token(conn, me.id, number)
+        people.record(conn, "token ended", str(number), by=me.id, address=visitor.address)
+    return see("/account")
+
+
+def _begin(request: Request, site: Site, user: User, action: str) -> Response:
+    """A new session with a new secret, whatever the browser brought."""
+    visitor = visitor_of(request)
+    with site.store.write() as conn:
+        if visitor.user:
+            people.revoke(conn, visitor.secret)
+        request.state.cookies[SESSION] = people.issue_token(conn, user.id, "session")
+        people.record(conn, action, by=user.id, address=visitor.address)
+    return see("/")

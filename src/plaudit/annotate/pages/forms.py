@@ -1,0 +1,177 @@
+"""The fields of a task's form as an answer, and an answer as what the form starts from.
+
+Fields speak of responses by their index in the item (``rank-2`` is about ``item.responses[2]``), never by where
+they were shown; only the pairwise strength is said as seen, and turned here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from plaudit.annotate.pages.markup import turns
+from plaudit.annotate.server.access import Form
+from plaudit.errors import DataError
+from plaudit.preferences.annotation import (
+    Answer,
+    Choice,
+    Ranks,
+    Scores,
+    Skip,
+    Thumbs,
+    Verdict,
+    Written,
+)
+from plaudit.preferences.store.answers import Submission
+from plaudit.preferences.store.leases import Work
+from plaudit.preferences.store.projects import Project
+from plaudit.records import Content
+
+STEPS = ((-2, "much better"), (-1, "better"), (0, "about the same"), (1, "better"), (2, "much better"))
+"""Strengths as seen: negative for what is shown first."""
+VERDICTS: dict[str, Verdict] = {"both_bad": "both_bad", "cannot_judge": "cannot_judge"}
+
+
+def read_submission(form: Form, work: Work, project: Project) -> Submission:
+    """What was sent; a DataError says what is missing."""
+    skip = form.has("reason")
+    answer = Skip(form.text("reason")[:200]) if skip else read_answer(form, work, project)
+    supersedes = form.number("supersedes", 0) or None
+    comment, shown = form.text("comment").strip(), form.number("guidelines", 0) or None
+    return Submission(form.text("key"), answer, form.texts("flag"), comment, supersedes, shown)
+
+
+def read_answer(form: Form, work: Work, project: Project) -> Answer:
+    """The answer of a form of this task."""
+    if project.task == "rating":
+        return _scores(form, work, project.settings.axes)
+    readers: dict[str, Callable[[Form, Work], Answer]] = {
+        "pairwise": _choice,
+        "ranking": _ranks,
+        "thumbs": _thumbs,
+        "demonstration": _written,
+    }
+    return readers[project.task](form, work)
+
+
+def _choice(form: Form, work: Work) -> Choice:
+    said = form.text("choice")
+    if said in VERDICTS:
+        return Choice(0, VERDICTS[said], _edit(form, work))
+    if said not in {str(step) for step, _ in STEPS}:
+        raise DataError(
+            "nothing is chosen yet", where="choice", cure="say which response is better, and how much"
+        )
+    return Choice(as_stored(int(said), work.order), edit=_edit(form, work))
+
+
+def _ranks(form: Form, work: Work) -> Ranks:
+    said = [form.number(f"rank-{i}", 0) for i in range(len(work.item.responses))]
+    if not all(1 <= rank <= len(said) for rank in said):
+        raise DataError("some responses have no rank yet", where="ranks", cure="rank every response")
+    steps = {rank: step for step, rank in enumerate(sorted(set(said)), 1)}
+    return Ranks(tuple(steps[rank] for rank in said), _edit(form, work))
+
+
+def _edit(form: Form, work: Work) -> Written | None:
+    """The best response as the annotator would rather read it; None where nothing was changed."""
+    text, base = _text(form), form.number("base", -1)
+    if not text or 0 <= base < len(work.item.responses) and text == source(work.item.responses[base].content):
+        return None
+    return Written(text, base)
+
+
+def source(content: Content) -> str:
+    """A response as the text that an edit starts from."""
+    return "".join(said for _, said in turns(content)).replace("\r\n", "\n").strip()
+
+
+def _text(form: Form) -> str:
+    return form.text("text").replace("\r\n", "\n").strip()
+
+
+def _scores(form: Form, work: Work, axes: tuple[str, ...]) -> Scores:
+    rows = []
+    for i in range(len(work.item.responses)):
+        said = {axis: form.number(f"score-{i}-{n}", 0) for n, axis in enumerate(axes)}
+        missing = [axis for axis, value in said.items() if not value]
+        if missing:
+            cure = "give every response a number on every scale"
+            raise DataError(f"{missing[0]} of a response has no number yet", where="scores", cure=cure)
+        rows.append(said)
+    return Scores(tuple(rows))
+
+
+def _thumbs(form: Form, work: Work) -> Thumbs:
+    said = [form.text(f"thumb-{i}") for i in range(len(work.item.responses))]
+    if not set(said) <= {"up", "down"}:
+        raise DataError(
+            "some responses have no thumb yet", where="thumbs", cure="say of each whether it is good"
+        )
+    return Thumbs(tuple(thumb == "up" for thumb in said))
+
+
+def _written(form: Form, work: Work) -> Written:
+    text = _text(form)
+    if not text:
+        raise DataError(
+            "nothing is written yet", where="text", cure="write the response you would like to read"
+        )
+    base = form.text("base")
+    return Written(text, form.number("base") if base else None)
+
+
+def as_stored(seen: int, order: tuple[int, ...]) -> int:
+    """A strength as seen (negative: shown first) in terms of the stored order; it is its own inverse."""
+    return seen if order[:1] == (0,) else -seen
+
+
+def filled(answer: Answer | None, work: Work) -> dict[str, str]:
+    """The values of the form's fields that say this answer."""
+    if isinstance(answer, Choice):
+        said = {"choice": answer.verdict or str(as_stored(answer.strength, work.order))}
+        return said | filled(answer.edit, work)
+    if isinstance(answer, Ranks):
+        return {f"rank-{i}": str(rank) for i, rank in enumerate(answer.ranks)} | filled(answer.edit, work)
+    if isinstance(answer, Thumbs):
+        return {f"thumb-{i}": "up" if up else "down" for i, up in enumerate(answer.up)}
+    if isinstance(answer, Written):
+        return {"text": answer.text, "base": "" if answer.base is None else str(answer.base)}
+    if isinstance(answer, Scores):
+        return {
+            f"score-{i}-{n}": str(v)
+            for i, row in enumerate(answer.scores)
+            for n, v in enumerate(row.values())
+        }
+    return {}
+
+
+def in_words(answer: Answer, order: tuple[int, ...]) -> str:
+    """An answer in a few words, with responses called as they were shown (A is the first)."""
+    letters = {index: "ABCDEFGHI"[place] for place, index in enumerate(order)}
+    if isinstance(answer, (Choice, Ranks)) and answer.edit is not None and answer.edit.base is not None:
+        return f"{in_words(replace(answer, edit=None), order)}; {letters[answer.edit.base]} edited"
+    if isinstance(answer, Choice):
+        return _choice_in_words(answer, letters)
+    if isinstance(answer, Ranks):
+        by_rank: dict[int, list[str]] = {}
+        for i, rank in enumerate(answer.ranks):
+            by_rank.setdefault(rank, []).append(letters[i])
+        return " > ".join(" = ".join(sorted(names)) for _, names in sorted(by_rank.items()))
+    if isinstance(answer, Scores):
+        means = (f"{letters[i]} {sum(row.values()) / len(row):.1f}" for i, row in enumerate(answer.scores))
+        return ", ".join(sorted(means))
+    if isinstance(answer, Thumbs):
+        return ", ".join(sorted(f"{letters[i]} {'good' if up else 'bad'}" for i, up in enumerate(answer.up)))
+    if isinstance(answer, Written):
+        return answer.text if len(answer.text) < 80 else f"{answer.text[:77]}\u2026"
+    return f"skipped: {answer.reason}"
+
+
+def _choice_in_words(answer: Choice, letters: dict[int, str]) -> str:
+    if answer.verdict:
+        return {"both_bad": "both bad", "cannot_judge": "cannot judge"}[answer.verdict]
+    if answer.strength == 0:
+        return "about the same"
+    better = letters[0 if answer.strength < 0 else 1]
+    return f"{better} {'much ' if abs(answer.strength) == 2 else ''}better"

@@ -1,0 +1,255 @@
+"""The reviewer's pages: figures, conflicts and their adjudication, items with all their answers, exports."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from typing import Annotated, Any, Literal, get_args
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict
+
+from plaudit.annotate.pages.figures import COLUMNS, DRAWS, Figures, figures, model_plots, open_disputes
+from plaudit.annotate.pages.forms import in_words
+from plaudit.annotate.pages.work import look, work_context
+from plaudit.annotate.server.access import Number, Posted, needs
+from plaudit.annotate.server.site import Site, project_of, see, site_of, visitor_of
+from plaudit.errors import DataError
+from plaudit.preferences.aggregate import Method, Rule
+from plaudit.preferences.annotation import Annotation, Choice, Item, Ranks, Skip, Task, written_in
+from plaudit.preferences.compare import compare
+from plaudit.preferences.exchange import Exported, What, export
+from plaudit.preferences.store import answers, content, history, people
+from plaudit.preferences.store.projects import Project
+from plaudit.records import Judgement
+
+router = APIRouter()
+PAGE = 50
+EXPORTS: tuple[What, ...] = get_args(What)
+GIVES: dict[Task, tuple[What, ...]] = {
+    "pairwise": ("preferences", "judgements", "rankings", "demonstrations", "annotations"),
+    "ranking": ("rankings", "preferences", "judgements", "demonstrations", "annotations"),
+    "rating": ("ratings", "annotations"),
+    "thumbs": ("kto", "annotations"),
+    "demonstration": ("demonstrations", "annotations"),
+}
+"""What the answers to a task can be exported as, the usual first; demonstrations of comparisons are edits."""
+SAYS: dict[What, str] = {
+    "preferences": "one chosen and one rejected response a row, as the votes say",
+    "rankings": "all responses of an item in order, as the votes say",
+    "ratings": "the mean score of each response, on each scale and over all",
+    "kto": "good or bad for each response, as the votes say",
+    "demonstrations": "texts that people wrote, for SFT",
+    "judgements": "each person's verdict on each two responses",
+    "annotations": "every answer as it was given, skips and gold items too",
+}
+Page = Annotated[int, Query(ge=0, le=10**6)]
+Only = Annotated[Literal["", "flagged", "skipped"], Query()]
+MOST_CONFLICTS = 200
+
+
+class ExportQuery(BaseModel):
+    """Which answers are exported, and how votes become preferences."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    at: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0
+    """The revision; 0 is the newest."""
+    method: Method = "majority"
+    """Whether votes count the same, or by the annotator's estimated accuracy."""
+    min_votes: Annotated[int, Query(ge=1, le=100)] = 1
+    """Leave out what fewer people answered."""
+    min_agreement: Annotated[float, Query(ge=0, le=1)] = 0.0
+    """Leave out what people agree on less."""
+    without_flagged: bool = False
+    """Leave out items that somebody flagged."""
+
+    def rule(self) -> Rule:
+        """All but the revision."""
+        return Rule(self.method, self.min_votes, self.min_agreement, self.without_flagged)
+
+
+@router.get("/p/{slug}/review", openapi_extra=needs("reviewer"))
+def dashboard(request: Request, slug: str) -> Response:
+    """Agreement, bias, pace and gold accuracy."""
+    site, project = site_of(request), project_of(request)
+    figures = current_figures(site, project)
+    edits = project.task == "demonstration" or project.settings.edit_best or figures.edits > 0
+    offered = [(w, SAYS[w]) for w in GIVES[project.task] if w != "demonstrations" or edits]
+    return site.page(request, "review.html", figures=figures, exports=offered, columns=COLUMNS)
+
+
+@router.get("/p/{slug}/conflicts", openapi_extra=needs("reviewer"))
+def conflicts(request: Request, slug: str) -> Response:
+    """What people disagree on."""
+    site, project = site_of(request), project_of(request)
+    with site.store.read() as conn:
+        found = history.read_annotations(conn, project)
+        loaded = content.read_items(conn, project)
+    numbers = {item.key: number for number, item in loaded.items()}
+    items = {item.key: item for item in loaded.values()}
+    rows = [
+        (dispute, numbers[dispute.item], items[dispute.item])
+        for dispute in open_disputes(found, items)[:MOST_CONFLICTS]
+    ]
+    decided = len({a.item for a in found if a.adjudicated})
+    return site.page(request, "conflicts.html", rows=rows, decided=decided)
+
+
+@router.get("/p/{slug}/conflicts/{number}", openapi_extra=needs("reviewer"))
+def adjudicate_page(request: Request, slug: str, number: Number) -> Response:
+    """One item with everybody's answers, to be decided. Opening it once more writes nothing new, so a GET will do."""
+    site, project, me = site_of(request), project_of(request), visitor_of(request).me
+    with site.store.write() as conn:
+        work = answers.open_adjudication(conn, project, me.id, number)
+        sight = look(conn, project, me, work)
+    context = work_context(request, sight)
+    with site.store.read() as conn:
+        cast = [a for a in history.read_annotations(conn, project) if a.item == work.item.key]
+    # Everybody's answer in the letters of the reviewer's order, or "A better" would mean something else to each.
+    context["votes"] = [(a, in_words(a.answer, work.order)) for a in cast if not a.adjudicated]
+    return site.page(request, "work.html", **context)
+
+
+@router.get("/p/{slug}/compare", openapi_extra=needs("reviewer"))
+def models(request: Request, slug: str) -> Response:
+    """Which model people prefer: win rates, strengths, position bias."""
+    site, project = site_of(request), project_of(request)
+    made, _ = make_export(site, project, "judgements", ExportQuery())
+    named = [
+        r
+        for r in made.records
+        if isinstance(r, Judgement) and r.model_a and r.model_b and r.model_a != r.model_b
+    ]
+    found = compare(named, draws=DRAWS) if named else None
+    return site.page(request, "models.html", found=found, plots=model_plots(found) if found else {})
+
+
+@router.get("/p/{slug}/items", openapi_extra=needs("reviewer"))
+def item_list(request: Request, slug: str, page: Page = 0, only: Only = "") -> Response:
+    """All items, or those that somebody flagged or left out, a page at a time."""
+    site, project = site_of(request), project_of(request)
+    with site.store.read() as conn:
+        by_item = _by_item(history.read_annotations(conn, project))
+        if only:
+            wanted = {key for key, cast in by_item.items() if any(_is(only, a) for a in cast)}
+            every = [one for one in content.read_items(conn, project).items() if one[1].key in wanted]
+            found, total = every[page * PAGE : (page + 1) * PAGE], len(every)
+        else:
+            found, total = (
+                content.page_of_items(conn, project, page, PAGE),
+                content.count_items(conn, project),
+            )
+    rows = [(number, item, by_item.get(item.key, [])) for number, item in found]
+    context: dict[str, Any] = {"rows": rows, "page": page, "only": only, "total": total}
+    return site.page(request, "items.html", more=(page + 1) * PAGE < total, **context)
+
+
+def _is(only: str, annotation: Annotation) -> bool:
+    return bool(annotation.flags) if only == "flagged" else isinstance(annotation.answer, Skip)
+
+
+@router.get("/p/{slug}/items/{number}", openapi_extra=needs("reviewer"))
+def one_item(request: Request, slug: str, number: Number) -> Response:
+    """An item, its answers, and whether it is gold."""
+    site, project = site_of(request), project_of(request)
+    item = _item(site, project, number)
+    with site.store.read() as conn:
+        cast = _by_item(history.read_annotations(conn, project)).get(item.key, [])
+    order = tuple(range(len(item.responses)))
+    rows = [(a, in_words(a.answer, order), written_in(a.answer)) for a in cast]
+    known = in_words(item.gold, order) if item.gold else ""
+    shown = list(enumerate(item.responses))
+    return site.page(request, "item.html", number=number, item=item, rows=rows, known=known, shown=shown)
+
+
+@router.post("/p/{slug}/items/{number}/gold", openapi_extra=needs("reviewer", "gold", "revision"))
+def change_gold(request: Request, slug: str, number: Number, form: Posted) -> Response:
+    """Make one of the answers given the known answer of the item, or make the item ordinary again."""
+    site, project, visitor = site_of(request), project_of(request), visitor_of(request)
+    item = _item(site, project, number)
+    chosen = form.number("revision", 0)
+    with site.store.write() as conn:
+        cast = _by_item(history.read_annotations(conn, project)).get(item.key, [])
+        answer = next((a.answer for a in cast if a.revision == chosen), None)
+        if chosen and answer is None:
+            raise DataError(
+                f"answer {chosen} is not of this item", where="revision", cure="load the page again"
+            )
+        if isinstance(answer, (Choice, Ranks)):
+            answer = replace(answer, edit=None)
+        content.set_gold(conn, project, number, item, answer)
+        action = "made gold" if answer else "made ordinary"
+        people.record(conn, action, f"{slug}/{item.key}", by=visitor.me.id, address=visitor.address)
+    return see(f"/p/{slug}/items/{number}")
+
+
+@router.get("/p/{slug}/export/{what}.jsonl", openapi_extra=needs("reviewer"))
+def download(
+    request: Request,
+    slug: str,
+    what: str,
+    wanted: Annotated[ExportQuery, Query()],
+) -> Response:
+    """An export as a file; that it was read is written down, which is why a GET writes here."""
+    site, project, visitor = site_of(request), project_of(request), visitor_of(request)
+    made, manifest = make_export(site, project, what, wanted)
+    with site.store.write() as conn:
+        people.record(
+            conn, "exported", f"{slug}/{what}", by=visitor.me.id, address=visitor.address, **_brief(manifest)
+        )
+    name = f"{slug}-{made.what}-{manifest['revision']}.jsonl"
+    headers = {
+        "content-disposition": f'attachment; filename="{name}"',
+        "x-revision": str(manifest["revision"]),
+    }
+    return Response(made.to_jsonl(), media_type="application/x-ndjson", headers=headers)
+
+
+def make_export(
+    site: Site, project: Project, what: str, wanted: ExportQuery
+) -> tuple[Exported, dict[str, Any]]:
+    """An export and its manifest."""
+    if what not in EXPORTS:
+        raise DataError(
+            f"there is no export {what[:40]!r}", where="what", cure=f"one of {', '.join(EXPORTS)}"
+        )
+    with site.store.read() as conn:
+        revision = wanted.at or history.revision(conn, project)
+        found = history.read_annotations(conn, project, revision)
+        items = {item.key: item for item in content.read_items(conn, project).values()}
+    rule = wanted.rule()
+    made = export(what, found, items, rule)
+    return made, made.manifest(revision=revision, rule=rule, project=project.slug, task=project.task)
+
+
+def current_figures(site: Site, project: Project) -> Figures:
+    """The figures of the newest revision, computed once for each."""
+    with site.store.read() as conn:
+        revision = history.revision(conn, project)
+        key = (project.id, revision, content.count_items(conn, project))
+        if key in site.figures:
+            return site.figures[key]
+        found = history.read_annotations(conn, project)
+        items = {item.key: item for item in content.read_items(conn, project).values()}
+    made = figures(project.task, found, items, revision)
+    site.figures.clear()
+    site.figures[key] = made
+    return made
+
+
+def _by_item(found: list[Annotation]) -> dict[str, list[Annotation]]:
+    grouped: dict[str, list[Annotation]] = defaultdict(list)
+    for annotation in found:
+        grouped[annotation.item].append(annotation)
+    return grouped
+
+
+def _item(site: Site, project: Project, number: int) -> Item:
+    with site.store.read() as conn:
+        return content.get_item(conn, project, number)
+
+
+def _brief(manifest: dict[str, Any]) -> dict[str, Any]:
+    return {name: manifest[name] for name in ("revision", "rows", "sha256")}

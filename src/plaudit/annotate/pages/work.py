@@ -1,0 +1,204 @@
+"""The annotator's pages: projects, the next item, answers, undo, history."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+
+from plaudit.annotate.pages.forms import STEPS, filled, in_words, read_submission, source
+from plaudit.annotate.server.access import Number, Posted, needs
+from plaudit.annotate.server.site import project_of, see, site_of, visitor_of
+from plaudit.preferences.annotation import Answer
+from plaudit.preferences.store import answers, history, leases, projects
+from plaudit.preferences.store.answers import Head
+from plaudit.preferences.store.leases import Work
+from plaudit.preferences.store.people import User
+from plaudit.preferences.store.projects import Progress, Project
+from plaudit.preferences.store.together import Transaction
+
+router = APIRouter()
+
+
+@router.get("/", openapi_extra=needs("person"))
+def home(request: Request) -> Response:
+    """The projects of the person; the only one there is opens at once."""
+    site, me = site_of(request), visitor_of(request).me
+    with site.store.read() as conn:
+        found = projects.list_projects(conn, None if me.sees_all else me.id)
+        rows = [(p, projects.progress(conn, p), history.counts_of(conn, p, me.id)) for p in found]
+    if len(found) == 1 and not me.may("admin"):
+        return see(f"/p/{found[0].slug}")
+    return site.page(request, "home.html", rows=rows)
+
+
+@router.get("/p/{slug}", openapi_extra=needs("member"))
+def overview(request: Request, slug: str) -> Response:
+    """What the project asks, how far it is, and where to start."""
+    site, project, me = site_of(request), project_of(request), visitor_of(request).me
+    with site.store.read() as conn:
+        done = projects.progress(conn, project)
+        mine = history.counts_of(conn, project, me.id)
+        latest = history.latest_of(conn, project, me.id)
+    rows = [(number, a, in_words(a.answer, a.order)) for number, a in latest]
+    return site.page(request, "project.html", progress=done, mine=mine, latest=rows)
+
+
+# Items are shown, answered, skipped and taken back through the desk, as over the API: one job for all that the database
+# is asked, and a thread for the page, which may take a while to be made.
+
+
+@router.get("/p/{slug}/work", openapi_extra=needs("member"))
+async def next_item(request: Request, slug: str) -> Response:
+    """The item in front of the person, or a new one.
+
+    It writes a lease though it is a GET: asked again it shows the same item, so a page that another site opened, or
+    a browser in advance, takes nothing that the person's own next click would not.
+    """
+    site, project, me = site_of(request), project_of(request), visitor_of(request).me
+    return await _show(request, await site.writing.do(lambda conn: look_next(conn, project, me)))
+
+
+@router.get("/p/{slug}/a/{number}", openapi_extra=needs("member"))
+async def one_item(request: Request, slug: str, number: Number) -> Response:
+    """An item that the person has had, to correct the answer."""
+    site, project, me = site_of(request), project_of(request), visitor_of(request).me
+
+    def find(conn: Transaction) -> Sight:
+        return look(conn, project, me, leases.get_work(conn, project, number, me.id))
+
+    return await _show(request, await site.reading.do(find))
+
+
+@router.post(
+    "/p/{slug}/a/{number}",
+    openapi_extra=needs(
+        "member", "key", "supersedes", "guidelines", "choice", "text", "base", "flag", "comment", "reason"
+    ),
+)
+async def answer(request: Request, slug: str, number: Number, form: Posted) -> Response:
+    """Store an answer or a skip, and go on."""
+    site, project, me = site_of(request), project_of(request), visitor_of(request).me
+    in_page = _in_page(request)
+
+    def store(conn: Transaction) -> tuple[bool, Sight | None]:
+        work = leases.get_work(conn, project, number, me.id)
+        sent = read_submission(form, work, project)
+        answers.submit(conn, project, me.id, number, sent, decides=me.may("reviewer"))
+        is_verdict = work.round == leases.ADJUDICATION
+        return is_verdict, look_next(conn, project, me) if in_page and not is_verdict else None
+
+    is_verdict, sight = await site.writing.do(store)
+    if is_verdict:
+        return _go(request, f"/p/{slug}/conflicts")
+    return see(f"/p/{slug}/work") if sight is None else await _show(request, sight)
+
+
+@router.post("/p/{slug}/undo", openapi_extra=needs("member", "key"))
+async def undo(request: Request, slug: str, form: Posted) -> Response:
+    """Take the last answer back and show its item again."""
+    site, project, me = site_of(request), project_of(request), visitor_of(request).me
+    key, in_page = form.text("key"), _in_page(request)
+
+    def take_back(conn: Transaction) -> Sight | None:
+        answers.undo(conn, project, me.id, key)
+        return look_next(conn, project, me) if in_page else None
+
+    sight = await site.writing.do(take_back)
+    return see(f"/p/{slug}/work") if sight is None else await _show(request, sight)
+
+
+@router.get("/p/{slug}/guidelines", openapi_extra=needs("member"))
+def guidelines(request: Request, slug: str) -> Response:
+    """The guidelines on a page of their own."""
+    return site_of(request).page(request, "guidelines.html")
+
+
+def _go(request: Request, path: str) -> Response:
+    """To another page, also where htmx asked."""
+    if request.headers.get("hx-request"):
+        return Response(status_code=204, headers={"HX-Redirect": path})
+    return see(path)
+
+
+def _in_page(request: Request) -> bool:
+    """Whether htmx asks for a part of the page."""
+    return bool(request.headers.get("hx-request"))
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a person is shown: an item with what they said of it before, or that there is none (``work`` is None)."""
+
+    work: Work | None
+    counts: dict[str, int]
+    """Of the person's own assignments, by state."""
+    head: Head | None = None
+    before: Answer | None = None
+
+
+def look(conn: Transaction, project: Project, me: User, work: Work | None) -> Sight:
+    """All that the page of an item must know of the person and the item."""
+    counts = history.counts_of(conn, project, me.id)
+    if work is None:
+        return Sight(None, counts)
+    head = answers.get_head(conn, work.id)
+    before = head.answer if head else None
+    if head and before is None:  # taken back: the form starts from what was said before
+        before = answers.last_answer(conn, project, me.id, work.id)
+    return Sight(work, counts, head, before)
+
+
+def look_next(conn: Transaction, project: Project, me: User) -> Sight:
+    """The item in front of the person, or a new one, which is theirs from now on."""
+    return look(conn, project, me, leases.lease(conn, project, me.id, time.time()))
+
+
+async def _show(request: Request, sight: Sight) -> Response:
+    return await run_in_threadpool(_page, request, sight)
+
+
+def _page(request: Request, sight: Sight) -> Response:
+    name = "done" if sight.work is None else "work"
+    context = {"mine": sight.counts} if sight.work is None else work_context(request, sight)
+    return site_of(request).page(request, f"{'_' * _in_page(request)}{name}.html", **context)
+
+
+def _progress(request: Request) -> Progress | None:
+    """For reviewers only: annotators could tell by it which items are gold.
+
+    It counts every answer, so it is asked here and not at the desk, where all the others would wait for it.
+    """
+    if not visitor_of(request).me.may("reviewer"):
+        return None
+    with site_of(request).store.read() as conn:
+        return projects.progress(conn, project_of(request))
+
+
+def work_context(request: Request, sight: Sight) -> dict[str, Any]:
+    """What the template of a task needs, for a sight with an item."""
+    project, work, head = project_of(request), sight.work, sight.head
+    assert work is not None, "there is an item to show"
+    values = filled(sight.before, work)
+    compares = project.task in ("pairwise", "ranking")
+    return {
+        "work": work,
+        "shown": [(index, work.item.responses[index]) for index in work.order],
+        "head": head,
+        "values": values,
+        "editing": compares and (project.settings.edit_best or "text" in values),
+        "source": source,
+        "given_flags": head.flags if head else (),
+        "given_comment": head.comment if head else "",
+        "settings": project.settings,
+        "steps": STEPS,
+        "mine": sight.counts,
+        "fragment": _in_page(request),
+        "progress": _progress(request),
+        "adjudicating": work.round == leases.ADJUDICATION,
+        "votes": [],
+    }

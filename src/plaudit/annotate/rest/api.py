@@ -1,0 +1,231 @@
+"""The API for programs: JSON, bearer tokens, described in /api/openapi.json. What it refuses is problem+json."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from plaudit.annotate.pages.admin import take_out
+from plaudit.annotate.pages.review import ExportQuery, make_export
+from plaudit.annotate.rest.bodies import (
+    ANSWERED,
+    LINE,
+    PROGRESS,
+    PROJECT,
+    REFUSED,
+    ROW,
+    WORK,
+    AnswerBody,
+    Assignment,
+    ItemBody,
+    ItemsBody,
+    KeyBody,
+    Person,
+    PrioritiesBody,
+    ProjectBody,
+    Since,
+    Slug,
+    UpTo,
+    What,
+    shows,
+)
+from plaudit.annotate.server.access import needs
+from plaudit.annotate.server.site import project_of, site_of, visitor_of
+from plaudit.preferences.annotation import (
+    Item,
+    ItemResponse,
+    answer_from_json,
+    content_from_json,
+)
+from plaudit.preferences.store import answers, content, history, leases, people, projects
+from plaudit.preferences.store.answers import Submission
+from plaudit.preferences.store.leases import Work
+from plaudit.preferences.store.people import User
+from plaudit.preferences.store.projects import Project
+from plaudit.preferences.store.together import Transaction
+from plaudit.records import to_json
+
+router = APIRouter(prefix="/api/v1", tags=["api"], responses=REFUSED)
+
+
+@router.get("/me", responses=shows({"name": "Ada", "role": "annotator"}), openapi_extra=needs("person"))
+def me(request: Request) -> dict[str, Any]:
+    """Whose token it is."""
+    user = visitor_of(request).me
+    return {"name": user.name, "role": user.role}
+
+
+@router.get("/projects", responses=shows([PROJECT]), openapi_extra=needs("person"))
+def list_projects(request: Request) -> list[dict[str, Any]]:
+    """The projects that the person may see."""
+    user = visitor_of(request).me
+    with site_of(request).store.read() as conn:
+        found = projects.list_projects(conn, None if user.sees_all else user.id)
+    return [_project_json(p, user) for p in found]
+
+
+@router.post("/projects", status_code=201, responses=shows(PROJECT, status=201), openapi_extra=needs("admin"))
+def create_project(request: Request, body: ProjectBody) -> dict[str, Any]:
+    """Make a project."""
+    site, visitor = site_of(request), visitor_of(request)
+    settings = projects.new_settings(body.settings)
+    with site.store.write() as conn:
+        made = projects.create_project(conn, body.slug, body.title, body.task, settings, body.guidelines)
+        people.record(conn, "made project", made.slug, by=visitor.me.id, address=visitor.address)
+    return _project_json(made, visitor.me)
+
+
+@router.get(
+    "/projects/{slug}",
+    responses=shows({**PROJECT, "progress": PROGRESS, "revision": 1200}),
+    openapi_extra=needs("member"),
+)
+def one_project(request: Request, slug: Slug) -> dict[str, Any]:
+    """A project and how far it is."""
+    project, user = project_of(request), visitor_of(request).me
+    with site_of(request).store.read() as conn:
+        done = projects.progress(conn, project)
+        newest = history.revision(conn, project)
+    return {**_project_json(project, user), "progress": to_json(done), "revision": newest}
+
+
+@router.get(
+    "/projects/{slug}/members",
+    responses=shows([{"number": 3, "name": "Ada", "role": "annotator", "disabled": False}]),
+    openapi_extra=needs("admin"),
+)
+def list_members(request: Request, slug: Slug) -> list[dict[str, Any]]:
+    """The people who were added to the project; reviewers of all projects and admins need not be."""
+    with site_of(request).store.read() as conn:
+        ids = set(projects.member_ids(conn, project_of(request)))
+        found = [user for user in people.list_users(conn) if user.id in ids]
+    return [{"number": u.id, "name": u.name, "role": u.role, "disabled": u.disabled} for u in found]
+
+
+@router.delete("/projects/{slug}/members/{number}", status_code=204, openapi_extra=needs("admin"))
+def remove_member(request: Request, slug: Slug, number: Person) -> None:
+    """Remove a person from the project. Their answers stay; what they were shown goes to others."""
+    take_out(request, number)
+
+
+@router.post(
+    "/projects/{slug}/items",
+    status_code=201,
+    responses=shows({"added": 1, "there_already": 0}, status=201),
+    openapi_extra=needs("admin"),
+)
+def add_items(request: Request, slug: Slug, body: ItemsBody) -> dict[str, int]:
+    """Add items."""
+    site, project, visitor = site_of(request), project_of(request), visitor_of(request)
+    new = [_item(item) for item in body.items]
+    with site.store.write() as conn:
+        added, there = content.add_items(conn, project, new)
+        people.record(conn, "added items", slug, by=visitor.me.id, address=visitor.address, added=added)
+    return {"added": added, "there_already": there}
+
+
+@router.put("/projects/{slug}/priorities", responses=shows({"changed": 1}), openapi_extra=needs("admin"))
+def set_priorities(request: Request, slug: Slug, body: PrioritiesBody) -> dict[str, int]:
+    """Say what to ask first."""
+    with site_of(request).store.write() as conn:
+        return {"changed": content.set_priorities(conn, project_of(request), body.priorities)}
+
+
+@router.post("/projects/{slug}/next", responses=shows(WORK), openapi_extra=needs("member"))
+async def next_item(request: Request, slug: Slug) -> dict[str, Any]:
+    """The item in front of the person, or a new one; ``work`` is null when nothing is left."""
+    project, user = project_of(request), visitor_of(request).me
+    work = await site_of(request).writing.do(lambda conn: leases.lease(conn, project, user.id, time.time()))
+    return {"work": _work_json(work)}
+
+
+@router.post(
+    "/projects/{slug}/assignments/{number}/answer", responses=shows(ANSWERED), openapi_extra=needs("member")
+)
+async def answer(request: Request, slug: Slug, number: Assignment, body: AnswerBody) -> dict[str, Any]:
+    """Store an answer. When the reply comes it is on the disk."""
+    project, user = project_of(request), visitor_of(request).me
+    given = answer_from_json(body.answer)
+    sent = Submission(
+        body.key, given, tuple(body.flags), body.comment, body.supersedes, body.guideline_version
+    )
+
+    def store(conn: Transaction) -> tuple[int, Work | None]:
+        revision = answers.submit(conn, project, user.id, number, sent, decides=user.may("reviewer"))
+        return revision, leases.lease(conn, project, user.id, time.time()) if body.next else None
+
+    revision, work = await site_of(request).writing.do(store)
+    return {"revision": revision, **({"work": _work_json(work)} if body.next else {})}
+
+
+@router.post("/projects/{slug}/undo", responses=shows(WORK), openapi_extra=needs("member"))
+async def undo(request: Request, slug: Slug, body: KeyBody) -> dict[str, Any]:
+    """Take the last answer back; ``work`` is its item, null when there was none."""
+    project, user = project_of(request), visitor_of(request).me
+    work = await site_of(request).writing.do(lambda conn: answers.undo(conn, project, user.id, body.key))
+    return {"work": _work_json(work)}
+
+
+@router.get("/projects/{slug}/judgements", responses=shows([ROW]), openapi_extra=needs("reviewer"))
+def judgements(request: Request, slug: Slug, since: Since = 0, at: UpTo = 0) -> list[dict[str, Any]]:
+    """The raw history after revision ``since`` (and up to ``at``), corrections and takings back included."""
+    with site_of(request).store.read() as conn:
+        return history.raw_rows(conn, project_of(request), at or None, since)
+
+
+@router.get(
+    "/projects/{slug}/export/{what}",
+    response_class=Response,
+    responses=shows(LINE, kind="application/x-ndjson"),
+    openapi_extra=needs("reviewer"),
+)
+def export(
+    request: Request,
+    slug: Slug,
+    what: What,
+    wanted: Annotated[ExportQuery, Query()],
+) -> Response:
+    """An export as JSON lines; the header x-revision says of which state of the history."""
+    made, manifest = make_export(site_of(request), project_of(request), what, wanted)
+    headers = {"x-revision": str(manifest["revision"]), "x-sha256": manifest["sha256"]}
+    return Response(made.to_jsonl(), media_type="application/x-ndjson", headers=headers)
+
+
+def _project_json(project: Project, user: User) -> dict[str, Any]:
+    settings = to_json(project.settings)
+    if not user.may("admin"):
+        del settings["seed"]  # it tells which of two imported responses was preferred
+    return {
+        "slug": project.slug,
+        "title": project.title,
+        "task": project.task,
+        "closed": project.closed,
+        "guideline_version": project.guideline_version,
+        "settings": settings,
+    }
+
+
+def _item(body: ItemBody) -> Item:
+    said = tuple(
+        ItemResponse(content_from_json(r.model_dump()["content"]), r.model, r.provenance)
+        for r in body.responses
+    )
+    gold = answer_from_json(body.gold) if body.gold is not None else None
+    return Item(
+        body.key, content_from_json(body.model_dump()["prompt"]), said, gold, body.priority, body.meta
+    )
+
+
+def _work_json(work: Work | None) -> dict[str, Any] | None:
+    """What an annotator may know: no models, no known answers, and no name by which a gold or repeated item shows."""
+    if work is None:
+        return None
+    return {
+        "assignment": work.id,
+        "prompt": to_json(work.item.prompt),
+        "responses": [to_json(r.content) for r in work.item.responses],
+        "order": list(work.order),
+    }

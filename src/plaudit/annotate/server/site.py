@@ -1,0 +1,154 @@
+"""What every route has at hand: the store, the settings, the limits, the templates."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import uuid
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from plaudit import __version__
+from plaudit.annotate.pages import markup
+from plaudit.annotate.pages.figures import Figures
+from plaudit.annotate.server.desk import Desk
+from plaudit.annotate.server.limits import Limiter
+from plaudit.annotate.server.settings import ServeSettings
+from plaudit.preferences.store.engine import Store
+from plaudit.preferences.store.people import User
+from plaudit.preferences.store.projects import Project
+
+HERE = Path(__file__).parents[1]
+STATIC = HERE / "static"
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who makes the request."""
+
+    user: User | None
+    secret: str
+    """Of the session, or of the visit of somebody who is not logged in; empty with an API token."""
+    address: str
+
+    @property
+    def csrf(self) -> str:
+        """What forms of this visitor must carry."""
+        return csrf_of(self.secret)
+
+    @property
+    def me(self) -> User:
+        """The person; only behind an access that asks for one."""
+        assert self.user is not None, "the route lets nobody in without logging in"
+        return self.user
+
+
+def csrf_of(secret: str) -> str:
+    """A token that only the holder of the cookie can know, and that does not reveal the cookie."""
+    return hashlib.sha256(f"csrf/{secret}".encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The parts of one running app."""
+
+    store: Store
+    settings: ServeSettings
+    limiter: Limiter = field(default_factory=Limiter)
+    figures: dict[tuple[int, int, int], Figures] = field(default_factory=dict)
+    """The last figures computed, by project, revision and number of items."""
+    reading: Desk = field(init=False)
+    """Short reads that every request needs."""
+    writing: Desk = field(init=False)
+    """Short writes: answers, and the next items."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reading", Desk(self.store.read_each, "reading"))
+        object.__setattr__(self, "writing", Desk(self.store.write_each, "writing"))
+
+    def page(self, request: Request, name: str, *, status: int = 200, **context: Any) -> Response:
+        """A page from its template."""
+        visitor: Visitor | None = getattr(request.state, "visitor", None)
+        user = visitor.user if visitor else None
+        common = {
+            "me": user,
+            "csrf": visitor.csrf if visitor else "",
+            "key": uuid.uuid4().hex,
+            "auth": self.settings.auth,
+            "project": getattr(request.state, "project", None),
+            "path": request.url.path,
+        }
+        text = templates().get_template(name).render(common | context)
+        return HTMLResponse(text.encode("utf-8", "replace"), status_code=status)
+
+
+def site_of(request: Request) -> Site:
+    """The site that the app was made with."""
+    site: Site = request.app.state.site
+    return site
+
+
+def visitor_of(request: Request) -> Visitor:
+    """Who the guard found."""
+    visitor: Visitor = request.state.visitor
+    return visitor
+
+
+def project_of(request: Request) -> Project:
+    """The project of the path; the guard has checked that the visitor may see it."""
+    project: Project = request.state.project
+    return project
+
+
+def see(path: str) -> RedirectResponse:
+    """After a write: look there."""
+    return RedirectResponse(path, status_code=303)
+
+
+@cache
+def templates() -> Environment:
+    """Templates, every value escaped, every missing name an error."""
+    loader = FileSystemLoader(HERE / "templates")
+    env = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    env.globals.update(version=__version__, static=_static, letters="ABCDEFGHI")
+    env.filters.update(
+        markdown=markup.markdown,
+        plain=markup.plain,
+        turns=markup.turns,
+        when=_when,
+        duration=_duration,
+        percent=_percent,
+    )
+    return env
+
+
+def _static(name: str) -> str:
+    """The address of a static file; it changes with the file, so that browsers may keep it."""
+    return f"/static/{name}?v={_digest(name)}"
+
+
+@cache
+def _digest(name: str) -> str:
+    return hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
+
+
+def _when(at: float) -> str:
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share == share else "\u2013"

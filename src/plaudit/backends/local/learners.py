@@ -1,0 +1,90 @@
+"""Who learns in an online run: the policy, and for an algorithm that needs values a critic, apart or on its trunk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plaudit.algorithms.protocol import SharingTrunk
+from plaudit.backends.local.backbone import Backbone
+from plaudit.backends.local.learner import LocalLearner
+from plaudit.backends.local.models import build_critic
+from plaudit.backends.local.rewards import is_reward_model
+from plaudit.config.sections import OptimizerSection
+from plaudit.jobs.online import OnlineJob
+from plaudit.models.policy import Policy
+from plaudit.models.shared_trunk import SharedTrunk, TrunkCritic
+from plaudit.runtime import Learner
+
+
+@dataclass(frozen=True, slots=True)
+class Learners:
+    """The learners of a run."""
+
+    policy: LocalLearner
+    critic: LocalLearner | None
+    shared_trunk: bool = False
+
+    @property
+    def named(self) -> dict[str, Learner]:
+        """What a checkpoint keeps, by role."""
+        named: dict[str, Learner] = {"policy": self.policy}
+        return named | ({"critic": self.critic} if self.critic else {})
+
+    def save_head(self, run: Path) -> None:
+        """A value head on the saved policy's trunk is kept beside it, in critic/; the policy is a plain model."""
+        if self.critic is not None and isinstance(self.critic.module, TrunkCritic):
+            self.critic.module.save(run / "critic")
+
+
+def build_learners(job: OnlineJob, policy: Policy, backbone: Backbone, tokenizer: Any) -> Learners:
+    """Optimizers around the policy and its critic, if any.
+
+    Raises:
+        ConfigError: see `build_critic`.
+    """
+    algorithm, compute = job.algorithm, job.compute
+    steps = job.iterations * algorithm.epochs * algorithm.minibatches
+    if "values" not in algorithm.needs:
+        return Learners(LocalLearner(policy, job.optimizer, compute, total_steps=steps), None)
+    alone = algorithm.critic_warmup * algorithm.epochs * algorithm.minibatches
+    rate = job.optimizer.model_copy(update={"lr": algorithm.critic_lr})
+    if shares_trunk(algorithm):
+        return _on_one_trunk(job, policy, rate, steps, steps - alone)
+    learner = LocalLearner(policy, job.optimizer, compute, total_steps=steps - alone)
+    critic = build_critic(algorithm.critic_init, job.reward, backbone, tokenizer, job.lora, compute)
+    return Learners(learner, LocalLearner(critic, rate, compute, total_steps=steps, signal="values"))
+
+
+def shares_trunk(algorithm: Any) -> bool:
+    """Is the critic a head on the policy's trunk?"""
+    return isinstance(algorithm, SharingTrunk) and algorithm.critic == "trunk"
+
+
+def _on_one_trunk(
+    job: OnlineJob, policy: Policy, rate: OptimizerSection, steps: int, policy_steps: int
+) -> Learners:
+    """The head has its own rate and steps along with the policy; alone it trains nothing but itself."""
+    head = TrunkCritic(policy)
+    critic = LocalLearner(head, rate, job.compute, total_steps=steps, signal="values")
+    learner = LocalLearner(
+        SharedTrunk(policy, head),
+        job.optimizer,
+        job.compute,
+        total_steps=policy_steps,
+        partners={"critic": critic},
+    )
+    return Learners(learner, critic, shared_trunk=True)
+
+
+def critic_notes(job: OnlineJob) -> list[str]:
+    """What a reader of the settings would not expect of the critic."""
+    algorithm = job.algorithm
+    if "values" not in algorithm.needs or shares_trunk(algorithm):
+        return []
+    if algorithm.critic_init != "reward" or any(map(is_reward_model, job.reward)):
+        return []
+    return [
+        "no reward is a reward model, so the critic starts from the policy with a zero head, not from the reward"
+    ]

@@ -1,0 +1,128 @@
+"""Policies, critics and reward models to train in this process, from the names in a config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from plaudit.backends.local.backbone import Backbone
+from plaudit.backends.local.rewards import is_reward_model, member_sources, same_tokenizer
+from plaudit.config.sections import ComputeSection, LoraSection
+from plaudit.errors import ConfigError, ModelError
+from plaudit.models.auxiliary import auxiliary_head
+from plaudit.models.critic import Critic
+from plaudit.models.files.load import load_causal_lm, load_tokenizer
+from plaudit.models.lora import add_lora, quantization_options
+from plaudit.models.policy import Policy, ReferencePolicy
+from plaudit.models.reward_model import RewardModel
+
+
+def load_policy(
+    source: str, lora: LoraSection, compute: ComputeSection, *, seed: int, temperature: float = 1.0,
+    entropy_grad: bool = False,
+) -> tuple[Any, Policy]:  # fmt: skip
+    """Tokenizer and policy, with fresh adapters if ``lora.rank`` asks for them.
+
+    Raises:
+        ConfigError: no name given, or LoRA targets the model does not have.
+        ModelError: the model cannot be loaded.
+    """
+    _require(source, "policy or model")
+    tokenizer = load_tokenizer(source)
+    options = quantization_options() if lora.quantize == "4bit" else {}
+    lm = load_causal_lm(source, tokenizer=tokenizer, **options)
+    policy = Policy(
+        add_lora(lm, lora, task="causal", seed=seed),
+        temperature=temperature,
+        entropy_grad=entropy_grad,
+        **_forward(compute),
+    )
+    return tokenizer, policy
+
+
+def load_reference(policy: Policy) -> ReferencePolicy:
+    """The policy as it is now, frozen; its adapters switched off under LoRA."""
+    return ReferencePolicy(policy)
+
+
+def load_reward_model(
+    source: str, lora: LoraSection, compute: ComputeSection, *, seed: int, attributes: Sequence[str] = (),
+    attribute_weights: Sequence[float] = (), keep_lm: bool = False,
+) -> tuple[Any, RewardModel]:  # fmt: skip
+    """Tokenizer and a reward model to train, with a fresh head unless ``source`` has one already.
+
+    Args:
+        attributes, attribute_weights: one head for each quality, and its weight in the score; empty: one score.
+        keep_lm: keep the LM head while training, for the loss on what was chosen.
+
+    Raises:
+        ConfigError: ``keep_lm`` with an encoder, which has no LM head.
+    """
+    _require(source, "model")
+    tokenizer = load_tokenizer(source)
+    options = quantization_options() if lora.quantize == "4bit" else {}
+    plain = RewardModel.start(
+        source,
+        tokenizer,
+        seed=seed,
+        options=options,
+        attributes=attributes,
+        attribute_weights=attribute_weights,
+    )
+    if keep_lm and plain.is_encoder:
+        raise ConfigError(
+            f"lm_coef trains the model to predict the next token, and {source} is an encoder",
+            where="[algorithm] lm_coef",
+            cure="set lm_coef = 0, or start from a causal language model",
+        )
+    adapted = add_lora(plain.model, lora, task="scalar", seed=seed)
+    model = RewardModel(adapted, **_forward(compute))
+    if keep_lm:
+        model.keep_language_model(*auxiliary_head(source, tokenizer, model.model, options))
+    return tokenizer, model
+
+
+def load_backbone(policy: Policy, compute: ComputeSection) -> Backbone:
+    """The policy's frozen base, for reward models and critics to stand on."""
+    return Backbone(policy, lower_states_gb=compute.lower_states_gb)
+
+
+def build_critic(
+    init: Literal["reward", "sft"], rewards: Sequence[str], backbone: Backbone, tokenizer: Any, lora: LoraSection,
+    compute: ComputeSection,
+) -> Critic:  # fmt: skip
+    """A critic from the first reward model, or from the policy with a zero head; under LoRA on the policy's base.
+
+    Raises:
+        ConfigError: the reward is a function, an encoder, or has another tokenizer.
+    """
+    if init == "sft" or not any(map(is_reward_model, rewards)):
+        critic = Critic.from_policy(backbone.policy.lm, lora, **_forward(compute))
+        critic.lower = backbone.lower_states(critic.lower)
+        return critic
+    source = member_sources(next(filter(is_reward_model, rewards)))[0]  # of an ensemble: its first member
+    if not same_tokenizer(tokenizer, load_tokenizer(source)):
+        raise ConfigError(
+            f"the reward model {source} has another tokenizer than the policy, so it cannot become the critic",
+            where="[algorithm] critic_init",
+            cure="use critic_init = 'sft', or train the reward model from the policy's own SFT model",
+        )
+    model = backbone.reward_model(source, tokenizer)
+    critic = Critic.from_reward(model, lora, **_forward(compute))
+    if model.on_adapters:
+        critic.lower = backbone.lower_states(critic.lower)
+    return critic
+
+
+def _forward(compute: ComputeSection) -> dict[str, Any]:
+    """How a model runs its forward passes."""
+    return {
+        "gradient_checkpointing": compute.gradient_checkpointing,
+        "packing": compute.packing,
+        "lower_states_gb": compute.lower_states_gb,
+    }
+
+
+def _require(source: str, what: str) -> None:
+    if not source:
+        raise ModelError(f"no {what} was given", cure="name a hub model, a directory, or a GGUF file")

@@ -1,0 +1,200 @@
+"""Reading the fields of one row: each reader checks type and text, and lists faults instead of raising."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal, cast
+
+from plaudit.data.reading.rows import ReadLog, Row, shorten, shorten_names
+from plaudit.data.reading.transcripts import is_transcript, parse_transcript
+from plaudit.records import Content, Message, Role
+
+ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "tool": "tool",
+}
+
+Transcript = Literal["never", "prompt", "whole"]
+"""How to take a `Human:/Assistant:` text: as mere text, as a prompt, or as a prompt with its response."""
+
+
+class Fields:
+    """The fields of one row. After a fault readers return a stand-in, so that all faults are found."""
+
+    def __init__(self, row: Row, log: ReadLog) -> None:
+        self.row, self.log = row, log
+        self.used: set[str] = set()
+        self.faulty = False
+
+    def fault(self, field: str, found: str, cure: str) -> None:
+        """List a fault of this row."""
+        self.faulty = True
+        self.log.fault(self.row.where, field, found, cure)
+
+    def has(self, *names: str) -> str:
+        """The first of the names that the row has a value for, or ""."""
+        for name in names:
+            value = self.row.values.get(name)
+            if value is not None and not (self.row.cells and value == ""):
+                return name
+        return ""
+
+    def value(self, *names: str) -> Any:
+        """The raw value of the first of the names that the row has; a fault if it has none of them."""
+        name = self.has(*names) or next((n for n in names if n in self.row.values), "")
+        if not name:
+            found = f"only {shorten_names(self.row.values)}" if self.row.values else "no fields"
+            self.fault(names[0], found, "expected " + " or ".join(names))
+            return None
+        self.used.add(name)
+        return self.row.values[name]
+
+    # Text
+
+    def text(self, *names: str) -> str:
+        """A text that may be empty."""
+        name = self.has(*names) or names[0]
+        return self._sound(self.value(*names), name) if self._given(*names) else ""
+
+    def label(self, name: str) -> str | None:
+        """A short text that may be missing; whole numbers count as text (ids, annotators, answers)."""
+        if not self.has(name):
+            self.used.add(name)
+            return None
+        value = self.value(name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**128:
+            return str(value)
+        return self._sound(value, name)
+
+    def _sound(self, value: Any, field: str) -> str:
+        if not isinstance(value, str):
+            self.fault(field, shorten(value), "expected text")
+            return ""
+        if "\0" in value:
+            self.fault(field, f"a NUL character in {shorten(value)}", "remove it")
+        elif not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+            self.fault(field, f"half of a surrogate pair in {shorten(value)}", "replace the broken character")
+        return value
+
+    # Texts and chats
+
+    def content(self, *names: str, transcript: Transcript = "never") -> Content:
+        """A text or a chat; ``transcript`` says whether a `Human:/Assistant:` text becomes a chat."""
+        name = self.has(*names) or names[0]
+        return self.as_content(self.value(*names), name, transcript) if self._given(*names) else ""
+
+    def _given(self, *names: str) -> bool:
+        """Whether the row has the field at all; a fault if not."""
+        if any(name in self.row.values for name in names):
+            return True
+        self.value(*names)
+        return False
+
+    def as_content(self, value: Any, field: str, transcript: Transcript = "never") -> Content:
+        """The text or chat in a value."""
+        if self.row.cells and isinstance(value, str):
+            value = _chat_in_cell(value)
+        if isinstance(value, list):
+            self.log.styles["messages"] += 1
+            return self._messages(value, field)
+        if isinstance(value, dict):
+            self.fault(field, shorten(value), "expected text, or a list of messages")
+            return ""
+        text = self._sound(value, field)
+        if transcript != "never" and is_transcript(text):
+            self.log.styles["HH-RLHF transcripts"] += 1
+            return parse_transcript(text, whole=transcript == "whole")
+        self.log.styles["plain text"] += 1
+        return text
+
+    def _messages(self, values: list[Any], field: str) -> tuple[Message, ...]:
+        return tuple(self._message(value, f"{field}[{index}]") for index, value in enumerate(values))
+
+    def _message(self, value: Any, field: str) -> Message:
+        if not isinstance(value, dict):
+            self.fault(field, shorten(value), "expected an object with role and content")
+            return Message("user", "")
+        role = value.get("role", value.get("from"))
+        known = ROLES.get(role.lower()) if isinstance(role, str) else None
+        if known is None:
+            self.fault(f"{field}.role", shorten(role), "expected system, user, assistant or tool")
+        content = value.get("content", value.get("value"))
+        if isinstance(content, list) and content and all(_is_text_part(part) for part in content):
+            content = "".join(part["text"] for part in content)
+        return Message(known or "user", self._sound(content, f"{field}.content"))
+
+    # Numbers, lists, objects
+
+    def number(self, *names: str) -> float:
+        """A finite number."""
+        name = self.has(*names) or names[0]
+        return self.as_number(self.value(*names), name) if self._given(*names) else 0.0
+
+    def as_number(self, value: Any, field: str) -> float:
+        """The finite number in a value; text of a CSV cell counts."""
+        if self.row.cells and isinstance(value, str):
+            value = _number_in_cell(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300:
+            return float(value)
+        self.fault(field, shorten(value), "expected a finite number")
+        return 0.0
+
+    def whole(self, value: Any, field: str) -> int:
+        """The whole number in a value."""
+        number = self.as_number(value, field)
+        if number != int(number):
+            self.fault(field, shorten(value), "expected a whole number")
+        return int(number)
+
+    def items(self, name: str) -> list[Any]:
+        """A list; in CSV, a cell that holds a JSON list."""
+        return cast(list[Any], self._nested(name, list, "a list"))
+
+    def named(self, name: str) -> dict[str, Any]:
+        """An object of named values; in CSV, a cell that holds a JSON object."""
+        given = cast(dict[str, Any], self._nested(name, dict, "an object"))
+        return {key: value for key, value in given.items() if value is not None}
+
+    def _nested(self, name: str, kind: type, words: str) -> Any:
+        if not self._given(name):
+            return kind()
+        value = self.value(name)
+        if self.row.cells and isinstance(value, str):
+            value = _json_in_cell(value)
+        if isinstance(value, kind):
+            return value
+        self.fault(name, shorten(value), f"expected {words}")
+        return kind()
+
+
+def _is_text_part(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+
+
+def _json_in_cell(cell: str) -> Any:
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError):
+        return cell
+
+
+def _chat_in_cell(cell: str) -> Any:
+    """The messages in a cell, if that is what it holds; else the cell as it stands."""
+    value = _json_in_cell(cell) if cell.startswith("[{") else cell
+    turns = value if isinstance(value, list) else [None]
+    is_chat = all(isinstance(turn, dict) and ("role" in turn or "from" in turn) for turn in turns)
+    return value if is_chat else cell
+
+
+def _number_in_cell(cell: str) -> Any:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell

@@ -1,0 +1,138 @@
+"""JSON to rows: one object per line, a list of objects, or one object that holds such a list."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from plaudit.data.reading.rows import ReadLog, Row, shorten
+from plaudit.data.reading.streams import numbered_lines
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+class _JsonReader:
+    """A JSON decoder that also notices what Python's lets pass: NaN, Infinity, and a field given twice."""
+
+    def __init__(self) -> None:
+        self._odd: list[tuple[str, str, str]] = []
+        self._decoder = json.JSONDecoder(object_pairs_hook=self._object)
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            self._odd.append((shorten(twice)[1:-1], "the field twice in one object", "keep one of them"))
+        for name, value in pairs:
+            if isinstance(value, float) and not math.isfinite(value):
+                self._odd.append((shorten(name)[1:-1], str(value), "expected a finite number, or null"))
+        return result
+
+    def read(self, text: str, start: int, where: str, log: ReadLog) -> tuple[Any, int] | None:
+        """The value at ``start`` and where it ends; ``None`` if it is no JSON (a fault is noted)."""
+        self._odd.clear()
+        try:
+            value, end = self._decoder.raw_decode(text, start)
+        except RecursionError:
+            log.fault(where, "row", "lists or objects nested too deep", "expected flat rows, or messages")
+        except json.JSONDecodeError as error:
+            near = shorten(text[max(error.pos - 15, start) : error.pos + 15])
+            log.fault(where, "row", f"broken JSON near {near} ({error.msg.lower()})", "expected a JSON object")
+        except ValueError:
+            log.fault(where, "row", "a whole number with thousands of digits", "write it as text")
+        else:
+            for field, found, cure in self._odd:
+                log.fault(where, field, found, cure)
+            return value, end
+        return None
+
+
+def jsonl_rows(stream: BinaryIO, where: str, log: ReadLog) -> Iterator[Row]:
+    """Rows of a stream with one JSON object per line. Blank lines are passed over."""
+    reader = _JsonReader()
+    count = 0
+    for number, line in numbered_lines(stream, where, log):
+        place = f"{where}:{number}"
+        read = reader.read(line, _skip(line, 0), place, log)
+        if read is None:
+            continue
+        value, end = read
+        if _skip(line, end) < len(line):
+            cure = "expected one JSON object per line"
+            log.fault(place, "row", f"{shorten(line[end : end + 20])} after the end of the object", cure)
+            continue
+        count += 1
+        yield from _as_row(value, place, count, log)
+
+
+def json_rows(text: str, where: str, log: ReadLog) -> Iterator[Row]:
+    """Rows of a JSON text. What turns out to be JSON Lines is read as such."""
+    start = _skip(text, 0)
+    if start == len(text):
+        return
+    if text[start] == "[":
+        yield from _array_rows(text, start + 1, where, log)
+        return
+    read = _JsonReader().read(text, start, f"{where}:1", log)
+    if read is None:
+        return
+    value, end = read
+    if _skip(text, end) < len(text):
+        log.note("the file holds one JSON object per line (JSONL)")
+        yield from jsonl_rows(io.BytesIO(text.encode("utf-8")), where, log)
+        return
+    yield from _object_rows(value, where, log)
+
+
+def _array_rows(text: str, position: int, where: str, log: ReadLog) -> Iterator[Row]:
+    """The items of an array, one by one, so that each knows its line."""
+    reader = _JsonReader()
+    line, seen, count = 1, 0, 0
+    position = _skip(text, position)
+    while text[position : position + 1] != "]":
+        line, seen = line + text.count("\n", seen, position), position
+        place = f"{where}:{line}"
+        read = reader.read(text, position, place, log)
+        if read is None:
+            return
+        value, end = read
+        count += 1
+        yield from _as_row(value, place, count, log)
+        position = _skip(text, end)
+        if text[position : position + 1] == ",":
+            position = _skip(text, position + 1)
+        elif text[position : position + 1] != "]":
+            found = shorten(text[position : position + 20]) if position < len(text) else "the end of the file"
+            log.fault(place, "row", f"{found} after this object", "expected a comma or the end of the list")
+            return
+    if _skip(text, position + 1) < len(text):
+        log.fault(where, "file", "more text after the end of the list", "expected one JSON list")
+
+
+def _object_rows(value: Any, where: str, log: ReadLog) -> Iterator[Row]:
+    """A file that is one object: rows under one of its fields, or a single row."""
+    if isinstance(value, dict) and len(value) == 1:
+        name, items = next(iter(value.items()))
+        if isinstance(items, list) and name not in ("messages", "conversations", "prompt"):
+            log.note(f"rows are under the field {shorten(name)}")
+            for number, item in enumerate(items, 1):
+                yield from _as_row(item, f"{where} item {number}", number, log)
+            return
+    yield from _as_row(value, f"{where}:1", 1, log)
+
+
+def _as_row(value: Any, where: str, number: int, log: ReadLog) -> Iterator[Row]:
+    if isinstance(value, dict):
+        yield Row(where, number, value)
+    else:
+        log.fault(where, "row", shorten(value), "expected a JSON object with named fields")
+
+
+def _skip(text: str, position: int) -> int:
+    match = _SPACE.match(text, position)
+    return match.end() if match else position

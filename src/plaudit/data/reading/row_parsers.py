@@ -1,0 +1,318 @@
+"""One function per layout: the fields of a row become records. Faults are listed, never raised."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from plaudit.data.reading.fields import Fields
+from plaudit.data.reading.rows import shorten, shorten_names
+from plaudit.data.reading.transcripts import as_messages, is_transcript, response_of, split_shared
+from plaudit.records import (
+    Comparison,
+    Content,
+    Demonstration,
+    Judgement,
+    Message,
+    Preference,
+    Prompt,
+    Ranking,
+    Rating,
+    Record,
+)
+
+AXES = (
+    "helpfulness",
+    "harmlessness",
+    "honesty",
+    "truthfulness",
+    "correctness",
+    "accuracy",
+    "coherence",
+    "complexity",
+    "verbosity",
+    "safety",
+    "quality",
+    "instruction_following",
+    "overall",
+)
+"""Columns that are read as axes of a rating where no field is called axes."""
+
+_VERDICTS = {"a": -1, "model_a": -1, "response_a": -1, "b": 1, "model_b": 1, "response_b": 1, "tie": 0}
+_CLASSES = {"positive": 1.0, "pos": 1.0, "true": 1.0, "negative": 0.0, "neg": 0.0, "false": 0.0}
+
+
+# Prompts and demonstrations
+
+
+def prompt(fields: Fields, record_id: str) -> list[Record]:
+    """`prompt`, optionally `answer`."""
+    content = fields.content("prompt", transcript="prompt")
+    answer = fields.label("answer")
+    if not _said(content) and not fields.faulty:
+        fields.fault("prompt", "an empty prompt", "write a prompt, or remove the row")
+    elif isinstance(content, tuple) and content and content[-1].role == "assistant":
+        fields.fault("prompt", "a chat that ends with the assistant's turn", "end it with the user's turn")
+    return [Prompt(record_id, content, answer)]
+
+
+def demonstration(fields: Fields, record_id: str) -> list[Record]:
+    """`prompt` and `response` (or `completion`)."""
+    asked, said = _answered(
+        fields.content("prompt", transcript="prompt"), fields.content("response", "completion"), fields
+    )
+    _no_empty_response(said, fields.has("response", "completion") or "response", fields)
+    return [Demonstration(record_id, asked, said)]
+
+
+def instruction(fields: Fields, record_id: str) -> list[Record]:
+    """`instruction`, optional `input`, `output`: a user turn and its response."""
+    asked, more = fields.text("instruction"), fields.label("input")
+    said = fields.text("output")
+    _no_empty_response(said, "output", fields)
+    turn = Message("user", f"{asked}\n\n{more}" if more else asked)
+    return [Demonstration(record_id, (turn,), said)]
+
+
+def chat(fields: Fields, record_id: str) -> list[Record]:
+    """`messages` that end with the assistant's turn."""
+    name = fields.has("messages", "conversations") or "messages"
+    turns = fields.content("messages", "conversations", transcript="whole")
+    return _whole_chat(turns, name, fields, record_id)
+
+
+def text(fields: Fields, record_id: str) -> list[Record]:
+    """`text` alone: a transcript, or a text to be imitated from its first token on."""
+    content = fields.content("text", transcript="whole")
+    if isinstance(content, tuple):
+        return _whole_chat(content, "text", fields, record_id)
+    _no_empty_response(content, "text", fields)
+    return [Demonstration(record_id, "", content)]
+
+
+def _whole_chat(turns: Content, name: str, fields: Fields, record_id: str) -> list[Record]:
+    if isinstance(turns, str) or not turns or turns[-1].role != "assistant":
+        last = turns[-1] if turns else ""
+        found = f"a chat that ends with role {last.role}" if isinstance(last, Message) else shorten(turns)
+        fields.fault(name, found, "expected messages that end with the assistant's turn")
+        return []
+    _no_empty_response(turns[-1].content, f"{name}[{len(turns) - 1}].content", fields)
+    return [Demonstration(record_id, turns[:-1], turns[-1].content)]
+
+
+def _no_empty_response(said: Content, name: str, fields: Fields) -> None:
+    if not _said(said) and not fields.faulty:
+        fields.fault(name, "an empty response", "write a response, or remove the row")
+
+
+# Preferences
+
+
+def preference(fields: Fields, record_id: str) -> list[Record]:
+    """`chosen` and `rejected`, with `prompt` or as whole texts that share it."""
+    asked = fields.content("prompt", transcript="prompt") if fields.has("prompt") else ""
+    whole = not asked or all(is_transcript(str(fields.row.values.get(x))) for x in ("chosen", "rejected"))
+    chosen = fields.content("chosen", transcript="whole" if whole else "never")
+    rejected = fields.content("rejected", transcript="whole" if whole else "never")
+    if not asked or (_is_whole(chosen) and _is_whole(rejected)):
+        asked, chosen, rejected = split_shared(chosen, rejected)
+        _report_shared(asked, chosen, fields)
+    else:
+        (_, rejected), (asked, chosen) = _answered(asked, rejected, fields), _answered(asked, chosen, fields)
+    chosen, rejected = _until_assistant(chosen, fields), _until_assistant(rejected, fields)
+    fields.log.count("empty responses", (not _said(chosen)) + (not _said(rejected)))
+    agreement = fields.number("agreement") if fields.has("agreement") else 1.0
+    if not 0 <= agreement <= 1:
+        fields.fault("agreement", shorten(agreement), "expected a share from 0 to 1")
+    margin = _margin(fields)
+    return [Preference(record_id, asked, chosen, rejected, margin, agreement, fields.label("annotator"))]
+
+
+def _margin(fields: Fields) -> float | None:
+    name = fields.has("margin", "strength")
+    margin = fields.number(name) if name else None
+    if margin is not None and margin < 0:
+        fields.fault(name, shorten(margin), "expected 0 or more: swap chosen and rejected")
+    return margin
+
+
+def _is_whole(content: Content) -> bool:
+    """Whether a response brings its own prompt along."""
+    return isinstance(content, tuple) and len(content) > 1 and content[0].role in ("user", "system")
+
+
+def _report_shared(asked: Content, chosen: Content, fields: Fields) -> None:
+    if not isinstance(chosen, str):
+        fields.log.count("pairs that differ in an earlier turn: what follows it counts as the response")
+    if not asked and not fields.faulty:
+        fields.log.count("pairs that share no prompt: the whole texts count as responses")
+
+
+def _until_assistant(content: Content, fields: Fields) -> Content:
+    """A response without the turns after the assistant's last one."""
+    if isinstance(content, str):
+        return content
+    last = max((i for i, turn in enumerate(content) if turn.role == "assistant"), default=-1)
+    if last < 0:
+        fields.fault("chosen or rejected", "no turn of the assistant", "give the response as the last turn")
+    elif last < len(content) - 1:
+        fields.log.count("responses followed by more turns, which are left out")
+    return response_of(content[: last + 1])
+
+
+def _answered(asked: Content, said: Content, fields: Fields) -> tuple[Content, Content]:
+    """Prompt and response in one style: a response given as messages makes the prompt a chat."""
+    if isinstance(said, str):
+        from_transcript = isinstance(asked, tuple) and _is_transcript_row(fields)
+        return asked, said.removeprefix(" ") if from_transcript else said
+    if isinstance(asked, tuple) and said[: len(asked)] == asked:
+        said = said[len(asked) :]
+    return as_messages(asked, "user") if asked else (), response_of(said)
+
+
+def _is_transcript_row(fields: Fields) -> bool:
+    """Whether the prompt is a transcript, after whose "Assistant:" a space belongs to the format."""
+    return isinstance(fields.row.values.get("prompt"), str)
+
+
+# Judgements, rankings, ratings
+
+
+def judgements(fields: Fields, record_id: str) -> list[Record]:
+    """`response_a`, `response_b` and one verdict (`label` or `strength`), or `labels` by annotator."""
+    asked = fields.content("prompt", transcript="prompt")
+    (_, first), (asked, second) = (_answered(asked, fields.content(f"response_{x}"), fields) for x in "ab")
+    fields.log.count("empty responses", (not _said(first)) + (not _said(second)))
+    models = fields.label("model_a") or "", fields.label("model_b") or ""
+    if not fields.has("labels"):
+        annotator = fields.label("annotator") or ""
+        return [Judgement(record_id, asked, first, second, _verdict_of(fields), *models, annotator)]
+    labels = fields.named("labels")
+    verdicts = {name: _verdict(label, f"labels.{name}", fields) for name, label in labels.items()}
+    if not verdicts:
+        fields.fault("labels", "no label", "expected an object with one label per annotator")
+    return [
+        Judgement(f"{record_id}/{name}", asked, first, second, verdict, *models, name)
+        for name, verdict in verdicts.items()
+    ]
+
+
+def _verdict_of(fields: Fields) -> int:
+    strength = _verdict(fields.value("strength"), "strength", fields) if fields.has("strength") else None
+    label = _verdict(fields.value("label"), "label", fields) if fields.has("label") else None
+    if strength is not None and label is not None and _side(strength) != _side(label):
+        fields.fault("label", f"a label that contradicts strength {strength}", "keep one of the two")
+    if strength is None and label is None:
+        fields.value("label", "strength")
+    return strength if strength is not None else label or 0
+
+
+def _side(strength: int) -> int:
+    return (strength > 0) - (strength < 0)
+
+
+def _verdict(value: Any, name: str, fields: Fields) -> int:
+    """-2 (a much better) to 2 (b much better), from a number or from a word."""
+    if isinstance(value, str) and value.strip().lower() in _VERDICTS:
+        return _VERDICTS[value.strip().lower()]
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if is_number or (fields.row.cells and isinstance(value, str) and value.strip().lstrip("+-").isdigit()):
+        strength = fields.whole(value, name)
+        if -2 <= strength <= 2:
+            return strength
+    fields.fault(name, shorten(value), "expected a, b or tie, or a strength from -2 (a much better) to 2")
+    return 0
+
+
+def ranking(fields: Fields, record_id: str) -> list[Record]:
+    """`responses` and their `ranks`."""
+    asked = fields.content("prompt", transcript="prompt")
+    given = [fields.as_content(v, f"responses[{i}]") for i, v in enumerate(fields.items("responses"))]
+    answered = [_answered(asked, said, fields) for said in given]
+    ranks = [fields.whole(v, f"ranks[{i}]") for i, v in enumerate(fields.items("ranks"))]
+    if not 2 <= len(given) <= 9:
+        fields.fault("responses", f"{len(given)} responses", "expected 2 to 9")
+    elif len(ranks) != len(given):
+        fields.fault("ranks", f"{len(ranks)} ranks for {len(given)} responses", "expected one for each")
+    elif min(ranks) == 0:
+        fields.log.count("rankings whose ranks count from 0, read as 1 = best")
+        ranks = [rank + 1 for rank in ranks]
+    elif min(ranks) != 1:
+        fields.fault("ranks", f"a best rank of {min(ranks)}", "expected ranks from 1 (best)")
+    fields.log.count("empty responses", sum(not _said(said) for said in given))
+    responses = tuple(said for _, said in answered)
+    return [Ranking(record_id, answered[0][0] if answered else asked, responses, tuple(ranks))]
+
+
+def comparison(fields: Fields, record_id: str) -> list[Record]:
+    """`responses`, or `response_a` and `response_b`, without a verdict; optionally who wrote each, and how."""
+    asked = fields.content("prompt", transcript="prompt")
+    listed = bool(fields.has("responses"))
+    given = (
+        [fields.as_content(v, f"responses[{i}]") for i, v in enumerate(fields.items("responses"))]
+        if listed
+        else [fields.content(f"response_{x}") for x in "ab"]
+    )
+    answered = [_answered(asked, said, fields) for said in given]
+    if not 1 <= len(given) <= 9:
+        fields.fault("responses", f"{len(given)} responses", "expected 1 to 9")
+    models = fields.items("models") if listed and fields.has("models") else []
+    if not listed and fields.has("model_a", "model_b"):
+        models = [fields.label(f"model_{x}") or "" for x in "ab"]
+    origins = fields.items("provenance") if fields.has("provenance") else []
+    _one_for_each("models", models, str, given, fields)
+    _one_for_each("provenance", origins, dict, given, fields)
+    fields.log.count("empty responses", sum(not _said(said) for said in given))
+    responses = tuple(said for _, said in answered)
+    prompt = answered[0][0] if answered else asked
+    return [Comparison(record_id, prompt, responses, tuple(models), tuple(origins))]
+
+
+def _one_for_each(name: str, found: list[Any], kind: type, given: list[Content], fields: Fields) -> None:
+    if found and len(found) != len(given):
+        fields.fault(name, f"{len(found)} for {len(given)} responses", "expected one for each")
+    bad = next((value for value in found if not isinstance(value, kind)), None)
+    if bad is not None:
+        fields.fault(name, shorten(bad), "expected text" if kind is str else "expected objects")
+
+
+def rating(fields: Fields, record_id: str) -> list[Record]:
+    """A number for one response: `reward`, `rating` or `score`, a `label`, or named axes."""
+    asked = fields.content("prompt", transcript="prompt") if fields.has("prompt") else ""
+    said = fields.content("response", "completion", "text")
+    asked, said = _answered(asked, said, fields)
+    fields.log.count("empty responses", not _said(said))
+    axes = _axes(fields)
+    name = fields.has("reward", "rating", "score")
+    if name:
+        reward = fields.number(name)
+    elif axes:
+        source = "the axis overall" if "overall" in axes else "the mean of the axes"
+        fields.log.count(f"ratings without a reward of their own: it is {source}")
+        reward = axes.get("overall", sum(axes.values()) / len(axes))
+    else:
+        reward = _class(fields)
+    return [Rating(record_id, asked, said, reward, axes)]
+
+
+def _axes(fields: Fields) -> dict[str, float]:
+    if fields.has("axes"):
+        return {name: fields.as_number(v, f"axes.{name}") for name, v in fields.named("axes").items()}
+    return {name: fields.number(name) for name in AXES if fields.has(name)}
+
+
+def _class(fields: Fields) -> float:
+    value = fields.value("label")
+    if isinstance(value, bool):
+        return float(value)
+    if isinstance(value, str) and value.strip().lower() in _CLASSES:
+        return _CLASSES[value.strip().lower()]
+    if isinstance(value, str) and not fields.row.cells:
+        fields.fault("label", shorten(value), f"expected a number or {shorten_names(_CLASSES)}")
+        return 0.0
+    return fields.as_number(value, "label")
+
+
+def _said(content: Content) -> bool:
+    """Whether a text or the last turn of a chat has any words."""
+    text = content if isinstance(content, str) else content[-1].content if content else ""
+    return bool(text.strip())

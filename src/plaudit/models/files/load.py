@@ -1,0 +1,158 @@
+"""Models and tokenizers by hub name, directory, or GGUF file. Safetensors only; no remote code is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from plaudit.errors import ModelError
+from plaudit.models.files.quiet import quiet
+from plaudit.models.files.source import resolve
+from plaudit.models.files.vocabulary import ensure_pad, fit_vocabulary
+from plaudit.models.forward.trunk import is_4bit
+
+T = TypeVar("T")
+
+
+def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer that belongs to a model, with a pad token of its own (one that is not the end token).
+
+    Raises:
+        ModelError: there is none, or the hub cannot be reached.
+    """
+    place = resolve(source)
+    tokenizer: PreTrainedTokenizerBase = _load(
+        lambda: AutoTokenizer.from_pretrained(place.name, **place.options), source, "tokenizer"
+    )
+    ensure_pad(tokenizer)
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def load_causal_lm(
+    source: str | Path,
+    *,
+    precision_dtype: torch.dtype = torch.float32,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    **options: Any,
+) -> PreTrainedModel:
+    """A causal language model on the CPU, in eval mode, with room for the pad token of its tokenizer.
+
+    Args:
+        source: as in `resolve`.
+        precision_dtype: of the weights. Trained weights should be fp32: RL steps vanish in bf16 rounding.
+        tokenizer: from `load_tokenizer`, if it is loaded already.
+        options: further arguments of ``from_pretrained``, such as `quantization_options`.
+
+    Raises:
+        ModelError: unknown name, no weights, or not a causal language model.
+    """
+    model, missing = _load_weights(AutoModelForCausalLM, source, {"dtype": precision_dtype} | options)
+    if missing:
+        raise ModelError(
+            f"{source} lacks {len(missing)} weights of a language model, the first is {missing[0]}",
+            cure="give a causal language model; a reward model or classifier cannot write text",
+        )
+    fit_vocabulary(model, tokenizer or load_tokenizer(source))
+    return model
+
+
+def load_classifier(
+    source: str | Path,
+    *,
+    labels: int | None = None,
+    precision_dtype: torch.dtype = torch.float32,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    **options: Any,
+) -> tuple[PreTrainedModel, bool]:
+    """A sequence classifier on the CPU, in eval mode, and whether its head is fresh (not in the file).
+
+    Args:
+        source: as in `resolve`; a causal language model or an encoder gets a fresh head.
+        labels: number of outputs; None takes what the file says.
+        precision_dtype: of the weights.
+        tokenizer: from `load_tokenizer`, if it is loaded already.
+        options: further arguments of ``from_pretrained``, such as `quantization_options`.
+
+    Raises:
+        ModelError: unknown name, no weights, no classifier of this architecture, other number of labels.
+    """
+    options |= {"dtype": precision_dtype} | ({} if labels is None else {"num_labels": labels})
+    model, missing = _load_weights(AutoModelForSequenceClassification, source, options)
+    lost = [key for key in missing if key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key]
+    if lost:
+        raise ModelError(
+            f"{source} lacks {len(lost)} weights, the first is {lost[0]}", cure="get the whole model"
+        )
+    fit_vocabulary(model, tokenizer or load_tokenizer(source))
+    return model, bool(missing)
+
+
+def dequantized(model: Any) -> Any:
+    """Forget that the file was GGUF: the weights are plain tensors, and only so can the model be saved."""
+    if not is_4bit(model):
+        model.hf_quantizer = None
+        model.is_quantized = False
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+    return model
+
+
+def _load_weights(
+    auto: Any, source: str | Path, options: dict[str, Any]
+) -> tuple[PreTrainedModel, list[str]]:
+    """The model in eval mode, and the names of weights that the file did not have."""
+    place = resolve(source)
+    if place.gguf and "quantization_config" in options:
+        raise ModelError(
+            "a GGUF file cannot be loaded in 4 bit", where="[lora] quantize", cure="quantize = 'none'"
+        )
+    options = (place.options or {"use_safetensors": True}) | options
+    model, report = _load(
+        lambda: auto.from_pretrained(place.name, output_loading_info=True, **options), source, "model"
+    )
+    if model.config.is_encoder_decoder:
+        raise ModelError(
+            f"{source} is an encoder-decoder", cure="use a decoder, such as Llama, Qwen or GPT-2"
+        )
+    dequantized(model)
+    return model.eval(), sorted(report["missing_keys"])
+
+
+def _load(build: Callable[[], T], source: str | Path, what: str) -> T:
+    """Run a ``from_pretrained`` and turn its faults, which the user can mend, into a `ModelError`."""
+    try:
+        with quiet():
+            return build()
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
+        text = " ".join(str(error).split())
+        raise ModelError(
+            f"cannot load the {what} of {str(source)!r}: {text[:300]}",
+            where=str(source),
+            cure=_cure(text, str(source)),
+        ) from error
+
+
+def _cure(text: str, source: str) -> str:
+    if "trust_remote_code" in text or "custom code" in text:
+        return "the model needs code from its repository, which is not run; use one that transformers knows"
+    if "Unrecognized configuration class" in text:
+        return "this architecture has no such head in transformers; choose another model"
+    if "safetensors" in text and not Path(source).exists():
+        return "the weights must be in safetensors format (or GGUF); convert them or choose another revision"
+    if "size mismatch" in text or "mismatched" in text:
+        return "the file has another number of labels or another vocabulary; use the model as it was saved"
+    if Path(source).exists():
+        return "check that the directory holds config.json, tokenizer files and *.safetensors, all complete"
+    return "check the network and that the download is complete, or give a local directory"

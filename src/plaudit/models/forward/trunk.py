@@ -1,0 +1,144 @@
+"""The body of a transformers model, without its head: how to call it, dropout, recomputation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from inspect import signature
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+from plaudit.models.forward.lower import LowerStates
+from plaudit.models.forward.packing import can_pack, fits_window, pack, packed_states
+
+POSITION_TABLES = ("wpe", "embed_positions", "position_embeddings")
+"""What models call their table of learned positions."""
+
+
+def bare(model: nn.Module) -> Any:
+    """The transformers model inside a peft wrapper; adapters stay in its layers."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def body(model: nn.Module) -> nn.Module:
+    """The part of a model that ends in hidden states ``[B, T, D]``."""
+    inner: PreTrainedModel = bare(model)
+    trunk: nn.Module = inner.base_model
+    return trunk
+
+
+def is_encoder(model: nn.Module) -> bool:
+    """Does every state see the whole text (BERT, RoBERTa ...)? Then it has no values and is no policy."""
+    config = bare(model).config
+    return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+
+
+def is_4bit(model: nn.Module) -> bool:
+    """Does it hold weights quantised by bitsandbytes?"""
+    return any(type(module).__name__ == "Linear4bit" for module in model.modules())
+
+
+def hidden_states(
+    trunk: nn.Module,
+    tokens: Tensor,
+    attention_mask: Tensor,
+    *,
+    packing: bool = False,
+    lower: LowerStates | None = None,
+) -> Tensor:
+    """Last hidden states ``[B, T, D]`` of a causal trunk, whichever side is padded; undefined at padding.
+
+    Positions count real tokens, so a row's states do not depend on its padding. With padding on the right no
+    mask is needed, because causal attention never looks there; that is the fast path of attention kernels.
+
+    Args:
+        packing: leave padding out and compute what neighbouring rows share at their start once (see packing.py);
+            only for a trunk that `can_pack`.
+        lower: keeps the states of the trunk's frozen lower layers; only together with packing.
+    """
+    right_padded = bool((attention_mask[:, 1:] <= attention_mask[:, :-1]).all())
+    if packing and right_padded and fits_window(trunk, tokens.shape[1]):
+        packed = pack(tokens, attention_mask, always=lower is not None)
+        if packed is not None and lower is not None:
+            return lower.states(trunk, packed, tokens, attention_mask)
+        if packed is not None:
+            return packed_states(trunk, packed)
+    positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+    options: dict[str, Any] = {"use_cache": False}
+    if not right_padded:
+        options["attention_mask"] = attention_mask.long()
+    if "position_ids" in signature(trunk.forward).parameters:
+        arange = torch.arange(tokens.shape[1], device=tokens.device)[None]
+        options["position_ids"] = arange if right_padded else positions
+    with recomputing(trunk) if torch.is_grad_enabled() else nullcontext():
+        states: Tensor = trunk(input_ids=tokens, **options).last_hidden_state
+    return states
+
+
+def packs(trunk: nn.Module) -> bool:
+    """Can its batches be packed? Not with gradient checkpointing, which runs attention again after the forward pass."""
+    checkpointed = any(getattr(m, "gradient_checkpointing", False) for m in trunk.modules())
+    return not checkpointed and can_pack(trunk)
+
+
+def position_limit(model: nn.Module) -> int | None:
+    """Most tokens of a row that a model with learned positions (GPT-2, OPT, BERT) can read; None: no such table."""
+    for name, module in bare(model).named_modules():
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in POSITION_TABLES:
+            before = int(getattr(module, "offset", 0))  # OPT begins to count at 2, RoBERTa after its padding
+            return module.num_embeddings - (before if module.padding_idx is None else module.padding_idx + 1)
+    config = bare(model).config
+    return int(config.max_position_embeddings) if config.model_type in ("gptj", "codegen") else None
+
+
+def to_the_left(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The same rows padded on the right, so that the first real token (an encoder's [CLS]) is in column 0."""
+    order = (~mask).int().argsort(dim=-1, stable=True)
+    return tokens.gather(-1, order), mask.gather(-1, order)
+
+
+def silence_dropout(model: nn.Module) -> None:
+    """Set every dropout of the modules to 0 and the model to eval mode. Gradients flow all the same.
+
+    Only so is a policy the same function when it samples, when it is scored, and when it is trained. The
+    config is not touched: a saved model keeps the dropout it came with.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if ("dropout" in name or "layerdrop" in name) and isinstance(value, float):
+                setattr(module, name, 0.0)
+    model.eval()
+
+
+def enable_checkpointing(model: nn.Module) -> None:
+    """Keep layer inputs only and recompute the rest in the backward pass."""
+    inner = bare(model)
+    # The name changes between versions of transformers.
+    enable = getattr(inner, "activation_checkpointing_enable", None) or inner.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
+@contextmanager
+def recomputing(trunk: nn.Module) -> Iterator[None]:
+    """Within it, layers with gradient checkpointing recompute: transformers wants train mode for that.
+
+    They go back to eval mode at once: a layer in train mode would silently lose its KV cache in generation.
+    """
+    layers = [
+        m for m in trunk.modules() if isinstance(m, GradientCheckpointingLayer) and m.gradient_checkpointing
+    ]
+    for layer in layers:
+        layer.training = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = False

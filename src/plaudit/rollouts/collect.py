@@ -1,0 +1,190 @@
+"""From prompts to scored responses: what one iteration of the online loop learns from."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plaudit.algorithms.protocol import Resampling
+from plaudit.config.sections import SamplingSection
+from plaudit.data.collate import collate_rollouts
+from plaudit.data.order import epoch_order
+from plaudit.experience import Experience
+from plaudit.records import Rollout
+from plaudit.rewards.combine import check_rewards
+from plaudit.runtime import Reward, Runtime, TokenPrompt
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """The responses of one iteration. Group ids are the same in all of them."""
+
+    sampled: list[Rollout]
+    """Everything that was sampled and scored."""
+    kept: list[Rollout]
+    """What is learned from: all of it, unless the algorithm keeps some groups only."""
+    greedy: dict[int, Rollout] = field(default_factory=dict)
+    """Group id -> the scored greedy response, where the algorithm asks for it."""
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def batch(self, pad_id: int, length_limit: int) -> Experience:
+        """What is kept, as a batch; ``length_limit`` is the most tokens a response may have."""
+        batch = collate_rollouts(self.kept, pad_id)
+        batch = batch.replace(length_limits=torch.full((len(batch),), length_limit))
+        if not self.greedy:
+            return batch
+        ordered = [self.greedy[rollout.group_id] for rollout in self.kept]
+        rewards = [float("nan") if r.reward is None else r.reward for r in ordered]
+        truncated = [r.finish_reason == "length" for r in ordered]
+        return batch.replace(greedy_rewards=torch.tensor(rewards), greedy_truncated=torch.tensor(truncated))
+
+
+class Collector:
+    """Samples and scores, round after round where the algorithm keeps some groups only.
+
+    Attributes:
+        used: prompts taken so far from an endless sequence of shuffled passes over the data. With it a resumed run goes
+            on with the prompts that come next.
+    """
+
+    def __init__(
+        self, algorithm: Any, runtime: Runtime, prompts: Sequence[TokenPrompt], sampling: SamplingSection,
+        per_round: int, seed: int,
+    ) -> None:  # fmt: skip
+        self.algorithm, self.runtime, self.prompts = algorithm, runtime, prompts
+        self.sampling, self.per_round, self.seed = sampling, per_round, seed
+        self.used = 0
+
+    def collect(self, iteration: int, clock: Clock) -> Collected:
+        """The responses of an iteration, by the current policy."""
+        seen: Counter[str] = Counter()
+        sampled: list[Rollout] = []
+        kept: list[Rollout] = []
+        chosen: list[TokenPrompt] = []
+        resampling = isinstance(self.algorithm, Resampling)
+        rounds = 0
+        for _ in range(self.algorithm.sampling_rounds if resampling else 1):
+            rounds += 1
+            new = told_apart([self.prompts[i] for i in self._next_prompts()], seen)
+            rollouts = self._sampled(new, self.algorithm.group_size, self.sampling, iteration, clock)
+            rollouts = [replace(r, group_id=r.group_id + len(chosen)) for r in rollouts]
+            chosen += new
+            sampled += rollouts
+            kept += self._kept(rollouts) if resampling else rollouts
+            if len({r.group_id for r in kept}) >= self.per_round:
+                break
+        share = len({r.group_id for r in kept}) / len(chosen)
+        kept = self._first_groups(kept) or sampled  # of nothing nothing can be learned: every advantage is 0
+        greedy = self._greedy(chosen, kept, iteration, clock)
+        metrics = _resampling_metrics(kept, share, rounds) if resampling else {}
+        return Collected(sampled, kept, greedy, metrics)
+
+    def _next_prompts(self) -> Iterator[int]:
+        """The next prompts of the endless sequence of shuffled passes."""
+        size = len(self.prompts)
+        for position in range(self.used, self.used + self.per_round):
+            epoch, place = divmod(position, size)
+            yield epoch_order(size, self.seed, epoch)[place]
+        self.used += self.per_round
+
+    def _sampled(
+        self, prompts: Sequence[TokenPrompt], n: int, sampling: SamplingSection, iteration: int, clock: Clock
+    ) -> list[Rollout]:
+        rollouts = self.runtime.generator.generate(prompts, n, sampling, seed=self.seed, iteration=iteration)
+        clock.lap("time/generate")
+        rollouts = scored(self.runtime.reward, rollouts)
+        clock.lap("time/reward")
+        return rollouts
+
+    def _kept(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
+        rewards = torch.tensor([float("nan") if r.reward is None else r.reward for r in rollouts])
+        keeps: Tensor = self.algorithm.keeps(rewards, torch.tensor([r.group_id for r in rollouts]))
+        return [rollout for rollout, keep in zip(rollouts, keeps.tolist(), strict=True) if keep]
+
+    def _first_groups(self, kept: Sequence[Rollout]) -> list[Rollout]:
+        """As many groups as a round has; the last round may have brought more."""
+        groups = set(list(dict.fromkeys(r.group_id for r in kept))[: self.per_round])
+        return [rollout for rollout in kept if rollout.group_id in groups]
+
+    def _greedy(
+        self, prompts: Sequence[TokenPrompt], kept: Sequence[Rollout], iteration: int, clock: Clock
+    ) -> dict[int, Rollout]:
+        """The most likely response to each prompt that is kept, token by token."""
+        if "greedy_rewards" not in self.algorithm.needs:
+            return {}
+        groups = list(dict.fromkeys(r.group_id for r in kept))
+        argmax = self.sampling.model_copy(update={"top_k": 1})
+        rollouts = self._sampled([prompts[g] for g in groups], 1, argmax, iteration, clock)
+        return dict(zip(groups, rollouts, strict=True))
+
+
+def told_apart(prompts: Sequence[TokenPrompt], seen: Counter[str]) -> list[TokenPrompt]:
+    """A prompt that comes again in an iteration gets an id of its own, hence responses of its own."""
+    result: list[TokenPrompt] = []
+    for each in prompts:
+        again = seen[each.prompt.id]
+        seen[each.prompt.id] += 1
+        renamed = replace(each.prompt, id=f"{each.prompt.id}#{again + 1}") if again else each.prompt
+        result.append(TokenPrompt(renamed, each.ids))
+    return result
+
+
+def scored(reward: Reward, rollouts: Sequence[Rollout]) -> list[Rollout]:
+    """Rollouts with their rewards. A failed one has none, and is left out of every mean and baseline.
+
+    Raises:
+        RewardError: more than a fifth of the rollouts could not be scored.
+    """
+    results = reward(rollouts)
+    check_rewards(results)
+    return [rollout.scored(result) for rollout, result in zip(rollouts, results, strict=True)]
+
+
+def describe(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """Metrics of everything that was sampled, before any choice among it."""
+    rewards = torch.tensor([r.reward for r in rollouts if r.reward is not None])
+    lengths = torch.tensor([float(len(r.response_ids)) for r in rollouts])
+    metrics = {
+        "reward/mean": float(rewards.mean()),
+        "reward/std": float(rewards.std(correction=0)),
+        "reward/error_share": 1 - len(rewards) / len(rollouts),
+        "response/length_mean": float(lengths.mean()),
+        "response/length_std": float(lengths.std(correction=0)),
+        "response/eos_rate": sum(r.finish_reason == "stop" for r in rollouts) / len(rollouts),
+    }
+    parts = sorted({name for r in rollouts for name in r.reward_parts})
+    for name in parts if len(parts) > 1 else ():
+        values = [r.reward_parts[name] for r in rollouts if name in r.reward_parts]
+        metrics[f"reward/{name}"] = sum(values) / len(values)
+    return metrics
+
+
+def _resampling_metrics(kept: Sequence[Rollout], share: float, rounds: int) -> dict[str, float]:
+    rewards = [r.reward for r in kept if r.reward is not None]
+    mean = sum(rewards) / max(len(rewards), 1)
+    return {"dyn/kept_share": share, "dyn/rounds": float(rounds), "dyn/reward_mean": mean}
+
+
+class Clock:
+    """Seconds between laps."""
+
+    def __init__(self) -> None:
+        self.began = self.last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        """Add the seconds since the last lap to ``name``."""
+        now = time.perf_counter()
+        self.laps[name] = self.laps.get(name, 0.0) + now - self.last
+        self.last = now
+
+    @property
+    def total(self) -> float:
+        """Seconds since the start."""
+        return max(self.last - self.began, 1e-9)

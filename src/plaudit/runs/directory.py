@@ -1,0 +1,194 @@
+"""The run directory: opened once, never silently overwritten, described by its config and manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import itertools
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from plaudit.config.sections import ComputeSection, Job
+from plaudit.config.show import to_toml
+from plaudit.errors import ConfigError
+from plaudit.runs.resume import Change, changes, check, described, is_longer, length_of
+from plaudit.runs.files import merge_json, read_json
+from plaudit.runs.lock import LOCK, MANIFEST, only_writer, sign
+
+LIBRARIES = ("plaudit", "torch", "transformers", "tokenizers", "peft", "numpy")
+
+
+@contextlib.contextmanager
+def open_run(
+    job: Job,
+    command: str,
+    inputs: Mapping[str, str],
+    sources: Mapping[str, str] | None = None,
+    *,
+    records: Iterable[Any] | None = None,
+) -> Iterator[Path]:
+    """The run directory, held by this process alone, with config.toml and manifest.json; finished when left in peace.
+
+    Args:
+        inputs: what is read, by role ("dataset", "policy", "reward 0"); local files are hashed.
+        sources: where each value came from, by dotted key; what is missing is a default.
+        records: the rows that are trained on and held out, by which a resumed run is known to go on with its data.
+
+    Raises:
+        ConfigError: the directory exists and neither --resume nor --overwrite was given; another process writes to
+            it; or it is resumed with other data, another model, or settings that must stay.
+    """
+    path = _path(job, command)
+    if _is_taken(path):
+        _refuse(path, job)
+    path.mkdir(parents=True, exist_ok=True)
+    with only_writer(path):
+        if _is_taken(path):  # again: somebody may have come in between
+            _refuse(path, job)
+            _make_way(path, job)
+        found = described(job, inputs, records)
+        changed = check(path, job, found)
+        sign(path)
+        (path / "config.toml").write_text(to_toml(job, dict(sources or {})), encoding="utf-8")
+        _write_manifest(path, job, found, changed)
+        yield path
+        merge_json(path / MANIFEST, {"finished": True})
+
+
+def finished(job: Job) -> Path | None:
+    """The run directory, where --resume asks for nothing that the run has not done; says so. None: there is work.
+
+    Raises:
+        ConfigError: a setting that must stay differs from the start.
+    """
+    path = Path(job.out)
+    start = read_json(path / MANIFEST) if job.checkpoint.resume and job.out != "auto" else {}
+    if not start.get("finished"):
+        return None
+    changes(path, job, start)
+    if is_longer(job, start):
+        return None
+    announce(
+        {
+            "finished": f"{path} ended after {length_of(start)}; there is nothing to resume. More of them goes on."
+        }
+    )
+    return path
+
+
+def _path(job: Job, command: str) -> Path:
+    if job.out != "auto":
+        return Path(job.out)
+    if job.checkpoint.resume:
+        raise ConfigError(
+            "cannot resume without knowing which run", where="--out", cure="give the run directory with --out"
+        )
+    return fresh(Path("runs") / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def fresh(base: Path) -> Path:
+    """``base``, or ``base-2``, ``base-3`` ... if that exists already."""
+    numbered = (base.with_name(f"{base.name}-{n}") for n in itertools.count(2))
+    return next(path for path in itertools.chain([base], numbered) if not path.exists())
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether there is a file, or a directory with anything but a lock in it."""
+    return path.is_file() or (path.is_dir() and any(p.name != LOCK for p in path.iterdir()))
+
+
+def _refuse(path: Path, job: Job) -> None:
+    is_run = (path / MANIFEST).is_file()
+    if is_run and (job.checkpoint.resume or job.overwrite):
+        return
+    held = "is a run already" if is_run else "holds files that are not a run of Plaudit"
+    raise ConfigError(
+        f"the run directory {held}",
+        where=str(path),
+        cure="choose another --out, go on with --resume, or replace a run with --overwrite",
+    )
+
+
+def _make_way(path: Path, job: Job) -> None:
+    """Empty the directory of a run that is to be overwritten; the lock on it stays."""
+    if job.checkpoint.resume:
+        return
+    for entry in path.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK:
+            entry.unlink()
+
+
+def _write_manifest(path: Path, job: Job, found: Mapping[str, Any], changed: Mapping[str, Change]) -> None:
+    """manifest.json: settings, versions, hashes of the inputs, topology, git revision, and what was changed since."""
+    before = read_json(path / MANIFEST)
+    topology = {
+        "world": 1,
+        "threads": torch.get_num_threads(),
+        "device": job.compute.device,
+        "precision": job.compute.precision,
+        "tokens_per_microbatch": job.compute.tokens_per_microbatch,
+    }
+    now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    if before.get("topology", topology) != topology:
+        announce(
+            {
+                "note": "resumed with other threads, device, precision or microbatches: results differ by rounding"
+            }
+        )
+    if changed:
+        said = [f"{key} {old} -> {new}" for key, (old, new) in changed.items()]
+        announce({"changed": ", ".join(said)})
+        before["changed"] = [*before.get("changed", []), {"time": now, "settings": said}]
+    merge_json(
+        path / MANIFEST,
+        {
+            "created": before.get("created", now),
+            "seed": job.seed,
+            "versions": {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
+            "platform": platform.platform(),
+            "topology": topology,
+            **found,
+            "changed": before.get("changed", []),
+            "git": _git_revision(),
+            "finished": False,
+        },
+    )
+
+
+def set_threads(compute: ComputeSection) -> None:
+    """Pin the CPU threads if the config asks for a number."""
+    if compute.threads != "auto":
+        torch.set_num_threads(compute.threads)
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _git_revision() -> str:
+    try:
+        result = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return result.stdout.strip() if result.returncode == 0 else ""
+
+
+def announce(lines: Mapping[str, Any]) -> None:
+    """Say on the console what is about to be used, one line a fact."""
+    width = max(len(name) for name in lines)
+    for name, value in lines.items():
+        print(f"  {name:<{width}}  {value}", flush=True)

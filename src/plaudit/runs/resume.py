@@ -1,0 +1,197 @@
+"""What a run is resumed with must be what it was started with: data, models, and the settings that matter.
+
+The manifest of a run keeps its settings, hashes of its models, and a fingerprint of its rows. Some settings may differ
+when it is resumed (how long, where, what is logged); some change the results and are said; any other is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from plaudit.config.algorithm import type_name
+from plaudit.config.fields import MISSING, settings
+from plaudit.config.sections import Job
+from plaudit.config.show import plain_values, toml_value
+from plaudit.errors import ConfigError
+from plaudit.records import to_json
+from plaudit.runs.files import jsonable, read_json
+from plaudit.runs.lock import MANIFEST
+
+LONGER = ("iterations", "epochs", "rounds", "members")
+"""How far a run goes: more of it is what a finished run is resumed for."""
+FREE = (
+    *("out", "overwrite", "log", "checkpoint", "compute", *LONGER),
+    *("kl_limit", "reward_timeout", "eval_every", "evaluate_every"),
+    "data.limit",  # the fingerprint of the rows knows better
+)
+"""Settings and tables that may differ: they change no row, no step, or rounding only."""
+COMPARED_BY_CONTENT = ("model", "policy", "dataset", "reward", "gold", "references")
+"""Sources: the same model may lie elsewhere, and another one at the same place."""
+STEERING = ("optimizer", "algorithm", "mismatch")
+"""Tables that one may want to change on the way, a learning rate or a coefficient, knowing that results do."""
+FIXED = ("algorithm.group_size", "algorithm.epochs", "algorithm.minibatches")
+"""What counts steps and positions in the data. Nor may an algorithm's words change: they say what is learned."""
+
+Change = tuple[Any, Any]
+"""A value at the start, and now."""
+
+
+def described(job: Job, inputs: Mapping[str, str], records: Iterable[Any] | None) -> dict[str, Any]:
+    """What a manifest must keep of a job, so that another start can be compared with it.
+
+    Args:
+        inputs: what was read, by role; local files are hashed.
+        records: the rows that are trained on and held out; None where they are not known, and the dataset's files
+            are compared instead.
+    """
+    # With those that are not set: what is missing in a manifest is then what a version did not know.
+    values = {s.key: None for s in settings(type(job))} | plain_values(job)
+    values |= {"algorithm.type": type_name(type(getattr(job, "algorithm", None)))}
+    found = {role: {"source": source, "sha256": hash_of(source)} for role, source in inputs.items()}
+    return {
+        "settings": jsonable(values),
+        "inputs": found,
+        "rows_sha256": "" if records is None else fingerprint(records),
+    }
+
+
+def fingerprint(records: Iterable[Any]) -> str:
+    """SHA-256 of records, their order included; whatever format, place and cache they came from."""
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(json.dumps(to_json(record), sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def check(run: Path, job: Job, now: Mapping[str, Any]) -> dict[str, Change]:
+    """Compare with the start what a run is resumed with.
+
+    Args:
+        run: the run directory. One without a manifest has nothing to compare with.
+        now: what `described` says.
+
+    Returns:
+        The settings that steer the training and have changed.
+
+    Raises:
+        ConfigError: other data, another model, or another value of a setting that must stay.
+    """
+    start = read_json(run / MANIFEST)
+    if "settings" not in start:
+        return {}
+    changed = changes(run, job, start)  # first: other rows may be what another setting makes of them
+    _same_rows(run, start, now)
+    _same_inputs(run, start, now)
+    return changed
+
+
+def changes(run: Path, job: Job, start: Mapping[str, Any]) -> dict[str, Change]:
+    """The settings that steer the training and differ from those in the manifest ``start``.
+
+    Raises:
+        ConfigError: a setting that must stay differs.
+    """
+    was, now = _as_if_set(start["settings"], job), described(job, {}, None)["settings"]
+    differ = {key: (was.get(key), now.get(key)) for key in {**was, **now} if was.get(key) != now.get(key)}
+    fatal = {key: change for key, change in differ.items() if _must_stay(key, change)}
+    if fatal:
+        flags = {s.key: s.flag for s in settings(type(job))} | {"algorithm.type": "--type"}
+        given = [f"{flags.get(key, key)} {_shown(before)}" for key, (before, _) in fatal.items()]
+        raise ConfigError(
+            "the run was started with other settings: "
+            + ", ".join(f"{key} = {_shown(a)}, now {_shown(b)}" for key, (a, b) in fatal.items()),
+            where=str(run / MANIFEST),
+            cure=f"resume with {' '.join(given)}, or start anew with another --out",
+        )
+    return {key: change for key, change in differ.items() if _in(key, STEERING)}
+
+
+def _as_if_set(recorded: Mapping[str, Any], job: Job) -> dict[str, Any]:
+    """The settings of a start; what an earlier version did not know was as it is by default now."""
+    defaults = jsonable({s.key: s.default for s in settings(type(job)) if s.default is not MISSING})
+    return {**defaults, **recorded}
+
+
+def is_longer(job: Job, start: Mapping[str, Any]) -> bool:
+    """Whether the job goes on further than the one whose manifest is ``start``."""
+    was, now = start["settings"], plain_values(job)
+    return any(now[key] > was[key] for key in LONGER if key in now and key in was)
+
+
+def length_of(start: Mapping[str, Any]) -> str:
+    """How long the job of a manifest was, as "100 iterations"."""
+    return ", ".join(f"{start['settings'][key]} {key}" for key in LONGER if start["settings"].get(key))
+
+
+def _must_stay(key: str, change: Change) -> bool:
+    if key in LONGER:  # 0 rounds or one member is another kind of run, not a shorter one
+        return not all(change) or (key == "members" and 1 in change)
+    if _in(key, (*FREE, *COMPARED_BY_CONTENT)):
+        return False
+    if key.startswith("algorithm."):
+        return key in FIXED or not all(value is None or isinstance(value, (int, float)) for value in change)
+    return not _in(key, STEERING)
+
+
+def _in(key: str, names: Iterable[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else toml_value(value)
+
+
+def _same_rows(run: Path, start: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    was, found = start.get("rows_sha256"), now["rows_sha256"]
+    if not was or not found or was == found:
+        return
+    source = now["inputs"].get("dataset", {}).get("source") or "the rows given"
+    raise ConfigError(
+        f"the data are not those the run was started with: {source} has other rows, or in another order",
+        where=str(run / MANIFEST),
+        cure="resume with the data of the start, or train on these with another --out",
+    )
+
+
+def _same_inputs(run: Path, start: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for role in sorted({*start["inputs"], *now["inputs"]}):
+        if role == "dataset" and now["rows_sha256"]:
+            continue
+        nothing = {"source": "", "sha256": ""}
+        was, found = start["inputs"].get(role, nothing), now["inputs"].get(role, nothing)
+        by = "sha256" if was["sha256"] and found["sha256"] else "source"
+        if was[by] == found[by]:
+            continue
+        what = "has other content" if was["source"] == found["source"] else f"was {was['source'] or 'none'}"
+        raise ConfigError(
+            f"the {role} is not the one the run was started with: {found['source'] or 'none'} {what}",
+            where=str(run / MANIFEST),
+            cure=f"resume with the {role} of the start, or start anew with another --out",
+        )
+
+
+HASHED = {".safetensors", ".json", ".gguf", ".jsonl", ".gz", ".csv", ".tsv", ".txt", ".parquet"}
+
+
+def hash_of(source: str) -> str:
+    """SHA-256 of a local file, or of the weights, config and rows in a directory; empty for hub names.
+
+    Of a run directory the model counts, or its members' models: its figures may be computed again.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        files = [path]
+    elif path.is_dir():
+        models = [p for p in (path / "model", *path.glob("member-*/model")) if p.is_dir()]
+        files = sorted(p for place in models or [path] for p in place.rglob("*") if p.suffix in HASHED)
+    else:
+        return ""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,120 @@
+"""Best-of-n at inference: the best of n responses to each prompt. With rounds it becomes fine-tuning: rejection.py."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from plaudit.algorithms.best_of_n import BestOfN
+from plaudit.jobs.online import inputs_of
+from plaudit.records import Prompt, Rollout
+from plaudit.runs.directory import announce, open_run, set_threads
+from plaudit.runs.files import Lines, Row, read_lines
+from plaudit.runs.keeper import Keeper
+from plaudit.runs.recorder import Recorder
+from plaudit.runtime import TokenPrompt
+from plaudit.stages.best_of_n.parts import (
+    BestOfNJob,
+    Parts,
+    build,
+    metrics_of,
+    preferences_of,
+    sampled,
+)
+from plaudit.stages.best_of_n.rounds import run_rejection
+from plaudit.stages.online.prompts import load_prompts
+from plaudit.stages.online.rl import Given
+
+
+def run_best_of_n(
+    job: BestOfNJob, sources: Mapping[str, str] | None = None, *, reward: Given = None,
+    prompts: Sequence[Prompt] | None = None, gold: Given = None,
+) -> Path:  # fmt: skip
+    """Answer every prompt with the best of n responses; returns the run directory. With ``rounds`` see `rejection`.
+
+    best.jsonl has a row a prompt, with the scores of all its responses; pairs.jsonl the best against the worst, as
+    preferences that `plaudit reward` and `plaudit dpo` read.
+
+    Args:
+        reward, prompts, gold: given as values instead of by name.
+
+    Raises:
+        ConfigError, DataError, ModelError, RewardError: with the cure.
+        Stopped: on SIGTERM or Ctrl-C; what was answered is kept.
+    """
+    set_threads(job.compute)
+    if job.rounds:
+        return run_rejection(job, sources, reward=reward, prompts=prompts, gold=gold)
+    records = load_prompts(job.dataset, job.data.limit, prompts, least=1)
+    parts = build(job, reward, gold)
+    tokenised = parts.reader.tokenise(records)
+    if not tokenised:
+        raise parts.reader.nothing_left()
+    announce({"prompts": f"{len(tokenised)} to answer", "length": parts.reader.report})
+    # No records to compare: each prompt is answered by itself, so a resumed run may well have others.
+    with (
+        open_run(job, "best-of-n", inputs_of(job), sources, records=()) as run,
+        Recorder(run, command="best-of-n", log=job.log, total=len(tokenised), unit="prompt") as recorder,
+    ):
+        _answer(job, parts, tokenised, recorder)
+    return run
+
+
+def _answer(job: BestOfNJob, parts: Parts, prompts: Sequence[TokenPrompt], recorder: Recorder) -> None:
+    """One row a prompt. A resumed run goes on with those that have none: samples depend on the prompt alone."""
+    run, n = recorder.run_dir, job.algorithm.group_size
+    keeper = Keeper(run, job.checkpoint, {}, recorder)
+    done = {row["prompt_id"] for row in read_lines(run / "best.jsonl")}
+    left = [p for p in prompts if p.prompt.id not in done]
+    if done:
+        recorder.event("resumed", step=len(done))
+    with (
+        contextlib.closing(Lines(run / "best.jsonl")) as best,
+        contextlib.closing(Lines(run / "pairs.jsonl")) as pairs,
+        keeper.watch(),
+    ):
+        pairs.keep(lambda row: row["id"] in done)
+        # One more than n: a response that was not chosen from is what the best one is compared with.
+        for groups in sampled(parts, left, n + 1, job, 0, keeper):
+            candidates = [group[:-1] for group in groups]
+            for pair in preferences_of(candidates, job.algorithm):
+                pairs.add(pair)
+            for *group, other in (g for g in groups if job.algorithm.ranked(g[:-1])):
+                row = _row(parts, job.algorithm, group, other)
+                best.add(row)
+                _show(recorder, row, other, len(done) < job.log.samples)
+                done.add(row["prompt_id"])
+            recorder.metrics(len(done), metrics_of(candidates, job.algorithm))
+
+
+def _row(parts: Parts, algorithm: BestOfN, group: Sequence[Rollout], other: Rollout) -> Row:
+    """All that the report card needs to know of one prompt."""
+    best = algorithm.ranked(group)[0]
+    row: Row = {
+        "prompt_id": best.prompt.id,
+        "prompt": parts.chat.text(best.prompt.content),
+        "response": best.response,
+        "reward": best.reward,
+        "length": len(best.response_ids),
+        "finish_reason": best.finish_reason,
+        "scores": [algorithm.score(r) for r in group],
+        "lengths": [len(r.response_ids) for r in group],
+        "best": next(i for i, r in enumerate(group) if r is best),
+        "one_score": algorithm.score(other),
+    }
+    if parts.gold is not None:
+        *values, one = [result.value for result in parts.gold([*group, other])]
+        row |= {"gold_scores": values, "one_gold": one}
+    return row
+
+
+def _show(recorder: Recorder, row: Row, other: Rollout, wanted: bool) -> None:
+    """One sample and the best one, as before and after."""
+    if not wanted:
+        return
+    shown = {name: row[name] for name in ("prompt_id", "prompt")}
+    recorder.sample(
+        0, shown | {"response": other.response, "reward": other.reward, "finish_reason": other.finish_reason}
+    )
+    recorder.sample(1, shown | {name: row[name] for name in ("response", "reward", "finish_reason")})

@@ -1,0 +1,92 @@
+"""Prompts from a data source to tokens, with room for a response after them; all of it counted and said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from plaudit.config.sections import Job, SamplingSection
+from plaudit.data.chat import ChatFormat
+from plaudit.data.fit import fit_length
+from plaudit.data.load import load_records
+from plaudit.errors import DataError
+from plaudit.records import Prompt
+from plaudit.runtime import TokenPrompt
+
+
+class PromptReader:
+    """Tokenises prompts, and counts what became of those that were too long.
+
+    Args:
+        job: its ``data`` says how long a prompt and a response may be together.
+        sampling: says how long a response may be.
+        source: where the prompts come from, for errors.
+
+    Raises:
+        DataError: no room is left for a prompt.
+    """
+
+    def __init__(self, job: Job, sampling: SamplingSection, chat: ChatFormat, source: str) -> None:
+        self.data, self.chat, self.source = job.data, chat, source
+        self.room = job.data.max_length - sampling.max_new_tokens
+        self.cut = self.dropped = 0
+        if self.room < 1:
+            raise DataError(
+                f"max_new_tokens {sampling.max_new_tokens} leaves no room in max_length {job.data.max_length}",
+                where="[sampling] max_new_tokens",
+                cure="raise --max-length or lower --max-new-tokens",
+            )
+
+    def tokenise(self, prompts: Sequence[Prompt]) -> list[TokenPrompt]:
+        """The prompts that fit, after cutting where the settings say so.
+
+        Raises:
+            DataError: a prompt is too long and ``on_long`` is "error".
+        """
+        result = []
+        for prompt in prompts:
+            whole = self.chat.encode_prompt(prompt.content)
+            if len(whole) > self.room and self.data.on_long == "error":
+                raise DataError(
+                    f"prompt {prompt.id} has {len(whole)} tokens, {self.room} fit before the response",
+                    where=self.source,
+                    cure="raise --max-length, or use --on-long truncate_prompt or drop",
+                )
+            fitted = fit_length(whole, self.room, self.data.on_long)
+            if fitted is None:
+                self.dropped += 1
+                continue
+            self.cut += len(whole) > self.room
+            result.append(TokenPrompt(prompt, tuple(fitted.ids)))
+        return result
+
+    @property
+    def report(self) -> str:
+        """What became of long prompts."""
+        return f"{self.cut} prompts cut from the left, {self.dropped} dropped, to {self.room} tokens"
+
+    def nothing_left(self) -> DataError:
+        """The error to raise where no prompt fits."""
+        return DataError(
+            f"no prompts are left: {self.dropped} were longer than {self.room} tokens and dropped",
+            where=self.source,
+            cure="raise --max-length, or use --on-long truncate_prompt",
+        )
+
+
+def load_prompts(source: str, limit: int, given: Sequence[Prompt] | None, least: int = 2) -> list[Prompt]:
+    """The prompts given as values, or those of a data source.
+
+    Raises:
+        DataError: fewer than ``least``.
+    """
+    if given is not None:
+        records = list(given)
+    else:
+        records = [r for r in load_records(source, "prompt", limit=limit).records if isinstance(r, Prompt)]
+    if len(records) < least:
+        raise DataError(
+            f"{len(records)} prompts are too few: some are held out to measure what was learned",
+            where=source or "prompts",
+            cure="give at least two different prompts",
+        )
+    return records

@@ -1,0 +1,85 @@
+"""A trained reward model on preferences that it was not made with."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from plaudit.backends.local.learner import LocalScorer
+from plaudit.config.load import load_job
+from plaudit.data.chat import ChatFormat
+from plaudit.errors import DataError
+from plaudit.models.files.load import load_tokenizer
+from plaudit.models.reward_model import RewardModel
+from plaudit.records import Rating
+from plaudit.rewards.ensemble import members_of
+from plaudit.runs.directory import set_threads
+from plaudit.runs.files import merge_json, read_json
+from plaudit.stages.encode import encode_rows, readable, reward_encoder
+from plaudit.stages.reward.data import Scale, load_source
+from plaudit.stages.reward.members import combine_heldout, moments_of
+from plaudit.stages.reward.scores import write_heldout, write_swaps
+from plaudit.stages.reward.train import RewardJob
+
+
+def score_dataset(run: Path, dataset: str) -> Path:
+    """Score every row of ``dataset`` with the run's model, or all models of an ensemble, under the run's settings.
+
+    Returns:
+        A directory below the run, with a heldout.jsonl that `plaudit.evaluation.reward_model.card` reads.
+
+    Raises:
+        DataError: the directory is not a reward model's run, or the data cannot be used.
+    """
+    members = members_of(run)
+    if members:
+        return _score_members(run, members, dataset)
+    if not (run / "config.toml").is_file() or not (run / "model").is_dir():
+        raise DataError(
+            "the directory is not a finished reward model run: it needs config.toml and model/",
+            where=str(run),
+            cure="give the directory that `plaudit reward` printed",
+        )
+    job = load_job(RewardJob, [run / "config.toml"], {"dataset": dataset}).job
+    set_threads(job.compute)
+    tokenizer = load_tokenizer(str(run / "model"))
+    model = RewardModel.load(run / "model", tokenizer)
+    algorithm = job.algorithm
+    records: Any = load_source(
+        dataset, algorithm, limit=job.data.limit, min_agreement=job.min_agreement
+    ).records
+    chat = ChatFormat(tokenizer, job.data.chat_template)
+    encoder = reward_encoder(model, tokenizer, chat, records[0])
+    data = readable(model, tokenizer, job.data)
+    rows = encode_rows(records, encoder, data, dataset)
+    scorer = LocalScorer(model, job.compute, "scores")
+    target = _place(run, dataset)
+    write_heldout(target, scorer, rows, tokenizer.pad_token_id, algorithm.attributes, _scale(run, algorithm))
+    one = reward_encoder(model, tokenizer, chat, Rating("", "", "", 0.0))
+    write_swaps(target, scorer, rows, tokenizer.pad_token_id, one, data)
+    return target
+
+
+def _score_members(run: Path, members: list[Path], dataset: str) -> Path:
+    """The mean of the members' normalised scores; each member's own are below its run."""
+    scored = [score_dataset(member, dataset) for member in members]
+    target = _place(run, dataset)
+    figures = combine_heldout(target, scored, [moments_of(member) for member in members])
+    merge_json(target / "summary.json", figures)
+    return target
+
+
+def _place(run: Path, dataset: str) -> Path:
+    """A directory below the run, with a name made of that of the data."""
+    name = re.sub(r"[^A-Za-z0-9]+", "-", Path(dataset).stem).strip("-").lower() or "data"
+    (run / "evaluations" / name).mkdir(parents=True, exist_ok=True)
+    return run / "evaluations" / name
+
+
+def _scale(run: Path, algorithm: Any) -> Scale | None:
+    """The scale of the ratings that the run was trained on; None for one that learned from comparisons or labels."""
+    if algorithm.ratings != "regression":
+        return None
+    figures = read_json(run / "summary.json")
+    return Scale(tuple(figures["rating_means"].values()), tuple(figures["rating_stds"].values()))
