@@ -5,8 +5,8 @@ from itertools import product
 import pytest
 
 from plaudit.data.convert import convert
+from plaudit.data.judgements import undecided
 from plaudit.data.reading.rows import ReadLog
-from plaudit.data.ties import undecided
 from plaudit.demo.simulated import to_preferences
 from plaudit.preferences.aggregate import outcomes
 from plaudit.preferences.votes import judgement_votes

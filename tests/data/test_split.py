@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plaudit.data.order import epoch_order
-from plaudit.data.split import split_by_prompt
+from plaudit.data.split import epoch_order, split_by_prompt
 from plaudit.records import Demonstration, Message, Preference, Prompt, Ranking, Rating
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from plaudit.data.reading.transcripts import prompt_key
-from plaudit.records import Content, Judgement
+from plaudit.records import Content, Judgement, Preference
 from plaudit.statistics.majority import decide, margin
 
 
@@ -54,3 +54,15 @@ def _judged(group: Sequence[Judgement]) -> JudgedPair:
     strengths = [j.strength if j.response_a == first.response_a else -j.strength for j in group]
     winner, support = decide(sum(s < 0 for s in strengths), strengths.count(0), sum(s > 0 for s in strengths))
     return JudgedPair(first, len(group), winner, support, margin(winner, strengths))
+
+
+def undecided(judgements: Sequence[Judgement]) -> list[Preference]:
+    """The pairs that a conversion to preferences leaves out, because neither response has most votes.
+
+    ``agreement`` is the share of votes for ``chosen``, a tie counting half for each: at least 1/2.
+    """
+    return [
+        Preference(f"{pair.first.id}/tie", pair.first.prompt, *pair.ordered, 0.0, pair.agreement)
+        for pair in judged_pairs(judgements)
+        if not pair.winner and not pair.is_one_text
+    ]

@@ -9,8 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from plaudit.data.convert import convert, number_repeated_ids
-from plaudit.data.reading.files import READABLE, encoding_of, read_file
-from plaudit.data.reading.hub import HUB_NAME, hub_rows
+from plaudit.data.reading.files import HUB_NAME, READABLE, encoding_of, hub_rows, read_file
 from plaudit.data.reading.layouts import Layout, detect, parse_rows
 from plaudit.data.reading.rows import ReadLog, Row
 from plaudit.errors import DataError

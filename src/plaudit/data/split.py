@@ -1,10 +1,13 @@
-"""Training and held-out rows, split by prompt so that no prompt is on both sides."""
+"""Which rows are trained on and which are held out, and in which order the training rows are seen."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TypeVar
+
+import numpy as np
 
 from plaudit.data.reading.transcripts import plain_text, prompt_key
 from plaudit.records import Comparison, Content, Prompt, Ranking, Rating, Record
@@ -59,3 +62,13 @@ def _place(group: str, seed: int) -> float:
     """A number from 0 to 1 that looks random, from the words and the seed."""
     digest = blake2b(group.encode("utf-8", "surrogatepass"), digest_size=8, key=str(seed).encode()).digest()
     return int.from_bytes(digest, "big") / 2**64
+
+
+@lru_cache(maxsize=4)
+def epoch_order(n: int, seed: int, epoch: int) -> tuple[int, ...]:
+    """A permutation of ``range(n)``, the same for the same seed and epoch on every machine.
+
+    >>> epoch_order(3, seed=0, epoch=0) == epoch_order(3, seed=0, epoch=0)
+    True
+    """
+    return tuple(np.random.Generator(np.random.PCG64([seed, epoch])).permutation(n).tolist())

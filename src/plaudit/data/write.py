@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from plaudit.data.convert import KIND_OF, convert
+from plaudit.data.reading.csv_parquet import neutralise
 from plaudit.data.reading.files import Encoding, encoding_of
 from plaudit.data.reading.rows import ReadLog, shorten
-from plaudit.data.reading.tables import neutralise
 from plaudit.data.reading.transcripts import as_messages, write_transcript
 from plaudit.errors import DataError
 from plaudit.records import (

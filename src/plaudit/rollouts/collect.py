@@ -14,7 +14,7 @@ from torch import Tensor
 from plaudit.algorithms.protocol import Resampling
 from plaudit.config.sections import SamplingSection
 from plaudit.data.collate import collate_rollouts
-from plaudit.data.order import epoch_order
+from plaudit.data.split import epoch_order
 from plaudit.experience import Experience
 from plaudit.records import Rollout
 from plaudit.rewards.combine import check_rewards

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from plaudit.data.order import epoch_order
+from plaudit.data.split import epoch_order
 from plaudit.experience import Batch
 from plaudit.runtime import Learner
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from plaudit.config.sections import MismatchSection, SamplingSection
-from plaudit.data.order import epoch_order
+from plaudit.data.split import epoch_order
 from plaudit.experience import Batch, Experience
 from plaudit.functional.controllers import Carry, Moments
 from plaudit.records import Rollout

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from plaudit.data.chat import Encoded
 from plaudit.data.collate import collate_demonstrations
-from plaudit.data.order import epoch_order
+from plaudit.data.split import epoch_order
 from plaudit.experience import Experience
 
 

@@ -1,15 +1,16 @@
-"""Files to rows: JSONL, JSON, CSV and Parquet, each also gzipped. Bad bytes become listed faults."""
+"""Files (JSONL, JSON, CSV and Parquet, each also gzipped) and hub datasets to rows. Unreadable parts become faults."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from plaudit.data.reading.csv_parquet import csv_rows, parquet_rows
+from plaudit.data.reading.decoding import BROKEN, is_gzip, open_stream, whole_text
 from plaudit.data.reading.json_rows import json_rows, jsonl_rows
 from plaudit.data.reading.rows import ReadLog, Row
-from plaudit.data.reading.streams import BROKEN, is_gzip, open_stream, whole_text
-from plaudit.data.reading.tables import csv_rows, parquet_rows
 from plaudit.errors import DataError
 
 Encoding = Literal["JSONL", "JSON", "CSV", "Parquet"]
@@ -23,6 +24,8 @@ SUFFIXES: dict[str, Encoding] = {
     ".parquet": "Parquet",
 }
 READABLE = "JSONL, JSON, CSV or Parquet, each also as .gz"
+HUB_NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)?(?::[\w.+-]+){0,2}")
+"""`owner/name`, `name:split` or `name:subset:split`."""
 
 
 def encoding_of(path: Path) -> Encoding | None:
@@ -79,3 +82,30 @@ def _rows(path: Path, encoding: Encoding, log: ReadLog) -> Iterator[Row]:
             text = whole_text(stream, where, log)
             if text is not None:
                 yield from (csv_rows if encoding == "CSV" else json_rows)(text, where, log)
+
+
+def hub_rows(source: str, log: ReadLog, *, limit: int = 0) -> Iterator[Row]:
+    """The rows of one split of a hub dataset; "train" if none is named.
+
+    Raises:
+        DataError: `datasets` is not installed, or cannot load the dataset.
+    """
+    try:
+        import datasets  # type: ignore[import-untyped, unused-ignore]
+    except ImportError as error:
+        cure = "pip install datasets, or give a local file"
+        raise DataError(
+            f"{source} is a hub name, for which `datasets` is needed", where=source, cure=cure
+        ) from error
+    name, *rest = source.split(":")
+    split, subset = (rest[-1] if rest else "train"), (rest[0] if len(rest) == 2 else None)
+    if not rest:
+        log.note("the split train is read; name another one as NAME:SPLIT")
+    try:
+        table: Any = datasets.load_dataset(name, subset, split=f"{split}[:{limit}]" if limit else split)
+    except Exception as error:  # the package raises whatever its network, disk and parsers raise
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        cure = "check the name, the split and the network, or give a local file"
+        raise DataError(f"cannot load it from the hub: {why[:300]}", where=source, cure=cure) from error
+    for number, values in enumerate(table, 1):
+        yield Row(f"{source} row {number}", number, dict(values))

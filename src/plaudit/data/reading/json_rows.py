@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from plaudit.data.reading.decoding import numbered_lines
 from plaudit.data.reading.rows import ReadLog, Row, shorten
-from plaudit.data.reading.streams import numbered_lines
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 

@@ -15,8 +15,7 @@ from plaudit.backends.local.learner import LocalLearner, LocalScorer
 from plaudit.backends.local.models import load_reference
 from plaudit.data.chat import Encoded
 from plaudit.data.collate import collate_demonstrations
-from plaudit.data.order import epoch_order
-from plaudit.data.split import split_by_prompt
+from plaudit.data.split import epoch_order, split_by_prompt
 from plaudit.errors import ConfigError
 from plaudit.experience import Batch
 from plaudit.functional.best_of_n import kl_bound

@@ -13,8 +13,8 @@ import torch
 from plaudit.algorithms.reward_model import RewardModel
 from plaudit.data.chat import Encoded
 from plaudit.data.collate import collate_pairs, collate_rankings, collate_ratings
+from plaudit.data.judgements import undecided
 from plaudit.data.load import Loaded, load_records
-from plaudit.data.ties import undecided
 from plaudit.errors import DataError
 from plaudit.experience import Batch
 from plaudit.records import Judgement, Preference, Ranking, Rating

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
+from plaudit.data.reading.decoding import BROKEN
 from plaudit.data.reading.rows import ReadLog, Row, shorten
-from plaudit.data.reading.streams import BROKEN
 
 FORMULA = re.compile(r"'*[=+\-@\t\r\0]")
 """Text that a spreadsheet would run as a formula: written with a quote in front, and read without it."""
