@@ -152,7 +152,7 @@ class Writer:
             n = LENGTH - ids.count(PAD)
             finish: FinishReason = "stop" if ids[n - 1] == END else "length"
             result.append(
-                Rollout(
+                Rollout.single(
                     prompt.prompt,
                     group,
                     prompt.ids,

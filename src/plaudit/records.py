@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -30,6 +31,9 @@ class Prompt:
     id: str
     content: Content
     answer: str | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict, hash=False, metadata={"json": "left out"})
+    """Further columns of the data row, for rewards and environments to read; never changed. JSON-ready."""
+    # Left out by `to_json`: data files and the fingerprints of a run's prompts stay as they were without columns.
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,27 +113,137 @@ Record = Prompt | Demonstration | Preference | Ranking | Rating | Judgement | Co
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """A part of a rollout that one side wrote: tokens ``start`` to ``end`` (not included) of its row."""
+
+    author: Literal["policy", "environment"]
+    start: int
+    end: int
+    content: Content
+    """The text of a policy's turn, without special tokens; what the environment said, as text or as messages."""
+    finish_reason: FinishReason | None = None
+    """How a turn of the policy ended; None for the environment's."""
+
+    @property
+    def text(self) -> str:
+        """The content as one text."""
+        if isinstance(self.content, str):
+            return self.content
+        return "\n\n".join(message.content for message in self.content)
+
+
+@dataclass(frozen=True, slots=True)
 class Rollout:
-    """One sampled response. The token ids are the record; ``response`` (text without special tokens) is a view."""
+    """What followed a prompt: turns of the policy, and between them turns of an environment, over one row of tokens.
+
+    A plain response is the case of one turn: see `single`. Only tokens of the policy's turns are trained on, count as
+    length, and have log-probs.
+    """
+
+    # Token ids are the record, and texts are a view of them: several rows of tokens decode to the same text, and only
+    # the row that the policy saw has the log-probs that it sampled with. So nothing is ever tokenised a second time.
 
     prompt: Prompt
     group_id: int
     """Rollouts of the same prompt in the same iteration share it."""
-    prompt_ids: tuple[int, ...]
-    response_ids: tuple[int, ...]
-    """As sampled, the end token included when there was one."""
+    tokens: tuple[int, ...]
+    """The whole row as the policy saw it: the prompt, then all turns."""
+    turns: tuple[Turn, ...]
+    """In their order, each where the one before ends, the last at the end of the row."""
     logprobs: tuple[float, ...]
-    """Natural log-probability of each response token under the sampling distribution."""
-    response: str
+    """Natural log-probability of each sampled token under the sampling distribution."""
     finish_reason: FinishReason
+    """stop: the last turn ended by itself, and nothing followed it; length: a limit of tokens or turns cut the
+    rollout off; abort: the environment failed, see ``error``."""
     policy_version: int = 0
     reward: float | None = None
     """None: not scored, or scoring failed; such a rollout is left out of every baseline."""
     reward_parts: dict[str, float] = field(default_factory=dict)
+    environment_reward: float | None = None
+    """What the environment gave at the end, if it gives rewards; added to the reward by `scored`."""
+    error: str = ""
+    """Why an environment could not go on."""
+
+    @classmethod
+    def single(
+        cls,
+        prompt: Prompt,
+        group_id: int,
+        prompt_ids: Sequence[int],
+        response_ids: Sequence[int],
+        logprobs: Sequence[float],
+        response: str,
+        finish_reason: FinishReason,
+    ) -> Rollout:
+        """One response, of one turn.
+
+        Args:
+            response_ids: as sampled, the end token included when there was one.
+            response: their text, without special tokens.
+        """
+        tokens = (*prompt_ids, *response_ids)
+        turn = Turn("policy", len(prompt_ids), len(tokens), response, finish_reason)
+        return cls(prompt, group_id, tokens, (turn,), tuple(logprobs), finish_reason)
+
+    def __post_init__(self) -> None:
+        ends = [turn.end for turn in self.turns]
+        starts = [turn.start for turn in self.turns]
+        assert starts[1:] == ends[:-1] and ends[-1:] in ([], [len(self.tokens)]), "turns cover the row to its end"
+
+    @property
+    def sampled(self) -> tuple[bool, ...]:
+        """For each token of the row, whether the policy sampled it."""
+        mask = [False] * len(self.tokens)
+        for turn in self.policy_turns:
+            mask[turn.start : turn.end] = [True] * (turn.end - turn.start)
+        return tuple(mask)
+
+    @property
+    def policy_turns(self) -> tuple[Turn, ...]:
+        """The turns that the policy wrote."""
+        return tuple(turn for turn in self.turns if turn.author == "policy")
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """The tokens before the first turn."""
+        return self.tokens[: self.turns[0].start] if self.turns else self.tokens
+
+    @property
+    def response_ids(self) -> tuple[int, ...]:
+        """All tokens that the policy sampled, end tokens included; their number is the length of the response."""
+        return tuple(token for turn in self.policy_turns for token in self.tokens[turn.start : turn.end])
+
+    @property
+    def response(self) -> str:
+        """All that the policy wrote, turn after turn, without special tokens and without what the environment wrote."""
+        return "".join(turn.text for turn in self.policy_turns)
+
+    @property
+    def final(self) -> str:
+        """The policy's last turn: where the answer stands after calls of tools."""
+        return self.policy_turns[-1].text if self.policy_turns else ""
+
+    def conversation(self) -> tuple[Content, str]:
+        """The last turn of the policy, and before it everything that led to it: the prompt and all earlier turns.
+
+        For readers of texts. A single response gives ``(prompt.content, response)``.
+        """
+        *earlier, last = self.turns or (Turn("policy", len(self.tokens), len(self.tokens), ""),)
+        if isinstance(self.prompt.content, str):
+            return self.prompt.content + "".join(turn.text for turn in earlier), last.text
+        messages = list(self.prompt.content)
+        for turn in earlier:
+            said = turn.content
+            role: Role = "assistant" if turn.author == "policy" else "user"
+            messages += (Message(role, said),) if isinstance(said, str) else said
+        return tuple(messages), last.text
 
     def scored(self, result: RewardResult) -> Rollout:
-        """The same rollout with its reward filled in."""
-        return dataclasses.replace(self, reward=result.value, reward_parts=dict(result.parts))
+        """The same rollout with its reward filled in; what the environment gave is added, as a part of its own."""
+        value, parts = result.value, dict(result.parts)
+        if value is not None and self.environment_reward is not None:
+            value, parts = value + self.environment_reward, parts | {"environment": self.environment_reward}
+        return dataclasses.replace(self, reward=value, reward_parts=parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +256,10 @@ class RewardResult:
 
 
 def to_json(value: Any) -> Any:
-    """A record as JSON-ready dicts and lists; ``None`` fields are left out."""
+    """A record as JSON-ready dicts and lists; ``None`` fields are left out, and so are a prompt's further columns."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        pairs = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+        written = (f for f in dataclasses.fields(value) if f.metadata.get("json") != "left out")
+        pairs = ((f.name, getattr(value, f.name)) for f in written)
         return {name: to_json(v) for name, v in pairs if v is not None}
     if isinstance(value, (list, tuple)):
         return [to_json(v) for v in value]

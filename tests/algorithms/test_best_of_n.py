@@ -1,5 +1,7 @@
 """What best-of-n keeps of the responses to one prompt, and of all rounds."""
 
+from dataclasses import replace
+
 import pytest
 
 from plaudit.algorithms.best_of_n import BestOfN, distinct
@@ -8,17 +10,9 @@ from plaudit.records import Prompt, Rollout
 
 
 def rollout(response, reward, *, finish="stop", length=2, prompt=1):
-    return Rollout(
-        Prompt(f"p{prompt}", "say"),
-        0,
-        (prompt,),
-        tuple(range(length)),
-        (-1.0,) * length,
-        response,
-        finish,
-        0,
-        reward,
-    )
+    prompt_ids, ids = (prompt,), tuple(range(length))
+    made = Rollout.single(Prompt(f"p{prompt}", "say"), 0, prompt_ids, ids, (-1.0,) * length, response, finish)
+    return replace(made, reward=reward)
 
 
 GROUP = [rollout("a", 1.0), rollout("b", 4.0), rollout("c", 2.0), rollout("b ", 4.0), rollout("d", None)]

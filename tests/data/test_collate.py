@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -52,7 +54,9 @@ def rollout(prompt, response, **more):
         "response": "",
         "finish_reason": "stop",
     }
-    return Rollout(Prompt("p", "q"), prompt_ids=prompt, response_ids=response, **(fields | more))
+    reward = more.pop("reward", None)
+    made = Rollout.single(Prompt("p", "q"), prompt_ids=prompt, response_ids=response, **(fields | more))
+    return replace(made, reward=reward)
 
 
 def test_rollouts():

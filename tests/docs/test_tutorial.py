@@ -107,7 +107,7 @@ def test_the_examples_of_rewards() -> None:
 
     def scores(name: str, *responses: str, answer: str | None = None) -> list[float | None]:
         prompt = Prompt("p", "How was the soup?", answer)
-        rollouts = [Rollout(prompt, 0, (1,), (2,), (0.0,), response, "stop") for response in responses]
+        rollouts = [Rollout.single(prompt, 0, (1,), (2,), (0.0,), response, "stop") for response in responses]
         return [result.value for result in FunctionReward(load_function(f"{file}:{name}"))(rollouts)]
 
     assert scores("brief_and_warm", "Good, kind.", "bad", "word " * 25) == [2.0, -1.0, -0.5]

@@ -67,7 +67,7 @@ class ArmPuller:
             arms = [int(logp.argmax())] * len(arms)
         values = logp.tolist()
         rollouts = [
-            Rollout(prompt.prompt, group, prompt.ids, (arm,), (values[arm],), str(arm), "stop")
+            Rollout.single(prompt.prompt, group, prompt.ids, (arm,), (values[arm],), str(arm), "stop")
             for (group, prompt, _), arm in zip(drawn, arms, strict=True)
         ]
         return rollouts

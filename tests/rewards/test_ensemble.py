@@ -10,7 +10,7 @@ from plaudit.errors import ConfigError
 from plaudit.records import Prompt, RewardResult, Rollout
 from plaudit.rewards.ensemble import Ensemble, EnsembleReward, combine, parse_ensemble
 
-ROLLOUT = Rollout(Prompt("p", "Hi"), 0, (1,), (2,), (0.0,), "text", "stop")
+ROLLOUT = Rollout.single(Prompt("p", "Hi"), 0, (1,), (2,), (0.0,), "text", "stop")
 
 
 class Fixed:

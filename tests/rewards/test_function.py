@@ -17,7 +17,7 @@ from plaudit.rewards.function import FunctionReward, load_function
 
 def rollout(response: str, content: Content = "Say it.", answer: str | None = None) -> Rollout:
     prompt = Prompt("p", content, answer)
-    return Rollout(prompt, 0, (1, 2), (3,), (-0.5,), response, "stop")
+    return Rollout.single(prompt, 0, (1, 2), (3,), (-0.5,), response, "stop")
 
 
 def test_the_inputs_follow_the_parameter_names() -> None:

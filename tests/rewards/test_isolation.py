@@ -51,7 +51,7 @@ LIMIT = 2.0
 
 
 def rollout(response: str, content: object = "say", answer: str | None = None) -> Rollout:
-    return Rollout(Prompt("p", content, answer), 0, (1,), (2,), (0.0,), response, "stop")  # type: ignore[arg-type]
+    return Rollout.single(Prompt("p", content, answer), 0, (1,), (2,), (0.0,), response, "stop")  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

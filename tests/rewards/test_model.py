@@ -47,7 +47,7 @@ class Labels:
 
 
 def rollout(ids: tuple[int, ...], finish: FinishReason, text: str = "text") -> Rollout:
-    return Rollout(Prompt("p", "Hi"), 0, (1, 5), ids, (0.0,) * len(ids), text, finish)
+    return Rollout.single(Prompt("p", "Hi"), 0, (1, 5), ids, (0.0,) * len(ids), text, finish)
 
 
 END = 2

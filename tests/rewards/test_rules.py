@@ -10,7 +10,7 @@ from plaudit.rewards.rules import load_rule
 
 
 def score(spec: str, response: str, answer: str | None = None) -> float | None:
-    rollout = Rollout(Prompt("p", "Q", answer), 0, (1,), (3,), (-0.5,), response, "stop")
+    rollout = Rollout.single(Prompt("p", "Q", answer), 0, (1,), (3,), (-0.5,), response, "stop")
     return load_rule(spec)([rollout])[0].value
 
 

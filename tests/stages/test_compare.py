@@ -31,6 +31,10 @@ def models(tmp_path_factory):
     return [str(root / "one"), str(root / "two")]
 
 
+def reworded(rollout, text):
+    return replace(rollout, turns=(replace(rollout.turns[0], content=text),))
+
+
 PROMPTS = [Prompt(f"p{i}", f"say {w}") for i, w in enumerate("red blue green warm cold good bad big".split())]
 
 
@@ -55,7 +59,7 @@ def test_each_model_answers_each_prompt_in_an_order_of_chance(models):
 
 def test_what_a_byte_level_model_says_can_be_read_again(models, tmp_path, monkeypatch):
     drawn = [
-        replace(r, response=f"a\x00{r.response}")
+        reworded(r, f"a\x00{r.response}")
         for r in TrainedPolicy(models[0]).respond_all(PROMPTS[:1], SAMPLING)
     ]
     monkeypatch.setattr(TrainedPolicy, "respond_all", lambda *a, **k: drawn)
@@ -159,7 +163,7 @@ def test_a_larger_limit_answers_only_what_is_missing(models, tmp_path, monkeypat
         asked.append([p.id for p in prompts])
         said = draw(self, prompts, *args, **more)
         return [
-            replace(r, response="same") if p.id in ("p1", "p4") else r
+            reworded(r, "same") if p.id in ("p1", "p4") else r
             for p, r in zip(prompts, said, strict=True)
         ]
 

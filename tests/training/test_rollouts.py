@@ -23,7 +23,7 @@ class Echo:
     def generate(self, prompts, n, sampling, *, seed, iteration):
         def one(group, prompt, k):
             token = 99 if sampling.top_k == 1 else 10 + k
-            return Rollout(prompt.prompt, group, prompt.ids, (token,), (-0.5,), str(token), "stop")
+            return Rollout.single(prompt.prompt, group, prompt.ids, (token,), (-0.5,), str(token), "stop")
 
         return [one(group, prompt, k) for group, prompt in enumerate(prompts) for k in range(n)]
 

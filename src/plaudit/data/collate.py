@@ -66,13 +66,16 @@ def collate_rankings(
 
 
 def collate_rollouts(rollouts: Sequence[Rollout], pad_id: int) -> Experience:
-    """Rollouts as a batch with group ids, rewards (NaN: not scored), truncation, log-probs as sampled."""
-    rows = [_encoded(rollout) for rollout in rollouts]
-    tokens, attention_mask, response_mask = _padded(rows, pad_id)
+    """Rollouts as a batch with group ids, rewards (NaN: not scored), truncation, log-probs as sampled.
+
+    ``response_mask`` is True on what the policy sampled, in whichever turn: what an environment wrote between is read,
+    and neither trained on nor counted. ``truncated`` says that a limit ended the rollout, of tokens or of turns.
+    """
+    tokens, attention_mask, response_mask = _padded([encoded_rollout(r) for r in rollouts], pad_id)
     sampled = torch.zeros(tokens.shape, dtype=torch.float32)
     for row, rollout in zip(sampled, rollouts, strict=True):
-        start = len(rollout.prompt_ids)
-        row[start : start + len(rollout.logprobs)] = torch.tensor(rollout.logprobs, dtype=torch.float32)
+        assert len(rollout.logprobs) == len(rollout.response_ids), "one log-prob per sampled token"
+        row[_columns(rollout)] = torch.tensor(rollout.logprobs, dtype=torch.float32)
     rewards = [float("nan") if r.reward is None else r.reward for r in rollouts]
     return Experience(
         tokens,
@@ -85,11 +88,14 @@ def collate_rollouts(rollouts: Sequence[Rollout], pad_id: int) -> Experience:
     )
 
 
-def _encoded(rollout: Rollout) -> Encoded:
-    assert len(rollout.logprobs) == len(rollout.response_ids), "one log-prob per response token"
-    length = len(rollout.prompt_ids)
-    ids = [*rollout.prompt_ids, *rollout.response_ids]
-    return Encoded(ids, [i >= length for i in range(len(ids))], length)
+def encoded_rollout(rollout: Rollout) -> Encoded:
+    """The row of a rollout token for token as the policy saw it, masked True where it was the policy that wrote."""
+    return Encoded(list(rollout.tokens), list(rollout.sampled), len(rollout.prompt_ids))
+
+
+def _columns(rollout: Rollout) -> list[int]:
+    """Where the sampled tokens stand in the row."""
+    return [column for turn in rollout.policy_turns for column in range(turn.start, turn.end)]
 
 
 def _padded(rows: Sequence[Encoded], pad_id: int) -> tuple[Tensor, Tensor, Tensor]:

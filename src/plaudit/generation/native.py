@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -124,16 +124,16 @@ class NativeGenerator:
         ids = response.ids
         visible = ids[:-1] if response.finish == "stop" and ids[-1] in self._end_ids else ids
         text = str(self._tokenizer.decode(visible, skip_special_tokens=True))
-        return Rollout(
+        rollout = Rollout.single(
             prompt=response.prompt.prompt,
             group_id=response.group,
-            prompt_ids=tuple(response.prompt.ids),
-            response_ids=tuple(ids),
-            logprobs=tuple(response.logprobs),
+            prompt_ids=response.prompt.ids,
+            response_ids=ids,
+            logprobs=response.logprobs,
             response=stops.cut(text) if visible is ids and response.finish == "stop" else text,
             finish_reason=response.finish,
-            policy_version=self.policy_version,
         )
+        return replace(rollout, policy_version=self.policy_version)
 
 
 class _Batch:

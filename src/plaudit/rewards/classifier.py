@@ -55,7 +55,8 @@ class ClassifierReward:
         """
         if not rollouts:
             return []
-        rows = self._classifier.logits([r.prompt.content for r in rollouts], [r.response for r in rollouts])
+        prompts, responses = zip(*(r.conversation() for r in rollouts), strict=True)
+        rows = self._classifier.logits(prompts, responses)
         labels = len(self._classifier.labels)
         if len(rows) != len(rollouts) or any(len(row) != labels for row in rows):
             raise RewardError(

@@ -14,7 +14,10 @@ class Scorer(Protocol):
     """A reward model, wherever it runs. Scores are normalised, length corrected (see `RewardModel.normalise`)."""
 
     def score_tokens(self, rows: Sequence[Sequence[int]], prompt_lengths: Sequence[int]) -> list[float]:
-        """Scores of whole texts given as the token ids of prompt and response; the prompt's come first."""
+        """Scores of whole texts given as token ids.
+
+        ``prompt_lengths``: how many tokens of each the policy did not sample, all others being its response.
+        """
         ...
 
     def score_texts(
@@ -55,10 +58,11 @@ class ModelReward:
         if not rollouts:
             return []
         if self._same_tokenizer:
-            rows = [r.prompt_ids + r.response_ids for r in rollouts]
-            scores = self._scorer.score_tokens(rows, [len(r.prompt_ids) for r in rollouts])
+            rows = [r.tokens for r in rollouts]
+            # The length that scores are corrected for is that of what the policy wrote, not of what it was told.
+            scores = self._scorer.score_tokens(rows, [len(r.tokens) - len(r.response_ids) for r in rollouts])
         else:
-            prompts, responses = [r.prompt.content for r in rollouts], [r.response for r in rollouts]
+            prompts, responses = zip(*(r.conversation() for r in rollouts), strict=True)
             truncated = [r.finish_reason != "stop" for r in rollouts]
             scores = self._scorer.score_texts(prompts, responses, truncated)
         if len(scores) != len(rollouts):

@@ -51,7 +51,7 @@ def _say(stream: Any, message: Any) -> None:
 def _rollout(fields: dict[str, Any]) -> Rollout:
     content = fields["content"]
     turns = content if isinstance(content, str) else tuple(Message(role, text) for role, text in content)
-    return Rollout(Prompt("", turns, fields["answer"]), 0, (), (), (), fields["response"], "stop")
+    return Rollout.single(Prompt("", turns, fields["answer"]), 0, (), (), (), fields["response"], "stop")
 
 
 def _die_with_parent() -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from plaudit.algorithms.sft import SFT
 from plaudit.backends.local.learner import LocalLearner, LocalScorer
 from plaudit.backends.local.models import load_reference
 from plaudit.data.chat import Encoded
-from plaudit.data.collate import collate_demonstrations
+from plaudit.data.collate import collate_demonstrations, encoded_rollout
 from plaudit.data.split import epoch_order, split_by_prompt
 from plaudit.errors import ConfigError
 from plaudit.experience import Batch
@@ -173,7 +173,7 @@ class Rejection:
             history.append(metrics)
             stop_if_asked(self.keeper)
 
-        collate = partial(_collate, [_encoded(r) for r in pool], self.parts.tokenizer.pad_token_id)
+        collate = partial(_collate, [encoded_rollout(r) for r in pool], self.parts.tokenizer.pad_token_id)
         OfflineLoop(
             SFT(), learner, collate, len(pool), job.batch_size, job.epochs, job.seed + number, on_step
         ).run()
@@ -185,33 +185,26 @@ class Rejection:
         return LocalLearner(self.parts.policy, self.job.optimizer, self.job.compute, total_steps=steps)
 
 
-def _encoded(rollout: Rollout) -> Encoded:
-    """A row token for token as it was sampled."""
-    length = len(rollout.prompt_ids)
-    ids = [*rollout.prompt_ids, *rollout.response_ids]
-    return Encoded(ids, [i >= length for i in range(len(ids))], length)
-
-
 def _collate(rows: Sequence[Encoded], pad_id: int, indices: Sequence[int]) -> Batch:
     return collate_demonstrations([rows[i] for i in indices], pad_id)
 
 
 def _to_row(rollout: Rollout) -> Row:
     """A kept response as people and the next round read it."""
-    row: Row = to_json(rollout)
-    plain = ("response", "reward", "finish_reason", "prompt_ids", "response_ids")
-    return {"id": rollout.prompt.id, "prompt": row["prompt"]["content"]} | {name: row[name] for name in plain}
+    return {
+        "id": rollout.prompt.id,
+        "prompt": to_json(rollout.prompt.content),
+        "response": rollout.response,
+        "reward": rollout.reward,
+        "finish_reason": rollout.finish_reason,
+        "prompt_ids": list(rollout.prompt_ids),
+        "response_ids": list(rollout.response_ids),
+    }
 
 
 def _from_row(row: Row) -> Rollout:
     """Inverse of `_to_row`, as far as a round needs it: the tokens are the record, the prompt only a name."""
-    values: dict[str, Any] = {name: tuple(row[name]) for name in ("prompt_ids", "response_ids")}
-    return Rollout(
-        prompt=Prompt(row["id"], ""),
-        group_id=0,
-        logprobs=(),
-        response=row["response"],
-        finish_reason=row["finish_reason"],
-        reward=row["reward"],
-        **values,
+    rollout = Rollout.single(
+        Prompt(row["id"], ""), 0, row["prompt_ids"], row["response_ids"], (), row["response"], row["finish_reason"]
     )
+    return replace(rollout, reward=row["reward"])
