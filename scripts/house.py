@@ -45,7 +45,7 @@ FENCES = {
     "uvicorn": ("annotate",),
     "argon2": ("annotate",),
     "nh3": ("annotate",),
-    "sqlalchemy": ("preferences.store", "annotate.intake"),
+    "sqlalchemy": ("preferences.store",),
     "alembic": ("preferences.store",),
     "wandb": ("tracking",),
     "tensorboard": ("tracking",),

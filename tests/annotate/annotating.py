@@ -13,7 +13,7 @@ import uvicorn
 
 from plaudit.annotate.server.app import create_app
 from plaudit.annotate.server.limits import Limiter
-from plaudit.annotate.server.passwords import hash_password
+from plaudit.annotate.server.security import hash_password
 from plaudit.annotate.server.settings import ServeSettings
 from plaudit.annotate.server.site import csrf_of
 from plaudit.preferences.annotation import Annotation, Choice, Item, ItemResponse, Task

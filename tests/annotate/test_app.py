@@ -15,7 +15,7 @@ import sqlalchemy
 from annotating import Served, Team, Unlimited, free_port, make_people, make_project
 
 from plaudit.annotate import commands
-from plaudit.annotate.intake import default_guidelines, import_file
+from plaudit.annotate.import_data import default_guidelines, import_file
 from plaudit.annotate.pages.forms import as_stored, filled, in_words
 from plaudit.annotate.server.limits import Limit, Limiter, TooMany
 from plaudit.cli.main import main
@@ -285,7 +285,7 @@ def test_forms_of_many_at_once_are_stored_once_each(as_person: Any, team: Team) 
 def test_how_far_a_project_is_is_not_counted_while_others_wait(
     as_person: Any, team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is a look at every answer, a second in a project of 50 000 items: not a thing for the desk's one thread."""
+    """It is a look at every answer, a second with 50 000 items, and must not hold up the writing thread."""
     where: list[str] = []
     count = projects.progress
 
@@ -303,7 +303,7 @@ def test_how_far_a_project_is_is_not_counted_while_others_wait(
         "<progress" in reviewer.get(action).text and "<progress" in reviewer.get("/p/demo/conflicts/1").text
     )
     assert len(where) == 4
-    assert not [name for name in where if name.startswith(("reading", "writing"))]
+    assert not [name for name in where if name.startswith(("reader", "writer"))]
 
 
 NASTY = [

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from annotating import free_port, postgres_bin
 
-from plaudit.preferences.exchange import export
+from plaudit.preferences.exporting import export
 from plaudit.preferences.store import content, history, projects
 from plaudit.preferences.store.engine import Store
 

@@ -20,18 +20,18 @@ from annotating import PASSWORD, Served, Team, Unlimited, free_port, make_projec
 from sqlalchemy.exc import SQLAlchemyError
 
 from plaudit.annotate import commands
-from plaudit.annotate.intake import import_file
+from plaudit.annotate.import_data import import_file
 from plaudit.annotate.server.limits import Limiter
-from plaudit.annotate.server.passwords import hash_password
+from plaudit.annotate.server.security import hash_password
 from plaudit.annotate.server.serve import serve
 from plaudit.annotate.server.settings import ServeSettings
 from plaudit.errors import ConfigError, DataError
 from plaudit.preferences.annotation import Choice
 from plaudit.preferences.store import answers, content, people, projects
 from plaudit.preferences.store.engine import Store
-from plaudit.preferences.store.faults import Conflict, NotFound
 from plaudit.preferences.store.people import LOCAL_USER
 from plaudit.preferences.store.schema import tokens
+from plaudit.preferences.store.transaction import Conflict, NotFound
 
 
 def test_the_local_user_is_nobody_where_people_log_in(store: Store) -> None:

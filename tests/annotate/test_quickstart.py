@@ -14,7 +14,7 @@ from annotating import DESKTOP, free_port
 
 from plaudit.annotate.asking import SLUG
 from plaudit.data.load import load_records
-from plaudit.preferences.exchange import export
+from plaudit.preferences.exporting import export
 from plaudit.preferences.store import content, history, projects
 from plaudit.preferences.store.engine import Store
 from plaudit.records import Judgement, Preference

@@ -9,7 +9,7 @@ from annotating import Team, make_people, make_project, responses, stored
 
 from plaudit.annotate.pages.review import GIVES
 from plaudit.preferences.annotation import Answer, Choice, Item, Ranks, Scores, Task, Thumbs, Written
-from plaudit.preferences.exchange import WHAT_OF, What, export
+from plaudit.preferences.exporting import WHAT_OF, What, export
 from plaudit.preferences.store import answers, content, leases, projects
 from plaudit.preferences.store.answers import Submission
 from plaudit.preferences.store.engine import Store

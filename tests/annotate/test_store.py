@@ -20,10 +20,10 @@ from plaudit.preferences.annotation import Choice, Item, ItemResponse, Skip, Wri
 from plaudit.preferences.store import answers, content, history, leases, people, projects
 from plaudit.preferences.store.answers import Submission
 from plaudit.preferences.store.engine import Store
-from plaudit.preferences.store.faults import Conflict, NotFound
 from plaudit.preferences.store.leases import Work
 from plaudit.preferences.store.projects import Project, ProjectSettings, Strategy
 from plaudit.preferences.store.schema import judgements, metadata
+from plaudit.preferences.store.transaction import Conflict, NotFound
 
 
 def key() -> str:

@@ -1,4 +1,4 @@
-"""Putting a few comparisons to the person at this machine, in the middle of a program."""
+"""Asking the person at this machine a few comparisons in the browser, from within another program."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 
 import uvicorn
 
-from plaudit.annotate.intake import default_guidelines
+from plaudit.annotate.export_data import make_export
+from plaudit.annotate.import_data import default_guidelines
 from plaudit.annotate.server.app import create_app
 from plaudit.annotate.server.serve import listen, server_config
 from plaudit.annotate.server.settings import ServeSettings
 from plaudit.preferences.annotation import Item, ItemResponse
-from plaudit.preferences.exchange import export
 from plaudit.preferences.store import content, history, people, projects
 from plaudit.preferences.store.engine import Store
 from plaudit.preferences.store.projects import Project, ProjectSettings
@@ -33,19 +33,20 @@ def ask_person(
     """Show (prompt, response a, response b) in the browser until all are answered or skipped, or Ctrl-C.
 
     Args:
-        pairs: what is asked.
+        pairs: what to ask.
         db: the SQLite file that keeps the answers.
         port: where the page is served, on this machine only.
-        say: where the lines for the person go.
+        say: prints the lines for the person.
 
     Returns:
-        The answers; fewer than ``pairs`` where some were skipped, or could not be judged.
+        The answers; fewer than ``pairs`` if some were skipped, or could not be judged.
     """
     store = Store.open(db)
     project = _project(store, pairs)
     settings = ServeSettings(port=port)
     server = uvicorn.Server(server_config(create_app(store, settings), settings))
     opened = listen(settings)
+    # In a thread, because the calling program goes on here. A daemon thread: the program can end even if it hangs.
     thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
     thread.start()
     url = f"{settings.url}/p/{SLUG}/work"
@@ -59,10 +60,10 @@ def ask_person(
             time.sleep(POLL_SECONDS)
     server.should_exit = True
     thread.join(10)
-    found = _judgements(store, project)
+    judgements = _judgements(store, project)
     store.close()
-    say(f"{len(found)} comparisons are yours.")
-    return found
+    say(f"{len(judgements)} comparisons are yours.")
+    return judgements
 
 
 def _project(store: Store, pairs: Sequence[tuple[str, str, str]]) -> Project:
@@ -78,13 +79,11 @@ def _project(store: Store, pairs: Sequence[tuple[str, str, str]]) -> Project:
 
 def _answered(store: Store, project: Project) -> int:
     with store.read() as conn:
-        found = people.find_user(conn, people.LOCAL_USER)
-        counts = history.counts_of(conn, project, found[0].id) if found else {}
+        local = people.find_user(conn, people.LOCAL_USER)
+        counts = history.counts_of(conn, project, local[0].id) if local else {}
     return counts.get("done", 0) + counts.get("skipped", 0)
 
 
 def _judgements(store: Store, project: Project) -> list[Judgement]:
-    with store.read() as conn:
-        given = history.read_annotations(conn, project)
-        items = {item.key: item for item in content.read_items(conn, project).values()}
-    return [record for record in export("judgements", given, items).records if isinstance(record, Judgement)]
+    made, _ = make_export(store, project, "judgements")
+    return [record for record in made.records if isinstance(record, Judgement)]

@@ -7,8 +7,7 @@ from fastapi.responses import Response
 
 from plaudit.annotate.server.access import Number, Posted, needs
 from plaudit.annotate.server.limits import LOGIN, LOGIN_ACCOUNT, LOGIN_ADDRESS
-from plaudit.annotate.server.passwords import hash_password, is_right
-from plaudit.annotate.server.security import SESSION
+from plaudit.annotate.server.security import SESSION, hash_password, is_right
 from plaudit.annotate.server.site import Site, see, site_of, visitor_of
 from plaudit.errors import DataError
 from plaudit.preferences.store import people

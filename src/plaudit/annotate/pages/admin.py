@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
+from pathlib import Path
 from typing import Any, get_args
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from plaudit.annotate.intake import default_guidelines
+from plaudit.annotate.import_data import default_guidelines, import_file, slug_of
 from plaudit.annotate.server.access import Form, Number, Posted, needs
 from plaudit.annotate.server.site import project_of, see, site_of, visitor_of
 from plaudit.errors import DataError
@@ -22,6 +24,8 @@ SETTINGS = (
     "annotators", "strategy", "gold_share", "repeat_share", "lease_minutes", "axes", "flags", "skips", "edit_best",
 )  # fmt: skip
 MOST_GUIDELINES = 65_536
+UPLOADS = (".jsonl", ".json", ".csv")
+"""Endings taken over the web. Compressed files, which can unpack to any size, only from the command line."""
 STRATEGY_SAYS: dict[Strategy, str] = {
     "random": "by chance",
     "least-annotated": "where there are fewest answers",
@@ -187,6 +191,28 @@ def change_guidelines(request: Request, slug: str, form: Posted) -> Response:
                 conn, "changed guidelines", slug, by=visitor.me.id, address=visitor.address, version=version
             )
     return see(f"/p/{slug}/settings")
+
+
+@router.post("/p/{slug}/import", openapi_extra=needs("admin", "gold"))
+def upload(request: Request, slug: str, form: Posted) -> Response:
+    """Add the rows of an uploaded file."""
+    site, project, visitor = site_of(request), project_of(request), visitor_of(request)
+    sent = form.file("file")
+    ending = Path(sent.filename or "").suffix.lower() if sent else ""
+    if sent is None or ending not in UPLOADS:
+        cure = f"choose a file that ends in {', '.join(UPLOADS)}; for others use `plaudit annotate import`"
+        raise DataError("no file that can be read here", where="file", cure=cure)
+    with tempfile.TemporaryDirectory() as folder:
+        # The name of the upload is the sender's: only its letters and digits become the name of a file here.
+        copy = Path(folder) / f"{slug_of(sent.filename or 'upload')}{ending}"
+        with sent.file as body:
+            copy.write_bytes(body.read())
+        done = import_file(site.store, copy, slug=project.slug, task=project.task, gold=form.has("gold"))
+    with site.store.write() as conn:
+        people.record(
+            conn, "uploaded", project.slug, by=visitor.me.id, address=visitor.address, added=done.added
+        )
+    return site.page(request, "imported.html", done=done)
 
 
 def _people(request: Request, link: str) -> Response:

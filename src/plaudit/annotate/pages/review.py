@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict
 
+from plaudit.annotate.export_data import ExportQuery, make_export
 from plaudit.annotate.pages.figures import COLUMNS, DRAWS, Figures, figures, model_plots, open_disputes
 from plaudit.annotate.pages.forms import in_words
-from plaudit.annotate.pages.work import look, work_context
+from plaudit.annotate.pages.work import view_of, work_context
 from plaudit.annotate.server.access import Number, Posted, needs
 from plaudit.annotate.server.site import Site, project_of, see, site_of, visitor_of
 from plaudit.errors import DataError
-from plaudit.preferences.aggregate import Method, Rule
 from plaudit.preferences.annotation import Annotation, Choice, Item, Ranks, Skip, Task, written_in
 from plaudit.preferences.compare import compare
-from plaudit.preferences.exchange import Exported, What, export
+from plaudit.preferences.exporting import What
 from plaudit.preferences.store import answers, content, history, people
 from plaudit.preferences.store.projects import Project
 from plaudit.records import Judgement
 
 router = APIRouter()
 PAGE = 50
-EXPORTS: tuple[What, ...] = get_args(What)
 GIVES: dict[Task, tuple[What, ...]] = {
     "pairwise": ("preferences", "judgements", "rankings", "demonstrations", "annotations"),
     "ranking": ("rankings", "preferences", "judgements", "demonstrations", "annotations"),
@@ -47,27 +45,6 @@ SAYS: dict[What, str] = {
 Page = Annotated[int, Query(ge=0, le=10**6)]
 Only = Annotated[Literal["", "flagged", "skipped"], Query()]
 MOST_CONFLICTS = 200
-
-
-class ExportQuery(BaseModel):
-    """Which answers are exported, and how votes become preferences."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-    at: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0
-    """The revision; 0 is the newest."""
-    method: Method = "majority"
-    """Whether votes count the same, or by the annotator's estimated accuracy."""
-    min_votes: Annotated[int, Query(ge=1, le=100)] = 1
-    """Leave out what fewer people answered."""
-    min_agreement: Annotated[float, Query(ge=0, le=1)] = 0.0
-    """Leave out what people agree on less."""
-    without_flagged: bool = False
-    """Leave out items that somebody flagged."""
-
-    def rule(self) -> Rule:
-        """All but the revision."""
-        return Rule(self.method, self.min_votes, self.min_agreement, self.without_flagged)
 
 
 @router.get("/p/{slug}/review", openapi_extra=needs("reviewer"))
@@ -103,8 +80,8 @@ def adjudicate_page(request: Request, slug: str, number: Number) -> Response:
     site, project, me = site_of(request), project_of(request), visitor_of(request).me
     with site.store.write() as conn:
         work = answers.open_adjudication(conn, project, me.id, number)
-        sight = look(conn, project, me, work)
-    context = work_context(request, sight)
+        view = view_of(conn, project, me, work)
+    context = work_context(request, view)
     with site.store.read() as conn:
         cast = [a for a in history.read_annotations(conn, project) if a.item == work.item.key]
     # Everybody's answer in the letters of the reviewer's order, or "A better" would mean something else to each.
@@ -116,7 +93,7 @@ def adjudicate_page(request: Request, slug: str, number: Number) -> Response:
 def models(request: Request, slug: str) -> Response:
     """Which model people prefer: win rates, strengths, position bias."""
     site, project = site_of(request), project_of(request)
-    made, _ = make_export(site, project, "judgements", ExportQuery())
+    made, _ = make_export(site.store, project, "judgements")
     named = [
         r
         for r in made.records
@@ -194,7 +171,7 @@ def download(
 ) -> Response:
     """An export as a file; that it was read is written down, which is why a GET writes here."""
     site, project, visitor = site_of(request), project_of(request), visitor_of(request)
-    made, manifest = make_export(site, project, what, wanted)
+    made, manifest = make_export(site.store, project, what, wanted.rule(), wanted.at)
     with site.store.write() as conn:
         people.record(
             conn, "exported", f"{slug}/{what}", by=visitor.me.id, address=visitor.address, **_brief(manifest)
@@ -205,23 +182,6 @@ def download(
         "x-revision": str(manifest["revision"]),
     }
     return Response(made.to_jsonl(), media_type="application/x-ndjson", headers=headers)
-
-
-def make_export(
-    site: Site, project: Project, what: str, wanted: ExportQuery
-) -> tuple[Exported, dict[str, Any]]:
-    """An export and its manifest."""
-    if what not in EXPORTS:
-        raise DataError(
-            f"there is no export {what[:40]!r}", where="what", cure=f"one of {', '.join(EXPORTS)}"
-        )
-    with site.store.read() as conn:
-        revision = wanted.at or history.revision(conn, project)
-        found = history.read_annotations(conn, project, revision)
-        items = {item.key: item for item in content.read_items(conn, project).values()}
-    rule = wanted.rule()
-    made = export(what, found, items, rule)
-    return made, made.manifest(revision=revision, rule=rule, project=project.slug, task=project.task)
 
 
 def current_figures(site: Site, project: Project) -> Figures:

@@ -19,7 +19,7 @@ from plaudit.preferences.store.answers import Head
 from plaudit.preferences.store.leases import Work
 from plaudit.preferences.store.people import User
 from plaudit.preferences.store.projects import Progress, Project
-from plaudit.preferences.store.together import Transaction
+from plaudit.preferences.store.transaction import Transaction
 
 router = APIRouter()
 
@@ -60,7 +60,7 @@ async def next_item(request: Request, slug: str) -> Response:
     a browser in advance, takes nothing that the person's own next click would not.
     """
     site, project, me = site_of(request), project_of(request), visitor_of(request).me
-    return await _show(request, await site.writing.do(lambda conn: look_next(conn, project, me)))
+    return await _show(request, await site.writer.run(lambda conn: view_next(conn, project, me)))
 
 
 @router.get("/p/{slug}/a/{number}", openapi_extra=needs("member"))
@@ -68,10 +68,10 @@ async def one_item(request: Request, slug: str, number: Number) -> Response:
     """An item that the person has had, to correct the answer."""
     site, project, me = site_of(request), project_of(request), visitor_of(request).me
 
-    def find(conn: Transaction) -> Sight:
-        return look(conn, project, me, leases.get_work(conn, project, number, me.id))
+    def find(conn: Transaction) -> WorkView:
+        return view_of(conn, project, me, leases.get_work(conn, project, number, me.id))
 
-    return await _show(request, await site.reading.do(find))
+    return await _show(request, await site.reader.run(find))
 
 
 @router.post(
@@ -85,17 +85,17 @@ async def answer(request: Request, slug: str, number: Number, form: Posted) -> R
     site, project, me = site_of(request), project_of(request), visitor_of(request).me
     in_page = _in_page(request)
 
-    def store(conn: Transaction) -> tuple[bool, Sight | None]:
+    def store(conn: Transaction) -> tuple[bool, WorkView | None]:
         work = leases.get_work(conn, project, number, me.id)
         sent = read_submission(form, work, project)
         answers.submit(conn, project, me.id, number, sent, decides=me.may("reviewer"))
         is_verdict = work.round == leases.ADJUDICATION
-        return is_verdict, look_next(conn, project, me) if in_page and not is_verdict else None
+        return is_verdict, view_next(conn, project, me) if in_page and not is_verdict else None
 
-    is_verdict, sight = await site.writing.do(store)
+    is_verdict, view = await site.writer.run(store)
     if is_verdict:
         return _go(request, f"/p/{slug}/conflicts")
-    return see(f"/p/{slug}/work") if sight is None else await _show(request, sight)
+    return see(f"/p/{slug}/work") if view is None else await _show(request, view)
 
 
 @router.post("/p/{slug}/undo", openapi_extra=needs("member", "key"))
@@ -104,12 +104,12 @@ async def undo(request: Request, slug: str, form: Posted) -> Response:
     site, project, me = site_of(request), project_of(request), visitor_of(request).me
     key, in_page = form.text("key"), _in_page(request)
 
-    def take_back(conn: Transaction) -> Sight | None:
+    def take_back(conn: Transaction) -> WorkView | None:
         answers.undo(conn, project, me.id, key)
-        return look_next(conn, project, me) if in_page else None
+        return view_next(conn, project, me) if in_page else None
 
-    sight = await site.writing.do(take_back)
-    return see(f"/p/{slug}/work") if sight is None else await _show(request, sight)
+    view = await site.writer.run(take_back)
+    return see(f"/p/{slug}/work") if view is None else await _show(request, view)
 
 
 @router.get("/p/{slug}/guidelines", openapi_extra=needs("member"))
@@ -131,7 +131,7 @@ def _in_page(request: Request) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class WorkView:
     """What a person is shown: an item with what they said of it before, or that there is none (``work`` is None)."""
 
     work: Work | None
@@ -141,30 +141,30 @@ class Sight:
     before: Answer | None = None
 
 
-def look(conn: Transaction, project: Project, me: User, work: Work | None) -> Sight:
+def view_of(conn: Transaction, project: Project, me: User, work: Work | None) -> WorkView:
     """All that the page of an item must know of the person and the item."""
     counts = history.counts_of(conn, project, me.id)
     if work is None:
-        return Sight(None, counts)
+        return WorkView(None, counts)
     head = answers.get_head(conn, work.id)
     before = head.answer if head else None
     if head and before is None:  # taken back: the form starts from what was said before
         before = answers.last_answer(conn, project, me.id, work.id)
-    return Sight(work, counts, head, before)
+    return WorkView(work, counts, head, before)
 
 
-def look_next(conn: Transaction, project: Project, me: User) -> Sight:
+def view_next(conn: Transaction, project: Project, me: User) -> WorkView:
     """The item in front of the person, or a new one, which is theirs from now on."""
-    return look(conn, project, me, leases.lease(conn, project, me.id, time.time()))
+    return view_of(conn, project, me, leases.lease(conn, project, me.id, time.time()))
 
 
-async def _show(request: Request, sight: Sight) -> Response:
-    return await run_in_threadpool(_page, request, sight)
+async def _show(request: Request, view: WorkView) -> Response:
+    return await run_in_threadpool(_page, request, view)
 
 
-def _page(request: Request, sight: Sight) -> Response:
-    name = "done" if sight.work is None else "work"
-    context = {"mine": sight.counts} if sight.work is None else work_context(request, sight)
+def _page(request: Request, view: WorkView) -> Response:
+    name = "done" if view.work is None else "work"
+    context = {"mine": view.counts} if view.work is None else work_context(request, view)
     return site_of(request).page(request, f"{'_' * _in_page(request)}{name}.html", **context)
 
 
@@ -179,11 +179,11 @@ def _progress(request: Request) -> Progress | None:
         return projects.progress(conn, project_of(request))
 
 
-def work_context(request: Request, sight: Sight) -> dict[str, Any]:
-    """What the template of a task needs, for a sight with an item."""
-    project, work, head = project_of(request), sight.work, sight.head
+def work_context(request: Request, view: WorkView) -> dict[str, Any]:
+    """What the template of a task needs, for a view with an item."""
+    project, work, head = project_of(request), view.work, view.head
     assert work is not None, "there is an item to show"
-    values = filled(sight.before, work)
+    values = filled(view.before, work)
     compares = project.task in ("pairwise", "ranking")
     return {
         "work": work,
@@ -196,7 +196,7 @@ def work_context(request: Request, sight: Sight) -> dict[str, Any]:
         "given_comment": head.comment if head else "",
         "settings": project.settings,
         "steps": STEPS,
-        "mine": sight.counts,
+        "mine": view.counts,
         "fragment": _in_page(request),
         "progress": _progress(request),
         "adjudicating": work.round == leases.ADJUDICATION,

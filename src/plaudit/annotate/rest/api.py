@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
+from plaudit.annotate.export_data import ExportQuery, make_export
 from plaudit.annotate.pages.admin import take_out
-from plaudit.annotate.pages.review import ExportQuery, make_export
 from plaudit.annotate.rest.bodies import (
     ANSWERED,
     LINE,
@@ -45,7 +45,7 @@ from plaudit.preferences.store.answers import Submission
 from plaudit.preferences.store.leases import Work
 from plaudit.preferences.store.people import User
 from plaudit.preferences.store.projects import Project
-from plaudit.preferences.store.together import Transaction
+from plaudit.preferences.store.transaction import Transaction
 from plaudit.records import to_json
 
 router = APIRouter(prefix="/api/v1", tags=["api"], responses=REFUSED)
@@ -138,7 +138,7 @@ def set_priorities(request: Request, slug: Slug, body: PrioritiesBody) -> dict[s
 async def next_item(request: Request, slug: Slug) -> dict[str, Any]:
     """The item in front of the person, or a new one; ``work`` is null when nothing is left."""
     project, user = project_of(request), visitor_of(request).me
-    work = await site_of(request).writing.do(lambda conn: leases.lease(conn, project, user.id, time.time()))
+    work = await site_of(request).writer.run(lambda conn: leases.lease(conn, project, user.id, time.time()))
     return {"work": _work_json(work)}
 
 
@@ -157,7 +157,7 @@ async def answer(request: Request, slug: Slug, number: Assignment, body: AnswerB
         revision = answers.submit(conn, project, user.id, number, sent, decides=user.may("reviewer"))
         return revision, leases.lease(conn, project, user.id, time.time()) if body.next else None
 
-    revision, work = await site_of(request).writing.do(store)
+    revision, work = await site_of(request).writer.run(store)
     return {"revision": revision, **({"work": _work_json(work)} if body.next else {})}
 
 
@@ -165,7 +165,7 @@ async def answer(request: Request, slug: Slug, number: Assignment, body: AnswerB
 async def undo(request: Request, slug: Slug, body: KeyBody) -> dict[str, Any]:
     """Take the last answer back; ``work`` is its item, null when there was none."""
     project, user = project_of(request), visitor_of(request).me
-    work = await site_of(request).writing.do(lambda conn: answers.undo(conn, project, user.id, body.key))
+    work = await site_of(request).writer.run(lambda conn: answers.undo(conn, project, user.id, body.key))
     return {"work": _work_json(work)}
 
 
@@ -189,7 +189,7 @@ def export(
     wanted: Annotated[ExportQuery, Query()],
 ) -> Response:
     """An export as JSON lines; the header x-revision says of which state of the history."""
-    made, manifest = make_export(site_of(request), project_of(request), what, wanted)
+    made, manifest = make_export(site_of(request).store, project_of(request), what, wanted.rule(), wanted.at)
     headers = {"x-revision": str(manifest["revision"]), "x-sha256": manifest["sha256"]}
     return Response(made.to_jsonl(), media_type="application/x-ndjson", headers=headers)
 

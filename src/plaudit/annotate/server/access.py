@@ -18,10 +18,9 @@ from plaudit.annotate.server.security import SESSION, VISIT
 from plaudit.annotate.server.site import Site, Visitor, site_of
 from plaudit.errors import DataError, PlauditError
 from plaudit.preferences.store import people
-from plaudit.preferences.store.faults import NotFound
 from plaudit.preferences.store.people import LOCAL_USER, User
 from plaudit.preferences.store.projects import Project, project_for
-from plaudit.preferences.store.together import Transaction
+from plaudit.preferences.store.transaction import NotFound, Transaction
 
 MOST_NUMBER = 2**31 - 1
 """What a column of numbers can hold in every database."""
@@ -94,7 +93,7 @@ async def admit(request: Request) -> None:
 
     All that asks the database is done in one go, the project included: changing threads costs more than asking.
     """
-    await site_of(request).reading.do(lambda conn: _admit(request, conn))
+    await site_of(request).reader.run(lambda conn: _admit(request, conn))
 
 
 def _admit(request: Request, conn: Transaction) -> None:

@@ -15,7 +15,6 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from plaudit import __version__
-from plaudit.annotate import intake
 from plaudit.annotate.pages import account, admin, review, work
 from plaudit.annotate.rest import api, reference
 from plaudit.annotate.server.access import Forbidden, NotLoggedIn, guard
@@ -26,7 +25,7 @@ from plaudit.annotate.server.site import STATIC, Site, site_of
 from plaudit.errors import ConfigError, DataError, PlauditError
 from plaudit.preferences.store import people
 from plaudit.preferences.store.engine import Store
-from plaudit.preferences.store.faults import Conflict, NotFound
+from plaudit.preferences.store.transaction import Conflict, NotFound
 
 LOG = logging.getLogger("plaudit.annotate")
 STATUS: tuple[tuple[type[Exception], int], ...] = (
@@ -52,7 +51,7 @@ def create_app(
         dependencies=[Depends(guard)],
     )
     app.state.site = site
-    for part in (api, work, account, review, admin, intake, reference):  # routes are tried in this order
+    for part in (api, work, account, review, admin, reference):  # routes are tried in this order
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     for kind in (PlauditError, HTTPException, RequestValidationError, Exception):

@@ -1,4 +1,4 @@
-"""ASGI middleware around every request: allowed hosts, size of bodies, headers of safety."""
+"""Passwords (argon2id), and the ASGI middleware around every request: allowed hosts, body sizes, security headers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import contextlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from plaudit.annotate.server.settings import ServeSettings
+from plaudit.errors import DataError
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -123,3 +126,35 @@ async def _refuse(send: Send, status: int, why: str) -> None:
     head = [(b"content-type", b"text/plain; charset=utf-8")]
     await send({"type": "http.response.start", "status": status, "headers": head})
     await send({"type": "http.response.body", "body": why.encode()})
+
+
+# Passwords
+
+SHORTEST, LONGEST = 10, 200
+COMMON = frozenset(
+    "password password1 password123 passwordpassword 1234567890 12345678910 123456789012 qwertyuiop qwerty12345 "
+    "iloveyou12 administrator letmein123 welcome123 abcdefghij 0123456789 1111111111 0000000000".split()
+)
+_HASHER = PasswordHasher(time_cost=3, memory_cost=19_456, parallelism=1)
+_NOBODY = _HASHER.hash("nobody has this password")
+
+
+def hash_password(password: str, name: str) -> str:
+    """The hash to be stored; a DataError for a password that is guessed at once."""
+    if not SHORTEST <= len(password) <= LONGEST:
+        what = f"a password has {SHORTEST} to {LONGEST} characters"
+        raise DataError(what, where="password", cure="four random words do well")
+    if password.lower() in COMMON or password.lower() == name.lower() or len(set(password)) < 4:
+        raise DataError(
+            "this password is guessed at once", where="password", cure="four random words do well"
+        )
+    return _HASHER.hash(password)
+
+
+def is_right(password: str, hashed: str | None) -> bool:
+    """Whether the password belongs to the hash. It takes as long when there is no such person."""
+    try:
+        _HASHER.verify(hashed or _NOBODY, password[:LONGEST])
+    except (VerificationError, InvalidHashError):
+        return False
+    return hashed is not None

@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plaudit import __version__
 from plaudit.annotate.pages import markup
 from plaudit.annotate.pages.figures import Figures
-from plaudit.annotate.server.desk import Desk
+from plaudit.annotate.server.batches import Batcher
 from plaudit.annotate.server.limits import Limiter
 from plaudit.annotate.server.settings import ServeSettings
 from plaudit.preferences.store.engine import Store
@@ -63,14 +63,14 @@ class Site:
     limiter: Limiter = field(default_factory=Limiter)
     figures: dict[tuple[int, int, int], Figures] = field(default_factory=dict)
     """The last figures computed, by project, revision and number of items."""
-    reading: Desk = field(init=False)
+    reader: Batcher = field(init=False)
     """Short reads that every request needs."""
-    writing: Desk = field(init=False)
+    writer: Batcher = field(init=False)
     """Short writes: answers, and the next items."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "reading", Desk(self.store.read_each, "reading"))
-        object.__setattr__(self, "writing", Desk(self.store.write_each, "writing"))
+        object.__setattr__(self, "reader", Batcher(self.store.read_batch, "reader"))
+        object.__setattr__(self, "writer", Batcher(self.store.write_batch, "writer"))
 
     def page(self, request: Request, name: str, *, status: int = 200, **context: Any) -> Response:
         """A page from its template."""

@@ -17,7 +17,6 @@ from plaudit.preferences.annotation import (
     check_answer,
     written_in,
 )
-from plaudit.preferences.store.faults import Conflict, NotFound
 from plaudit.preferences.store.leases import (
     ADJUDICATION,
     Work,
@@ -26,9 +25,9 @@ from plaudit.preferences.store.leases import (
     give_place_back,
     take_place,
 )
-from plaudit.preferences.store.locks import take_turn
 from plaudit.preferences.store.projects import Project
 from plaudit.preferences.store.schema import assignments, items, judgements, responses
+from plaudit.preferences.store.transaction import Conflict, NotFound, lock_history
 
 MOST_TEXT = 65_536
 
@@ -132,7 +131,7 @@ def submit(
         Conflict: the place went to somebody else, or the answer was changed in another window.
     """
     _check_key(sent.key)
-    take_turn(conn)
+    lock_history(conn)
     given = {"b_id": assignment_id, "b_project": project.id, "b_user": user_id, "b_key": sent.key}
     asked = conn.execute(_ASKED, given).one_or_none()
     if asked is None or (asked.round == ADJUDICATION and not decides):
@@ -157,7 +156,7 @@ def submit(
 def undo(conn: Connection, project: Project, user_id: int, key: str) -> Work | None:
     """Take the last answer back, as a new row, and put the item before the person again; None: nothing to take back."""
     _check_key(key)
-    take_turn(conn)
+    lock_history(conn)
     known = conn.execute(_OF_KEY, {"b_key": key}).one_or_none()
     if known is not None:  # sent again: the same item, not the one before it
         _check_owner(known.user_id == user_id)
@@ -191,7 +190,7 @@ def undo(conn: Connection, project: Project, user_id: int, key: str) -> Work | N
 
 def open_adjudication(conn: Connection, project: Project, reviewer_id: int, item_id: int) -> Work:
     """The item before a reviewer, whose verdict will overrule the votes."""
-    take_turn(conn)
+    lock_history(conn)
     there = select(items.c.id).where(items.c.id == item_id, items.c.project_id == project.id)
     if conn.scalar(there) is None:
         raise NotFound(f"there is no item {item_id} in {project.slug}", cure="see the list of conflicts")

@@ -21,9 +21,9 @@ from plaudit.preferences.annotation import (
     check_answer,
     content_from_json,
 )
-from plaudit.preferences.store.faults import NotFound
 from plaudit.preferences.store.projects import Project
 from plaudit.preferences.store.schema import assignments, items, responses
+from plaudit.preferences.store.transaction import NotFound
 from plaudit.records import to_json
 
 BATCH = 500

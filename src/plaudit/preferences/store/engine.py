@@ -18,26 +18,36 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
 from plaudit.errors import ConfigError
-from plaudit.preferences.store.locks import take_turn
-from plaudit.preferences.store.together import Job, JobFailed, Outcome, do, do_all, do_each
+from plaudit.preferences.store.transaction import (
+    Job,
+    JobFailed,
+    Outcome,
+    lock_history,
+    run_all,
+    run_job,
+    run_with_savepoints,
+)
 
 BUSY_MS = 30_000
 IMMEDIATE = "plaudit_immediate"
+# hide_parameters: the parameters of statements are digests of secrets and people's answers, and SQLAlchemy would put
+# them into the text of its errors, which end in logs.
 POOL: dict[str, Any] = {"pool_size": 20, "max_overflow": 40, "hide_parameters": True}
-"""Parameters are digests and answers: they must not reach a log by way of an error."""
 
 
 class Store:
     """A database of annotation projects.
 
-    ``read()`` and ``write()`` give a connection inside one transaction. What was written is on the disk when
-    ``write()`` has been left: only then may it be acknowledged.
+    ``read()`` and ``write()`` give a connection inside one transaction. What was written is on the disk when the
+    ``with`` block of ``write()`` ends: only then may a request be told that it is stored.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.is_sqlite = engine.dialect.name == "sqlite"
-        # SQLite has one writer: waiting for a lock is fairer and cheaper than polling for the file.
+        # SQLite allows one writer. Threads of this process wait for a lock: SQLite's own waiting (busy_timeout) polls
+        # with growing pauses, which is slow and can let one thread wait far longer than the others. The busy_timeout
+        # remains for other processes, such as `plaudit annotate import` beside a running server.
         self._writer: contextlib.AbstractContextManager[Any] = (
             threading.Lock() if self.is_sqlite else contextlib.nullcontext()
         )
@@ -57,7 +67,9 @@ class Store:
             engine = _engine(url)
             _migrate(engine)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, OperationalError) as error:
-            cause = str(getattr(error, "orig", None) or error).splitlines()[0]
+            # SQLAlchemy's own text holds the statement and a link; the driver's error alone names the cause.
+            origin = error.orig if isinstance(error, DBAPIError) and error.orig else error
+            cause = str(origin).splitlines()[0]
             cure = "a file name, or postgresql://USER@HOST/NAME with `pip install 'plaudit[annotate]'`; is it running?"
             shown = sqlalchemy.make_url(url).render_as_string(hide_password=True) if "://" in url else url
             raise ConfigError(f"cannot open the database: {cause}", where=shown, cure=cure) from error
@@ -78,31 +90,35 @@ class Store:
             with connection.begin():
                 yield connection
 
-    def read_each(self, jobs: Sequence[Job]) -> list[Outcome]:
+    def read_batch(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Several short jobs that see one state of the database; the outcome of each, in their order."""
         with self.read() as connection:
-            outcomes = [do(connection, job) for job in jobs]
-        if len(jobs) > 1:  # an error of the database ends the transaction for all who come after
+            outcomes = [run_job(connection, job) for job in jobs]
+        if len(jobs) > 1:
+            # PostgreSQL refuses every further statement of a transaction after one error, so the jobs behind a failing
+            # one failed for nothing. Each of them gets a transaction of its own.
             for k, outcome in enumerate(outcomes):
                 if isinstance(outcome.failure, DBAPIError):
-                    outcomes[k] = self.read_each([jobs[k]])[0]
+                    outcomes[k] = self.read_batch([jobs[k]])[0]
         return outcomes
 
-    def write_each(self, jobs: Sequence[Job]) -> list[Outcome]:
+    def write_batch(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Several short jobs in one transaction, so that they wait for the disk once. Each can fail alone.
 
         Returns:
             The outcome of each job, in their order. What did not fail is on the disk.
 
         Raises:
-            Exception: nothing of any job was stored.
+            Exception: the commit failed; nothing of any job was stored.
         """
+        # First without savepoints, which would cost two more statements for each job. Jobs seldom fail; when one does,
+        # the whole batch is rolled back and run again, then with savepoints, so that only the failing job is undone.
         with contextlib.suppress(JobFailed), self.write() as connection:
-            take_turn(connection)
-            return do_all(connection, jobs)
-        with self.write() as connection:  # all again, for jobs seldom fail and savepoints cost
-            take_turn(connection)
-            return do_each(connection, jobs)
+            lock_history(connection)
+            return run_all(connection, jobs)
+        with self.write() as connection:
+            lock_history(connection)
+            return run_with_savepoints(connection, jobs)
 
     def backup(self, target: Path) -> None:
         """A consistent copy of a SQLite database while it is being written to.
@@ -115,6 +131,8 @@ class Store:
             raise ConfigError("only SQLite databases are copied", where=str(self.engine.url), cure=cure)
         if target.exists():
             raise ConfigError("the file exists", where=str(target), cure="choose another name")
+        # Copying the file byte by byte while it is written to would mix two states, and would miss the WAL beside it.
+        # SQLite's backup API copies one state. The copy gets its name only after it was checked.
         partial = target.with_name(f".{target.name}.partial")
         _private_file(partial)
         with contextlib.closing(sqlite3.connect(partial)) as copy:
@@ -126,7 +144,7 @@ class Store:
         os.replace(partial, target)
 
     def close(self) -> None:
-        """Give all connections back."""
+        """Close all connections."""
         self.engine.dispose()
 
 
@@ -151,7 +169,9 @@ def _engine(url: str) -> Engine:
             cure="use a file name (SQLite) or a postgresql:// URL",
         )
     if kind == "postgresql":
-        durable = {"options": "-c synchronous_commit=on"}  # whatever the server's default
+        # Some servers are set up with synchronous_commit=off: COMMIT then returns before the data are on the disk, and
+        # an acknowledged answer could be lost in a power failure.
+        durable = {"options": "-c synchronous_commit=on"}
         return sqlalchemy.create_engine(parsed, **POOL, pool_pre_ping=True, connect_args=durable)
     if not parsed.database or parsed.database == ":memory:":
         raise ConfigError("a database in memory loses its answers", where=url, cure="give a file name")
@@ -169,16 +189,19 @@ def _engine(url: str) -> Engine:
 
 
 def _private_file(path: Path) -> None:
-    """Create the file, or close it to others: it holds people's answers and hashed passwords.
+    """Create the file so that only its owner can read it, or take other users' rights to it away.
 
     Raises:
-        ConfigError: others may read it, and it is not ours to change.
+        ConfigError: other users may read it, and it belongs to somebody else.
         OSError: it cannot be opened.
     """
+    # The database holds people's answers and hashed passwords. The mode is given at creation: a chmod afterwards would
+    # leave a moment in which another user could open the file.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     if os.name == "nt":
         return
-    for part in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):  # SQLite's own files live and die with it
+    # SQLite keeps the newest pages in two files beside the database; they hold the same secrets.
+    for part in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
         with contextlib.suppress(FileNotFoundError):
             _close_to_others(part)
 
@@ -197,13 +220,18 @@ def _close_to_others(path: Path) -> None:
 
 
 def _prepare(connection: Any, record: Any) -> None:
-    connection.isolation_level = None  # the driver must not begin transactions by itself
+    # Python's driver begins transactions by itself, with BEGIN instead of BEGIN IMMEDIATE, and only before some
+    # statements. With isolation_level None it leaves that to ``_begin`` below.
+    connection.isolation_level = None
+    # WAL: readers go on while somebody writes. FULL: every commit is flushed to the disk (fsync); with NORMAL, which is
+    # usual with WAL, the last commits before a power failure can be lost.
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_MS}"):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin(connection: Connection) -> None:
-    # IMMEDIATE takes the write lock at once: a reader that becomes a writer could fail half-way.
+    # IMMEDIATE takes the write lock at the start. A transaction that begins as a reader and writes later fails with
+    # "database is locked", without waiting, if somebody else has written since its first read.
     immediate = connection.get_execution_options().get(IMMEDIATE, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
@@ -212,6 +240,9 @@ def _migrate(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with engine.connect() as connection:
+        # All migrations run in one transaction: a program that is killed half-way leaves the old tables. On SQLite it
+        # is a writing one from the start, so of two programs that open a new file at once the second one waits, and
+        # then finds nothing to do.
         if engine.dialect.name == "sqlite":
             connection = connection.execution_options(**{IMMEDIATE: True})
         with connection.begin():

@@ -17,10 +17,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from plaudit.preferences.annotation import Item
 from plaudit.preferences.store.content import get_item, item_of, uniform
-from plaudit.preferences.store.faults import NotFound
-from plaudit.preferences.store.locks import take_turn
 from plaudit.preferences.store.projects import Project
 from plaudit.preferences.store.schema import assignments, items
+from plaudit.preferences.store.transaction import NotFound, lock_history
 
 REPEAT_AFTER = 10
 """So many other answers lie between an item and its repetition."""
@@ -100,7 +99,7 @@ def _assigning(dialect: str) -> Any:
 
 def lease(conn: Connection, project: Project, user_id: int, now: float) -> Work | None:
     """The item a person is working on, or else a new one for them; None when there is nothing left to ask."""
-    take_turn(conn)
+    lock_history(conn)
     asked = {"b_project": project.id, "b_user": user_id, "b_now": now}
     standing = conn.execute(_STANDING, asked).one()
     if standing.overdue:
@@ -258,7 +257,7 @@ def release_expired(conn: Connection, now: float) -> int:
 
 def let_go(conn: Connection, project: Project, user_id: int) -> int:
     """Give the places of what a person was shown and has not answered back; returns how many they held."""
-    take_turn(conn)
+    lock_history(conn)
     return _free_places(conn, conn.execute(_LET_GO, {"b_project": project.id, "b_user": user_id}).all())
 
 

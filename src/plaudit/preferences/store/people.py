@@ -14,9 +14,9 @@ from sqlalchemy import Connection, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from plaudit.errors import DataError
-from plaudit.preferences.store.faults import Conflict, NotFound
 from plaudit.preferences.store.projects import add_member
 from plaudit.preferences.store.schema import audit, invitations, projects, tokens, users
+from plaudit.preferences.store.transaction import Conflict, NotFound
 
 UserRole = Literal["annotator", "reviewer", "admin"]
 ROLES: tuple[UserRole, ...] = get_args(UserRole)

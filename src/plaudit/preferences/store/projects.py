@@ -13,8 +13,8 @@ from sqlalchemy import Connection, bindparam, delete, exists, func, insert, sele
 
 from plaudit.errors import ConfigError
 from plaudit.preferences.annotation import AXES, TASKS, Task
-from plaudit.preferences.store.faults import Conflict, NotFound
 from plaudit.preferences.store.schema import assignments, guidelines, items, members, projects
+from plaudit.preferences.store.transaction import Conflict, NotFound
 
 Strategy = Literal["random", "least-annotated", "priority"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)

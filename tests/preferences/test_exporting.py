@@ -24,7 +24,7 @@ from plaudit.preferences.annotation import (
     check_answer,
 )
 from plaudit.preferences.compare import compare
-from plaudit.preferences.exchange import export
+from plaudit.preferences.exporting import export
 from plaudit.records import Judgement, Message
 
 CHAT = (Message("user", "Which?"), Message("assistant", "Of what?"), Message("user", "Of these."))

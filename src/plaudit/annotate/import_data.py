@@ -1,30 +1,22 @@
-"""Data in: files of every format that Plaudit reads become items of a project."""
+"""Data in: the rows of a file, of any format that Plaudit reads, become items of a project."""
 
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from fastapi import APIRouter, Request
-from fastapi.responses import Response
-from sqlalchemy import Connection
-
-from plaudit.annotate.server.access import Posted, needs
-from plaudit.annotate.server.site import project_of, site_of, visitor_of
 from plaudit.data.load import load_records
 from plaudit.errors import ConfigError, DataError
 from plaudit.preferences.annotation import Item, Task
 from plaudit.preferences.importing import items_of
 from plaudit.preferences.store import content, people, projects
 from plaudit.preferences.store.engine import Store
-from plaudit.preferences.store.faults import NotFound
 from plaudit.preferences.store.projects import Project, ProjectSettings
-
-router = APIRouter()
+from plaudit.preferences.store.transaction import NotFound, Transaction
+from plaudit.records import Comparison, Record
 
 TASK_OF: dict[str, Task] = {
     "preference": "pairwise",
@@ -34,28 +26,31 @@ TASK_OF: dict[str, Task] = {
     "prompt": "demonstration",
     "demonstration": "thumbs",
 }
-"""What is asked about a kind of data unless something else is asked for."""
-UPLOADS = (".jsonl", ".json", ".csv")
-"""Endings taken over the web; compressed files, which can unpack to any size, only from the command line."""
+"""The task for a kind of data where the person names none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import did."""
+    """The result of an import."""
 
     project: Project
     format: str
     added: int
     there: int
+    """Items whose key was in the project before; they are left as they are."""
     notes: tuple[str, ...]
 
 
 def read_file(
     path: str | Path, task: Task | None, *, gold: bool = False, seed: int = 0
 ) -> tuple[Task, list[Item], str, tuple[str, ...]]:
-    """A data file as items: the task, the items, what format it was, and notes.
+    """A data file as items: the task, the items, the format in words, and notes.
 
-    ``seed`` draws the order of responses whose order tells which was preferred; it must be secret to annotators.
+    Args:
+        path: a file, a directory or a hub name.
+        task: what will be asked; None: what suits the kind of data.
+        gold: the verdicts in the file become known answers.
+        seed: shuffles responses whose order in the file tells which was preferred; annotators must not know it.
 
     Raises:
         DataError: the file cannot be read, or nothing in it fits the task.
@@ -63,18 +58,18 @@ def read_file(
     loaded = load_records(str(path))
     if not loaded.records:
         raise DataError("there is nothing in the file", where=str(path), cure="check that it is complete")
-    asked = task or _task_of(loaded.kind, loaded.records)
-    items, counts = items_of(loaded.records, asked, gold=gold, seed=seed)
+    chosen = task or _task_of(loaded.kind, loaded.records)
+    items, counts = items_of(loaded.records, chosen, gold=gold, seed=seed)
     if not items:
         cure = f"the file holds {loaded.kind} data; choose a task that fits them with --task"
-        raise DataError(f"nothing in the file can be asked about as {asked}", where=str(path), cure=cure)
-    return asked, items, loaded.format, (*loaded.notes, *(f"{n} x {what}" for what, n in counts.items()))
+        raise DataError(f"nothing in the file can be asked about as {chosen}", where=str(path), cure=cure)
+    return chosen, items, loaded.format, (*loaded.notes, *(f"{n} x {what}" for what, n in counts.items()))
 
 
-def _task_of(kind: str, records: Sequence[object]) -> Task:
+def _task_of(kind: str, records: Sequence[Record]) -> Task:
     if kind != "comparison":
         return TASK_OF.get(kind, "demonstration")
-    most = max(len(getattr(r, "responses", ())) for r in records)
+    most = max(len(r.responses) for r in records if isinstance(r, Comparison))
     return "ranking" if most > 2 else "pairwise" if most == 2 else "thumbs"
 
 
@@ -88,19 +83,36 @@ def import_file(
     settings: ProjectSettings | None = None,
     guidelines: str = "",
 ) -> Imported:
-    """Add a file to a project, which is made where there is none of that name; the same rows are added once."""
-    wanted = slug or slug_of(path)
+    """Add a file to a project, which is made where there is none of that name.
+
+    Args:
+        store: the database.
+        path: a file, a directory or a hub name.
+        slug: the short name of the project; empty: made from the name of the file.
+        task: what is asked; None: the task of the project, or what suits the data.
+        gold: the items are gold items.
+        settings: of a new project.
+        guidelines: of a new project; empty: the default ones for the task.
+
+    Raises:
+        ConfigError: the project asks another task.
+        DataError: the file cannot be read, or nothing in it fits the task.
+    """
+    name = slug or slug_of(path)
     with store.read() as conn:
-        there = _find(conn, wanted)
-    chosen = there.settings if there else settings or projects.new_settings({})
-    known = there.task if there else None
-    asked, items, form, notes = read_file(path, task or known, gold=gold, seed=chosen.seed)
+        existing = _find(conn, name)
+    chosen = existing.settings if existing else settings or projects.new_settings({})
+    # The file is read before the writing transaction begins: reading may take minutes, and everybody else's answers
+    # would wait for it. So the project is looked up again below.
+    asked, items, form, notes = read_file(
+        path, task or (existing.task if existing else None), gold=gold, seed=chosen.seed
+    )
     source = Path(path)
     digest = sha256(source.read_bytes()).hexdigest() if source.is_file() else ""
     with store.write() as conn:
-        project = _find(conn, wanted) or projects.create_project(
+        project = _find(conn, name) or projects.create_project(
             conn,
-            wanted,
+            name,
             title_of(slug or path),
             asked,
             chosen,
@@ -109,15 +121,15 @@ def import_file(
         if project.task != asked:
             cure = "leave --task out, or choose another --project"
             raise ConfigError(
-                f"the project {wanted} asks {project.task}, not {asked}", where="--task", cure=cure
+                f"the project {name} asks {project.task}, not {asked}", where="--task", cure=cure
             )
         marked = [_marked(item, source.name, digest) for item in items]
         added, already = content.add_items(conn, project, marked)
-        people.record(conn, "imported", wanted, by=None, file=source.name, sha256=digest, added=added)
+        people.record(conn, "imported", name, by=None, file=source.name, sha256=digest, added=added)
     return Imported(project, form, added, already, notes)
 
 
-def _find(conn: Connection, slug: str) -> Project | None:
+def _find(conn: Transaction, slug: str) -> Project | None:
     try:
         return projects.get_project(conn, slug)
     except NotFound:
@@ -125,8 +137,8 @@ def _find(conn: Connection, slug: str) -> Project | None:
 
 
 def _marked(item: Item, name: str, digest: str) -> Item:
-    meta = {**item.meta, "source": name, "source_sha256": digest}
-    return Item(item.key, item.prompt, item.responses, item.gold, item.priority, meta)
+    """The item with the file that it came from, so that every export can name its source."""
+    return replace(item, meta={**item.meta, "source": name, "source_sha256": digest})
 
 
 def slug_of(path: str | Path) -> str:
@@ -141,7 +153,7 @@ def title_of(path: str | Path) -> str:
 
 
 def default_guidelines(task: Task) -> str:
-    """Guidelines to start from; a team should write its own."""
+    """Guidelines for a new project; a team should write its own."""
     return GUIDELINES[task]
 
 
@@ -169,24 +181,3 @@ GUIDELINES: dict[Task, str] = {
         "- Leave out what you are not sure of, or say that you are not.\n"
     ),
 }
-
-
-@router.post("/p/{slug}/import", openapi_extra=needs("admin", "gold"))
-def upload(request: Request, slug: str, form: Posted) -> Response:
-    """Add the rows of an uploaded file."""
-    site, project, visitor = site_of(request), project_of(request), visitor_of(request)
-    sent = form.file("file")
-    ending = Path(sent.filename or "").suffix.lower() if sent else ""
-    if sent is None or ending not in UPLOADS:
-        cure = f"choose a file that ends in {', '.join(UPLOADS)}; for others use `plaudit annotate import`"
-        raise DataError("no file that can be read here", where="file", cure=cure)
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / f"{slug_of(sent.filename or 'upload')}{ending}"
-        with sent.file as uploaded:
-            copy.write_bytes(uploaded.read())
-        done = import_file(site.store, copy, slug=project.slug, task=project.task, gold=form.has("gold"))
-    with site.store.write() as conn:
-        people.record(
-            conn, "uploaded", project.slug, by=visitor.me.id, address=visitor.address, added=done.added
-        )
-    return site.page(request, "imported.html", done=done)
