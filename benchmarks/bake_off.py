@@ -37,15 +37,16 @@ from plaudit.demo import reviews
 from plaudit.demo.quickstart import COMPUTE, DATA, GOLD, SAMPLING, Scale, prepare
 from plaudit.evaluation.best_of_n import card
 from plaudit.generation.native import NativeGenerator
-from plaudit.jobs.online import job_for
+from plaudit.jobs.best_of_n import BestOfNJob
+from plaudit.jobs.registry import command_for
+from plaudit.jobs.preference import DPOJob
 from plaudit.models.exact_kl import ExactKL
 from plaudit.rollouts.collect import scored
 from plaudit.runs.files import merge_json, read_json
 from plaudit.runtime import TokenPrompt
 from plaudit.stages.best_of_n.answer import run_best_of_n
-from plaudit.stages.best_of_n.parts import BestOfNJob
 from plaudit.stages.online.rl import run_rl
-from plaudit.stages.preference.dpo import DPOJob, run_dpo
+from plaudit.stages.preference.dpo import run_dpo
 
 RESPONSES = 64
 """Of one iteration, whatever the size of a group."""
@@ -107,7 +108,7 @@ class World:
 def online(world: World, method: Method, out: Path) -> int:
     """Train on the reward model; returns the last step."""
     group = method.algorithm.group_size
-    job = with_algorithm(job_for(method.algorithm), method.algorithm)(
+    job = with_algorithm(command_for(method.algorithm).job, method.algorithm)(
         policy=str(world.sft), reward=(str(world.reward),), dataset=str(world.prompts), algorithm=method.algorithm,
         iterations=ITERATIONS, prompts_per_iteration=RESPONSES // group, eval_prompts=16, eval_every=ITERATIONS,
         optimizer=OptimizerSection(lr=method.lr, schedule="constant", warmup_fraction=0.0), kl_limit=0,

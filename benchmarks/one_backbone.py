@@ -42,9 +42,10 @@ from plaudit.data.write import write_records
 from plaudit.demo import reviews
 from plaudit.demo.quickstart import DATA, GOLD, SAMPLING, Scale, prepare
 from plaudit.jobs.online import RLJob
+from plaudit.jobs.reward import RewardJob
 from plaudit.runs.files import merge_json
 from plaudit.stages.online.rl import run_rl
-from plaudit.stages.reward.train import RewardJob, run_reward
+from plaudit.stages.reward.train import run_reward
 
 SMALL = Scale(prompts=600, iterations=40, prompts_per_iteration=48, eval_prompts=160)
 QUICK = Scale(

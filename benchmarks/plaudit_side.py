@@ -42,7 +42,7 @@ from plaudit.data.order import epoch_order
 from plaudit.experience import Batch
 from plaudit.generation import native
 from plaudit.generation.sampling import sample_seed
-from plaudit.jobs.online import job_for
+from plaudit.jobs.registry import command_for
 from plaudit.models.files.load import load_tokenizer
 from plaudit.models.reward_model import RewardModel
 from plaudit.records import Prompt, RewardResult, Rollout
@@ -178,7 +178,7 @@ ALGORITHMS: dict[str, Callable[[int], Any]] = {
 def online(plan: Plan, compute: ComputeSection, gate: Gate, recorder: Recorder) -> None:
     """PPO, GRPO, RLOO: `OnlineLoop` over the parts that the stage builds."""
     algorithm, longest = ALGORITHMS[plan.task](plan.group), max(len(r.prompt) for r in plan.rows)
-    job = job_for(algorithm)(
+    job = command_for(algorithm).job(
         policy=plan.model, algorithm=algorithm, iterations=plan.steps, seed=plan.seed, compute=compute,
         prompts_per_iteration=plan.per_step, sampling=SamplingSection(max_new_tokens=plan.max_new_tokens),
         data=DataSection(max_length=longest + plan.max_new_tokens),

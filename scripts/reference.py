@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from plaudit.cli.train import STAGES, job_of
 from plaudit.config.algorithm import specialise, types
 from plaudit.config.fields import MISSING, Setting, settings
+from plaudit.jobs.registry import COMMANDS
+from plaudit.stages import stage_of
 from plaudit.tracking.names import reference_table
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
@@ -19,7 +20,7 @@ HEAD = "| key | flag | type | default | what it does |\n|---|---|---|---|---|\n"
 
 def config_page() -> str:
     """Settings: those of one command first, then the tables that commands share."""
-    tables = {command: settings(job_of(command)) for command in STAGES}
+    tables = {command: settings(row.job) for command, row in COMMANDS.items()}
     defaults: dict[str, dict[str, Any]] = {}
     for command, table in tables.items():
         for setting in table:
@@ -31,8 +32,8 @@ def config_page() -> str:
         "where each came from. `[algorithm] type`, or the flag `--type`, says which algorithm of a command runs, and "
         "so which settings there are.\n"
     ]
-    for run in dict.fromkeys(stage.run for stage in STAGES.values()):
-        commands = [command for command, stage in STAGES.items() if stage.run == run]
+    for stage in dict.fromkeys(stage_of(row.job) for row in COMMANDS.values()):
+        commands = [command for command, row in COMMANDS.items() if stage_of(row.job) is stage]
         table = tables[commands[0]]
         own = [s for s in table if "." not in s.key]
         parts.append(f"## {', '.join(f'plaudit {command}' for command in commands)}\n\n{_rows(own)}")
@@ -51,8 +52,8 @@ def config_page() -> str:
 def _algorithms(command: str) -> list[str]:
     """The ``[algorithm]`` table of each type that a command takes."""
     parts = []
-    for name in types(job_of(command)):
-        inside = [s for s in settings(specialise(job_of(command), name, "")) if s.section == "algorithm"]
+    for name in types(COMMANDS[command].job):
+        inside = [s for s in settings(specialise(COMMANDS[command].job, name, "")) if s.section == "algorithm"]
         if inside:
             parts.append(f'### plaudit {command}, [algorithm] type = "{name}"\n\n{_rows(inside)}')
     return parts

@@ -10,27 +10,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from plaudit.algorithms.best_of_n import BestOfN
-from plaudit.algorithms.reward_model import RewardModel
-from plaudit.algorithms.sft import SFT
+from plaudit.algorithms.protocol import Algorithm, PreferenceAlgorithm
 from plaudit.config.algorithm import with_algorithm
 from plaudit.config.load import Loaded, load_job
 from plaudit.config.sections import Job, SamplingSection
 from plaudit.errors import ConfigError
-from plaudit.evaluation import best_of_n as best_of_n_card
-from plaudit.evaluation import policy as policy_card
-from plaudit.evaluation import preferences as preference_card
-from plaudit.evaluation import reward_model as reward_card
 from plaudit.evaluation.report import write_report
-from plaudit.jobs.online import job_for
+from plaudit.evaluation.rundir import CARDS
+from plaudit.jobs.registry import COMMANDS, command_for
 from plaudit.records import Content, Message, Preference, Prompt, Rating
-from plaudit.stages.best_of_n.answer import run_best_of_n
-from plaudit.stages.best_of_n.parts import BestOfNJob
-from plaudit.stages.online.rl import run_rl
-from plaudit.stages.preference.dpo import DPOJob, run_dpo
+from plaudit.stages import stage_of
 from plaudit.stages.respond.policy import TrainedPolicy
-from plaudit.stages.reward.train import RewardJob, run_reward
-from plaudit.stages.sft import SFTJob, run_sft
 
 J = TypeVar("J", bound=Job)
 RewardSource = str | Callable[..., Any] | Sequence[Any]
@@ -81,7 +71,7 @@ class Generating:
 
 
 def train(
-    algorithm: Any,
+    algorithm: Algorithm,
     *,
     prompts: str | Sequence[Any] | None = None,
     reward: RewardSource | None = None,
@@ -107,46 +97,57 @@ def train(
     Raises:
         ConfigError, DataError, ModelError, RewardError, TrainingError: with the cure.
     """
-    if isinstance(algorithm, SFT):
-        path = run_sft(*_job(SFTJob, algorithm, settings))
-    elif isinstance(algorithm, RewardModel):
-        path = run_reward(*_job(RewardJob, algorithm, settings))
-        reward_card.card(path)
-    elif getattr(algorithm, "learns_from", ""):
-        path = _learn_from(preferences, algorithm, settings)
-        preference_card.card(path)
-    else:
-        given = {"dataset": prompts, "reward": reward, "gold": gold}
-        named = {n: v for n, v in given.items() if isinstance(v, str) or (n != "dataset" and _is_named(v))}
-        if "reward" not in named and _names(reward):
-            settings |= {"reward": _names(reward)}  # recorded, and what a critic starts from
-        best_of_n = isinstance(algorithm, BestOfN)
-        stage: Any = run_best_of_n if best_of_n else run_rl
-        job_class: Any = BestOfNJob if best_of_n else job_for(algorithm)
-        path = stage(
-            *_job(job_class, algorithm, settings | named),
-            reward=None if "reward" in named else _reward(reward, "reward"),
-            prompts=None if prompts is None or "dataset" in named else _prompts(prompts),
-            gold=None if gold is None or "gold" in named else _reward(gold, "gold"),
+    row = command_for(algorithm) or COMMANDS[_own_command(algorithm)]
+    given = {"prompts": prompts, "reward": reward, "gold": gold, "preferences": preferences}
+    strange = [name for name, value in given.items() if value is not None and name not in row.values]
+    if strange:
+        raise ConfigError(
+            f"training with {type(algorithm).__name__} has no use for {', '.join(strange)}",
+            where=f"plaudit.train({strange[0]}=...)",
+            cure="leave it out" + (f"; what it takes is {', '.join(row.values)}" if row.values else ""),
         )
-        (best_of_n_card if best_of_n else policy_card).card(path)
+    named, values = _named_and_values({name: given[name] for name in row.values})
+    if "policy" in settings and "policy" not in row.job.model_fields:
+        settings["model"] = settings.pop("policy")  # the model that is trained, by the name that it has in RL
+    path = stage_of(row.job)(*_job(row.job, algorithm, settings | named), **values)
+    CARDS[row.kind](path)
     write_report(path)
     return Run(path)
 
 
-def _learn_from(preferences: str | Sequence[Any] | None, algorithm: Any, settings: dict[str, Any]) -> Path:
-    """A run of the preference stage; its ``model`` may be called ``policy`` as in RL."""
-    if "policy" in settings:
-        settings |= {"model": settings.pop("policy")}
-    if preferences is None or isinstance(preferences, str):
-        return run_dpo(*_job(DPOJob, algorithm, settings | ({"dataset": preferences} if preferences else {})))
-    records = [_feedback(row, f"preference-{i}") for i, row in enumerate(preferences)]
-    return run_dpo(*_job(DPOJob, algorithm, settings), records=records)
+def _own_command(algorithm: Algorithm) -> str:
+    """The command for an algorithm that is not ours: preferences where it says so, else its own responses."""
+    return "dpo" if isinstance(algorithm, PreferenceAlgorithm) else "ppo"
 
 
-def _feedback(row: Any, name: str) -> Any:
+def _named_and_values(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What was given by name, as settings of the job, and what was given as values, as arguments of the stage."""
+    named: dict[str, Any] = {}
+    values: dict[str, Any] = {}
+    for name, convert in (("prompts", _prompts), ("preferences", _records)):
+        source = given.get(name)
+        if isinstance(source, str):
+            named["dataset"] = source
+        elif source is not None:
+            values["records" if name == "preferences" else name] = convert(source)
+    for name in ("reward", "gold"):
+        source = given.get(name)
+        if _is_named(source):
+            named[name] = source
+        elif source is not None or (name == "reward" and name in given):
+            values[name] = _reward(source, name)
+    if "reward" in values and (names := _names(given["reward"])):
+        named["reward"] = names  # recorded, and what a critic starts from
+    return named, values
+
+
+def _records(rows: Sequence[Any]) -> list[Preference | Rating]:
+    return [_feedback(row, f"preference-{i}") for i, row in enumerate(rows)]
+
+
+def _feedback(row: Any, name: str) -> Preference | Rating:
     """A record as it is; a dict as a `Preference`, or as a `Rating` if it has one response."""
-    if not isinstance(row, Mapping):
+    if isinstance(row, (Preference, Rating)):
         return row
     prompt = _content(row["prompt"])
     if "response" in row:
@@ -154,10 +155,25 @@ def _feedback(row: Any, name: str) -> Any:
     return Preference(name, prompt, _content(row["chosen"]), _content(row["rejected"]))
 
 
-def _job(job_class: type[J], algorithm: Any, settings: Mapping[str, Any]) -> Loaded[J]:
-    values = {f"algorithm.{f.name}": getattr(algorithm, f.name) for f in dataclasses.fields(algorithm)}
+def _job(job_class: type[J], algorithm: Algorithm, settings: Mapping[str, Any]) -> Loaded[J]:
+    values = {f"algorithm.{f.name}": getattr(algorithm, f.name) for f in _fields(algorithm)}
     job_class = with_algorithm(job_class, type(algorithm))
     return load_job(job_class, (), {**values, **settings}, "set in Python")
+
+
+def _fields(algorithm: object) -> tuple[dataclasses.Field[Any], ...]:
+    """The settings of an algorithm.
+
+    Raises:
+        ConfigError: it is no dataclass, so nobody knows them.
+    """
+    if not dataclasses.is_dataclass(algorithm):
+        raise ConfigError(
+            f"{type(algorithm).__name__} is not a dataclass",
+            where="plaudit.train(algorithm)",
+            cure="write @dataclass(frozen=True) over the class; its fields are its settings",
+        )
+    return dataclasses.fields(algorithm)
 
 
 def _is_named(value: Any) -> bool:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from plaudit.cli.train import STAGES, job_of
 from plaudit.config.algorithm import specialise, types
 from plaudit.config.fields import settings
+from plaudit.jobs.registry import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 MOST_IN_AN_ALGORITHM = 48  # PPO has the many switches of PPO-max; the others stay below 20
@@ -63,15 +63,15 @@ def test_help_loads_little() -> None:
 
 
 def test_an_algorithm_has_few_settings_and_its_own_only() -> None:
-    for command in STAGES:
-        for name in types(job_of(command)):
-            table = settings(specialise(job_of(command), name, ""))
+    for row in COMMANDS.values():
+        for name in types(row.job):
+            table = settings(specialise(row.job, name, ""))
             count = sum(s.section == "algorithm" for s in table)
             assert count <= MOST_IN_AN_ALGORITHM, f"{name} has {count} settings of its own"
 
 
 def test_every_setting_is_explained_and_has_a_short_flag() -> None:
-    for command in STAGES:
-        table = settings(job_of(command))
+    for row in COMMANDS.values():
+        table = settings(row.job)
         assert [s.key for s in table if len(s.help) < 10] == []
         assert [s.key for s in table if "." in s.name] == [], "the same name in two tables"

@@ -10,7 +10,7 @@ def test_reference_pages_are_current() -> None:
 
 def test_every_setting_and_every_flag_is_in_the_reference() -> None:
     page = reference.config_page()
-    for command in reference.STAGES:
-        for setting in reference.settings(reference.job_of(command)):
+    for row in reference.COMMANDS.values():
+        for setting in reference.settings(row.job):
             assert f"`{setting.flag}`" in page
             assert setting.help.replace("|", "\\|") in page

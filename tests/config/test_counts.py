@@ -15,10 +15,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from plaudit.cli.train import STAGES, job_of
 from plaudit.config.algorithm import specialise, types
 from plaudit.config.fields import is_table
 from plaudit.config.sections import Job
+from plaudit.jobs.registry import COMMANDS
 
 MOST_FIELDS = 244
 MOST_NAMES = 145
@@ -57,7 +57,7 @@ def fields_of(job_classes: list[type]) -> set[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def counted() -> set[tuple[str, str]]:
-    jobs: list[type[Job]] = [job_of(command) for command in STAGES]
+    jobs: list[type[Job]] = [row.job for row in COMMANDS.values()]
     return fields_of([specialise(job, name, "") for job in jobs for name in types(job)])
 
 

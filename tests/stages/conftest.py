@@ -9,10 +9,10 @@ from plaudit.algorithms.ppo import PPO
 from plaudit.config.sections import ComputeSection, DataSection, LogSection, OptimizerSection, SamplingSection
 from plaudit.data.write import write_records
 from plaudit.jobs.online import RLJob
+from plaudit.jobs.reward import RewardJob
+from plaudit.jobs.sft import SFTJob
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 from plaudit.records import Demonstration, Preference, Prompt
-from plaudit.stages.reward.train import RewardJob
-from plaudit.stages.sft import SFTJob
 
 WORDS = ("red", "blue", "green", "warm", "cold", "good", "bad", "big")
 QUIET = {

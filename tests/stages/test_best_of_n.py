@@ -17,11 +17,11 @@ from plaudit.errors import ConfigError, DataError, RewardError, Stopped
 from plaudit.evaluation.best_of_n import card
 from plaudit.evaluation.report import write_report
 from plaudit.functional.best_of_n import kl_bound
+from plaudit.jobs.best_of_n import BestOfNJob
 from plaudit.records import Prompt, RewardResult
 from plaudit.runs.files import read_json, read_lines
 from plaudit.stages.best_of_n import parts as best_of_n_parts
 from plaudit.stages.best_of_n.answer import run_best_of_n
-from plaudit.stages.best_of_n.parts import BestOfNJob
 
 
 def goods(rollouts):

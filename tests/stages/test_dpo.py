@@ -24,8 +24,9 @@ from plaudit.config.sections import (
 from plaudit.errors import ConfigError, DataError
 from plaudit.evaluation.preferences import card
 from plaudit.evaluation.report import write_report
+from plaudit.jobs.preference import DPOJob
 from plaudit.runs.files import read_json, read_lines
-from plaudit.stages.preference.dpo import DPOJob, run_dpo
+from plaudit.stages.preference.dpo import run_dpo
 
 METHODS = [DPO(), IPO(), Hinge(), KTO(), ORPO(), SimPO()]
 

@@ -9,10 +9,11 @@ from plaudit.algorithms.grpo import GRPO
 from plaudit.algorithms.ppo import PPO
 from plaudit.config.sections import ComputeSection, LoraSection
 from plaudit.jobs.online import GRPOJob
+from plaudit.jobs.preference import DPOJob
 from plaudit.records import RewardResult
 from plaudit.runs.files import read_lines
 from plaudit.stages.online.rl import run_rl
-from plaudit.stages.preference.dpo import DPOJob, run_dpo
+from plaudit.stages.preference.dpo import run_dpo
 from plaudit.stages.reward.train import run_reward
 from plaudit.stages.sft import run_sft
 

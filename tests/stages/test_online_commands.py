@@ -16,7 +16,8 @@ from plaudit.config.algorithm import specialise, types, with_algorithm
 from plaudit.config.fields import settings
 from plaudit.config.sections import CheckpointSection, MismatchSection
 from plaudit.errors import ConfigError
-from plaudit.jobs.online import JOBS, GRPOJob, RLJob, job_for
+from plaudit.jobs.online import GRPOJob, RLJob
+from plaudit.jobs.registry import COMMANDS, command_for
 from plaudit.models.files.load import load_tokenizer
 from plaudit.models.files.saving import write
 from plaudit.models.tiny import tiny_classifier
@@ -69,7 +70,7 @@ def test_it_runs_from_the_command_line(words, world, tmp_path):
     }
     assert unknown <= set(METRICS)
     written = tomllib.loads((out / "config.toml").read_text())["algorithm"]
-    job_class = next(each for each in JOBS if each.command == words[0])
+    job_class = COMMANDS[words[0]].job
     name = written.pop("type")
     if written.get("epochs", 1) * written.get("minibatches", 1) == 1:
         assert rows[-1]["policy/ratio_max"] == pytest.approx(1, abs=1e-4), (
@@ -92,7 +93,7 @@ def test_python_trains_with_the_same_names(world, tmp_path):
     )  # fmt: skip
     assert run.summary["command"] == "grpo"
     names = ("DrGRPO", "DAPO", "GSPO", "CISPO", "RLOO", "REINFORCE", "REINFORCEPlusPlus")
-    commands = [job_for(getattr(plaudit, name)()).command for name in names]
+    commands = [command_for(getattr(plaudit, name)()).name for name in names]
     assert commands == ["grpo", "grpo", "grpo", "grpo", "rloo", "reinforce", "reinforce"]
 
 

@@ -26,19 +26,20 @@ from plaudit.config.sections import (
 )
 from plaudit.data.write import write_records
 from plaudit.errors import ConfigError, TrainingError
-from plaudit.jobs.online import JOBS
+from plaudit.jobs.best_of_n import BestOfNJob
+from plaudit.jobs.preference import DPOJob
+from plaudit.jobs.registry import COMMANDS
 from plaudit.records import Demonstration, Prompt, RewardResult
 from plaudit.runs import resume
 from plaudit.runs.directory import open_run
 from plaudit.runs.files import merge_json, read_json, read_lines
 from plaudit.runs.resume import fingerprint, hash_of
 from plaudit.stages.best_of_n.answer import run_best_of_n
-from plaudit.stages.best_of_n.parts import BestOfNJob
 from plaudit.stages.online import rl
 from plaudit.stages.online.rl import run_rl
-from plaudit.stages.preference.dpo import DPOJob, run_dpo
-from plaudit.stages.reward.train import RewardJob, run_reward
-from plaudit.stages.sft import SFTJob, run_sft
+from plaudit.stages.preference.dpo import run_dpo
+from plaudit.stages.reward.train import run_reward
+from plaudit.stages.sft import run_sft
 
 AGAIN = CheckpointSection(every=1, resume=True)
 KEPT = CheckpointSection(every=1)
@@ -220,7 +221,7 @@ def test_answering_prompts_goes_on_with_more_prompts(world, tmp_path):
 
 def test_every_named_setting_exists():
     """So that a setting with a new name cannot slip into the wrong class."""
-    jobs = (SFTJob, RewardJob, DPOJob, BestOfNJob, *JOBS)
+    jobs = [row.job for row in COMMANDS.values()]
     keys = {s.key for job in jobs for s in settings(job)}
     known = keys | {s.section for job in jobs for s in settings(job)}
     named = {*resume.LONGER, *resume.FREE, *resume.COMPARED_BY_CONTENT, *resume.STEERING, *resume.FIXED}
@@ -256,7 +257,7 @@ def test_the_hash_of_a_run_is_that_of_its_model(tmp_path):
 
 def test_nobody_else_writes_to_a_run(world, tmp_path):
     run = tmp_path / "run"
-    with open_run(world.sft(run), "sft", {}):
+    with open_run(world.sft(run)):
         for more in ({"checkpoint": AGAIN}, {"overwrite": True}):
             with pytest.raises(
                 ConfigError, match=f"another process writes to .* process {os.getpid()} on "
@@ -270,8 +271,8 @@ def test_nobody_else_writes_to_a_run(world, tmp_path):
 HOLDER = textwrap.dedent("""
     import sys, time
     from plaudit.runs.directory import open_run
-    from plaudit.stages.sft import SFTJob
-    with open_run(SFTJob(out=sys.argv[1]), "sft", {}):
+    from plaudit.jobs.sft import SFTJob
+    with open_run(SFTJob(out=sys.argv[1])):
         print("held", flush=True)
         time.sleep(600)
 """)

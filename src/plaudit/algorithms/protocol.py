@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 from torch import Tensor
 
-from plaudit.experience import Experience, Loss, Outputs, Pairs
+from plaudit.experience import Batch, Experience, Loss, Outputs, Pairs
 from plaudit.functional.controllers import Carry
+from plaudit.records import Kind
 
 Signal = Literal[
     "old_logprobs",
@@ -107,11 +109,51 @@ class SharingTrunk(ActorCritic, Protocol):
         ...
 
 
-class OfflineAlgorithm(Protocol):
-    """Learns from a fixed data set: SFT, reward model, DPO ..."""
+B = TypeVar("B", bound=Batch)
 
-    needs: ClassVar[frozenset[Signal]]
 
-    def loss(self, batch: Experience | Pairs, out: Outputs) -> Loss:
+@runtime_checkable
+class OfflineAlgorithm(Protocol[B]):
+    """Learns from a fixed data set in batches of one type: SFT, reward model, DPO ..."""
+
+    @property
+    def needs(self) -> frozenset[Signal]:
+        """The signals that must be in the batch before `loss`."""
+        ...
+
+    def weights(self, batch: B) -> B:
+        """Fill in ``loss_weights`` for one optimizer step."""
+        ...
+
+    def loss(self, batch: B, out: Outputs) -> Loss:
         """Loss of one microbatch."""
         ...
+
+
+@runtime_checkable
+class PreferenceAlgorithm(OfflineAlgorithm[B], Protocol[B]):
+    """An offline algorithm that compares the policy with its start on preferences, or on rated responses."""
+
+    learns_from: ClassVar[Kind]
+    """"preference" or "rating"."""
+
+
+@runtime_checkable
+class RatingAlgorithm(PreferenceAlgorithm[Experience], Protocol):
+    """One that learns from responses which are good or bad by themselves: KTO."""
+
+    def is_good(self, rating: float) -> bool:
+        """Whether a response with this rating is one to learn from."""
+        ...
+
+    def is_tie(self, rating: float) -> bool:
+        """Whether a rating is neither good nor bad: such a response is left out."""
+        ...
+
+    def advice(self, ratings: Sequence[float]) -> str:
+        """What to know of the ratings before training, in words."""
+        ...
+
+
+Algorithm = OnlineAlgorithm | OfflineAlgorithm[Any]
+"""Anything that a command can train with."""

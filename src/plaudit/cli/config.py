@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from plaudit.cli.parser import parse_flags, show, split_files, type_flag
-from plaudit.cli.train import STAGES, chosen, job_of
+from plaudit.cli.train import chosen
 from plaudit.config.algorithm import types
 from plaudit.config.load import Layer, algorithm_type, load_job
 from plaudit.config.show import to_toml
 from plaudit.errors import ConfigError
+from plaudit.jobs.registry import COMMANDS
 
 HELP = """usage: plaudit config [COMMAND] CONFIG.toml ... [--flag value ...]
 
@@ -23,18 +24,18 @@ def run(command: str, argv: list[str]) -> int:
     if not argv or "--help" in flags or "-h" in flags:
         show(HELP)
         return 0
-    named = files.pop(0) if files and files[0] in STAGES else ""
+    named = files.pop(0) if files and files[0] in COMMANDS else ""
     layers = [Layer.read(Path(f)) for f in files]
     from_file, where = algorithm_type(layers)
     type_name = (type_flag(flags) or from_file).replace("-", "_")
-    target = named or next((c for c in STAGES if type_name and type_name in types(job_of(c))), "")
+    target = named or next((name for name, row in COMMANDS.items() if type_name and type_name in types(row.job)), "")
     if not target:
         raise ConfigError(
             f"cannot tell which command the settings are for: [algorithm] type is {type_name or 'not set'}",
             where=where or ", ".join(files),
-            cure=f"name it: plaudit config {'|'.join(STAGES)} CONFIG.toml",
+            cure=f"name it: plaudit config {'|'.join(COMMANDS)} CONFIG.toml",
         )
-    job_class = job_of(target)
+    job_class = COMMANDS[target].job
     overrides = parse_flags(target, chosen(job_class, layers, flags), flags)
     job, sources = load_job(job_class, files, overrides)
     show(f"# plaudit {target}\n{to_toml(job, sources)}")

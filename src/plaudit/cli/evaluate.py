@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from plaudit.cli.outcome import CARDS, figures
+from plaudit.cli.outcome import figures
 from plaudit.cli.parser import Parser, show
 from plaudit.cli.report import run_directory
 from plaudit.errors import ConfigError, DataError
+from plaudit.evaluation.rundir import CARDS
 
 ABOUT = """Compute the figures of a run again and write them to its summary.json. For a reward model: accuracy
 with its interval, Kendall's tau, calibration, and what length alone would reach. For a policy: reward, KL,
@@ -48,6 +49,6 @@ def run(command: str, argv: list[str]) -> int:
         from plaudit.stages.reward.evaluate import score_dataset
 
         directory = score_dataset(directory, given.dataset)
-    show(figures(CARDS["ppo" if given.what == "policy" else "reward"](directory)))
+    show(figures(CARDS[given.what](directory)))
     show(f"written to {directory / 'summary.json'}")
     return 0

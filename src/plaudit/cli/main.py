@@ -17,19 +17,12 @@ from types import FrameType
 from plaudit import __version__
 from plaudit.cli.failure import RESUME, explain
 from plaudit.errors import ConfigError, Stopped
+from plaudit.jobs.registry import COMMANDS as TRAINING
 
 # name -> module of plaudit.cli, and what it does. Only commands that work are listed.
 COMMANDS = {
     "quickstart": ("quickstart", "the whole pipeline on made-up annotators: SFT, reward model, PPO, report"),
-    "sft": ("train", "fine-tune a language model on demonstrations"),
-    "reward": ("train", "train a reward model on preferences, rankings or labels"),
-    "ppo": ("train", "optimise a policy against a reward, near its reference, with a critic"),
-    "grpo": ("train", "the same by comparing responses to a prompt: GRPO, Dr. GRPO, DAPO, GSPO, CISPO"),
-    "rloo": ("train", "the same with a leave-one-out baseline"),
-    "reinforce": ("train", "the same with the plain policy gradient and a baseline, or REINFORCE++"),
-    "best-of-n": ("train", "the best of n responses to each prompt, or fine-tuning on them in rounds"),
-    "online-dpo": ("train", "DPO on pairs of the policy's own responses, ranked by a reward"),
-    "dpo": ("train", "learn from preferences or thumbs without a reward model: DPO, IPO, KTO, ORPO, SimPO"),
+    **{row.name: ("train", row.help) for row in TRAINING.values()},
     "evaluate": ("evaluate", "report card of a reward model or a policy, with intervals"),
     "select": ("select", "which pairs to ask annotators about first: active selection"),
     "compare": ("compare", "which of several models people prefer; the pairs to ask them about"),

@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from plaudit.cli.parser import show
-from plaudit.evaluation import best_of_n, policy, preferences, reward_model
 from plaudit.evaluation.report import write_report
-from plaudit.evaluation.rundir import load_run
+from plaudit.evaluation.rundir import CARDS, load_run
 from plaudit.evaluation.verdict import verdict, warnings
+from plaudit.jobs.registry import COMMANDS, Kind
 from plaudit.rewards.ensemble import members_of
 
-
-def _summary(run: Path) -> dict[str, Any]:
-    """Training wrote all there is to know."""
-    path = run / "summary.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-
-
-CARDS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "sft": _summary,
-    "reward": reward_model.card,
-    "ppo": policy.card,
-    "grpo": policy.card,
-    "rloo": policy.card,
-    "reinforce": policy.card,
-    "online-dpo": policy.card,
-    "best-of-n": best_of_n.card,
-    "dpo": preferences.card,
-}
-"""Command -> the figures of its run."""
 HEADLINES = {
     "reward": ("accuracy", "accuracy_ci", "length_baseline_accuracy"),
     "ppo": ("reward_difference", "gold_difference", "gold_difference_ci", "win_rate", "win_rate_ci", "kl"),
@@ -44,9 +23,9 @@ MADE = {"model": "model", "best": "best.jsonl"}
 """What a run may have made, besides its report."""
 
 
-def finish(run: Path, command: str) -> None:
+def finish(run: Path, kind: Kind) -> None:
     """Compute the card of the run's kind, write report.html, print both."""
-    card = CARDS[command](run)
+    card = CARDS[kind](run)
     report = write_report(run)
     show(f"{plain_words(run)}\n\n{figures(card)}")
     made = [f"{name:<6}  {run / file}" for name, file in MADE.items() if (run / file).exists()]
@@ -66,7 +45,7 @@ def plain_words(run: Path) -> str:
 def finish_pipeline(out: Path) -> None:
     """The same for a directory of runs (sft/, reward/, ppo/), with one report over all of them."""
     for command, names in HEADLINES.items():
-        card = CARDS[command](out / command)
+        card = CARDS[COMMANDS[command].kind](out / command)
         show(f"{command}\n{figures({name: card[name] for name in names if name in card}, indent='  ')}")
     show(plain_words(out / "ppo"))
     show(f"\nmodel   {out / 'ppo' / 'model'}\nreport  {write_report(out)}")

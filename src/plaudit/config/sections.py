@@ -189,3 +189,8 @@ class Job(Section):
     compute: ComputeSection = ComputeSection()
     log: LogSection = LogSection()
     checkpoint: CheckpointSection = CheckpointSection()
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What a run reads, by role ("model", "dataset"): files are hashed, and a resumed run must read the same."""
+        return {}

@@ -26,14 +26,16 @@ from plaudit.demo.simulated import TextPair, judge_pairs, panel, to_preferences
 from plaudit.errors import ConfigError
 from plaudit.generation.native import NativeGenerator
 from plaudit.jobs.online import RLJob
+from plaudit.jobs.reward import RewardJob
+from plaudit.jobs.sft import SFTJob
 from plaudit.models.files.load import load_causal_lm, load_tokenizer
 from plaudit.models.files.saving import write
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 from plaudit.records import Demonstration, Judgement, Preference, Prompt
 from plaudit.runtime import TokenPrompt
 from plaudit.stages.online.rl import run_rl
-from plaudit.stages.reward.train import RewardJob, run_reward
-from plaudit.stages.sft import SFTJob, run_sft
+from plaudit.stages.reward.train import run_reward
+from plaudit.stages.sft import run_sft
 
 ERROR_RATE = 0.05
 ASKED = 20

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -18,6 +18,16 @@ Kind = Literal["sft", "reward", "dpo", "best_of_n", "rl"]
 KINDS: tuple[Kind, ...] = ("sft", "reward", "dpo", "best_of_n", "rl")
 EDGE = 5
 """The start and the end of a curve are means over at most this many steps, and at most a tenth of them."""
+
+
+CARDS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "sft": lambda path: read_json(path / "summary.json"),  # training wrote all there is to know
+    "reward": reward_model.card,
+    "preference": preferences.card,
+    "best_of_n": best_of_n.card,
+    "policy": policy.card,
+}
+"""Kind of a command's run (see `plaudit.jobs.registry`) -> what computes its figures."""
 
 
 class Setting(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
@@ -29,9 +29,6 @@ Sources = Annotated[tuple[str, ...], BeforeValidator(_several)]
 
 class OnlineJob(Job):
     """What the commands share that learn from the policy's own responses."""
-
-    command: ClassVar[str]
-    """What the run directory and the records of a run say."""
 
     policy: str = ""
     """The model to train, usually an SFT run's model: hub name, directory, or GGUF file. It is also the reference."""
@@ -61,11 +58,15 @@ class OnlineJob(Job):
     mismatch: MismatchSection = MismatchSection()
     checkpoint: CheckpointSection = CheckpointSection(every=10)
 
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What a run reads, by role."""
+        return inputs_by_role(self.policy, self.dataset, self.reward, self.gold)
+
 
 class RLJob(OnlineJob):
     """Optimise a policy against a reward, near its reference, with PPO: a critic says what to expect of each token."""
 
-    command: ClassVar[str] = "ppo"
     relatives: ClassVar[Mapping[str, Any]] = {"ppo_max_paper": PPO_MAX_PAPER, "ppo_max_code": PPO_MAX_CODE}
     algorithm: PPO = PPO()
 
@@ -73,7 +74,6 @@ class RLJob(OnlineJob):
 class GRPOJob(OnlineJob):
     """Optimise a policy against a reward by comparing responses to the same prompt: GRPO and relatives, no critic."""
 
-    command: ClassVar[str] = "grpo"
     relatives: ClassVar[Mapping[str, Any]] = {
         "grpo": GRPO, "dr_grpo": DrGRPO, "dapo": DAPO, "gspo": GSPO, "cispo": CISPO,
     }  # fmt: skip
@@ -83,43 +83,24 @@ class GRPOJob(OnlineJob):
 class OnlineDPOJob(OnlineJob):
     """Optimise a policy with DPO on pairs of its own responses that a reward ranks, new ones in every iteration."""
 
-    command: ClassVar[str] = "online-dpo"
     algorithm: OnlineDPO = OnlineDPO()
 
 
 class RLOOJob(OnlineJob):
     """Optimise a policy against a reward with RLOO: each response against the others to its prompt, no critic."""
 
-    command: ClassVar[str] = "rloo"
     algorithm: RLOO = RLOO()
 
 
 class ReinforceJob(OnlineJob):
     """Optimise a policy against a reward with REINFORCE and a baseline, or with REINFORCE++."""
 
-    command: ClassVar[str] = "reinforce"
     relatives: ClassVar[Mapping[str, Any]] = {"reinforce": REINFORCE, "reinforce_pp": REINFORCEPlusPlus}
     algorithm: REINFORCE = REINFORCE()
 
 
-JOBS: tuple[type[OnlineJob], ...] = (RLJob, GRPOJob, RLOOJob, ReinforceJob, OnlineDPOJob)
-"""One a command."""
-
-
-def inputs_of(job: Any) -> dict[str, str]:
-    """What a job with a policy and rewards reads, by role."""
-    judges = {"reward": job.reward, "gold": job.gold}
-    named = {f"{role} {i}": source for role, found in judges.items() for i, source in enumerate(found)}
-    return {"policy": job.policy, "dataset": job.dataset} | named
-
-
-def job_for(algorithm: Any) -> type[OnlineJob]:
-    """The job of the command that trains with an algorithm of this class; `RLJob` for one that no command has."""
-
-    def has(job_class: type[OnlineJob]) -> bool:
-        return type(algorithm) in (
-            job_class.model_fields["algorithm"].annotation,
-            *job_class.relatives.values(),
-        )
-
-    return next(filter(has, JOBS), RLJob)
+def inputs_by_role(policy: str, dataset: str, reward: Sequence[str], gold: Sequence[str]) -> dict[str, str]:
+    """What a run with a policy and rewards reads, by role: "policy", "dataset", "reward 0" ..."""
+    judges = {"reward": reward, "gold": gold}
+    named = {f"{role} {i}": source for role, sources in judges.items() for i, source in enumerate(sources)}
+    return {"policy": policy, "dataset": dataset} | named

@@ -38,8 +38,8 @@ class RewardJob(Job):
     """Which member of an ensemble this is, where each is trained by a command of its own."""
     algorithm: RewardModel = RewardModel()
 
-
-def inputs_of(job: RewardJob) -> dict[str, str]:
-    """What a job reads, by role."""
-    found = {"model": job.model, "dataset": job.dataset}
-    return found | ({"references": job.references} if job.references else {})
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What a run reads, by role."""
+        sources = {"model": self.model, "dataset": self.dataset}
+        return sources | ({"references": self.references} if self.references else {})

@@ -18,6 +18,7 @@ import torch
 from plaudit.config.sections import ComputeSection, Job
 from plaudit.config.show import to_toml
 from plaudit.errors import ConfigError
+from plaudit.jobs.registry import command_of
 from plaudit.runs.resume import Change, changes, check, described, is_longer, length_of
 from plaudit.runs.files import merge_json, read_json
 from plaudit.runs.lock import LOCK, MANIFEST, only_writer, sign
@@ -28,8 +29,6 @@ LIBRARIES = ("plaudit", "torch", "transformers", "tokenizers", "peft", "numpy")
 @contextlib.contextmanager
 def open_run(
     job: Job,
-    command: str,
-    inputs: Mapping[str, str],
     sources: Mapping[str, str] | None = None,
     *,
     records: Iterable[Any] | None = None,
@@ -37,7 +36,6 @@ def open_run(
     """The run directory, held by this process alone, with config.toml and manifest.json; finished when left in peace.
 
     Args:
-        inputs: what is read, by role ("dataset", "policy", "reward 0"); local files are hashed.
         sources: where each value came from, by dotted key; what is missing is a default.
         records: the rows that are trained on and held out, by which a resumed run is known to go on with its data.
 
@@ -45,7 +43,7 @@ def open_run(
         ConfigError: the directory exists and neither --resume nor --overwrite was given; another process writes to
             it; or it is resumed with other data, another model, or settings that must stay.
     """
-    path = _path(job, command)
+    path = _path(job)
     if _is_taken(path):
         _refuse(path, job)
     path.mkdir(parents=True, exist_ok=True)
@@ -53,7 +51,7 @@ def open_run(
         if _is_taken(path):  # again: somebody may have come in between
             _refuse(path, job)
             _make_way(path, job)
-        found = described(job, inputs, records)
+        found = described(job, records)
         changed = check(path, job, found)
         sign(path)
         (path / "config.toml").write_text(to_toml(job, dict(sources or {})), encoding="utf-8")
@@ -83,14 +81,14 @@ def finished(job: Job) -> Path | None:
     return path
 
 
-def _path(job: Job, command: str) -> Path:
+def _path(job: Job) -> Path:
     if job.out != "auto":
         return Path(job.out)
     if job.checkpoint.resume:
         raise ConfigError(
             "cannot resume without knowing which run", where="--out", cure="give the run directory with --out"
         )
-    return fresh(Path("runs") / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}")
+    return fresh(Path("runs") / f"{command_of(type(job)).name}-{time.strftime('%Y%m%d-%H%M%S')}")
 
 
 def fresh(base: Path) -> Path:

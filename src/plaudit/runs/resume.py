@@ -40,23 +40,28 @@ Change = tuple[Any, Any]
 """A value at the start, and now."""
 
 
-def described(job: Job, inputs: Mapping[str, str], records: Iterable[Any] | None) -> dict[str, Any]:
+def described(job: Job, records: Iterable[Any] | None) -> dict[str, Any]:
     """What a manifest must keep of a job, so that another start can be compared with it.
 
     Args:
-        inputs: what was read, by role; local files are hashed.
         records: the rows that are trained on and held out; None where they are not known, and the dataset's files
             are compared instead.
     """
-    # With those that are not set: what is missing in a manifest is then what a version did not know.
-    values = {s.key: None for s in settings(type(job))} | plain_values(job)
-    values |= {"algorithm.type": type_name(type(getattr(job, "algorithm", None)))}
-    found = {role: {"source": source, "sha256": hash_of(source)} for role, source in inputs.items()}
+    found = {role: {"source": source, "sha256": hash_of(source)} for role, source in job.inputs.items()}
     return {
-        "settings": jsonable(values),
+        "settings": _settings(job),
         "inputs": found,
         "rows_sha256": "" if records is None else fingerprint(records),
     }
+
+
+def _settings(job: Job) -> dict[str, Any]:
+    """All settings of a job, JSON-ready; those that are not set as None."""
+    # With the ones not set: a key that is missing in a manifest is then one that an earlier version did not have.
+    values: dict[str, Any] = {s.key: None for s in settings(type(job))} | plain_values(job)
+    values |= {"algorithm.type": type_name(type(getattr(job, "algorithm", None)))}
+    settled: dict[str, Any] = jsonable(values)
+    return settled
 
 
 def fingerprint(records: Iterable[Any]) -> str:
@@ -95,7 +100,7 @@ def changes(run: Path, job: Job, start: Mapping[str, Any]) -> dict[str, Change]:
     Raises:
         ConfigError: a setting that must stay differs.
     """
-    was, now = _as_if_set(start["settings"], job), described(job, {}, None)["settings"]
+    was, now = _as_if_set(start["settings"], job), _settings(job)
     differ = {key: (was.get(key), now.get(key)) for key in {**was, **now} if was.get(key) != now.get(key)}
     fatal = {key: change for key, change in differ.items() if _must_stay(key, change)}
     if fatal:

@@ -8,16 +8,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from pydantic import Field
 
-from plaudit.algorithms.sft import SFT
 from plaudit.backends.local.learner import LocalLearner
 from plaudit.backends.local.models import load_policy
-from plaudit.config.sections import Job, OptimizerSection, SamplingSection
 from plaudit.data.chat import ChatFormat
 from plaudit.data.collate import collate_demonstrations
 from plaudit.data.load import load_records
 from plaudit.experience import Batch
+from plaudit.jobs.sft import SFTJob
 from plaudit.runs.directory import announce, finished, open_run, set_threads
 from plaudit.runs.keeper import Keeper
 from plaudit.runs.recorder import Recorder
@@ -26,22 +24,6 @@ from plaudit.stages.respond.samples import Sampler
 from plaudit.training.offline import OfflineLoop
 
 EVALUATION_BATCH = 64
-
-
-class SFTJob(Job):
-    """Fine-tune a language model on demonstrations."""
-
-    model: str = ""
-    """Model to start from: hub name, directory, or GGUF file."""
-    dataset: str = ""
-    """Demonstrations: a file, a directory, or a hub name."""
-    epochs: int = Field(1, ge=1)
-    """Passes over the data."""
-    batch_size: int = Field(16, ge=1)
-    """Demonstrations per optimizer step."""
-    algorithm: SFT = SFT()
-    optimizer: OptimizerSection = OptimizerSection(lr=2e-5)
-    sampling: SamplingSection = SamplingSection(max_new_tokens=64)
 
 
 def run_sft(job: SFTJob, sources: Mapping[str, str] | None = None) -> Path:
@@ -73,9 +55,9 @@ def run_sft(job: SFTJob, sources: Mapping[str, str] | None = None) -> Path:
     collate = partial(collate_rows, rows, tokenizer.pad_token_id)
     steps = math.ceil(len(rows) / job.batch_size) * job.epochs
     learner = LocalLearner(policy, job.optimizer, job.compute, total_steps=steps)
-    inputs, records = {"model": job.model, "dataset": job.dataset}, rows.records + heldout_rows.records
+    records = rows.records + heldout_rows.records
     with (
-        open_run(job, "sft", inputs, sources, records=records) as run,
+        open_run(job, sources, records=records) as run,
         Recorder(run, command="sft", log=job.log, total=steps) as recorder,
     ):
         keeper = Keeper(run, job.checkpoint, {"policy": learner}, recorder)

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from plaudit.algorithms.best_of_n import BestOfN
-from plaudit.jobs.online import inputs_of
+from plaudit.jobs.best_of_n import BestOfNJob
+from plaudit.jobs.registry import command_of
 from plaudit.records import Prompt, Rollout
 from plaudit.runs.directory import announce, open_run, set_threads
 from plaudit.runs.files import Lines, Row, read_lines
@@ -15,7 +16,6 @@ from plaudit.runs.keeper import Keeper
 from plaudit.runs.recorder import Recorder
 from plaudit.runtime import TokenPrompt
 from plaudit.stages.best_of_n.parts import (
-    BestOfNJob,
     Parts,
     build,
     metrics_of,
@@ -54,8 +54,10 @@ def run_best_of_n(
     announce({"prompts": f"{len(tokenised)} to answer", "length": parts.reader.report})
     # No records to compare: each prompt is answered by itself, so a resumed run may well have others.
     with (
-        open_run(job, "best-of-n", inputs_of(job), sources, records=()) as run,
-        Recorder(run, command="best-of-n", log=job.log, total=len(tokenised), unit="prompt") as recorder,
+        open_run(job, sources, records=()) as run,
+        Recorder(
+            run, command=command_of(type(job)).name, log=job.log, total=len(tokenised), unit="prompt"
+        ) as recorder,
     ):
         _answer(job, parts, tokenised, recorder)
     return run

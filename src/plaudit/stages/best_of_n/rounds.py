@@ -19,7 +19,8 @@ from plaudit.data.split import epoch_order, split_by_prompt
 from plaudit.errors import ConfigError
 from plaudit.experience import Batch
 from plaudit.functional.best_of_n import kl_bound
-from plaudit.jobs.online import inputs_of
+from plaudit.jobs.best_of_n import BestOfNJob
+from plaudit.jobs.registry import command_of
 from plaudit.records import Prompt, Rollout, to_json
 from plaudit.rollouts.collect import describe
 from plaudit.runs.directory import announce, finished, open_run
@@ -28,7 +29,6 @@ from plaudit.runs.keeper import Keeper
 from plaudit.runs.recorder import Recorder
 from plaudit.runtime import Runtime, TokenPrompt
 from plaudit.stages.best_of_n.parts import (
-    BestOfNJob,
     Parts,
     build,
     metrics_of,
@@ -66,10 +66,10 @@ def run_rejection(
         raise parts.reader.nothing_left()
     announce({"prompts": f"{len(tokenised)} to train, {len(held)} held out", "length": parts.reader.report})
     with (
-        open_run(
-            job, "best-of-n", inputs_of(job), sources, records=[p.prompt for p in (*tokenised, *held)]
-        ) as run,
-        Recorder(run, command="best-of-n", log=job.log, total=job.rounds, unit="round") as recorder,
+        open_run(job, sources, records=[p.prompt for p in (*tokenised, *held)]) as run,
+        Recorder(
+            run, command=command_of(type(job)).name, log=job.log, total=job.rounds, unit="round"
+        ) as recorder,
     ):
         Rejection(job, parts, tokenised, held, recorder).run()
         parts.policy.save(run / "model", parts.tokenizer)

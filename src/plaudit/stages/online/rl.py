@@ -21,7 +21,8 @@ from plaudit.data.chat import ChatFormat
 from plaudit.data.split import split_by_prompt
 from plaudit.errors import ConfigError, TrainingError
 from plaudit.generation.native import NativeGenerator
-from plaudit.jobs.online import OnlineJob, inputs_of
+from plaudit.jobs.online import OnlineJob
+from plaudit.jobs.registry import command_of
 from plaudit.models.exact_kl import ExactKL
 from plaudit.models.policy import Policy
 from plaudit.records import Prompt, Rollout
@@ -71,10 +72,11 @@ def run_rl(
     notes += [*parts.notes, *getattr(job.algorithm, "cautions", ()), *job.sampling.cautions]
     if notes:
         announce({f"note {number}": note for number, note in enumerate(notes, 1)})
+    command = command_of(type(job)).name
     records = [prompt.prompt for prompt in (*parts.train, *parts.heldout)]
     with (
-        open_run(job, job.command, inputs_of(job), sources, records=records) as run,
-        Recorder(run, command=job.command, log=job.log, total=job.iterations, unit="iteration") as recorder,
+        open_run(job, sources, records=records) as run,
+        Recorder(run, command=command, log=job.log, total=job.iterations, unit="iteration") as recorder,
     ):
         for note in notes:
             recorder.event("note", what=note)

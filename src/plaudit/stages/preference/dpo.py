@@ -6,23 +6,18 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 
-from plaudit.algorithms.dpo import DPO, IPO, Hinge
-from plaudit.algorithms.kto import KTO
-from plaudit.algorithms.orpo import ORPO
-from plaudit.algorithms.simpo import SimPO
 from plaudit.backends.local.learner import LocalLearner
 from plaudit.backends.local.models import load_policy
 from plaudit.config.algorithm import type_name
-from plaudit.config.sections import Job, OptimizerSection, SamplingSection
 from plaudit.data.chat import ChatFormat, Encoded
 from plaudit.data.load import load_records
 from plaudit.errors import ConfigError, DataError
 from plaudit.experience import Outputs
+from plaudit.jobs.preference import DPOJob
 from plaudit.records import Preference, Rating
 from plaudit.runs.directory import announce, finished, open_run, set_threads
 from plaudit.runs.files import Row, write_lines
@@ -36,28 +31,6 @@ from plaudit.training.offline import OfflineLoop
 AUTO_EVALUATIONS = 4
 FALLEN = 0.3
 """Nats per token by which chosen responses may become less likely before the run says so."""
-
-
-class DPOJob(Job):
-    """Optimise a policy on preferences (or on thumbs up and down) directly, without a reward model."""
-
-    relatives: ClassVar[Mapping[str, Any]] = {
-        "ipo": IPO, "hinge": Hinge, "kto": KTO, "orpo": ORPO, "simpo": SimPO,
-    }  # fmt: skip
-
-    model: str = ""
-    """The model to train, usually an SFT run's model: hub name, directory, or GGUF file. It is also the reference."""
-    dataset: str = ""
-    """Preferences, rankings or judgements; for kto ratings as well: a file, a directory, or a hub name."""
-    epochs: int = Field(1, ge=1)
-    """Passes over the data. More than one or two overfits: watch the held-out accuracy."""
-    batch_size: int = Field(32, ge=1)
-    """Pairs (or rated responses) per optimizer step."""
-    evaluate_every: int | Literal["auto"] = "auto"
-    """Optimizer steps between held-out evaluations, besides those at the start and the end; auto: about four."""
-    algorithm: DPO = DPO()
-    optimizer: OptimizerSection = OptimizerSection(lr=5e-7, warmup_fraction=0.1)
-    sampling: SamplingSection = SamplingSection(max_new_tokens=64)
 
 
 Records = Sequence[Preference] | Sequence[Rating]
@@ -96,9 +69,9 @@ def run_dpo(job: DPOJob, sources: Mapping[str, str] | None = None, *, records: R
     feedback, held = (
         Feedback(r, tokenizer.pad_token_id, learner, data.max_length) for r in (rows, heldout_rows)
     )
-    inputs, seen = {"model": job.model, "dataset": job.dataset}, rows.records + heldout_rows.records
+    seen = rows.records + heldout_rows.records
     with (
-        open_run(job, "dpo", inputs, sources, records=seen) as run,
+        open_run(job, sources, records=seen) as run,
         Recorder(run, command="dpo", log=job.log, total=steps) as recorder,
     ):
         sampler = Sampler(policy, tokenizer, chat, heldout or train, job, recorder)

@@ -10,6 +10,7 @@ from plaudit.backends.local.learner import LocalScorer
 from plaudit.config.load import load_job
 from plaudit.data.chat import ChatFormat
 from plaudit.errors import DataError
+from plaudit.jobs.reward import RewardJob
 from plaudit.models.files.load import load_tokenizer
 from plaudit.models.reward_model import RewardModel
 from plaudit.records import Rating
@@ -20,7 +21,6 @@ from plaudit.stages.encode import encode_rows, readable, reward_encoder
 from plaudit.stages.reward.data import Scale, load_source
 from plaudit.stages.reward.members import combine_heldout, moments_of
 from plaudit.stages.reward.scores import write_heldout, write_swaps
-from plaudit.stages.reward.train import RewardJob
 
 
 def score_dataset(run: Path, dataset: str) -> Path:

@@ -8,7 +8,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from plaudit.config.sections import CheckpointSection
-from plaudit.jobs.reward import RewardJob, inputs_of
+from plaudit.jobs.reward import RewardJob
 from plaudit.runs.directory import announce, open_run
 from plaudit.runs.files import Row, read_json, read_lines, write_lines
 from plaudit.runs.recorder import Recorder
@@ -31,7 +31,7 @@ def run_members(
     Args:
         train: trains one member.
     """
-    with open_run(job, "reward", inputs_of(job), sources) as run:
+    with open_run(job, sources) as run:
         paths = [run / f"member-{index}" for index in range(job.members)]
         for index, path in enumerate(paths):
             announce({"member": f"{index + 1} of {job.members}"})

@@ -13,8 +13,7 @@ from plaudit.backends.local.models import load_reward_model
 from plaudit.config.sections import DataSection
 from plaudit.data.chat import ChatFormat, Encoded
 from plaudit.data.load import load_records
-from plaudit.jobs.reward import RewardJob as RewardJob
-from plaudit.jobs.reward import inputs_of
+from plaudit.jobs.reward import RewardJob
 from plaudit.models.length import LengthRule
 from plaudit.models.reward_model import RewardModel as Model
 from plaudit.records import Demonstration, Rating
@@ -86,9 +85,9 @@ def run_reward(job: RewardJob, sources: Mapping[str, str] | None = None) -> Path
     collate = Collator(parts.train, parts.pad_id, job.algorithm.attributes, scale or Scale())
     steps = math.ceil(len(parts.train) / job.batch_size) * job.epochs
     learner = LocalLearner(parts.model, job.optimizer, job.compute, total_steps=steps, signal="scores")
-    inputs, records = inputs_of(job), parts.train.records + parts.heldout.records
+    records = parts.train.records + parts.heldout.records
     with (
-        open_run(job, "reward", inputs, sources, records=records) as run,
+        open_run(job, sources, records=records) as run,
         Recorder(run, command="reward", log=job.log, total=steps) as recorder,
     ):
         _train(job, parts, collate, learner, recorder)

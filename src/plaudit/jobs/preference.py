@@ -1,0 +1,41 @@
+"""The settings of `plaudit dpo`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from plaudit.algorithms.dpo import DPO, IPO, Hinge
+from plaudit.algorithms.kto import KTO
+from plaudit.algorithms.orpo import ORPO
+from plaudit.algorithms.simpo import SimPO
+from plaudit.config.sections import Job, OptimizerSection, SamplingSection
+
+
+class DPOJob(Job):
+    """Optimise a policy on preferences (or on thumbs up and down) directly, without a reward model."""
+
+    relatives: ClassVar[Mapping[str, Any]] = {
+        "ipo": IPO, "hinge": Hinge, "kto": KTO, "orpo": ORPO, "simpo": SimPO,
+    }  # fmt: skip
+
+    model: str = ""
+    """The model to train, usually an SFT run's model: hub name, directory, or GGUF file. It is also the reference."""
+    dataset: str = ""
+    """Preferences, rankings or judgements; for kto ratings as well: a file, a directory, or a hub name."""
+    epochs: int = Field(1, ge=1)
+    """Passes over the data. More than one or two overfits: watch the held-out accuracy."""
+    batch_size: int = Field(32, ge=1)
+    """Pairs (or rated responses) per optimizer step."""
+    evaluate_every: int | Literal["auto"] = "auto"
+    """Optimizer steps between held-out evaluations, besides those at the start and the end; auto: about four."""
+    algorithm: DPO = DPO()
+    optimizer: OptimizerSection = OptimizerSection(lr=5e-7, warmup_fraction=0.1)
+    sampling: SamplingSection = SamplingSection(max_new_tokens=64)
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What a run reads, by role."""
+        return {"model": self.model, "dataset": self.dataset}
