@@ -7,7 +7,13 @@ import statistics
 import pytest
 import torch
 
-from plaudit.functional.best_of_n import best_of_n_law, expected_best, kl_bound, order_weights, win_rate_bound
+from plaudit.functional.best_of_n import (
+    best_of_n_probs,
+    expected_best,
+    kl_bound,
+    order_weights,
+    win_rate_bound,
+)
 
 
 def test_n1():
@@ -19,7 +25,7 @@ def test_n1():
 @pytest.mark.parametrize(("n", "kl"), [(2, 0.140638), (4, 0.559751), (16, 1.469645)])
 def test_n2(n, kl):
     law = [0.5, 0.3, 0.2]
-    best = best_of_n_law(law, n)
+    best = best_of_n_probs(law, n)
     assert sum(best) == pytest.approx(1)
     exact = sum(q * math.log(q / p) for q, p in zip(best, law, strict=True))
     assert exact == pytest.approx(kl, abs=1e-6) and exact < kl_bound(n)

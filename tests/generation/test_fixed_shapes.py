@@ -141,7 +141,7 @@ def test_a_step_is_recorded_or_runs_as_it_is(fault: str, monkeypatch: pytest.Mon
         return gpu.states
 
     monkeypatch.setattr(fixed_shapes.torch, "cuda", gpu)
-    fixed_shapes._aside.cache_clear()
+    fixed_shapes._recording_stream.cache_clear()
     record = CudaGraphs(torch.device("cuda:1"))
     if not fault:
         assert record(step)().item() == 1 and gpu.replays == 2 and record.works

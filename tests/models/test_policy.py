@@ -9,7 +9,7 @@ from transformers import GraniteForCausalLM as Granite
 
 from plaudit.errors import ModelError
 from plaudit.models.forward import head
-from plaudit.models.forward.head import TokenLaw
+from plaudit.models.forward.head import TokenLogprobs
 from plaudit.models.policy import Policy, ReferencePolicy
 from plaudit.models.tiny import tiny_lm
 
@@ -77,13 +77,13 @@ def test_token_law_gradients_by_finite_differences():
     draw = torch.Generator().manual_seed(0)
     logits = torch.randn(4, 6, dtype=torch.float64, generator=draw, requires_grad=True)
     tokens = torch.tensor([0, 3, 5, 2])
-    assert torch.autograd.gradcheck(lambda z: TokenLaw.apply(z, tokens, True), (logits,))
-    assert torch.autograd.gradcheck(lambda z: TokenLaw.apply(z, tokens, False)[0], (logits,))
+    assert torch.autograd.gradcheck(lambda z: TokenLogprobs.apply(z, tokens, True), (logits,))
+    assert torch.autograd.gradcheck(lambda z: TokenLogprobs.apply(z, tokens, False)[0], (logits,))
 
 
 def test_token_law_is_exact_for_extreme_logits():
     logits = torch.tensor([[1e4, 0.0, -1e4], [-200.0, -201.0, -300.0]])
-    logprobs, entropy = TokenLaw.apply(logits, torch.tensor([0, 1]), False)
+    logprobs, entropy = TokenLogprobs.apply(logits, torch.tensor([0, 1]), False)
     expected = logits.double().log_softmax(-1)
     assert logprobs.tolist() == pytest.approx([0.0, expected[1, 1].item()], abs=1e-6)
     assert entropy[0].item() == 0.0

@@ -15,13 +15,13 @@ from transformers.models.opt.modeling_opt import OPTForCausalLM
 from plaudit.config.sections import LoraSection
 from plaudit.errors import ModelError
 from plaudit.experience import Pairs
-from plaudit.models.auxiliary import auxiliary_head
 from plaudit.models.critic import Critic
 from plaudit.models.files.saving import save_causal_lm
 from plaudit.models.forward.trunk import position_limit
 from plaudit.models.length import LengthRule
 from plaudit.models.lora import add_lora
 from plaudit.models.policy import Policy
+from plaudit.models.reward_extras import auxiliary_head
 from plaudit.models.reward_model import RewardModel
 from plaudit.models.tiny import tiny_classifier, tiny_config, tiny_lm
 

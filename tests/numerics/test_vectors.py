@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from plaudit.generation.sampling import Law, draw
+from plaudit.generation.sampling import Distribution, draw
 from plaudit.rewards.classifier import rescale
 
 
@@ -14,7 +14,7 @@ def test_l3_a_nucleus_samples_from_another_law_than_is_trained():
     """Each token that is kept comes 1 / 0.9 times as often as its log-prob says: log-ratios are off by -ln 0.9."""
     probs = torch.tensor([0.5, 0.3, 0.1, 0.06, 0.04])
     u = torch.from_numpy((np.arange(90_000) + 0.5) / 90_000)
-    tokens, logprobs = draw(probs.log().expand(len(u), 5), u, Law(top_p=0.899))
+    tokens, logprobs = draw(probs.log().expand(len(u), 5), u, Distribution(top_p=0.899))
     shares = torch.bincount(tokens, minlength=5) / len(u)
     assert shares.tolist() == pytest.approx([5 / 9, 3 / 9, 1 / 9, 0, 0], abs=1e-4)
     for token in range(3):

@@ -65,10 +65,10 @@ def win_rate_bound(n: int) -> float:
     return n / (n + 1)
 
 
-def best_of_n_law(law: Sequence[float], n: int) -> list[float]:
+def best_of_n_probs(law: Sequence[float], n: int) -> list[float]:
     """Law of the best of n draws from ``law``, whose outcomes stand in order of rising reward.
 
-    >>> [round(p, 2) for p in best_of_n_law([0.5, 0.3, 0.2], 2)]
+    >>> [round(p, 2) for p in best_of_n_probs([0.5, 0.3, 0.2], 2)]
     [0.25, 0.39, 0.36]
     """
     result, below = [], 0.0

@@ -12,11 +12,14 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 class SlotCache(Cache):
     """One slot per response being decoded. Column c of a slot belongs to position c of that response.
 
-    A layer is two tensors [rows, heads, capacity, head_dim]: keys and values. Live rows fill the slots
-    from 0 on without gaps, so that attention reads a view of the store: a step copies nothing but the new
-    keys and values. Rows have different lengths; what lies beyond a row's length is stale and must be masked
-    out.
+    A layer is two tensors [rows, heads, capacity, head_dim]: keys and values. Live rows fill the slots from 0 on
+    without gaps. Rows have different lengths; what lies beyond a row's length is left over from earlier responses and
+    must be masked out.
     """
+
+    # transformers' DynamicCache appends by concatenation, which copies all keys and values of all rows for each new
+    # token. Here memory is allocated once, and since live rows have no gaps between them, attention reads a view: a
+    # step writes one column and copies nothing.
 
     def __init__(self, rows: int, capacity: int) -> None:
         super().__init__(layers=[])
@@ -28,9 +31,11 @@ class SlotCache(Cache):
 
     def admit(self, prompts: DynamicCache, source: Tensor, start: int) -> None:
         """Fill slots ``start``, ``start + 1`` ... with the rows ``source`` [m] of a prefilled cache."""
+        # One prompt fills the slots of its whole group: `source` names its row once for each response.
         for i, layer in enumerate(prompts.layers):
             assert isinstance(layer, DynamicLayer), "every layer attends to everything before it"
             assert layer.keys is not None and layer.values is not None, "a prefill fills every layer"
+            # Allocated at the first prompt: only then are heads, head size and type of this model's cache known.
             if i == len(self._store):
                 self._store.append((self._allocate(layer.keys), self._allocate(layer.values)))
             rows, width = slice(start, start + len(source)), layer.keys.shape[2]
@@ -38,19 +43,20 @@ class SlotCache(Cache):
                 stored[rows, :, :width] = new[source].to(stored.dtype)
 
     def move(self, source: Tensor, target: Tensor, width: int) -> None:
-        """Copy the first ``width`` columns of some slots [m] over other slots [m]."""
+        """Copy the first ``width`` columns of the slots ``source`` [m] over the slots ``target`` [m]."""
         for layer in self._store:
             for stored in layer:
                 stored[target, :, :width] = stored[source, :, :width]
 
     def aim(self, positions: Tensor, width: int, column: int | None = None) -> None:
-        """Say where the next tokens go, and how much of the store the step sees.
+        """Set where the next tokens go, and how many columns of the store the step attends to.
 
         Args:
             positions: [live rows] int64, the column of each row's token.
-            width: columns that the step sees, more than the largest position.
+            width: columns that the step attends to, more than the largest position.
             column: the position of all rows, if it is the same.
         """
+        # Set here and not passed to `update`, which transformers calls from inside each layer without our arguments.
         if self._slots.device != positions.device or not len(self._slots):
             self._slots = torch.arange(self._rows, device=positions.device)
         self._live, self._width, self._column, self._positions = len(positions), width, column, positions
@@ -59,6 +65,8 @@ class SlotCache(Cache):
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Write new keys and values [R, heads, 1, head_dim]; give back views [R, heads, width, head_dim]."""
+        # With one common position a slice is written, which is faster than an indexed write; with many, each row writes
+        # its own column.
         keys, values = self._store[layer_idx]
         rows = slice(self._live) if self._column is not None else self._slots[: self._live]
         columns = self._positions if self._column is None else self._column
@@ -67,7 +75,7 @@ class SlotCache(Cache):
         return keys[: self._live, :, : self._width], values[: self._live, :, : self._width]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Columns filled before this step, in the longest row."""
+        """Columns filled before this step, in the longest row; transformers asks for it."""
         return self._width - 1
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
@@ -82,5 +90,5 @@ class SlotCache(Cache):
 
 
 def attention_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """What attention over tensors of ``dtype`` computes in here: under autocast its type, else their own."""
+    """The type in which attention over tensors of ``dtype`` is computed: autocast's where it is on, else ``dtype``."""
     return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else dtype

@@ -1,7 +1,9 @@
-"""Our own generation engine: a batched decode loop over a preallocated key/value cache.
+"""The built-in generator: a batched decoding loop over a preallocated key/value cache.
 
-Each distinct prompt is read once and its cache copied to all responses of its group. Rows that are finished
-leave the batch at once; waiting responses take their place when a quarter of the rows is free.
+Each distinct prompt is prefilled once and its cache copied to all responses of its group. Finished rows leave the batch
+at once; waiting responses take their slots when a quarter of the rows is free.
+
+`NativeGenerator.generate` is the way in; `_Draws.run` is the loop, and `_Batch` knows which response is in which slot.
 """
 
 from __future__ import annotations
@@ -9,23 +11,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from plaudit.config.sections import SamplingSection
 from plaudit.errors import DataError, ModelError
 from plaudit.generation.cache import SlotCache
 from plaudit.generation.decoder import Decoder, Prefill
 from plaudit.generation.fixed_shapes import CudaGraphs, FixedShapes, Record
-from plaudit.generation.sampling import Law, draw, sample_seed, uniform
-from plaudit.generation.stops import StopTexts
+from plaudit.generation.sampling import Distribution, draw, sample_seed, uniform
 from plaudit.records import FinishReason, Rollout
 from plaudit.runtime import Progress, TokenPrompt
 
-_PREFILL_TOKENS = 16384  # padded prompt tokens of one forward pass
+_PREFILL_TOKENS = 16384
+"""Padded prompt tokens of one forward pass: bounds the memory of a prefill, whatever the number of rows."""
 
 
 @dataclass(slots=True)
@@ -40,16 +42,47 @@ class _Response:
     finish: FinishReason | None = None
 
 
+class StopTexts:
+    """Finds stop texts while a response grows, decoding only its last tokens.
+
+    Args:
+        tokenizer: of the policy.
+        texts: the stop texts; empty ones are ignored.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> None:
+        self.texts = tuple(t for t in texts if t)
+        self._tokenizer = tokenizer
+        # Texts and not token ids are compared, because a stop text can be cut into tokens in several ways and can end
+        # in the middle of one. Only a window is decoded, so a response of n tokens costs n short decodings and not
+        # n^2 / 2 tokens: each token is at least one byte, and some slack is left for tokens that decode to nothing.
+        self._window = max((len(t.encode()) for t in self.texts), default=0) + 8
+
+    def __bool__(self) -> bool:
+        return bool(self.texts)
+
+    def hit(self, ids: list[int]) -> bool:
+        """Is a stop text complete in the last tokens of ``ids``?"""
+        tail = self._tokenizer.decode(ids[-self._window :], skip_special_tokens=True)
+        return any(t in tail for t in self.texts)
+
+    def cut(self, text: str) -> str:
+        """``text`` up to the stop text that ended it; unchanged if there is none."""
+        # The last occurrence: one further to the left was there before min_new_tokens and did not end the response.
+        starts = [i for i in (text.rfind(t) for t in self.texts) if i >= 0]
+        return text[: min(starts)] if starts else text
+
+
 class NativeGenerator:
     """Draws responses from a Hugging Face decoder in this process.
 
-    Log-probs are recorded in fp32 under softmax(logits / temperature) over the full vocabulary, the law that
-    is trained; so they equal a recomputation in training, also where top-k, top-p, min-p or min_new_tokens shape
-    what is drawn.
+    Log-probs are recorded in fp32 under softmax(logits / temperature) over the full vocabulary, the next-token
+    distribution that is trained; so they equal a recomputation in training, also where top-k, top-p, min-p or
+    min_new_tokens change what is drawn.
 
     Args:
-        lm: causal LM, or a peft model around one. Shared with training: what is trained is drawn from.
-        tokenizer: turns ids into the text view; also finds stop texts.
+        lm: causal LM, or a peft model around one. Its weights are those that are trained, not a copy.
+        tokenizer: decodes ids into the text of a response; also finds stop texts.
         end_ids: tokens that end a response; the one drawn stays in ``response_ids``.
         rows: responses decoded side by side. Changes speed and memory, not the responses.
         precision: torch.bfloat16 runs the trunk under autocast.
@@ -58,8 +91,8 @@ class NativeGenerator:
 
     def __init__(
         self,
-        lm: Any,
-        tokenizer: Any,
+        lm: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
         end_ids: Sequence[int],
         *,
         rows: int = 64,
@@ -73,7 +106,7 @@ class NativeGenerator:
         self._end_ids = tuple(end_ids)
         self._rows = rows
         self._cuda_graphs = cuda_graphs
-        self._recorded: CudaGraphs | None = None  # the last generation's
+        self._recorded: CudaGraphs | None = None  # of the last call of `generate`
 
     def generate(
         self,
@@ -104,7 +137,7 @@ class NativeGenerator:
         rows = min(self._rows, len(responses))
         batch = _Batch(self._decoder, responses, rows, sampling.max_new_tokens, self._recorder())
         stops = StopTexts(self._tokenizer, sampling.stop)
-        draws = _Draws(Law.of(sampling), sampling, self._end_ids, stops)
+        draws = _Draws(Distribution.of(sampling), sampling, self._end_ids, stops)
         with self._decoder.ready():
             for finished in draws.run(batch):
                 if progress is not None:
@@ -112,7 +145,9 @@ class NativeGenerator:
         return [self._rollout(r, stops) for r in responses]
 
     def _recorder(self) -> Record | None:
-        """What makes one recorded step of many, if anything does."""
+        """What records steps of this call of `generate`; None where they run as they are."""
+        # A new one for each call: a graph holds the addresses of that call's cache. One failed attempt is enough: a
+        # model that cannot be recorded would fail again, and warn again, in every iteration.
         device, failed = self._decoder.device, self._recorded is not None and not self._recorded.works
         if not self._cuda_graphs or device.type != "cuda" or failed:
             return None
@@ -121,6 +156,7 @@ class NativeGenerator:
 
     def _rollout(self, response: _Response, stops: StopTexts) -> Rollout:
         assert response.finish is not None, "every response is finished"
+        # The end token is a sampled token and stays in the ids: its log-prob is trained. It is no part of the text.
         ids = response.ids
         visible = ids[:-1] if response.finish == "stop" and ids[-1] in self._end_ids else ids
         text = str(self._tokenizer.decode(visible, skip_special_tokens=True))
@@ -137,7 +173,7 @@ class NativeGenerator:
 
 
 class _Batch:
-    """The rows being decoded: who sits in which slot, and the state each next token is drawn from."""
+    """The rows being decoded: which response is in which slot, and the state from which its next token is drawn."""
 
     def __init__(
         self,
@@ -148,8 +184,9 @@ class _Batch:
         record: Record | None,
     ) -> None:
         self._decoder = decoder
-        # Longest prompts first: neighbours are alike, memory is at its largest at once. Equal prompts
-        # together.
+        # Longest prompts first, so that rows decoded together are of similar length, and memory is at its largest in
+        # the first step and not after an hour. Sorting by ids too puts equal prompts together, which are prefilled
+        # once.
         order = sorted(responses, key=lambda r: (len(r.prompt.ids), r.prompt.ids), reverse=True)
         self._waiting, self._next = order, 0
         self._size = rows
@@ -163,7 +200,8 @@ class _Batch:
         self.state: Tensor | None = None  # [R, D]
 
     def admit(self) -> None:
-        """Seat waiting responses where enough rows are free, reading those prompts that were not read yet."""
+        """Give waiting responses the free rows, if these are a quarter of all; prefill prompts that are new."""
+        # Not at every free row: a prefill of one prompt costs as much time as several steps of the whole batch.
         free = self._size - len(self.rows)
         left = len(self._waiting) - self._next
         if not left or (self.rows and 4 * free < self._size):
@@ -173,11 +211,14 @@ class _Batch:
         self._prefill({r.prompt.ids for r in new} - self._read.keys())
         start = 0
         while start < len(new):
-            start += self._seat(new[start:])
+            start += self._fill(new[start:])
+        # A group can be split between two admissions. Then its prefill is kept for the rest, and only this one: others
+        # hold the caches of prompts that will not come again.
         following = self._waiting[self._next].prompt.ids if self._next < len(self._waiting) else None
         self._read = {ids: at for ids, at in self._read.items() if ids == following}
 
     def _prefill(self, prompts: set[tuple[int, ...]]) -> None:
+        # A set has no order of its own that is the same in every process; and chunks of similar length waste least.
         ordered = sorted(prompts, key=lambda ids: (len(ids), ids), reverse=True)
         while ordered:
             count = max(1, _PREFILL_TOKENS // len(ordered[0]))
@@ -185,8 +226,8 @@ class _Batch:
             prefill = self._decoder.prefill(chunk)
             self._read.update({ids: (prefill, i) for i, ids in enumerate(chunk)})
 
-    def _seat(self, new: Sequence[_Response]) -> int:
-        """Seat the first responses of ``new`` that share one prefill; how many they are."""
+    def _fill(self, new: Sequence[_Response]) -> int:
+        """Put the first responses of ``new`` that share one prefill into the next slots; how many they are."""
         prefill, _ = self._read[new[0].prompt.ids]
         places = [self._read[r.prompt.ids] for r in new]
         source = [i for p, i in places if p is prefill]
@@ -199,7 +240,10 @@ class _Batch:
         return len(source)
 
     def leave(self) -> list[int]:
-        """Take finished rows out; the last rows move into their slots. Old row numbers in their new order."""
+        """Take finished rows out and move the last rows into their slots; returns the old row numbers in new order."""
+        # Closing gaps by moving whole rows costs one copy for each finished response; a step over rows with gaps would
+        # cost attention over dead rows for every token. Order does not matter to a response: its random numbers depend
+        # on its own seed and length alone.
         order = [i for i, r in enumerate(self.rows) if r.finish is None]
         if len(order) == len(self.rows):
             return order
@@ -216,7 +260,8 @@ class _Batch:
         return order
 
     def forward(self, tokens: Tensor) -> None:
-        """Read the tokens [R] drawn last."""
+        """Compute the states after the tokens [R] that were drawn last."""
+        # The position of the token drawn last: it is in r.ids already, but not yet in the cache.
         lengths = [len(r.prompt.ids) + len(r.ids) - 1 for r in self.rows]
         if not self.rows:
             self.state = None
@@ -226,7 +271,7 @@ class _Batch:
             self.state = self._decoder.step(tokens, lengths, self._cache)
 
     def logits(self) -> Tensor:
-        """[R, V] fp32 for the next token of each row."""
+        """Logits [R, V] in fp32 of the next token of each row."""
         assert self.state is not None, "rows have been read"
         return self._decoder.logits(self.state)
 
@@ -235,13 +280,15 @@ class _Draws:
     """Draws the tokens of a batch until every response is finished."""
 
     def __init__(
-        self, law: Law, sampling: SamplingSection, end_ids: tuple[int, ...], stops: StopTexts
+        self, shape: Distribution, sampling: SamplingSection, end_ids: tuple[int, ...], stops: StopTexts
     ) -> None:
-        self._law, self._end_ids, self._stops = law, end_ids, stops
+        self._shape, self._end_ids, self._stops = shape, end_ids, stops
         self._least, self._most = sampling.min_new_tokens, sampling.max_new_tokens
 
     def run(self, batch: _Batch) -> Iterator[int]:
-        """Yields the number of finished responses whenever it has grown."""
+        """Draw until no response is left; yields the number of finished ones whenever it has grown."""
+        # Draw, then let finished rows leave, then one forward pass: a finished row is never computed again, and the
+        # first tokens need no pass of their own, because the prefill has given the states they are drawn from.
         finished = 0
         batch.admit()
         while batch.rows:
@@ -261,14 +308,17 @@ class _Draws:
         seeds = np.array([r.seed for r in rows], dtype=np.uint64)
         counts = np.array([len(r.ids) for r in rows], dtype=np.uint64)
         u = torch.from_numpy(uniform(seeds, counts)).to(logits.device)
-        tokens, logprobs = draw(logits, u, self._law, self._banned(rows, logits))
-        both = torch.stack([tokens.double(), logprobs.double()])  # one transfer, exact for both
+        tokens, logprobs = draw(logits, u, self._shape, self._banned(rows, logits))
+        # On a GPU each transfer waits for everything queued before it, so both go in one. A double holds an id and an
+        # fp32 log-prob exactly.
+        both = torch.stack([tokens.double(), logprobs.double()])
         ids, values = both.tolist()
         for row, token, logprob in zip(rows, ids, values, strict=True):
             self._append(row, int(token), logprob)
         return tokens
 
     def _append(self, row: _Response, token: int, logprob: float) -> None:
+        # Checked here, where the prompt is still known: in training it would be a loss of NaN without a cause.
         if not math.isfinite(logprob):
             raise ModelError(
                 f"the model gave a log-prob of {logprob}",
@@ -284,7 +334,7 @@ class _Draws:
             row.finish = "length"
 
     def _banned(self, rows: Sequence[_Response], logits: Tensor) -> Tensor | None:
-        """[R, V] bool: the end tokens, in rows that are still too short to end."""
+        """``[R, V]`` bool, True at the end tokens of rows still too short to end; None if there is no such row."""
         short = [i for i, r in enumerate(rows) if len(r.ids) < self._least]
         if not short or not self._end_ids:
             return None

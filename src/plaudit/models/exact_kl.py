@@ -1,4 +1,4 @@
-"""KL between the next-token laws of policy and reference, summed over the vocabulary instead of estimated."""
+"""KL between the next-token distributions of policy and reference, summed over the vocabulary, not estimated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from plaudit.models.policy import Policy, ReferencePolicy
 class ExactKL(nn.Module):
     """``full_kl [B, T]``: KL(policy || reference) at each response token, along the sampled prefix. No gradient.
 
-    Costs a forward pass of both and two logits for every word of the vocabulary, chunk by chunk.
+    Costs a forward pass of both models, and two rows of logits for each token, computed chunk by chunk.
     """
 
     def __init__(self, policy: Policy, reference: ReferencePolicy) -> None:
@@ -27,13 +27,16 @@ class ExactKL(nn.Module):
     def forward(self, batch: Batch) -> Outputs:
         """``full_kl`` in fp32 nats, about ``tokens``; 0 outside the responses."""
         policy, reference = self._models
+        # Under LoRA policy and reference are one object with adapters on or off, so each pass has to be inside or
+        # outside of `as_policy` as a whole; states of both are kept, since they are small beside logits.
         with reference.as_policy() as frozen:
-            there = frozen.states(batch)
-        here = policy.states(batch)
+            ref_states = frozen.states(batch)
+        states = policy.states(batch)
         size = max(1, CHUNK // (2 * policy.head.vocabulary))
         parts = []
-        for state, ref_state in zip(here.split(size), there.split(size), strict=True):
+        for state, ref_state in zip(states.split(size), ref_states.split(size), strict=True):
             with reference.as_policy() as frozen:
+                # The output layer may carry an adapter as well, hence inside.
                 ref_logits = frozen.head.logits(ref_state)
             parts.append(full_kl(policy.head.logits(state), ref_logits))
         return Outputs(full_kl=at_mask(torch.cat(parts), batch.response_mask))

@@ -1,4 +1,4 @@
-"""Taking length out of a score after training: fitted once on reference responses, stored with the model."""
+"""Removing the effect of length from a score after training: fitted once to reference responses, saved in the model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class LengthRule:
     """What a raw score ``s`` of a response of ``n`` tokens becomes.
 
     divide: ``(s - centre) / n^coef``; residual: ``s - (centre + coef n)``; penalty: ``s - coef n``; none: ``s``.
-    Dividing needs a centre, because comparisons leave the zero of the score free.
+    Dividing needs a centre, because comparisons do not determine the zero of the score.
     """
 
     kind: Kind = "none"
@@ -33,6 +33,7 @@ class LengthRule:
             kind: residual fits its line by least squares and does not read ``coef``.
             coef: divide: the exponent; penalty: standard deviations of the score per 100 tokens.
         """
+        # fp64: the slope is a quotient of small differences of large sums.
         s, n = scores.double(), lengths.double()
         typical = float(n.mean())
         if kind == "divide":
@@ -41,6 +42,7 @@ class LengthRule:
             return cls(kind, coef * float(s.std(correction=0)) / 100, 0.0, typical)
         if kind == "residual":
             spread = float((n - n.mean()).square().sum())
+            # All lengths equal: no slope can be fitted, and none is needed.
             slope = float(((n - n.mean()) * (s - s.mean())).sum()) / spread if spread else 0.0
             return cls(kind, slope, float(s.mean()) - slope * typical, typical)
         return cls(typical=typical)
@@ -51,12 +53,15 @@ class LengthRule:
         >>> LengthRule("residual", 0.5, 1.0).apply(torch.tensor([4.0]), torch.tensor([2]))
         tensor([2.])
         """
-        assert scores.shape == lengths.shape, "one length a score"
+        assert scores.shape == lengths.shape, "one length for each score"
         if self.kind == "divide":
             return (scores - self.centre) / lengths.clamp(min=1).to(scores.dtype) ** self.coef
         return scores - (self.centre + self.coef * lengths.to(scores.dtype)) if self.kind != "none" else scores
 
     def at_typical_length(self) -> tuple[float, float]:
-        """Factor and offset of the raw score for a response of the typical length."""
+        """Factor and offset ``(a, b)`` with ``apply(s) = a s + b`` for a response of the typical length.
+
+        A critic that starts from a reward model needs a linear head, whose input does not include the final length.
+        """
         one, zero = (float(self.apply(torch.tensor([x]), torch.tensor([self.typical]))) for x in (1.0, 0.0))
         return one - zero, zero

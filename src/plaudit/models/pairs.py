@@ -28,6 +28,9 @@ def pair_ids(tokenizer: Any, prompt: str, response: str, limit: int = POSITIONS)
     else:
         ids = tokenizer(prompt, response, truncation=False)["input_ids"]
         excess = len(ids) - limit
+        # The library's own truncation cuts the longer text, or the end of the prompt. The last turn of a dialogue and
+        # the response decide the reward, so the beginning goes. The text is cut and encoded again, because a piece in
+        # the middle of a text is not always encoded as the same piece at its start.
         if excess > 0:
             offsets = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)[
                 "offset_mapping"

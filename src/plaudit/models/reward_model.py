@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,6 +16,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from plaudit.errors import ModelError
 from plaudit.experience import Batch, Outputs
 from plaudit.functional.logprobs import at_mask, predicting_states
+from plaudit.models.classifier import (
+    decoder_outputs,
+    encoder_outputs,
+    init_head,
+    know_separator,
+    name_attributes,
+)
 from plaudit.models.files.adapter import classifier_on, save_adapter
 from plaudit.models.files.load import load_classifier
 from plaudit.models.files.saving import merged, write
@@ -31,23 +37,24 @@ from plaudit.models.forward.trunk import (
     is_encoder,
     packs,
     silence_dropout,
-    to_the_left,
 )
 from plaudit.models.length import LengthRule
 
 TrainedOn = Literal["comparisons", "ratings", "labels"]
-"""comparisons, ratings: scores responses to a prompt. labels: classifies whole texts, the score is the log-odds of
-label 1."""
+"""comparisons, ratings: it scores a response to a prompt. labels: it classifies a whole text, and the score is the
+log-odds of label 1."""
 
 PROBE_FILE = "probe.json"
 TOLERANCE = 1e-4
+"""Difference of a probe score (relative above 1) at which a load is refused; other kernels and threads stay below."""
 
 
 class RewardModel(nn.Module):
     """A transformers sequence classifier with one output (or one a quality), read at the right place.
 
     A decoder is read at the last real token, by the attention mask; an encoder at its first token ([CLS]).
-    Several outputs are named and weighted in the config (see `name_attributes`); the score is their weighted sum.
+    Several outputs are named and weighted in the config (`classifier.name_attributes`); the score is their weighted
+    sum.
 
     Args:
         model: ``...ForSequenceClassification`` with one label (or one a quality), plain or wrapped by `add_lora`.
@@ -138,7 +145,7 @@ class RewardModel(nn.Module):
     def on_base(
         cls, path: str | Path, tokenizer: PreTrainedTokenizerBase, base: nn.Module, *, lower_states_gb: float = 0.0
     ) -> Self:  # fmt: skip
-        """The model of `load` as its adapter and head on a ``base`` that others stand on; see `models/adapter.py`.
+        """The model of `load` as its adapter and head on a ``base`` shared with others; see `models/files/adapter.py`.
 
         Raises:
             ModelError: damaged, or its scores on this base differ by more than 1e-4.
@@ -149,9 +156,11 @@ class RewardModel(nn.Module):
 
     @classmethod
     def _as_saved(cls, model: nn.Module, path: str | Path, **options: Any) -> Self:
-        """With the moments it was saved with; its probe must score as it did then."""
+        """A model with the moments it was saved with, whose probe texts score as they did then."""
         mean, std = _moments(bare(model))
         loaded = cls(model, mean=mean, std=std, **options)
+        # A reward model that loads without an error may still be another function: another tokenizer, another adapter
+        # base, a half-copied file. Training against it would waste a run, so a few known texts are scored first.
         probe = Path(path) / PROBE_FILE
         if probe.is_file():
             loaded._check(probe)
@@ -160,15 +169,16 @@ class RewardModel(nn.Module):
     def forward(self, batch: Batch) -> Outputs:
         """``scores [B]``: raw, fp32; ``heads [B, H]`` where there are several qualities.
 
-        While it is trained with an LM head also ``logprobs [B, T]``, of the best responses only.
+        While the model is trained with an LM head also ``logprobs [B, T]``, of the best responses only.
         """
         tokens, mask = batch.tokens, batch.attention_mask
         if self.is_encoder:
-            heads = self._encoder_heads(tokens, mask)
+            heads = encoder_outputs(self.model, tokens, mask)
             return Outputs(scores=self._combined(heads), heads=heads if self.attributes else None)
         hidden = self._hidden(tokens, mask)
-        heads = self._decoder_heads(hidden, mask)
+        heads = decoder_outputs(self.model, hidden, mask)
         logprobs = None
+        # Only where gradients are wanted: scoring does not need it, and it costs a row of logits for each token.
         if self.lm_head is not None and torch.is_grad_enabled():
             wanted = batch.response_mask & batch.best_rows[:, None]
             logprobs = at_mask(self.lm_head(predicting_states(hidden, wanted), tokens[wanted])[0], wanted)
@@ -182,7 +192,7 @@ class RewardModel(nn.Module):
         return isinstance(self.model, PeftModel)
 
     def keep_language_model(self, head: LMHead, layer: nn.Module) -> None:
-        """Predict tokens as well while training; see `plaudit.models.auxiliary.auxiliary_head`."""
+        """Predict tokens as well while training; see `plaudit.models.reward_extras.auxiliary_head`."""
         self.lm_head, self.lm_layer = head, layer
 
     def train(self, mode: bool = True) -> Self:
@@ -203,15 +213,18 @@ class RewardModel(nn.Module):
 
     def fit(self, rule: LengthRule, scores: Tensor, lengths: Tensor) -> None:
         """Take a rule for length, and the moments of reference responses: raw scores and lengths ``[N]``."""
+        # Moments of the corrected scores: in the other order the correction would shift a mean that was made 0.
         corrected = rule.apply(scores.double(), lengths)
         self.length_rule = rule
         self.mean, self.std = float(corrected.mean()), float(corrected.std(correction=0)) or 1.0
 
     def value_head(self) -> tuple[Tensor, float]:
-        """Weight ``[1, D]`` and bias of the linear map from states to normalised scores (decoders).
+        """Weight ``[1, D]`` and bias of the linear map from states to normalised scores (decoders only).
 
-        Where there is a rule for length: of a response of the typical length.
+        Where there is a rule for length, the map is that of a response of the typical length.
         """
+        # Heads, their weights, the rule for length and the normalisation are all affine in the state, so they fold into
+        # one layer, and a critic that starts from it predicts rewards in the scale that it will be trained on.
         score: Any = bare(self.model).score
         factor, offset = self.length_rule.at_typical_length()
         weights = self.head_weights.to(score.weight.device)
@@ -221,7 +234,7 @@ class RewardModel(nn.Module):
 
     @torch.no_grad()
     def score_rows(self, rows: Sequence[Sequence[int]], *, tokens_per_batch: int = 16384) -> list[float]:
-        """Raw scores of token rows, in their order; batched by length."""
+        """Raw scores of token rows, in the order of ``rows``; batched by length."""
         heads = self.score_heads(rows, tokens_per_batch=tokens_per_batch)
         return (
             []
@@ -233,7 +246,9 @@ class RewardModel(nn.Module):
     def score_heads(
         self, rows: Sequence[Sequence[int]], *, tokens_per_batch: int = 16384
     ) -> list[list[float]]:
-        """The raw scores of each head, for token rows in their order."""
+        """Raw scores of each head for token rows, ``[N][H]`` in the order of ``rows``."""
+        # Longest first: a batch is as wide as its first row, and memory is at its largest at once, so a batch that does
+        # not fit fails in the first second and not at the end.
         device, pad = next(self.parameters()).device, bare(self.model).config.pad_token_id
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         scores: list[list[float]] = [[]] * len(rows)
@@ -274,6 +289,7 @@ class RewardModel(nn.Module):
         config.plaudit_length = asdict(self.length_rule)
         write(plain, path, tokenizer)
         save_adapter(self.model, Path(path))
+        # Scored with the merged model, which is what a load gives; adapters beside their base round a little otherwise.
         rows = [list(map(int, row)) for row in probe]
         scores = type(self)(plain).score_rows(rows)
         text = json.dumps({"format": 1, "tokens": rows, "scores": scores})
@@ -285,93 +301,24 @@ class RewardModel(nn.Module):
 
     def _heads(self, tokens: Tensor, mask: Tensor) -> Tensor:
         if self.is_encoder:
-            return self._encoder_heads(tokens, mask)
-        return self._decoder_heads(self._hidden(tokens, mask), mask)
+            return encoder_outputs(self.model, tokens, mask)
+        return decoder_outputs(self.model, self._hidden(tokens, mask), mask)
 
     def _hidden(self, tokens: Tensor, mask: Tensor) -> Tensor:
         return hidden_states(body(self.model), tokens, mask, packing=self.packing, lower=self.lower)
-
-    def _decoder_heads(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        last = mask.shape[1] - 1 - mask.flip(-1).int().argmax(-1)
-        head = bare(self.model).score
-        with torch.autocast(hidden.device.type, enabled=False):
-            bias = None if head.bias is None else head.bias.float()
-            state = hidden[torch.arange(len(mask), device=hidden.device), last].float()
-            return nn.functional.linear(state, head.weight.float(), bias)
-
-    def _encoder_heads(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        inner = bare(self.model)
-        tokens, mask = to_the_left(tokens.masked_fill(~mask, inner.config.pad_token_id), mask)
-        inputs = {"input_ids": tokens, "attention_mask": mask.long()} | _segments(inner, tokens)
-        head: Any = getattr(inner, "classifier", None)
-        if not hasattr(head, "out_proj"):  # BERT and others pool inside their body
-            return inner(**inputs).logits.float()
-        hidden = inner.base_model(**inputs).last_hidden_state
-        with torch.autocast(tokens.device.type, enabled=False):
-            scores: Tensor = head(hidden.float())
-        return scores
 
     def _check(self, probe: Path) -> None:
         stored = json.loads(probe.read_text(encoding="utf-8"))
         for index, (now, then) in enumerate(
             zip(self.score_rows(stored["tokens"]), stored["scores"], strict=True)
         ):
+            # Not written as ``>``: a NaN compares false with everything and would pass.
             if not abs(now - then) <= TOLERANCE * max(1.0, abs(then)):
                 raise ModelError(
                     f"probe text {index} scores {now:.6f}, but scored {then:.6f} when the model was saved",
                     where=str(probe),
                     cure="the files are damaged or do not belong together; copy the directory again",
                 )
-
-
-def init_head(model: PreTrainedModel, seed: int) -> None:
-    """Draw the last layer of a fresh head with deviation 1/sqrt(D+1) and bias 0 (arXiv:1909.08593)."""
-    head: Any = getattr(model, "score", None) or model.classifier
-    layers = [m for m in head.modules() if isinstance(m, nn.Linear)]
-    if not layers:
-        raise ModelError(
-            f"{model.config.model_type} has a head of an unknown kind", cure="use another architecture"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    weight = layers[-1].weight.data
-    fresh = torch.randn(weight.shape, generator=generator) / (weight.shape[1] + 1) ** 0.5
-    weight.copy_(fresh)
-    if layers[-1].bias is not None:
-        layers[-1].bias.data.zero_()
-
-
-def name_attributes(model: PreTrainedModel, names: Sequence[str], weights: Sequence[float]) -> None:
-    """Write into a classifier's config which quality each of its outputs scores, and its weight in the sum."""
-    config: Any = model.config
-    if names:
-        config.id2label = dict(enumerate(names))
-        config.label2id = {name: i for i, name in enumerate(names)}
-        config.plaudit_attributes, config.plaudit_attribute_weights = list(names), list(weights)
-    elif getattr(config, "plaudit_attributes", None):
-        raise ModelError(
-            f"the model scores {', '.join(config.plaudit_attributes)}; none of them was asked for",
-            where="[algorithm] attributes",
-            cure="name the same attributes, or start from a language model",
-        )
-
-
-def know_separator(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write the id of the token between two texts into the config: by it an encoder tells them apart."""
-    config: Any = model.config
-    if tokenizer.sep_token_id is not None:
-        config.sep_token_id = tokenizer.sep_token_id
-
-
-def _segments(inner: Any, tokens: Tensor) -> dict[str, Tensor]:
-    """``token_type_ids`` of an encoder that was pretrained with them (BERT): 0 to the first separator, then 1."""
-    separator = getattr(inner.config, "sep_token_id", None)
-    takes = "token_type_ids" in signature(inner.base_model.forward).parameters
-    if separator is None or not takes or getattr(inner.config, "type_vocab_size", 0) < 2:
-        return {}
-    found = (tokens == separator).long()
-    before = found.cumsum(-1) - found
-    real = tokens != inner.config.pad_token_id
-    return {"token_type_ids": ((before > 0) & real).long()}
 
 
 def _moments(model: PreTrainedModel) -> tuple[float, float]:

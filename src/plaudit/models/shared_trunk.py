@@ -23,10 +23,13 @@ HEAD_FILE = "value_head.safetensors"
 
 
 class TrunkCritic(nn.Module):
-    """A value head on a policy's trunk. By itself it trains the head and nothing else: the trunk is only read.
+    """A value head on a policy's trunk. Used alone it trains the head and nothing else: the trunk gets no gradient.
 
     The head starts at zero, so every value is 0 at first, and stays in fp32.
     """
+
+    # Alone it is used for scoring, and for the critic's warm-up: a gradient into the trunk would move the policy in
+    # iterations in which the policy must not change. `SharedTrunk` is the pass in which both are trained.
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()
@@ -40,6 +43,7 @@ class TrunkCritic(nn.Module):
 
     def forward(self, batch: Batch) -> Outputs:
         """``values [B, T]`` in fp32, about ``tokens``; 0 outside the response mask. No gradient to the trunk."""
+        # Only the trunk is without gradient; the head below is outside of the block and learns.
         with torch.no_grad():
             states = self._policy[0].states(batch)
         return Outputs(values=self.values(states, batch.response_mask))
@@ -57,7 +61,10 @@ class TrunkCritic(nn.Module):
 
 
 class SharedTrunk(nn.Module):
-    """Policy and critic in one pass; gradients of both reach the trunk. The head's parameters stay the critic's own."""
+    """Policy and critic in one forward pass; gradients of both losses reach the trunk.
+
+    The value head is a parameter of the critic only, so the two optimizers never own one tensor together.
+    """
 
     def __init__(self, policy: Policy, critic: TrunkCritic) -> None:
         super().__init__()
@@ -67,9 +74,9 @@ class SharedTrunk(nn.Module):
     def forward(self, batch: Batch) -> Outputs:
         """``logprobs``, ``entropy`` as of the policy, ``values`` as of the critic; all ``[B, T]``."""
         states = self.policy.states(batch)
-        law = self.policy.read(states, batch)
+        policy = self.policy.read(states, batch)
         values = self._critic[0].values(states, batch.response_mask)
-        return Outputs(logprobs=law.logprobs, entropy=law.entropy, values=values)
+        return Outputs(logprobs=policy.logprobs, entropy=policy.entropy, values=values)
 
     def train(self, mode: bool = True) -> Self:
         """Stays in eval mode, as the policy."""

@@ -9,11 +9,11 @@ from plaudit.backends.local.backbone import Backbone
 from plaudit.backends.local.rewards import is_reward_model, member_sources, same_tokenizer
 from plaudit.config.sections import ComputeSection, LoraSection
 from plaudit.errors import ConfigError, ModelError
-from plaudit.models.auxiliary import auxiliary_head
 from plaudit.models.critic import Critic
 from plaudit.models.files.load import load_causal_lm, load_tokenizer
 from plaudit.models.lora import add_lora, quantization_options
 from plaudit.models.policy import Policy, ReferencePolicy
+from plaudit.models.reward_extras import auxiliary_head
 from plaudit.models.reward_model import RewardModel
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,9 +16,9 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging as logs
 
 from plaudit.errors import ModelError
-from plaudit.models.files.quiet import quiet
 from plaudit.models.files.source import resolve
 from plaudit.models.files.vocabulary import ensure_pad, fit_vocabulary
 from plaudit.models.forward.trunk import is_4bit
@@ -128,6 +129,21 @@ def _load_weights(
         )
     dequantized(model)
     return model.eval(), sorted(report["missing_keys"])
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within it transformers shows no progress bars and no load reports."""
+    # What matters in a load report (missing weights, another number of labels) is checked here and raised.
+    level, bar = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    logs.set_verbosity_error()
+    logs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logs.set_verbosity(level)
+        if bar:
+            logs.enable_progress_bar()
 
 
 def _load(build: Callable[[], T], source: str | Path, what: str) -> T:

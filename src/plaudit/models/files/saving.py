@@ -12,8 +12,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from plaudit.models.files.load import dequantized
-from plaudit.models.files.quiet import quiet
+from plaudit.models.files.load import dequantized, quiet
 from plaudit.models.forward.trunk import is_4bit
 
 

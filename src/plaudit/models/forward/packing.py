@@ -2,12 +2,14 @@
 
 A padded batch ``[B, T]`` spends its time on padding, and on the same prompt once for each response to it. Here the
 distinct tokens stand side by side in one row ``[1, N]``; all that a layer does to single tokens runs on N of them.
-Only attention sees rows again: its queries, keys and values are gathered back to rows, those of similar length
+Only attention works on rows: its queries, keys and values are gathered back to rows, those of similar length
 together, and run through the causal kernel that padded batches use. Causal attention makes both exact: a token's
 states depend on nothing after it, so rows that begin alike have the same states there.
 
 It works with every transformers decoder whose attention goes through the library's attention interface; `can_pack`
-tries it on a few tokens, and what does not come out equal is run padded.
+tries it on a few tokens, and a trunk whose states then differ from those of a padded batch is run padded.
+
+`pack` and `spread` are the two ends; `_packed_attention` is where rows appear in between.
 """
 
 from __future__ import annotations
@@ -46,10 +48,13 @@ class Packing:
 
 
 def pack(tokens: Tensor, attention_mask: Tensor, *, always: bool = False) -> Packing | None:
-    """The packing of rows ``[B, T]`` padded on the right, each next to those that begin like it; None: not worth it.
+    """The packing of rows ``[B, T]`` padded on the right; None where it would save less than 5 % of the tokens.
+
+    A row shares what it has in common with the row before it, so rows that begin alike should be neighbours.
 
     Args:
-        always: also where next to nothing is saved.
+        tokens: ``[B, T]`` int64; attention_mask: ``[B, T]`` bool.
+        always: give a packing also where it saves nothing.
 
     >>> tokens = torch.tensor([[5, 6, 7, 8], [5, 6, 9, 0]])
     >>> packing = pack(tokens, torch.tensor([[True] * 4, [True] * 3 + [False]]))
@@ -63,8 +68,11 @@ def pack(tokens: Tensor, attention_mask: Tensor, *, always: bool = False) -> Pac
     count = int(new.sum())
     if count > _WORTH_IT * tokens.numel() and not always:
         return None
+    # Only neighbours are compared: B - 1 comparisons instead of B (B - 1) / 2. Rollouts of one prompt stand side by
+    # side anyway, and so do the two responses of a pair.
     place = torch.zeros(rows, width, dtype=torch.int64, device=tokens.device)
     place[new] = torch.arange(count, device=tokens.device)
+    # In order, because sharing is passed on: row 2 may share with row 1 what row 1 itself took from row 0.
     for row, length in enumerate(shared.tolist()):
         if length:
             place[row, :length] = place[row - 1, :length]
@@ -75,6 +83,10 @@ def pack(tokens: Tensor, attention_mask: Tensor, *, always: bool = False) -> Pac
 
 def _buckets(place: Tensor, lengths: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
     """Rows of similar length side by side, and ``[B]`` the flat index at which each row starts in them."""
+    # The causal kernel takes a rectangle, and its time grows with the square of the width: one long row among short
+    # ones would make each of them as expensive as itself. A kernel for ragged rows would need no buckets, but it
+    # exists on some GPUs only, and its rounding differs from that of the kernel that generation and padded batches
+    # use.
     ordered, order = lengths.sort(descending=True, stable=True)
     widths = ordered.tolist()
     ends, widest = [], widths[0]
@@ -85,7 +97,7 @@ def _buckets(place: Tensor, lengths: Tensor) -> tuple[tuple[Tensor, ...], Tensor
     starts = torch.zeros_like(lengths)
     buckets, offset = [], 0
     for begin, end in pairwise([0, *ends, len(widths)]):
-        rows, width = order[begin:end], max(widths[begin], 1)
+        rows, width = order[begin:end], max(widths[begin], 1)  # a row without tokens needs a column too
         buckets.append(place[rows, :width])
         starts[rows] = offset + width * torch.arange(end - begin, device=place.device)
         offset += width * (end - begin)
@@ -93,12 +105,13 @@ def _buckets(place: Tensor, lengths: Tensor) -> tuple[tuple[Tensor, ...], Tensor
 
 
 def packed_states(trunk: nn.Module, packing: Packing) -> Tensor:
-    """Last hidden states ``[B, T, D]`` of a causal trunk. Padding holds the state of some real token: mask it."""
+    """Last hidden states ``[B, T, D]`` of a causal trunk. At padding stands the state of some real token: mask it."""
     return spread(packed_forward(trunk, packing), packing)
 
 
 def packed_forward(trunk: nn.Module, packing: Packing) -> Tensor:
     """Last hidden states ``[N, D]`` of the distinct tokens."""
+    # Positions are passed explicitly: in the one row of N tokens the trunk would count from 0 to N - 1.
     with _attention(trunk, packing):
         states: Tensor = trunk(
             input_ids=packing.tokens[None], position_ids=packing.positions[None], use_cache=False
@@ -107,13 +120,17 @@ def packed_forward(trunk: nn.Module, packing: Packing) -> Tensor:
 
 
 def spread(states: Tensor, packing: Packing) -> Tensor:
-    """``[N, D]`` -> ``[B, T, D]``."""
+    """``[N, D]`` -> ``[B, T, D]``: the state of each token at every place where the token stands."""
+    # The backward pass of index_select adds up the gradients of all places, as it must: a shared prompt token acts on
+    # the loss through every row that begins with it.
     rows, width = packing.place.shape
     return states.index_select(0, packing.place.flatten()).view(rows, width, -1)
 
 
 def can_pack(trunk: nn.Module) -> bool:
-    """Are packed states those of a padded batch? Tried on two rows of three tokens that share two."""
+    """Are packed states those of a padded batch? Tried on two rows that share two of three tokens, and a short one."""
+    # A trial and not a list of architectures: a trunk that computes its masks itself, has another order of positions or
+    # keeps a state between tokens (Mamba) may accept the call and still give other states.
     config: Any = getattr(trunk, "config", None)
     weight = next(trunk.parameters())
     if (
@@ -122,6 +139,8 @@ def can_pack(trunk: nn.Module) -> bool:
         or not getattr(trunk, "_supports_attention_backend", False)
     ):
         return False
+    # A user who loaded the model with eager or flash attention chose that kernel: it is not replaced by another one
+    # here. The kernel used here has no soft cap on attention scores (Gemma 2).
     if config._attn_implementation != "sdpa" or getattr(config, "attn_logit_softcapping", None):
         return False
     last = int(config.get_text_config().vocab_size) - 1
@@ -132,27 +151,32 @@ def can_pack(trunk: nn.Module) -> bool:
     positions = torch.arange(3, device=weight.device)[None]
     with torch.no_grad():
         try:
-            found = packed_states(trunk, packing)[mask].float()
+            packed = packed_states(trunk, packing)[mask].float()
         except (TypeError, ValueError, RuntimeError):
             return False  # an architecture that wants other inputs
-        wanted = (
+        padded = (
             trunk(input_ids=tokens, position_ids=positions, use_cache=False).last_hidden_state[mask].float()
         )
+    # The order of sums differs, so equality is up to rounding: about 1e-6 in fp32, 1e-2 with the 8 bits of bf16.
     tolerance = 1e-4 if weight.dtype == torch.float32 else 5e-2
-    return torch.allclose(found, wanted, rtol=tolerance, atol=tolerance * float(wanted.abs().max()))
+    return torch.allclose(packed, padded, rtol=tolerance, atol=tolerance * float(padded.abs().max()))
 
 
 def fits_window(trunk: nn.Module, width: int) -> bool:
-    """Does every layer see a whole row of ``width`` tokens? Packed attention knows no sliding window."""
+    """Does every layer attend to a whole row of ``width`` tokens? Packed attention has no sliding window."""
     window = getattr(trunk.config, "sliding_window", None)
     return not window or width <= int(window)
 
 
+# transformers calls attention from inside its layers and passes on no argument of ours, so the packing of the forward
+# pass in progress is found here. A ContextVar and not a global: threads have one each.
 _current: ContextVar[Packing] = ContextVar("packing")
 
 
 @contextmanager
 def _attention(trunk: nn.Module, packing: Packing) -> Iterator[None]:
+    # The config is switched for this one call and back, so that generation, padded batches and `save_pretrained` see
+    # the model as it was loaded.
     config: Any = trunk.config
     before = config._attn_implementation
     token = _current.set(packing)
@@ -173,6 +197,9 @@ def _packed_attention(
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within rows. ``query [1, heads, N, d]``, likewise key and value -> ``[1, N, heads, d]``."""
+    # ``attention_mask`` is ignored: transformers builds one for a single row of N tokens, in which the first response
+    # would attend to the second. Within the rows below, causal order is all the mask that is needed: padding is on the
+    # right, where no real token looks.
     packing = _current.get()
 
     def rows_of(x: Tensor, place: Tensor) -> Tensor:
@@ -181,8 +208,10 @@ def _packed_attention(
     outs = []
     for place in packing.buckets:
         q, k, v = (rows_of(x, place) for x in (query, key, value))
+        # In grouped-query attention keys have fewer heads than queries; this function repeats them, as for padded rows.
         out, _ = sdpa_attention_forward(module, q, k, v, None, is_causal=True, scaling=options.get("scaling"))
         outs.append(out.flatten(0, 1))
+    # Shared tokens were computed once for each row that they are in, with equal results; the first one is taken.
     return torch.cat(outs).index_select(0, packing.bucket_first)[None], None
 
 

@@ -34,13 +34,14 @@ def body(model: nn.Module) -> nn.Module:
 
 
 def is_encoder(model: nn.Module) -> bool:
-    """Does every state see the whole text (BERT, RoBERTa ...)? Then it has no values and is no policy."""
+    """Does every state depend on the whole text (BERT, RoBERTa ...)? Then it can be neither critic nor policy."""
     config = bare(model).config
     return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
 
 
 def is_4bit(model: nn.Module) -> bool:
     """Does it hold weights quantised by bitsandbytes?"""
+    # By the name of the class, because bitsandbytes is an optional package and need not be installed to ask.
     return any(type(module).__name__ == "Linear4bit" for module in model.modules())
 
 
@@ -54,25 +55,29 @@ def hidden_states(
 ) -> Tensor:
     """Last hidden states ``[B, T, D]`` of a causal trunk, whichever side is padded; undefined at padding.
 
-    Positions count real tokens, so a row's states do not depend on its padding. With padding on the right no
-    mask is needed, because causal attention never looks there; that is the fast path of attention kernels.
+    Positions count real tokens, so a row's states do not depend on its padding.
 
     Args:
         packing: leave padding out and compute what neighbouring rows share at their start once (see packing.py);
             only for a trunk that `can_pack`.
         lower: keeps the states of the trunk's frozen lower layers; only together with packing.
     """
+    # A mask never grows along a row that is padded on the right. No attention mask is needed then, because a causal
+    # kernel never looks to the right; without a mask argument the fast kernels are used.
     right_padded = bool((attention_mask[:, 1:] <= attention_mask[:, :-1]).all())
     if packing and right_padded and fits_window(trunk, tokens.shape[1]):
+        # With stored lower states packing pays even where rows share nothing: all layers below the cut are left out.
         packed = pack(tokens, attention_mask, always=lower is not None)
         if packed is not None and lower is not None:
             return lower.states(trunk, packed, tokens, attention_mask)
         if packed is not None:
             return packed_states(trunk, packed)
+    # Padding on the left gets position 0 like the first real token: any value that the position table has will do.
     positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
     options: dict[str, Any] = {"use_cache": False}
     if not right_padded:
         options["attention_mask"] = attention_mask.long()
+    # BLOOM and MPT have no positions (ALiBi) and would refuse the argument.
     if "position_ids" in signature(trunk.forward).parameters:
         arange = torch.arange(tokens.shape[1], device=tokens.device)[None]
         options["position_ids"] = arange if right_padded else positions
@@ -98,17 +103,20 @@ def position_limit(model: nn.Module) -> int | None:
 
 
 def to_the_left(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The same rows padded on the right, so that the first real token (an encoder's [CLS]) is in column 0."""
+    """Rows ``[B, T]`` and their mask with all padding on the right, so that an encoder's [CLS] is in column 0."""
     order = (~mask).int().argsort(dim=-1, stable=True)
     return tokens.gather(-1, order), mask.gather(-1, order)
 
 
 def silence_dropout(model: nn.Module) -> None:
-    """Set every dropout of the modules to 0 and the model to eval mode. Gradients flow all the same.
+    """Set every dropout of the modules to 0 and the model to eval mode. Gradients are computed as before.
 
-    Only so is a policy the same function when it samples, when it is scored, and when it is trained. The
-    config is not touched: a saved model keeps the dropout it came with.
+    The config is not touched: a saved model keeps the dropout it came with.
     """
+    # With dropout, log-probs in the update would differ from those recorded at sampling although no weight has
+    # changed: the first ratio pi / pi_old would not be 1, and clipping would act on noise. Some models keep their
+    # rate as a plain float and apply it functionally, so modules alone are not enough; nor is eval mode, which
+    # `recomputing` suspends.
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
@@ -119,7 +127,7 @@ def silence_dropout(model: nn.Module) -> None:
 
 
 def enable_checkpointing(model: nn.Module) -> None:
-    """Keep layer inputs only and recompute the rest in the backward pass."""
+    """Keep only the inputs of layers and recompute the rest in the backward pass."""
     inner = bare(model)
     # The name changes between versions of transformers.
     enable = getattr(inner, "activation_checkpointing_enable", None) or inner.gradient_checkpointing_enable
@@ -128,10 +136,9 @@ def enable_checkpointing(model: nn.Module) -> None:
 
 @contextmanager
 def recomputing(trunk: nn.Module) -> Iterator[None]:
-    """Within it, layers with gradient checkpointing recompute: transformers wants train mode for that.
-
-    They go back to eval mode at once: a layer in train mode would silently lose its KV cache in generation.
-    """
+    """Within it, layers with gradient checkpointing are in train mode: only then does transformers recompute."""
+    # They go back to eval mode at once: a checkpointed layer in train mode drops its KV cache and only logs a line, and
+    # generation would read every token without those before it.
     layers = [
         m for m in trunk.modules() if isinstance(m, GradientCheckpointingLayer) and m.gradient_checkpointing
     ]

@@ -17,7 +17,7 @@ from plaudit.config.sections import ComputeSection
 from plaudit.errors import ConfigError
 from plaudit.experience import Batch, Experience, Pairs, Rankings
 from plaudit.functional.probe import Probe, fit_probe
-from plaudit.models.last_states import LastStates, set_head
+from plaudit.models.reward_extras import LastStates, set_head
 from plaudit.models.reward_model import RewardModel
 
 FOLDS = 5

@@ -1,0 +1,73 @@
+"""What the training of a reward model needs beside the model: its features, a head set by hand, a kept LM head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from plaudit.experience import Batch, Outputs
+from plaudit.models.classifier import last_real
+from plaudit.models.files.load import load_causal_lm
+from plaudit.models.forward.head import LMHead
+from plaudit.models.forward.trunk import bare, body, hidden_states
+from plaudit.models.policy import Policy
+from plaudit.models.reward_model import RewardModel
+
+
+class LastStates(nn.Module):
+    """A decoder reward model without its head: ``features [B, D]``, the state at the last real token, fp32.
+
+    A linear probe on these features (`functional/probe.py`) is a head that can be fitted to stored vectors: each
+    row passes through the trunk once, whatever the number of steps of the fit.
+    """
+
+    def __init__(self, model: RewardModel) -> None:
+        super().__init__()
+        assert not model.is_encoder, "an encoder's head reads more than one state"
+        self.trunk, self.packing, self.lower = body(model.model), model.packing, model.lower
+
+    def forward(self, batch: Batch) -> Outputs:
+        """``features`` and nothing else."""
+        mask = batch.attention_mask
+        hidden = hidden_states(self.trunk, batch.tokens, mask, packing=self.packing, lower=self.lower)
+        rows = torch.arange(len(mask), device=hidden.device)
+        return Outputs(features=hidden[rows, last_real(mask)].float())
+
+
+@torch.no_grad()
+def set_head(model: RewardModel, weight: Tensor) -> None:
+    """Make the raw score ``features @ weight`` (``weight [D]``), with bias 0."""
+    head: Any = bare(model.model).score
+    assert head.weight.shape[0] == 1, "one score"
+    head.weight.copy_(weight[None])
+    # Comparisons do not determine the zero of the score, so a bias left from a random start would be a constant
+    # without meaning.
+    if head.bias is not None:
+        head.bias.zero_()
+
+
+def auxiliary_head(
+    source: str, tokenizer: PreTrainedTokenizerBase, classifier: nn.Module, options: dict[str, Any]
+) -> tuple[LMHead, nn.Module]:
+    """The LM head of ``source`` for the trunk of a classifier that was started from it, and its output layer.
+
+    With it a reward model also learns to predict the chosen responses while it is trained
+    (`RewardModel.keep_language_model`).
+
+    Raises:
+        ModelError: the source is no causal language model.
+    """
+    policy = Policy(load_causal_lm(source, tokenizer=tokenizer, **options))
+    lm: Any = bare(policy.lm)
+    layer = lm.get_output_embeddings()
+    # A classifier has no output layer of its own. Where the source ties it to the embeddings, the embeddings that are
+    # trained are the classifier's; pointing at the ones just loaded would leave the two to drift apart. An untied
+    # layer is frozen: it is not saved with the reward model, so what it learned would be lost.
+    if layer.weight is lm.get_input_embeddings().weight:
+        layer.weight = bare(classifier).get_input_embeddings().weight
+    else:
+        layer.requires_grad_(False)
+    return policy.head, layer
