@@ -70,7 +70,7 @@ class World:
         records = reviews.prompts(HELDOUT_PROMPTS, seed, split="heldout")
         write_records(records, self.heldout, "plaudit")
         tokenizer, self.policy = load_policy(str(self.sft), LoraSection(), COMPUTE, seed=seed)
-        self.exact = LocalScorer(ExactKL(self.policy, load_reference(self.policy)), COMPUTE, "full_kl")
+        self.exact = LocalScorer(ExactKL(self.policy, load_reference(self.policy)), COMPUTE)
         chat = ChatFormat(tokenizer, "auto")
         self.generator = NativeGenerator(self.policy.lm, tokenizer, chat.end_ids)
         self.tokens = [TokenPrompt(p, tuple(chat.prompt_ids(p.content))) for p in records]
@@ -82,7 +82,7 @@ class World:
         for name, parameter in self.policy.named_parameters():
             parameter.copy_(weights[name])
         rollouts = self.generator.generate(self.tokens, 1, SAMPLING, seed=self.seed, iteration=-1)
-        kl = self.exact.score(collate_rollouts(rollouts, pad_id=0)).sum(-1)
+        kl = self.exact.read(collate_rollouts(rollouts, pad_id=0), "full_kl")[0].sum(-1)
         proxy = [r.reward for r in scored(self.judge, rollouts) if r.reward is not None]
         return {
             "step": step,

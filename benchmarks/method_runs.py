@@ -37,8 +37,8 @@ def optimizer(lr: float) -> OptimizerSection:
     return OptimizerSection(lr=lr, schedule="linear", warmup_fraction=0.0)
 
 
-def learner(module: nn.Module, lr: float, steps: int, signal: Any = "logprobs") -> LocalLearner:
-    return LocalLearner(module, optimizer(lr), ComputeSection(device="cpu"), total_steps=steps, signal=signal)
+def learner(module: nn.Module, lr: float, steps: int) -> LocalLearner:
+    return LocalLearner(module, optimizer(lr), ComputeSection(device="cpu"), total_steps=steps)
 
 
 def online(algorithm: Any, seed: int, worth: Worth, lr: float) -> Curve:
@@ -48,9 +48,9 @@ def online(algorithm: Any, seed: int, worth: Worth, lr: float) -> Curve:
     runtime = Runtime(
         world.Writer(table),
         learner(table, lr, steps),
-        LocalScorer(Table(world.START), ComputeSection(device="cpu"), "logprobs"),
+        LocalScorer(Table(world.START), ComputeSection(device="cpu")),
         world.reward,
-        learner(critic, lr, steps, "values") if "values" in algorithm.needs else None,
+        learner(critic, lr, steps) if "values" in algorithm.needs else None,
     )
     curve = [(0.0, worth(table))]
 

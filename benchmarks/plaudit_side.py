@@ -135,7 +135,7 @@ def pairs(rows: Sequence[Row], pad_id: int, indices: Sequence[int]) -> Batch:
 def reward_model(plan: Plan, compute: ComputeSection, rows: Sequence[Row]) -> Built:
     """A reward model and pairs."""
     tokenizer, model = load_reward_model(plan.model, LoraSection(), compute, seed=plan.seed)
-    learner = learner_of(model, compute, plan, signal="scores")
+    learner = learner_of(model, compute, plan, name="reward_model")
     return PairwiseLoss(), learner, partial(pairs, rows, tokenizer.pad_token_id)
 
 
@@ -154,7 +154,7 @@ def dpo(plan: Plan, compute: ComputeSection, rows: Sequence[Row]) -> Built:
 
     def collate(indices: Sequence[int]) -> Batch:
         batch = pairs(rows, tokenizer.pad_token_id, indices)
-        return batch.replace(ref_logprobs=learner.score(batch))
+        return batch.replace(ref_logprobs=learner.read(batch, "logprobs")[0])
 
     return DPO(), learner, collate
 

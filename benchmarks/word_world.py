@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -126,10 +127,12 @@ class WordPrompt:
 class Writer:
     """Samples words from the living table with the engine's counter-based numbers."""
 
-    policy_version = 0
-
     def __init__(self, table: Table) -> None:
-        self.table = table
+        self.table, self.version = table, 0
+
+    def publish(self, weights: Any, version: int) -> None:
+        """The table is the one that is trained."""
+        self.version = version
 
     @torch.no_grad()
     def generate(self, prompts: Any, n: int, sampling: Any, *, seed: int, iteration: int) -> list[Rollout]:
@@ -162,7 +165,7 @@ class Writer:
                     finish,
                 )
             )
-        return result
+        return [replace(rollout, policy_version=self.version) for rollout in result]
 
 
 def reward(rollouts: Sequence[Rollout]) -> list[RewardResult]:

@@ -5,9 +5,10 @@ A backend builds what stands behind these protocols and owns it; loops and stage
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
@@ -31,11 +32,20 @@ class TokenPrompt:
     ids: tuple[int, ...]
 
 
+class Weights(Protocol):
+    """The trainable weights of a learner, as a handle: a generator on the same tensors never asks for a copy."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """A copy of them as they are now, on the CPU, by the learner's names."""
+        ...
+
+
 class Generator(Protocol):
     """Draws responses. A response depends on the weights, the seeds and its prompt, and on nothing else."""
 
-    policy_version: int
-    """Copied into every rollout; whoever changes the weights raises it."""
+    def publish(self, weights: Weights, version: int) -> None:
+        """From now on responses are drawn from these weights, and bear this ``policy_version``."""
+        ...
 
     def generate(
         self,
@@ -72,46 +82,61 @@ class Reward(Protocol):
 
 
 class Scorer(Protocol):
-    """A frozen model that fills in one signal of a batch."""
+    """A model that reads batches."""
 
-    def score(self, batch: Batch) -> Tensor:
-        """``[B, T]`` log-probs or values, or ``[B]`` scores; no gradient."""
+    def read(self, batch: Batch, *signals: SignalName) -> list[Tensor]:
+        """One tensor a signal, on the CPU, without gradient, all from one pass; see `SignalName` for their shapes."""
         ...
 
 
 class Learner(Scorer, Protocol):
-    """A model that learns."""
+    """One trainable model with its optimizer. Only these verbs change it; nobody sets a field of it."""
 
-    step: int
-    total_steps: int
-
-    def read(self, batch: Batch, *signals: SignalName) -> list[Tensor]:
-        """As `score`, of several signals from one pass."""
+    @property
+    def step(self) -> int:
+        """Optimizer steps that its schedule has counted, those included that it rested."""
         ...
 
     def update(
         self, batch: Batch, loss: LossFunction, further: Sequence[tuple[Batch, LossFunction]] = ()
     ) -> dict[str, float]:
-        """One optimizer step on the whole batch; the metrics of the loss, plus ``lr`` and ``grad_norm``.
+        """One optimizer step on the whole batch, or none; the metrics of the loss, plus ``lr`` and ``grad_norm``.
 
-        ``further`` batches, each with its own loss and weights, add to the same step.
+        Where a model is spread over ranks, all of them take the step or none does. ``further`` batches, each with its
+        own loss and weights, add to the same step.
         """
         ...
 
-    def weights(self) -> dict[str, Tensor]:
-        """A copy of the trainable weights, on the CPU."""
+    def rest(self) -> None:
+        """Let one step go by: the weights stay, the learning rate goes on along its schedule."""
         ...
 
-    def restore(self, weights: dict[str, Tensor]) -> None:
-        """Go back to weights that `weights` gave; the optimizer stays as it is."""
+    def plan(self, total_steps: int, *, afresh: bool = False) -> None:
+        """Say how many steps there are in all, by which the schedule of the learning rate counts.
+
+        Args:
+            afresh: a new training starts from the present weights: no step was taken, and no moments are kept.
+        """
         ...
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything a checkpoint must keep as tensors: trainable weights and optimizer moments."""
+    def weights(self) -> Weights:
+        """The trainable weights, as a handle."""
         ...
 
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Inverse of `tensors`; a missing or unexpected name is an error."""
+    def put_back(self, weights: Mapping[str, Tensor]) -> None:
+        """Go back to weights that a handle gave as tensors; the optimizer stays as it is."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Write what `restore` needs: weights, moments, steps. Files of several learners may lie in one directory."""
+        ...
+
+    def restore(self, directory: Path) -> None:
+        """Inverse of `save`, bit for bit; a file of another model is an error."""
+        ...
+
+    def export(self, directory: Path, tokenizer: Any) -> None:
+        """Write the model as others load it: what ``from_pretrained`` reads, adapters merged, and the tokenizer."""
         ...
 
 

@@ -145,8 +145,8 @@ class Scorer:
         self.policy = policy
 
     @torch.no_grad()
-    def score(self, batch):
-        return self.policy(batch).logprobs
+    def read(self, batch, signal):
+        return [self.policy(batch).logprobs]
 
 
 def test_kto(models):
@@ -169,8 +169,8 @@ def test_kto(models):
         "completion_mask": batch.response_mask.long(), "label": torch.tensor(labels).bool(),
         "KL_input_ids": other.tokens, "KL_attention_mask": other.attention_mask.long(),
         "KL_completion_mask": other.response_mask.long(),
-        "ref_logps": row_sums(start.score(batch), batch.response_mask),
-        "ref_KL_logps": row_sums(start.score(other), other.response_mask),
+        "ref_logps": row_sums(start.read(batch, "logprobs")[0], batch.response_mask),
+        "ref_KL_logps": row_sums(start.read(other, "logprobs")[0], other.response_mask),
     }  # fmt: skip
     its = fake(
         model=lm, calculate_KL=True, use_liger_kernel=False, loss_type="kto", beta=0.1, desirable_weight=1.5,

@@ -105,7 +105,7 @@ def test_seed_and_iteration_change_responses_and_nothing_else_is_random(
 
 def test_order_groups_and_fields(tokenizer: Any, models: Any, prompts: Any) -> None:
     generator = NativeGenerator(models["gpt2"], tokenizer, (), rows=4)
-    generator.policy_version = 3
+    generator.publish(None, 3)
     batch = prompts(5)
     told: list[tuple[int, int]] = []
     rollouts = generator.generate(

@@ -1,6 +1,7 @@
 """The KL-regularised bandit: every online method must reach its closed form, pi* ~ pi_ref exp(r / beta)."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,10 +51,11 @@ class OneTokenPrompt:
 class ArmPuller:
     """Draws one token a rollout from the live policy with the engine's counter-based numbers."""
 
-    policy_version = 0
-
     def __init__(self, arms):
-        self.arms = arms
+        self.arms, self.version = arms, 0
+
+    def publish(self, weights, version):
+        self.version = version
 
     @torch.no_grad()
     def generate(self, prompts, n, sampling, *, seed, iteration):
@@ -70,7 +72,7 @@ class ArmPuller:
             Rollout.single(prompt.prompt, group, prompt.ids, (arm,), (values[arm],), str(arm), "stop")
             for (group, prompt, _), arm in zip(drawn, arms, strict=True)
         ]
-        return rollouts
+        return [replace(rollout, policy_version=self.version) for rollout in rollouts]
 
 
 def reward(rollouts):
@@ -84,9 +86,9 @@ def learn(algorithm, iterations, prompts=256):
     runtime = Runtime(
         ArmPuller(arms),
         LocalLearner(arms, section, ComputeSection(), total_steps=steps),
-        LocalScorer(Arms(), ComputeSection(), "logprobs"),
+        LocalScorer(Arms(), ComputeSection()),
         reward,
-        LocalLearner(critic, section, ComputeSection(), total_steps=steps, signal="values")
+        LocalLearner(critic, section, ComputeSection(), total_steps=steps, name="critic")
         if "values" in algorithm.needs
         else None,
     )

@@ -148,7 +148,7 @@ def test_online_dpo_stops_where_its_smoothing_says():
     runtime = Runtime(
         ArmPuller(arms),
         learner_of(arms, steps=80),
-        LocalScorer(Arms(), ComputeSection(), "logprobs"),
+        LocalScorer(Arms(), ComputeSection()),
         reward,
     )
     seen = []

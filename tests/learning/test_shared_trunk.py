@@ -48,12 +48,12 @@ def test_ppo_on_one_trunk_reaches_the_closed_form(tokenizer):
         whiten_advantages=False, value_clip=0.0, missing_eos_penalty=0.0,
     )  # fmt: skip
     steps = ITERATIONS * algorithm.epochs
-    critic = LocalLearner(head, section(0.02), COMPUTE, total_steps=steps, signal="values")
+    critic = LocalLearner(head, section(0.02), COMPUTE, total_steps=steps, name="critic")
     learner = LocalLearner(
         SharedTrunk(policy, head), section(0.01), COMPUTE, total_steps=steps, partners={"critic": critic}
     )
     runtime = Runtime(
-        NativeGenerator(policy.lm, tokenizer, (3,)), learner, LocalScorer(reference, COMPUTE, "logprobs"),
+        NativeGenerator(policy.lm, tokenizer, (3,)), learner, LocalScorer(reference, COMPUTE),
         lambda rollouts: [RewardResult(float(rewards[r.response_ids[0]])) for r in rollouts], critic, shared_trunk=True,
     )  # fmt: skip
     seen = []

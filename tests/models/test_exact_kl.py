@@ -39,7 +39,7 @@ def test_against_plain_transformers(decoder, tokenizer, rows, batch, temperature
     kl = ExactKL(policy, ReferencePolicy(policy))
     assert not kl(data).full_kl.any(), "at the start policy and reference are the same"
     moved(policy.lm)
-    found = LocalScorer(kl, ComputeSection(tokens_per_microbatch=16), "full_kl").score(data)
+    found = LocalScorer(kl, ComputeSection(tokens_per_microbatch=16)).read(data, "full_kl")[0]
     with torch.no_grad():
         expected = by_hand(policy.lm, start, data, temperature)
     assert expected.min() > 1e-4

@@ -52,24 +52,19 @@ def test_training_the_critic_moves_no_one_else_and_the_policy_not_the_critic(pol
     critic, reference = Critic.from_policy(policy.lm, LORA), ReferencePolicy(policy)
     ones = batch.replace(loss_weights=batch.response_mask.float())
 
-    def learner(module, signal):
-        return LocalLearner(
-            module,
-            OptimizerSection(lr=0.1, warmup_fraction=0),
-            ComputeSection(),
-            total_steps=9,
-            signal=signal,
-        )
+    def learner(module):
+        section = OptimizerSection(lr=0.1, warmup_fraction=0)
+        return LocalLearner(module, section, ComputeSection(), total_steps=9)
 
     with torch.no_grad():
         before, values = policy(batch).logprobs, critic(batch).values
     for _ in range(2):  # the first step moves the head from 0 and only then do gradients reach the adapters
-        learner(critic, "values").update(ones, lambda b, out: Loss(b.weighted_sum((out.values - 1).square())))
+        learner(critic).update(ones, lambda b, out: Loss(b.weighted_sum((out.values - 1).square())))
     with torch.no_grad():
         assert torch.equal(policy(batch).logprobs, before)
         moved = critic(batch).values
         assert not torch.allclose(moved, values)
-    learner(policy, "logprobs").update(ones, lambda b, out: Loss(-b.weighted_sum(out.logprobs)))
+    learner(policy).update(ones, lambda b, out: Loss(-b.weighted_sum(out.logprobs)))
     with torch.no_grad():
         assert not torch.allclose(policy(batch).logprobs, before)
         assert torch.equal(critic(batch).values, moved)

@@ -69,7 +69,7 @@ def shared_of(policy):
 def learners(policy, tokens_per_microbatch=8192):
     shared, head = shared_of(policy)
     compute = ComputeSection(precision="fp32", tokens_per_microbatch=tokens_per_microbatch)
-    critic = LocalLearner(head, SECTION, compute, total_steps=9, signal="values")
+    critic = LocalLearner(head, SECTION, compute, total_steps=9, name="critic")
     return LocalLearner(shared, SECTION, compute, total_steps=9, partners={"critic": critic}), critic
 
 
@@ -143,17 +143,19 @@ def test_microbatches_add_up_to_one_step_and_each_runs_the_trunk_once(decoder, t
 def test_alone_only_the_head_learns(decoder, tokenizer):
     policy, batch = policy_of(decoder, tokenizer, 0), experience()
     learner, critic = learners(policy)
-    before = learner.weights()
+    before = learner.weights().tensors()
     metrics = critic.update(batch, ALGORITHM.value_loss)
-    after = learner.weights()
+    after = learner.weights().tensors()
     assert all(torch.equal(before[name], after[name]) for name in before if not name.startswith("critic/"))
     assert not torch.equal(before["critic/head.weight"], after["critic/head.weight"])
     assert all(p.grad is None for p in policy.parameters()) and metrics["grad_norm"] > 0
     assert (critic.step, learner.step) == (1, 0)
     learner.update(batch, ALGORITHM.joint_loss)
-    assert any(not torch.equal(after[n], w) for n, w in learner.weights().items() if "critic" not in n)
-    learner.restore(before)  # as when the policy goes back to its best weights
-    assert all(torch.equal(before[name], w) for name, w in learner.weights().items())
+    assert any(
+        not torch.equal(after[n], w) for n, w in learner.weights().tensors().items() if "critic" not in n
+    )
+    learner.put_back(before)  # as when the policy goes back to its best weights
+    assert all(torch.equal(before[name], w) for name, w in learner.weights().tensors().items())
 
 
 def test_the_value_loss_reaches_the_trunk(tokenizer):

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tests.models.conftest import WORDS, make_batch, make_rows
 
 from plaudit.algorithms.dpo import DPO
@@ -103,12 +104,12 @@ def test_fresh_adapters_have_no_kl_and_a_dpo_loss_of_ln_2(kind, tokenizer):
 
 
 def task(kind, tokenizer):
-    """A module, what it learns, from which batch, and which signal it is."""
+    """A module, what it learns, and from which batch."""
     rows = make_batch(make_rows(lengths=(11, 5, 8, 9, 7, 12)))
     if kind == "roberta":
         pairs = Pairs(rows.tokens, rows.attention_mask, rows.response_mask, torch.zeros(3), torch.ones(3))
         algorithm = RewardAlgorithm(centering=0.1)
-        return scorer_of(kind, tokenizer), algorithm, algorithm.weights(pairs), "scores"
+        return scorer_of(kind, tokenizer), algorithm, algorithm.weights(pairs)
     policy, algorithm = Policy(lm_of(kind, tokenizer)), GRPO(aggregation="sequence_mean_token_mean")
     with torch.no_grad():
         logprobs = policy(rows).logprobs
@@ -116,34 +117,41 @@ def task(kind, tokenizer):
     near = (logprobs + 0.3 * torch.randn(logprobs.shape, generator=draw)) * rows.response_mask
     advantages = torch.randn(6, 1, generator=draw) * rows.response_mask
     rows = rows.replace(old_logprobs=near, ref_logprobs=0.9 * near, advantages=advantages)
-    return policy, algorithm, algorithm.weights(rows), "logprobs"
+    return policy, algorithm, algorithm.weights(rows)
 
 
-def learner(module, signal, budget=8192):
+def learner(module, budget=8192):
     section, compute = OptimizerSection(lr=1e-3), ComputeSection(device="cpu", tokens_per_microbatch=budget)
-    return LocalLearner(module, section, compute, total_steps=10, signal=signal)
+    return LocalLearner(module, section, compute, total_steps=10)
+
+
+def written(learner, directory):
+    """What a learner keeps of itself."""
+    directory.mkdir()
+    learner.save(directory)
+    return load_file(directory / f"{learner.name}.safetensors")
 
 
 @pytest.mark.parametrize("kind", EVERY)
-def test_two_steps_are_one_then_saved_and_loaded_and_another_one(kind, tokenizer):
-    module, algorithm, batch, signal = task(kind, tokenizer)
-    whole = learner(module, signal)
+def test_two_steps_are_one_then_saved_and_loaded_and_another_one(kind, tokenizer, tmp_path):
+    module, algorithm, batch = task(kind, tokenizer)
+    whole = learner(module)
     whole.update(batch, algorithm.loss)
-    saved = {name: tensor.clone() for name, tensor in whole.tensors().items()}
+    once = written(whole, tmp_path / "once")
     whole.update(batch, algorithm.loss)
-    resumed = learner(task(kind, tokenizer)[0], signal)
-    resumed.load_tensors(saved)
-    resumed.step = 1
+    resumed = learner(task(kind, tokenizer)[0])
+    resumed.restore(tmp_path / "once")
     resumed.update(batch, algorithm.loss)
-    assert all(torch.equal(resumed.tensors()[name], tensor) for name, tensor in whole.tensors().items())
-    assert any(not torch.equal(tensor, saved[name]) for name, tensor in whole.tensors().items())
+    again, twice = written(resumed, tmp_path / "again"), written(whole, tmp_path / "twice")
+    assert all(torch.equal(again[name], tensor) for name, tensor in twice.items())
+    assert any(not torch.equal(tensor, once[name]) for name, tensor in twice.items())
 
 
 @pytest.mark.parametrize("kind", EVERY)
 def test_microbatches_add_up_to_the_gradient_of_the_step(kind, tokenizer):
     def gradient(budget):
-        module, algorithm, batch, signal = task(kind, tokenizer)
-        its = learner(module if kind == "roberta" else module.double(), signal, budget)
+        module, algorithm, batch = task(kind, tokenizer)
+        its = learner(module if kind == "roberta" else module.double(), budget)
         parts = list(its._parts(batch, budget))
         for _, part in parts:
             its._backward(part, algorithm.loss)

@@ -124,7 +124,7 @@ def test_old_logprobs_and_values_cost_one_pass_where_both_are_scored(
         filled = signals.fill_signals(batch, needs - {"ref_logprobs"}, runtime, below)
         handle.remove()
         seen.append(len(calls))
-        alone = runtime.critic.score(batch)
+        [alone] = runtime.critic.read(batch, "values")
         assert torch.allclose(filled[0].values, alone, atol=1e-6)
         return filled[0].replace(ref_logprobs=filled[0].old_logprobs), filled[1]
 

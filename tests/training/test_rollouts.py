@@ -18,8 +18,6 @@ from plaudit.runtime import Runtime, TokenPrompt
 class Echo:
     """Response k to a prompt is the token 10 + k; the greedy one is 99."""
 
-    policy_version = 0
-
     def generate(self, prompts, n, sampling, *, seed, iteration):
         def one(group, prompt, k):
             token = 99 if sampling.top_k == 1 else 10 + k

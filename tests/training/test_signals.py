@@ -37,12 +37,14 @@ def test_values_after_the_last_token(arch):
     )
     torch.manual_seed(0)
     torch.nn.init.normal_(critic.head.weight)
-    scorer = LocalScorer(critic, ComputeSection(tokens_per_microbatch=16), "values")
+    scorer = LocalScorer(critic, ComputeSection(tokens_per_microbatch=16))
     values, last = values_to_the_end(scorer, batch())
-    assert torch.allclose(values, scorer.score(batch()), atol=1e-6), "the others are what they were"
+    assert torch.allclose(values, scorer.read(batch(), "values")[0], atol=1e-6), (
+        "the others are what they were"
+    )
     for other in (5, 14):  # whatever comes next, its value is read before it
         longer = batch([[*ids, other] for ids in ROWS])
-        expected = scorer.score(longer)[torch.arange(3), torch.tensor([6, 4, 5])]
+        expected = scorer.read(longer, "values")[0][torch.arange(3), torch.tensor([6, 4, 5])]
         assert torch.allclose(last, expected, atol=1e-6)
 
 
@@ -51,8 +53,8 @@ def test_only_what_is_needed_is_computed():
         def __init__(self, value):
             self.value = value
 
-        def score(self, batch):
-            return torch.full(batch.tokens.shape, self.value)
+        def read(self, batch, signal):
+            return [torch.full(batch.tokens.shape, self.value)]
 
     runtime = SimpleNamespace(
         policy=Named(1.0), reference=Named(2.0), full_kl=Named(3.0), critic=Named(4.0), shared_trunk=False
@@ -70,9 +72,9 @@ class Trainer:
     def __init__(self):
         self.rows = 0
 
-    def score(self, batch):
+    def read(self, batch, signal):
         self.rows += len(batch)
-        return torch.where(batch.response_mask, -1.0, 0.0)
+        return [torch.where(batch.response_mask, -1.0, 0.0)]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,9 @@ def test_the_samplers_logprobs_are_taken_where_they_are_measured_to_be_the_train
     rows = batch(ROWS[:2] * 8)
     rows = rows.replace(sampled_logprobs=torch.full(rows.tokens.shape, -1.0 + error))
     trainer = Trainer()
-    filled, metrics = fill_signals(rows, OLD, SimpleNamespace(policy=trainer, shared_trunk=False), reuse_below)
+    filled, metrics = fill_signals(
+        rows, OLD, SimpleNamespace(policy=trainer, shared_trunk=False), reuse_below
+    )
     old = filled.old_logprobs
     assert trainer.rows == scored and metrics["rollout/rescored_share"] == share
     expected = -1.0 + error if share == 0 else -1.0

@@ -24,7 +24,7 @@ from plaudit.generation.decoder import Decoder, Prefill
 from plaudit.generation.fixed_shapes import CudaGraphs, FixedShapes, Record
 from plaudit.generation.sampling import Distribution, draw, sample_seed, uniform
 from plaudit.records import FinishReason, Rollout
-from plaudit.runtime import Progress, TokenPrompt
+from plaudit.runtime import Progress, TokenPrompt, Weights
 
 _PREFILL_TOKENS = 16384
 """Padded prompt tokens of one forward pass: bounds the memory of a prefill, whatever the number of rows."""
@@ -100,13 +100,20 @@ class NativeGenerator:
         cuda_graphs: bool = True,
     ) -> None:
         assert rows >= 1, "at least one row"
-        self.policy_version = 0
+        self._version = 0
         self._decoder = Decoder(lm, precision)
         self._tokenizer = tokenizer
         self._end_ids = tuple(end_ids)
         self._rows = rows
         self._cuda_graphs = cuda_graphs
         self._recorded: CudaGraphs | None = None  # of the last call of `generate`
+
+    def publish(self, weights: Weights, version: int) -> None:
+        """See `Generator.publish`. Nothing is copied: what is drawn from are the tensors that training changes.
+
+        Only the version is noted, by which a rollout says after which update it was drawn.
+        """
+        self._version = version
 
     def generate(
         self,
@@ -169,7 +176,7 @@ class NativeGenerator:
             response=stops.cut(text) if visible is ids and response.finish == "stop" else text,
             finish_reason=response.finish,
         )
-        return replace(rollout, policy_version=self.policy_version)
+        return replace(rollout, policy_version=self._version)
 
 
 class _Batch:

@@ -8,7 +8,7 @@ Stiennon et al. (arXiv:2009.01325, section 3.4) keep them apart.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from safetensors.torch import save_file
@@ -53,11 +53,11 @@ class TrunkCritic(nn.Module):
         with torch.autocast(states.device.type, enabled=False):
             return at_mask(self.head(states.float()).squeeze(-1), mask)
 
-    def save(self, folder: Path) -> None:
+    def save(self, path: Path, tokenizer: Any = None) -> None:
         """Write ``value_head.safetensors``: weight ``[1, D]``, bias ``[1]``, for the last states of the policy."""
-        folder.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.head.state_dict().items()}
-        save_file(tensors, folder / HEAD_FILE)
+        save_file(tensors, path / HEAD_FILE)
 
 
 class SharedTrunk(nn.Module):
@@ -77,6 +77,10 @@ class SharedTrunk(nn.Module):
         policy = self.policy.read(states, batch)
         values = self._critic[0].values(states, batch.response_mask)
         return Outputs(logprobs=policy.logprobs, entropy=policy.entropy, values=values)
+
+    def save(self, path: Path, tokenizer: Any) -> None:
+        """Write the policy, a plain model; the head is written by the critic."""
+        self.policy.save(path, tokenizer)
 
     def train(self, mode: bool = True) -> Self:
         """Stays in eval mode, as the policy."""

@@ -11,13 +11,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from typing import Any, Self
 
 from plaudit.errors import TrainingError
 
@@ -26,18 +23,58 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
+class NamedFile:
+    """A file of the run that a checkpoint names instead of holding a copy of it."""
+
+    name: str
+    """Relative to the run directory."""
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, run: Path, path: Path) -> Self:
+        """As it is now."""
+        return cls(path.relative_to(run).as_posix(), path.stat().st_size, sha256(path))
+
+    def fault(self, run: Path) -> str:
+        """Why it is not to be trusted; empty if it has the size and hash that it had."""
+        path = run / self.name
+        if not path.is_file():
+            return f"{self.name}, which it names, is missing"
+        whole = path.stat().st_size == self.bytes and sha256(path) == self.sha256
+        return "" if whole else f"{self.name}, which it names, is damaged"
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What was saved: tensors per role, and the JSON state of the trainer."""
+    """A checkpoint that has been verified."""
 
     step: int
-    tensors: dict[str, dict[str, Tensor]]
+    path: Path
+    """Where learners find their files."""
     trainer: dict[str, Any]
+    """The JSON state of the trainer."""
+    needs: tuple[NamedFile, ...] = ()
+    """Files elsewhere in the run that belong to it; verified as well."""
 
 
 def save(
-    directory: Path, step: int, tensors: Mapping[str, dict[str, Tensor]], trainer: dict[str, Any], keep: int
+    directory: Path,
+    step: int,
+    writers: Iterable[Callable[[Path], None]],
+    trainer: dict[str, Any],
+    keep: int,
+    needed: Iterable[NamedFile] = (),
 ) -> Path:
     """Write ``directory/step-NNNNNN`` and delete all but the newest ``keep`` checkpoints.
+
+    Args:
+        directory: of all checkpoints of a run.
+        step: after which it is taken.
+        writers: each puts its files into the directory that it is given.
+        trainer: the JSON state of the trainer.
+        keep: how many checkpoints stay.
+        needed: files elsewhere in the run without which the checkpoint is not whole.
 
     Raises:
         TrainingError: the disk refused; the temporary directory is removed and older checkpoints are untouched.
@@ -46,23 +83,26 @@ def save(
     try:
         clean(directory)
         temporary.mkdir(parents=True)
-        for role, values in tensors.items():
-            save_file(values, temporary / f"{role}.safetensors")
+        for write in writers:
+            write(temporary)
         (temporary / "trainer.json").write_text(json.dumps(trainer), encoding="utf-8")
         files = [
-            {"name": p.name, "bytes": p.stat().st_size, "sha256": _sha256(p)}
+            {"name": p.name, "bytes": p.stat().st_size, "sha256": sha256(p)}
             for p in sorted(temporary.iterdir())
         ]
-        manifest = {"format": FORMAT, "step": step, "files": files}
+        manifest = {"format": FORMAT, "step": step, "files": files, "needs": [asdict(n) for n in needed]}
         manifest["self_sha256"] = _self_hash(manifest)
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        # The rename is the commit. Everything is on the disk before it, so after a power cut the directory is either
+        # whole under its final name, or has a temporary one that `clean` removes; and the parent is synced after it,
+        # since until then the new name may be lost, and with it the only checkpoint once older ones are rotated away.
         for path in temporary.iterdir():
-            _sync(path)
-        _sync(temporary)
+            sync(path)
+        sync(temporary)
         if final.exists():
             shutil.rmtree(final)
         temporary.rename(final)
-        _sync(directory)
+        sync(directory)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         free = shutil.disk_usage(directory.parent).free / 1e9
@@ -78,13 +118,12 @@ def save(
 def load_latest(directory: Path, on_bad: Callable[[Path, str], None]) -> Checkpoint | None:
     """The newest checkpoint that verifies, or None. ``on_bad`` is told of each one set aside, and why."""
     clean(directory)
-    for path in reversed(_steps(directory)):
+    for path in reversed(steps(directory)):
         reason = verify(path)
         if not reason:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            tensors = {p.stem: load_file(p) for p in path.glob("*.safetensors")}
             trainer = json.loads((path / "trainer.json").read_text(encoding="utf-8"))
-            return Checkpoint(manifest["step"], tensors, trainer)
+            return Checkpoint(manifest["step"], path, trainer, tuple(_needs(manifest)))
         path.rename(path.with_name(f".bad-{path.name}"))
         on_bad(path, reason)
     return None
@@ -104,9 +143,26 @@ def verify(path: Path) -> str:
     if found != set(files):
         return f"files differ from the manifest: {', '.join(sorted(found ^ set(files)))}"
     for name, entry in files.items():
-        if (path / name).stat().st_size != entry["bytes"] or _sha256(path / name) != entry["sha256"]:
+        if (path / name).stat().st_size != entry["bytes"] or sha256(path / name) != entry["sha256"]:
             return f"{name} is damaged"
-    return ""
+    return next((reason for needed in _needs(manifest) if (reason := needed.fault(path.parent.parent))), "")
+
+
+def needed_by_all(directory: Path) -> set[str]:
+    """The names of all files elsewhere in the run that some checkpoint needs."""
+    names: set[str] = set()
+    for path in steps(directory):
+        try:
+            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+            names |= {needed.name for needed in _needs(manifest)}
+        except (OSError, ValueError, AttributeError, TypeError):
+            continue  # a checkpoint that will not verify keeps no file alive
+    return names
+
+
+def _needs(manifest: Mapping[str, Any]) -> list[NamedFile]:
+    """None in a checkpoint of the first release."""
+    return [NamedFile(**entry) for entry in manifest.get("needs", ())]
 
 
 def clean(directory: Path) -> None:
@@ -116,18 +172,20 @@ def clean(directory: Path) -> None:
             shutil.rmtree(path)
 
 
-def _steps(directory: Path) -> list[Path]:
+def steps(directory: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
     return sorted(directory.glob("step-[0-9]*"))
 
 
 def _rotate(directory: Path, keep: int) -> None:
-    for path in _steps(directory)[:-keep]:
+    for path in steps(directory)[:-keep]:
         doomed = path.with_name(f".del-{path.name}")
         path.rename(doomed)
         shutil.rmtree(doomed)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a directory, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -135,7 +193,8 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

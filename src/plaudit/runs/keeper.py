@@ -11,61 +11,78 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from torch import Tensor
-
 from plaudit.config.sections import CheckpointSection
 from plaudit.errors import Stopped, TrainingError
-from plaudit.runs.recorder import Recorder
 from plaudit.runs import checkpoint
+from plaudit.runs.best import BestWeights
+from plaudit.runs.recorder import Recorder
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Kept(Protocol):
-    """What has tensors and a step to keep: learners, and the best weights."""
+    """What can write itself into a checkpoint: a learner."""
 
-    step: int
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What to save."""
+    @property
+    def step(self) -> int:
+        """Steps that it has taken."""
         ...
 
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Inverse of `tensors`."""
+    def save(self, directory: Path) -> None:
+        """Write its files."""
+        ...
+
+    def restore(self, directory: Path) -> None:
+        """Inverse of `save`."""
         ...
 
 
 class Keeper:
-    """Saves and restores the learners of one run."""
+    """Saves and restores the learners of one run.
+
+    Args:
+        run: the run directory.
+        section: how often, and how many stay.
+        learners: by role.
+        recorder: told what is saved and resumed.
+        best: the best weights so far, where a run keeps them.
+    """
 
     def __init__(
-        self, run: Path, section: CheckpointSection, learners: Mapping[str, Kept], recorder: Recorder
+        self,
+        run: Path,
+        section: CheckpointSection,
+        learners: Mapping[str, Kept],
+        recorder: Recorder,
+        best: BestWeights | None = None,
     ) -> None:
         self.directory, self.section = run / "checkpoints", section
-        self.learners, self.recorder = dict(learners), recorder
+        self.learners, self.recorder, self.best = dict(learners), recorder, best
         self.stop_requested = False
 
     def restore(self) -> tuple[int, dict[str, Any]]:
         """Load the newest valid checkpoint if resuming; (0, {}) for a fresh start."""
         if not self.section.resume:
             return 0, {}
-        found = checkpoint.load_latest(self.directory, self._say_bad)
-        if found is None:
+        latest = checkpoint.load_latest(self.directory, self._say_bad)
+        if latest is None:
             self.recorder.rewind(-1)  # step 0 is recorded again as well
             return 0, {}
-        if set(found.tensors) != set(self.learners):
+        steps = latest.trainer["steps"]
+        roles = {*self.learners, *(["best"] if self.best else [])}
+        if set(steps) != roles:
             raise TrainingError(
-                f"the checkpoint holds {', '.join(sorted(found.tensors))}; "
-                f"this run needs {', '.join(sorted(self.learners))}",
+                f"the checkpoint holds {', '.join(sorted(steps))}; this run needs {', '.join(sorted(roles))}",
                 where=str(self.directory),
                 cure="resume with the algorithm the run was started with, or start anew with another --out",
             )
-        for role, learner in self.learners.items():
-            learner.load_tensors(found.tensors[role])
-            learner.step = found.trainer["steps"][role]
-        dropped = self.recorder.rewind(found.step)
-        self.recorder.event("resumed", step=found.step, lines_recorded_again=dropped)
-        return found.step, found.trainer["state"]
+        for learner in self.learners.values():
+            learner.restore(latest.path)
+        if self.best:
+            self.best.resume(latest.path, steps["best"], next(iter(latest.needs), None))
+        dropped = self.recorder.rewind(latest.step)
+        self.recorder.event("resumed", step=latest.step, lines_recorded_again=dropped)
+        return latest.step, latest.trainer["state"]
 
     def after(self, step: int, state: Callable[[], dict[str, Any]], *, last: bool = False) -> None:
         """Save if this step is due, or if the run was asked to stop, which then raises `Stopped`."""
@@ -97,14 +114,30 @@ class Keeper:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
         with contextlib.suppress(OSError):  # not print: the signal may have come in the middle of one
-            os.write(2, b"\nstopping after this step, and keeping a checkpoint; once more ends at once, without\n")
+            os.write(
+                2, b"\nstopping after this step, and keeping a checkpoint; once more ends at once, without\n"
+            )
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write a checkpoint now."""
-        tensors = {role: learner.tensors() for role, learner in self.learners.items()}
-        trainer = {"steps": {role: learner.step for role, learner in self.learners.items()}, "state": state}
-        path = checkpoint.save(self.directory, step, tensors, trainer, self.section.keep)
+        steps = {role: learner.step for role, learner in self.learners.items()}
+        needed = [self.best.file] if self.best and self.best.file else []
+        if self.best:
+            steps["best"] = self.best.step
+        path = checkpoint.save(
+            self.directory,
+            step,
+            [learner.save for learner in self.learners.values()],
+            {"steps": steps, "state": state},
+            self.section.keep,
+            needed,
+        )
+        if self.best:
+            # Only now: until the new checkpoint stood, an older one that names another file was the one to go back to.
+            self.best.prune(self.directory)
         self.recorder.event("saved", step=step, path=str(path))
 
     def _say_bad(self, path: Path, reason: str) -> None:
-        self.recorder.event("alarm", what=f"checkpoint {path.name} is not used: {reason}; trying the one before")
+        self.recorder.event(
+            "alarm", what=f"checkpoint {path.name} is not used: {reason}; trying the one before"
+        )

@@ -80,7 +80,7 @@ def run_sft(job: SFTJob, sources: Mapping[str, str] | None = None) -> Path:
         recorder.summary(
             {"train_rows": len(rows)} | heldout_loss(learner, heldout_rows, tokenizer.pad_token_id)
         )
-        policy.save(run / "model", tokenizer)
+        learner.export(run / "model", tokenizer)
         recorder.event("saved", path=str(run / "model"))
     return run
 
@@ -95,7 +95,7 @@ def heldout_loss(learner: LocalLearner, rows: Rows, pad_id: int) -> dict[str, fl
     total, count = 0.0, 0
     for first in range(0, len(rows), EVALUATION_BATCH):
         batch = collate_rows(rows, pad_id, range(first, min(first + EVALUATION_BATCH, len(rows))))
-        total -= float(torch.where(batch.response_mask, learner.score(batch), 0.0).sum())
+        total -= float(torch.where(batch.response_mask, learner.read(batch, "logprobs")[0], 0.0).sum())
         count += int(batch.response_mask.sum())
     if count == 0:
         return {}

@@ -146,6 +146,7 @@ _TABLE = (
     Metric("time/reward", "Time to reward", "The reward on the new responses.", "s"),
     Metric("time/score", "Time to score", "Log-probabilities of policy and reference, values of the critic.", "s"),
     Metric("time/update", "Time to update", "Forward and backward passes, optimizer.", "s"),
+    Metric("time/publish", "Time to publish", "Handing the new weights to the generator.", "s"),
     Metric("memory/peak", "Peak memory", "The most that was ever allocated on the GPU; on a CPU the most the process had resident.", "GB"),
     Metric("memory/policy", "Memory of the policy", "Its tensors, shared ones included, and for what is trained gradient and AdamW moments. Once a run, in summary.json and the event memory.", "GB"),
     Metric("memory/reference", "Memory of the reference", "What only the reference has; 0 under LoRA, where it is the policy without adapters.", "GB"),

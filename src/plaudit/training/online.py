@@ -69,8 +69,11 @@ class OnlineLoop:
             metrics = describe(collected.sampled) | collected.metrics | credit.metrics | distance | measured
             metrics |= self.update(learned, iteration, algorithm)
             self._end_warmup(iteration, metrics)
-            self.runtime.generator.policy_version = iteration + 1
             clock.lap("time/update")
+            # After the last update and before the next rollouts, evaluation's included: a generator with weights of its
+            # own would otherwise go on drawing from the old ones, and nothing in the losses would show it.
+            self.runtime.generator.publish(self.runtime.policy.weights(), iteration + 1)
+            clock.lap("time/publish")
             tokens = sum(len(r.response_ids) for r in collected.sampled)
             metrics |= clock.laps | {"throughput/tokens_per_second": tokens / clock.total}
             self.on_iteration(iteration + 1, metrics, collected.sampled)
@@ -99,9 +102,7 @@ class OnlineLoop:
             return getattr(self.algorithm, "while_critic_warms_up", lambda: self.algorithm)()
         alone = self.algorithm.critic_warmup if self.carry.warmup is None else self.carry.warmup
         steps = self.algorithm.epochs * self.algorithm.minibatches
-        self.runtime.policy.total_steps = (
-            iterations - alone
-        ) * steps  # its learning rate counts its own steps
+        self.runtime.policy.plan((iterations - alone) * steps)  # its learning rate counts its own steps
         return self.algorithm
 
     def _warming_up(self, iteration: int) -> bool:
@@ -127,7 +128,7 @@ class OnlineLoop:
                 if self.runtime.critic is not None and (resting or not self.runtime.shared_trunk):
                     step |= _critic_names(self.runtime.critic.update(minibatch, algorithm.value_loss))
                 if stopped:
-                    self.runtime.policy.step += 1  # a step it rests; its learning rate follows the plan
+                    self.runtime.policy.rest()
                 elif not warming_up:
                     loss = algorithm.joint_loss if self.runtime.shared_trunk else algorithm.loss
                     step |= self.runtime.policy.update(minibatch, loss, self._further(len(minibatch)))

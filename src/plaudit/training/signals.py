@@ -30,14 +30,14 @@ def fill_signals(
             old, values = runtime.policy.read(batch, "logprobs", "values")  # one pass gives both
             batch = batch.replace(old_logprobs=old, values=values)
         else:
-            batch = batch.replace(old_logprobs=runtime.policy.score(batch))
+            batch = batch.replace(old_logprobs=runtime.policy.read(batch, "logprobs")[0])
     if "ref_logprobs" in needs:
-        batch = batch.replace(ref_logprobs=runtime.reference.score(batch))
+        batch = batch.replace(ref_logprobs=runtime.reference.read(batch, "logprobs")[0])
     if "some_ref_logprobs" in needs:
         batch = batch.replace(ref_logprobs=some_logprobs(batch, runtime.reference))
     if "full_kl" in needs:
         assert runtime.full_kl is not None
-        batch = batch.replace(full_kl=runtime.full_kl.score(batch))
+        batch = batch.replace(full_kl=runtime.full_kl.read(batch, "full_kl")[0])
     if "values" in needs and batch.values is None:
         batch = _with_values(batch, needs, runtime)
     return batch, metrics
@@ -46,7 +46,7 @@ def fill_signals(
 def _with_values(batch: Experience, needs: frozenset[str], runtime: Runtime) -> Experience:
     assert runtime.critic is not None
     if "last_values" not in needs:
-        return batch.replace(values=runtime.critic.score(batch))
+        return batch.replace(values=runtime.critic.read(batch, "values")[0])
     values, last = values_to_the_end(runtime.critic, batch)
     return batch.replace(values=values, last_values=last)
 
@@ -66,7 +66,9 @@ def sampled_logprobs(
         rows = torch.arange(0, len(batch), MEASURED)
         part = batch.select(rows)
         assert part.sampled_logprobs is not None
-        gap = torch.where(part.response_mask, policy.score(part) - part.sampled_logprobs, 0.0).abs()
+        gap = torch.where(
+            part.response_mask, policy.read(part, "logprobs")[0] - part.sampled_logprobs, 0.0
+        ).abs()
         if float(gap.max()) <= reuse_below:
             tokens = part.response_mask.sum().clamp(min=1)
             metrics = {
@@ -81,7 +83,7 @@ def sampled_logprobs(
 def some_logprobs(batch: Experience, scorer: Scorer) -> Tensor:
     """Log-probs ``[B, T]`` of one row in `MEASURED`; NaN in the others."""
     rows = torch.arange(0, len(batch), MEASURED)
-    found = scorer.score(batch.select(rows))
+    [found] = scorer.read(batch.select(rows), "logprobs")
     result = torch.full(batch.tokens.shape, torch.nan)
     result[rows] = 0.0
     result[rows, : found.shape[1]] = found
@@ -99,5 +101,5 @@ def values_to_the_end(critic: Scorer, batch: Experience) -> tuple[Tensor, Tensor
     parts = {name: pad(getattr(batch, name), (0, 1), value=fill) for name, fill in longer.items()}
     parts["attention_mask"][rows, end] = True
     parts["response_mask"][rows, end] = True
-    values = critic.score(Experience(**parts, group_ids=batch.group_ids))
+    [values] = critic.read(Experience(**parts, group_ids=batch.group_ids), "values")
     return torch.where(batch.response_mask, values[:, :-1], 0.0), values[rows, end]

@@ -1,11 +1,17 @@
-"""One trainable model with its optimizer: score without gradient, update by exactly one optimizer step."""
+"""One trainable model with its optimizer: read without gradient, update by exactly one optimizer step."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from plaudit.backends.local.microbatch import microbatches
@@ -19,21 +25,19 @@ from plaudit.runtime import LossFunction, SignalName
 
 PER_ROW = ("scores", "features")
 NON_FINITE_LIMIT = 3
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What AdamW keeps for each parameter."""
 
 
 class LocalScorer:
-    """A model in this process that scores batches."""
+    """A model in this process that reads batches."""
 
-    def __init__(self, module: nn.Module, compute: ComputeSection, signal: SignalName) -> None:
+    def __init__(self, module: nn.Module, compute: ComputeSection) -> None:
         self.device = resolve_device(compute.device)
-        self.module, self.compute, self.signal = module.to(self.device), compute, signal
-
-    def score(self, batch: Batch) -> Tensor:
-        """Forward in microbatches, results back in the order of the batch, on the CPU."""
-        return self.read(batch, self.signal)[0]
+        self.module, self.compute = module.to(self.device), compute
 
     def read(self, batch: Batch, *signals: SignalName) -> list[Tensor]:
-        """See `Learner.read`."""
+        """See `Scorer.read`: forward in microbatches, results back in the order of the batch, on the CPU."""
         with without_gradients(self.module, product_dtype(self.compute, self.device), self.device):
             return self._read(batch, signals)
 
@@ -63,11 +67,41 @@ def _placed(result: Tensor, rows: Tensor, found: Tensor, per_token: bool) -> Ten
     return result
 
 
+@runtime_checkable
+class Exported(Protocol):
+    """A model that can write itself as others load it."""
+
+    def save(self, path: Path, tokenizer: Any) -> None:
+        """Write what ``from_pretrained`` reads."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalWeights:
+    """See `Weights`: of a learner in this process."""
+
+    learner: LocalLearner
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Those of partners bear their name in front."""
+        own = {name: p.detach().cpu().clone() for name, p in self.learner.parameters.items()}
+        for partner, other in self.learner.partners.items():
+            own |= {f"{partner}/{name}": weight for name, weight in other.weights().tensors().items()}
+        return own
+
+
 class LocalLearner(LocalScorer):
     """A model in this process that learns with AdamW, fp32 weights and a global gradient norm limit.
 
-    ``partners``, by name, own parameters that this model's backward pass reaches as well, such as a head on its trunk:
-    they step along with it, at their own rate and under their own norm limit, and their metrics bear their name.
+    Args:
+        module: the model; those of its parameters that require a gradient are trained.
+        optimizer: learning rate, its schedule, weight decay, limit of the gradient norm.
+        compute: device, precision, tokens of a microbatch.
+        total_steps: see `plan`.
+        name: of its file in a checkpoint, ``<name>.safetensors``.
+        partners: learners, by name, that own parameters which this model's backward pass reaches as well, such as a
+            head on its trunk: they step along with it, at their own rate and under their own norm limit, and their
+            metrics bear their name.
     """
 
     def __init__(
@@ -77,15 +111,29 @@ class LocalLearner(LocalScorer):
         compute: ComputeSection,
         *,
         total_steps: int,
-        signal: SignalName = "logprobs",
+        name: str = "policy",
         partners: Mapping[str, LocalLearner] | None = None,
     ) -> None:
-        super().__init__(module, compute, signal)
-        self.partners = dict(partners or {})
-        self.section, self.total_steps, self.step = optimizer, total_steps, 0
-        self.optimizer = build_optimizer(self.module, optimizer)
+        super().__init__(module, compute)
+        self.name, self.section, self.partners = name, optimizer, dict(partners or {})
         self.parameters = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
-        self.non_finite_in_a_row = 0
+        self.plan(total_steps, afresh=True)
+
+    @property
+    def step(self) -> int:
+        """See `Learner.step`."""
+        return self._step_count
+
+    def plan(self, total_steps: int, *, afresh: bool = False) -> None:
+        """See `Learner.plan`."""
+        self._total_steps = total_steps
+        if afresh:
+            self._step_count = self._non_finite_in_a_row = 0
+            self.optimizer = build_optimizer(self.module, self.section)
+
+    def rest(self) -> None:
+        """See `Learner.rest`."""
+        self._step_count += 1
 
     def update(
         self, batch: Batch, loss: LossFunction, further: Sequence[tuple[Batch, LossFunction]] = ()
@@ -123,7 +171,7 @@ class LocalLearner(LocalScorer):
         return result
 
     def _step(self, allowed: bool = True) -> dict[str, float]:
-        lr = learning_rate(self.step, self.total_steps, self.section)
+        lr = learning_rate(self._step_count, self._total_steps, self.section)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         limit = self.section.max_grad_norm or math.inf
@@ -132,9 +180,9 @@ class LocalLearner(LocalScorer):
         if finite and allowed:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        self.non_finite_in_a_row = 0 if finite else self.non_finite_in_a_row + 1
-        if self.non_finite_in_a_row >= NON_FINITE_LIMIT:
+        self._step_count += 1
+        self._non_finite_in_a_row = 0 if finite else self._non_finite_in_a_row + 1
+        if self._non_finite_in_a_row >= NON_FINITE_LIMIT:
             raise TrainingError(
                 f"the gradient was not finite in {NON_FINITE_LIMIT} steps in a row, the last one step {self.step}",
                 where="optimizer step",
@@ -147,48 +195,64 @@ class LocalLearner(LocalScorer):
         }
         return {"lr": lr, "grad_norm": float(norm), "steps_skipped": float(not (finite and allowed))} | along
 
-    def weights(self) -> dict[str, Tensor]:
-        """See `Learner.weights`; those of partners bear their name."""
-        own = {name: p.detach().cpu().clone() for name, p in self.parameters.items()}
-        along = {f"{who}/{n}": w for who, other in self.partners.items() for n, w in other.weights().items()}
-        return own | along
+    def weights(self) -> LocalWeights:
+        """See `Learner.weights`."""
+        return LocalWeights(self)
 
     @torch.no_grad()
-    def restore(self, weights: dict[str, Tensor]) -> None:
-        """See `Learner.restore`."""
+    def put_back(self, weights: Mapping[str, Tensor]) -> None:
+        """See `Learner.put_back`."""
         for name, parameter in self.parameters.items():
             parameter.copy_(weights[name])
-        for who, other in self.partners.items():
-            other.restore({name.removeprefix(f"{who}/"): weight for name, weight in weights.items()})
+        for partner, other in self.partners.items():
+            other.put_back({name.removeprefix(f"{partner}/"): weight for name, weight in weights.items()})
 
-    def tensors(self) -> dict[str, Tensor]:
-        """``weight/<name>``, and ``exp_avg/<name>``, ``exp_avg_sq/<name>``, ``step/<name>`` of AdamW."""
-        result: dict[str, Tensor] = {}
+    def export(self, directory: Path, tokenizer: Any) -> None:
+        """See `Learner.export`."""
+        assert isinstance(self.module, Exported), "only models that can write themselves are exported"
+        self.module.save(directory, tokenizer)
+
+    def save(self, directory: Path) -> None:
+        """``<name>.safetensors``: ``weight/<parameter>``, and the state of AdamW: ``exp_avg/<parameter>`` ..."""
+        tensors: dict[str, Tensor] = {}
         for name, parameter in self.parameters.items():
-            result[f"weight/{name}"] = parameter.detach()
+            tensors[f"weight/{name}"] = parameter.detach()
             for key, value in self.optimizer.state.get(parameter, {}).items():
-                result[f"{key}/{name}"] = value.detach()
-        return {name: value.cpu().contiguous() for name, value in result.items()}
+                tensors[f"{key}/{name}"] = value.detach()
+        on_cpu = {name: value.cpu().contiguous() for name, value in tensors.items()}
+        save_file(on_cpu, directory / f"{self.name}.safetensors", {"step": str(self._step_count)})
 
     @torch.no_grad()
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Strict inverse of `tensors`."""
+    def restore(self, directory: Path) -> None:
+        """Strict inverse of `save`.
+
+        Raises:
+            TrainingError: the file is of another model.
+        """
+        path = directory / f"{self.name}.safetensors"
+        with safe_open(path, "pt") as file:
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            step = (file.metadata() or {}).get("step")
         expected = {f"weight/{name}" for name in self.parameters}
-        found = {name for name in tensors if name.startswith("weight/")}
-        if expected != found:
-            odd = sorted(expected ^ found)
+        stored = {name for name in tensors if name.startswith("weight/")}
+        if expected != stored:
+            odd = sorted(expected ^ stored)
             raise TrainingError(
                 f"the checkpoint is of another model: {len(odd)} tensors differ, the first is {odd[0]}",
+                where=str(path),
                 cure="resume with the model and the LoRA settings the run was started with",
             )
         for name, parameter in self.parameters.items():
             parameter.copy_(tensors[f"weight/{name}"])
-            state = {
-                key: tensors[f"{key}/{name}"]
-                for key in ("step", "exp_avg", "exp_avg_sq")
-                if f"{key}/{name}" in tensors
-            }
+            state = {key: tensors[f"{key}/{name}"] for key in MOMENTS if f"{key}/{name}" in tensors}
             if state:
-                # `step` too: the fused kernel reads it on the device
+                # `step` too: the fused kernel reads it on the device.
                 moved = {k: v.to(parameter.device, copy=True) for k, v in state.items()}
                 self.optimizer.state[parameter] = moved
+        self._step_count = int(step) if step is not None else _first_format_step(directory, self.name)
+
+
+def _first_format_step(directory: Path, name: str) -> int:
+    """The step of a learner in a checkpoint of the first release, which kept it beside the tensors."""
+    trainer = json.loads((directory / "trainer.json").read_text(encoding="utf-8"))
+    return int(trainer["steps"][name])

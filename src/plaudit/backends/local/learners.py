@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from plaudit.algorithms.protocol import SharingTrunk
@@ -32,11 +31,6 @@ class Learners:
         named: dict[str, Learner] = {"policy": self.policy}
         return named | ({"critic": self.critic} if self.critic else {})
 
-    def save_head(self, run: Path) -> None:
-        """A value head on the saved policy's trunk is kept beside it, in critic/; the policy is a plain model."""
-        if self.critic is not None and isinstance(self.critic.module, TrunkCritic):
-            self.critic.module.save(run / "critic")
-
 
 def build_learners(job: OnlineJob, policy: Policy, backbone: Backbone, tokenizer: Any) -> Learners:
     """Optimizers around the policy and its critic, if any.
@@ -54,7 +48,7 @@ def build_learners(job: OnlineJob, policy: Policy, backbone: Backbone, tokenizer
         return _on_one_trunk(job, policy, rate, steps, steps - alone)
     learner = LocalLearner(policy, job.optimizer, compute, total_steps=steps - alone)
     critic = build_critic(algorithm.critic_init, job.reward, backbone, tokenizer, job.lora, compute)
-    return Learners(learner, LocalLearner(critic, rate, compute, total_steps=steps, signal="values"))
+    return Learners(learner, LocalLearner(critic, rate, compute, total_steps=steps, name="critic"))
 
 
 def shares_trunk(algorithm: Any) -> bool:
@@ -67,7 +61,7 @@ def _on_one_trunk(
 ) -> Learners:
     """The head has its own rate and steps along with the policy; alone it trains nothing but itself."""
     head = TrunkCritic(policy)
-    critic = LocalLearner(head, rate, job.compute, total_steps=steps, signal="values")
+    critic = LocalLearner(head, rate, job.compute, total_steps=steps, name="critic")
     learner = LocalLearner(
         SharedTrunk(policy, head),
         job.optimizer,

@@ -27,7 +27,7 @@ from plaudit.runs.directory import announce, finished, open_run
 from plaudit.runs.files import Lines, Row, read_lines
 from plaudit.runs.keeper import Keeper
 from plaudit.runs.recorder import Recorder
-from plaudit.runtime import Runtime, TokenPrompt
+from plaudit.runtime import Learner, Runtime, TokenPrompt
 from plaudit.stages.best_of_n.parts import (
     Parts,
     build,
@@ -71,8 +71,9 @@ def run_rejection(
             run, command=command_of(type(job)).name, log=job.log, total=job.rounds, unit="round"
         ) as recorder,
     ):
-        Rejection(job, parts, tokenised, held, recorder).run()
-        parts.policy.save(run / "model", parts.tokenizer)
+        rejection = Rejection(job, parts, tokenised, held, recorder)
+        rejection.run()
+        rejection.learner.export(run / "model", parts.tokenizer)
         recorder.event("saved", path=str(run / "model"))
     return run
 
@@ -85,13 +86,14 @@ class Rejection:
         recorder: Recorder,
     ) -> None:  # fmt: skip
         self.job, self.parts, self.train, self.recorder = job, parts, train, recorder
-        learner = self._learner(steps=1)
-        reference = LocalScorer(load_reference(parts.policy), job.compute, "logprobs")
+        learner = LocalLearner(parts.policy, job.optimizer, job.compute, total_steps=1)
+        reference = LocalScorer(load_reference(parts.policy), job.compute)
         runtime = Runtime(parts.generator, learner, reference, parts.reward, None, parts.gold)
-        self.base = learner.weights()
+        self.base = learner.weights().tensors()
         self.evaluator = Evaluator(recorder.run_dir, runtime, heldout, job, parts.chat, recorder)
+        self.learner: Learner = learner
         self.keeper = Keeper(
-            recorder.run_dir, job.checkpoint, {"policy": learner, "best": self.evaluator}, recorder
+            recorder.run_dir, job.checkpoint, {"policy": learner}, recorder, self.evaluator.weights
         )
 
     def run(self) -> None:
@@ -120,7 +122,7 @@ class Rejection:
     def _round(self, number: int, kept: Lines, pairs: Lines) -> dict[str, float]:
         """Sample, keep, imitate; the metrics of the round."""
         job, algorithm = self.job, self.job.algorithm
-        self.parts.generator.policy_version = number - 1
+        self.parts.generator.publish(self.learner.weights(), number - 1)
         prompts = self._prompts(number)
         groups = [
             group
@@ -163,10 +165,10 @@ class Rejection:
     def _imitate(self, number: int, pool: Sequence[Rollout]) -> dict[str, float]:
         """Fine-tune on the pool with a fresh optimizer; means of the metrics over its steps."""
         job = self.job
-        learner = self._learner(math.ceil(len(pool) / job.batch_size) * job.epochs)
+        learner = self.learner
+        learner.plan(math.ceil(len(pool) / job.batch_size) * job.epochs, afresh=True)
         if job.algorithm.start_from == "base":
-            learner.restore(self.base)
-        self.keeper.learners["policy"] = learner
+            learner.put_back(self.base)
         history: list[dict[str, float]] = []
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
@@ -180,9 +182,6 @@ class Rejection:
         names = ("loss", "lr", "grad_norm", "policy/entropy", "steps_skipped", "throughput/tokens_per_second")
         means = {name: fmean(step[name] for step in history) for name in names}
         return means | {"time/update": sum(step["time/update"] for step in history)}
-
-    def _learner(self, steps: int) -> LocalLearner:
-        return LocalLearner(self.parts.policy, self.job.optimizer, self.job.compute, total_steps=steps)
 
 
 def _collate(rows: Sequence[Encoded], pad_id: int, indices: Sequence[int]) -> Batch:

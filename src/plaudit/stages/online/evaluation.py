@@ -15,6 +15,7 @@ from plaudit.data.collate import collate_rollouts
 from plaudit.experience import Experience
 from plaudit.records import Rollout
 from plaudit.rollouts.collect import scored
+from plaudit.runs.best import BestWeights
 from plaudit.runs.files import Lines
 from plaudit.runs.recorder import Recorder
 from plaudit.runtime import Runtime, TokenPrompt
@@ -28,8 +29,8 @@ AUTO_EVALUATIONS = 8
 class Evaluator:
     """Writes evaluation.jsonl and samples.jsonl, and goes back to the best weights if the last ones are worse.
 
-    A checkpoint keeps the best weights (`tensors`, `step`) and the figures (`state`), so that a resumed run
-    knows where it started and what was best.
+    A checkpoint keeps the best weights and the figures (`state`), so that a resumed run knows where it started and what
+    was best.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Evaluator:
         )
         self.judge = "gold" if runtime.gold else "reward"
         self.start = self.last = float("nan")
-        self.best, self.step, self.weights = float("-inf"), 0, dict[str, torch.Tensor]()
+        self.best, self.weights = float("-inf"), BestWeights(run)
 
     def before(self) -> None:
         """Evaluate the starting policy."""
@@ -64,9 +65,10 @@ class Evaluator:
     def finish(self) -> None:
         """A policy that ends worse than it started is not handed out: go back to the best weights, and say so."""
         step = self.job.iterations
-        if self.weights and self.last < self.start:
-            step = self.step
-            self.runtime.policy.restore(self.weights)
+        if self.weights.file and self.last < self.start:
+            step = self.weights.step
+            self.runtime.policy.put_back(self.weights.tensors())
+            self.runtime.generator.publish(self.runtime.policy.weights(), step)
             self.recorder.event(
                 "rolled back",
                 step=step,
@@ -82,20 +84,13 @@ class Evaluator:
         """Inverse of `state`."""
         self.start, self.last, self.best = state["start"], state["last"], state["best"]
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """The best trainable weights so far, those of the start included."""
-        return self.weights
-
-    def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Inverse of `tensors`."""
-        self.weights = tensors
-
     def _remember(self, step: int, value: float) -> None:
         if step == 0:
             self.start = value
         self.last = value
         if value > self.best:
-            self.best, self.step, self.weights = value, step, self.runtime.policy.weights()
+            self.best = value
+            self.weights.keep(step, self.runtime.policy.weights().tensors())
 
     def evaluate(self, iteration: int) -> dict[str, float]:
         """Sample, score, and write one row a prompt."""
@@ -135,7 +130,8 @@ class Evaluator:
 
     def _logprobs(self, batch: Experience) -> list[dict[str, float]]:
         """Sums over the response, in nats; ``kl`` is the sampled estimate of the KL to the reference."""
-        policy, reference = self.runtime.policy.score(batch), self.runtime.reference.score(batch)
+        [policy] = self.runtime.policy.read(batch, "logprobs")
+        [reference] = self.runtime.reference.read(batch, "logprobs")
         sums = [torch.where(batch.response_mask, x, 0.0).sum(-1).tolist() for x in (policy, reference)]
         return [{"logprob": p, "ref_logprob": r, "kl": p - r} for p, r in zip(*sums, strict=True)]
 

@@ -83,10 +83,12 @@ def run_rl(
         recorder.event("memory", **parts.memory)
         recorder.summary(parts.memory)
         evaluator = Evaluator(run, parts.runtime, parts.heldout, job, parts.chat, recorder)
-        keeper = Keeper(run, job.checkpoint, {**parts.learners.named, "best": evaluator}, recorder)
+        keeper = Keeper(run, job.checkpoint, parts.learners.named, recorder, evaluator.weights)
         _train(job, parts, recorder, evaluator, keeper)
-        parts.policy.save(run / "model", parts.tokenizer)
-        parts.learners.save_head(run)
+        runtime = parts.runtime
+        runtime.policy.export(run / "model", parts.tokenizer)
+        if runtime.critic and runtime.shared_trunk:  # its head is of use only beside this policy
+            runtime.critic.export(run / "critic", parts.tokenizer)
         recorder.event("saved", path=str(run / "model"))
     return run
 
@@ -140,14 +142,14 @@ def _build(job: OnlineJob, records: Sequence[Prompt], reward: Given, gold: Given
             job.gold, (), tokenizer, compute, where="gold", timeout=timeout, backbone=golden
         )
     frozen = load_reference(policy)
-    reference = LocalScorer(frozen, compute, "logprobs")
+    reference = LocalScorer(frozen, compute)
     learners = build_learners(job, policy, backbone, tokenizer)
     # What samples is what is trained, in the same precision.
     precision = product_dtype(compute, learners.policy.device)
     generator = NativeGenerator(
         policy.lm, tokenizer, chat.end_ids, precision=precision, cuda_graphs=compute.cuda_graphs
     )
-    exact = LocalScorer(ExactKL(policy, frozen), compute, "full_kl") if "full_kl" in algorithm.needs else None
+    exact = LocalScorer(ExactKL(policy, frozen), compute) if "full_kl" in algorithm.needs else None
     critic = learners.critic
     runtime = Runtime(
         generator, learners.policy, reference, judge, critic, second, exact, learners.shared_trunk
@@ -202,7 +204,7 @@ def _train(job: OnlineJob, parts: Parts, recorder: Recorder, evaluator: Evaluato
     if start:
         loop.resume(found["loop"])
         evaluator.resume(found["evaluation"])
-        parts.runtime.generator.policy_version = start
+        parts.runtime.generator.publish(parts.runtime.policy.weights(), start)
     else:
         evaluator.before()
     with keeper.watch():

@@ -77,7 +77,7 @@ def run_dpo(job: DPOJob, sources: Mapping[str, str] | None = None, *, records: R
         sampler = Sampler(policy, tokenizer, chat, heldout or train, job, recorder)
         _train(job, learner, feedback, held, sampler, recorder)
         recorder.summary({"train_rows": len(rows), "algorithm": type_name(type(algorithm))})
-        policy.save(run / "model", tokenizer)
+        learner.export(run / "model", tokenizer)
         recorder.event("saved", path=str(run / "model"))
     return run
 
@@ -93,7 +93,7 @@ def _train(
     """Let the reference speak first, then restore or start, and train with evaluations and checkpoints."""
     algorithm: Any = job.algorithm
     keeper = Keeper(recorder.run_dir, job.checkpoint, {"policy": learner}, recorder)
-    steps = learner.total_steps
+    steps = math.ceil(len(feedback) / job.batch_size) * job.epochs
     every = max(1, steps // AUTO_EVALUATIONS) if job.evaluate_every == "auto" else job.evaluate_every
 
     def on_step(step: int, metrics: dict[str, float]) -> None:
@@ -124,7 +124,7 @@ def heldout_figures(algorithm: Any, learner: LocalLearner, held: Feedback) -> li
     found: list[Row] = []
     for indices in chunks(len(held)):
         batch = held.collate(indices)
-        logprobs = learner.score(batch)
+        [logprobs] = learner.read(batch, "logprobs")
         a_unit = len(batch.tokens) // len(batch)
         for position, index in enumerate(indices):
             one = algorithm.weights(batch.select(torch.tensor([position])))

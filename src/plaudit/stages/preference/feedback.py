@@ -57,8 +57,8 @@ class Feedback:
                 batch = self._plain(indices)
                 lengths = batch.attention_mask.sum(-1).tolist()
                 # A copy: a view would keep the whole chunk with its padding.
-                scores = self.scorer.score(batch)
-                self._reference += [row[:n].clone() for row, n in zip(scores, lengths, strict=True)]
+                [logprobs] = self.scorer.read(batch, "logprobs")
+                self._reference += [row[:n].clone() for row, n in zip(logprobs, lengths, strict=True)]
         if "mismatched_kl" in needs:
             for chosen in batches:
                 self._mismatched[tuple(chosen)] = self._mean_mismatched(chosen)
@@ -100,7 +100,7 @@ class Feedback:
         if not twos:
             return 0.0
         batch = collate_demonstrations(twos, self.pad_id)
-        return float(row_sums(self.scorer.score(batch), batch.response_mask).double().mean())
+        return float(row_sums(self.scorer.read(batch, "logprobs")[0], batch.response_mask).double().mean())
 
 
 def prompt_id(record: Any) -> str:

@@ -53,7 +53,7 @@ def score_dataset(run: Path, dataset: str) -> Path:
     encoder = reward_encoder(model, tokenizer, chat, records[0])
     data = readable(model, tokenizer, job.data)
     rows = encode_rows(records, encoder, data, dataset)
-    scorer = LocalScorer(model, job.compute, "scores")
+    scorer = LocalScorer(model, job.compute)
     target = _place(run, dataset)
     write_heldout(target, scorer, rows, tokenizer.pad_token_id, algorithm.attributes, _scale(run, algorithm))
     one = reward_encoder(model, tokenizer, chat, Rating("", "", "", 0.0))

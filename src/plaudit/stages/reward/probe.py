@@ -46,12 +46,12 @@ def probe_head(
             where="head_init",
             cure="use --head-init random",
         )
-    scorer = LocalScorer(LastStates(model), compute, "features")
+    scorer = LocalScorer(LastStates(model), compute)
     features, targets, folds = [], [], []
     for first in range(0, len(prompt_ids), ROWS):
         rows = range(first, min(first + ROWS, len(prompt_ids)))
         batch = collate(rows)
-        found, wanted, units = _regression(batch, scorer.score(batch))
+        found, wanted, units = _regression(batch, scorer.read(batch, "features")[0])
         features.append(found)
         targets.append(wanted)
         folds.append(torch.tensor([_fold(prompt_ids[i]) for i in rows])[units])

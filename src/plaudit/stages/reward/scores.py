@@ -36,7 +36,7 @@ def raw_scores(scorer: LocalScorer, rows: Sequence[Encoded], pad_id: int) -> lis
     scores: list[float] = []
     for first in range(0, len(rows), BATCH):
         part = rows[first : first + BATCH]
-        scores += scorer.score(collate_ratings(part, [0.0] * len(part), pad_id)).tolist()
+        scores += scorer.read(collate_ratings(part, [0.0] * len(part), pad_id), "scores")[0].tolist()
     return scores
 
 

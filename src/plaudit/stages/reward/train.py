@@ -84,7 +84,7 @@ def run_reward(job: RewardJob, sources: Mapping[str, str] | None = None) -> Path
     scale = Scale.fit(parts.train.records, job.algorithm.attributes) if rated else None
     collate = Collator(parts.train, parts.pad_id, job.algorithm.attributes, scale or Scale())
     steps = math.ceil(len(parts.train) / job.batch_size) * job.epochs
-    learner = LocalLearner(parts.model, job.optimizer, job.compute, total_steps=steps, signal="scores")
+    learner = LocalLearner(parts.model, job.optimizer, job.compute, total_steps=steps, name="reward_model")
     records = parts.train.records + parts.heldout.records
     with (
         open_run(job, sources, records=records) as run,
