@@ -1,0 +1,89 @@
+"""The best weights of a run: one file, ``best/step-000008.safetensors``, which checkpoints name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from plaudit.errors import TrainingError
+from plaudit.runs.checkpoint import NamedFile, needed_by_all, sync
+
+FIRST_FORMAT = "best.safetensors"
+"""A checkpoint of the first release holds a copy of the best weights under this name."""
+
+
+class BestWeights:
+    """Keeps the weights that were best so far, and drops a file once nothing names it.
+
+    A file of their own, not a copy in each checkpoint: they change seldom, and a checkpoint of a large model is then a
+    third smaller.
+
+    Args:
+        run: the run directory.
+
+    Attributes:
+        file: the best weights now; None before the first.
+        step: after which they were taken.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.run, self.step = run, 0
+        self.file: NamedFile | None = None
+
+    def keep(self, step: int, tensors: dict[str, Tensor]) -> None:
+        """Write the weights after ``step`` as the best; the file of earlier ones stays as long as a checkpoint needs it.
+
+        Raises:
+            TrainingError: the disk refused.
+        """
+        path = self._path(step)
+        temporary = path.with_name(f".tmp-{path.name}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+            self._commit(temporary, step)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            free = shutil.disk_usage(self.run).free / 1e9
+            raise TrainingError(
+                f"could not save the best weights, of step {step}: {error} ({free:.2f} GB free)",
+                where=str(path),
+                cure="free some space and start again with --resume; checkpoints are intact",
+            ) from error
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The best weights."""
+        assert self.file is not None, "weights have been kept"
+        return load_file(self.run / self.file.name)
+
+    def resume(self, checkpoint: Path, step: int, needed: NamedFile | None) -> None:
+        """Go on with the best weights of a checkpoint that has been verified, after ``step``."""
+        if needed is not None:
+            self.file, self.step = needed, step
+            return
+        path = self._path(step)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".tmp-{path.name}")
+        shutil.copyfile(checkpoint / FIRST_FORMAT, temporary)
+        self._commit(temporary, step)
+
+    def prune(self, checkpoints: Path) -> None:
+        """Remove the files that no checkpoint needs and that are not the best ones now."""
+        needed = needed_by_all(checkpoints) | ({self.file.name} if self.file else set())
+        for path in self._path(0).parent.glob("*.safetensors"):
+            if path.relative_to(self.run).as_posix() not in needed:
+                path.unlink()
+
+    def _path(self, step: int) -> Path:
+        return self.run / "best" / f"step-{step:06d}.safetensors"
+
+    def _commit(self, temporary: Path, step: int) -> None:
+        path = self._path(step)
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+        self.file, self.step = NamedFile.of(self.run, path), step
