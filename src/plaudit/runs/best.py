@@ -35,7 +35,7 @@ class BestWeights:
         self.file: NamedFile | None = None
 
     def keep(self, step: int, tensors: dict[str, Tensor]) -> None:
-        """Write the weights after ``step`` as the best; the file of earlier ones stays as long as a checkpoint needs it.
+        """Write the weights after ``step`` as the best; the earlier file stays as long as a checkpoint needs it.
 
         Raises:
             TrainingError: the disk refused.

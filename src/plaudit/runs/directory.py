@@ -19,9 +19,9 @@ from plaudit.config.sections import ComputeSection, Job
 from plaudit.config.show import to_toml
 from plaudit.errors import ConfigError
 from plaudit.jobs.registry import command_of
-from plaudit.runs.resume import Change, changes, check, described, is_longer, length_of
 from plaudit.runs.files import merge_json, read_json
 from plaudit.runs.lock import LOCK, MANIFEST, only_writer, sign
+from plaudit.runs.resume import Change, changes, check, described, is_longer, length_of
 
 LIBRARIES = ("plaudit", "torch", "transformers", "tokenizers", "peft", "numpy")
 

@@ -10,8 +10,8 @@ from typing import Any, Protocol, Self
 
 from plaudit.config.sections import LogSection
 from plaudit.errors import PlauditError
-from plaudit.tracking.console import ConsoleSink
 from plaudit.runs.files import Lines, jsonable, merge_json
+from plaudit.tracking.console import ConsoleSink
 from plaudit.tracking.tensorboard import tensorboard_sink
 
 
