@@ -108,7 +108,7 @@ def take_out(request: Request, number: int) -> None:
     """Remove a person from the project of the path, free what they hold there, and write it down."""
     project, visitor = project_of(request), visitor_of(request)
     with site_of(request).store.write() as conn:
-        freed = leases.let_go(conn, project, number)
+        freed = leases.release_all(conn, project, number)
         projects.remove_member(conn, project, number)
         name, detail = people.get_user(conn, number).name, {"project": project.slug, "items freed": freed}
         people.record(conn, "removed from project", name, by=visitor.me.id, address=visitor.address, **detail)

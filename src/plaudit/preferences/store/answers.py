@@ -1,4 +1,4 @@
-"""Answers: every one a new row. The newest row of an assignment (its head) counts; the others stay to be read."""
+"""Answers: each one is a new row. The newest row of an assignment (its *head*) counts; older ones remain readable."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from sqlalchemy import Connection, bindparam, func, insert, select, update
 from plaudit.errors import DataError
 from plaudit.preferences.annotation import (
     Answer,
+    Choice,
+    Ranks,
     Skip,
     answer_from_json,
     answer_to_json,
@@ -21,8 +23,8 @@ from plaudit.preferences.store.leases import (
     ADJUDICATION,
     Work,
     assign,
+    free_place,
     get_work,
-    give_place_back,
     take_place,
 )
 from plaudit.preferences.store.projects import Project
@@ -45,7 +47,8 @@ _OF_KEY = select(judgements.c.id, judgements.c.user_id, judgements.c.assignment_
     judgements.c.key == bindparam("b_key")
 )
 _INSERT = insert(judgements).returning(judgements.c.id)
-_ASKED = (
+# Everything that storing an answer must know, in one statement: other people's answers wait while this one is stored.
+_FACTS = (
     select(
         assignments.c.id,
         assignments.c.item_id,
@@ -73,12 +76,10 @@ _ASKED = (
         assignments.c.user_id == bindparam("b_user"),
     )
 )
-"""All that storing an answer must know, in one look: everybody else waits meanwhile."""
-
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What a person sends. ``key`` is made where the answer is given, so that sending it twice stores it once."""
+    """What a person sends. ``key`` is made by the client, so that the same answer sent twice is stored once."""
 
     key: str
     answer: Answer
@@ -87,12 +88,12 @@ class Submission:
     supersedes: int | None = None
     """The row this corrects; None for a first answer."""
     guidelines: int | None = None
-    """The version that was shown; None, or one that never was: the newest."""
+    """The version that was shown; None, or a version that does not exist: the newest."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """An assignment as far as storing its answers needs it."""
+    """The part of an assignment that is needed to store its answers."""
 
     id: int
     item_id: int
@@ -123,7 +124,13 @@ def submit(
 ) -> int:
     """Store an answer; returns its row number (the same one when the same key comes again).
 
-    ``decides``: whether the person may give verdicts, which overrule the votes.
+    Args:
+        conn: a writing transaction.
+        project: which project.
+        user_id: the person.
+        assignment_id: number of the assignment.
+        sent: the answer.
+        decides: whether the person may give verdicts, which overrule the votes.
 
     Raises:
         NotFound: not an assignment of this person, or a verdict of somebody who is no reviewer any more.
@@ -132,33 +139,38 @@ def submit(
     """
     _check_key(sent.key)
     lock_history(conn)
-    given = {"b_id": assignment_id, "b_project": project.id, "b_user": user_id, "b_key": sent.key}
-    asked = conn.execute(_ASKED, given).one_or_none()
-    if asked is None or (asked.round == ADJUDICATION and not decides):
+    parameters = {"b_id": assignment_id, "b_project": project.id, "b_user": user_id, "b_key": sent.key}
+    facts = conn.execute(_FACTS, parameters).one_or_none()
+    # ``decides`` is asked here and not when the page was shown: a reviewer may have lost the role since.
+    if facts is None or (facts.round == ADJUDICATION and not decides):
         raise NotFound("there is no such assignment of yours", cure="go to the project's next item")
-    if asked.key_is_known:
+    # Before any other check: a client that did not get the reply sends the same answer again, and must hear that it is
+    # stored, not that "the item was answered in another window" (by itself).
+    if facts.key_is_known:
         return _stored(conn, sent.key, user_id, assignment_id)
-    _check(sent, asked.n_responses, project)
-    if sent.supersedes != asked.head:
+    _check(sent, facts.n_responses, project)
+    # The client names the row that it saw as the newest. If another window has added one since, this answer would
+    # silently replace one that its author never saw.
+    if sent.supersedes != facts.head:
         raise Conflict(
             "the item was answered or taken back in another window",
-            where=f"assignment {asked.id}",
+            where=f"assignment {facts.id}",
             cure="load the page again",
         )
-    _check_edit(conn, project, asked.id, sent.answer)
-    place = _Place(asked.id, asked.item_id, asked.round, asked.state, bool(asked.is_gold))
-    _hold(conn, project, place, isinstance(sent.answer, Skip))
+    _check_edit(conn, project, facts.id, sent.answer)
+    place = _Place(facts.id, facts.item_id, facts.round, facts.state, bool(facts.is_gold))
+    _update_place(conn, project, place, isinstance(sent.answer, Skip))
     state = "skipped" if isinstance(sent.answer, Skip) else "done"
-    conn.execute(_SET_STATE, {"b_id": asked.id, "b_state": state})
-    return _append(conn, project, (place, user_id), sent, _seconds(conn, asked))
+    conn.execute(_SET_STATE, {"b_id": facts.id, "b_state": state})
+    return _append(conn, project, (place, user_id), sent, _seconds(conn, facts))
 
 
 def undo(conn: Connection, project: Project, user_id: int, key: str) -> Work | None:
-    """Take the last answer back, as a new row, and put the item before the person again; None: nothing to take back."""
+    """Take a person's last answer back, as a new row, and lease its item to them again; None: nothing to take back."""
     _check_key(key)
     lock_history(conn)
     known = conn.execute(_OF_KEY, {"b_key": key}).one_or_none()
-    if known is not None:  # sent again: the same item, not the one before it
+    if known is not None:  # sent again: show the same item, do not take back the answer before it as well
         _check_owner(known.user_id == user_id)
         return get_work(conn, project, known.assignment_id, user_id)
     newer = judgements.alias("newer")
@@ -179,7 +191,7 @@ def undo(conn: Connection, project: Project, user_id: int, key: str) -> Work | N
         return None
     work = get_work(conn, project, last.assignment_id, user_id)
     place = _Place(work.id, work.item_id, work.round, work.state, work.item.gold is not None)
-    _hold(conn, project, place, skip=False)
+    _update_place(conn, project, place, skip=False)
     sent = Submission(key, Skip("taken back"), tuple(last.flags), last.comment, last.id)
     _append(conn, project, (place, user_id), sent, last.seconds, taken_back=True)
     now = time.time()
@@ -189,20 +201,20 @@ def undo(conn: Connection, project: Project, user_id: int, key: str) -> Work | N
 
 
 def open_adjudication(conn: Connection, project: Project, reviewer_id: int, item_id: int) -> Work:
-    """The item before a reviewer, whose verdict will overrule the votes."""
+    """An assignment in which a reviewer gives the verdict on an item; it overrules the votes."""
     lock_history(conn)
-    there = select(items.c.id).where(items.c.id == item_id, items.c.project_id == project.id)
-    if conn.scalar(there) is None:
+    query = select(items.c.id).where(items.c.id == item_id, items.c.project_id == project.id)
+    if conn.scalar(query) is None:
         raise NotFound(f"there is no item {item_id} in {project.slug}", cure="see the list of conflicts")
     mine = select(assignments.c.id).where(
         assignments.c.item_id == item_id,
         assignments.c.user_id == reviewer_id,
         assignments.c.round == ADJUDICATION,
     )
-    found = conn.scalar(mine)
-    if found is None:
+    existing = conn.scalar(mine)
+    if existing is None:
         return assign(conn, project, reviewer_id, item_id, ADJUDICATION, time.time())
-    return get_work(conn, project, found, reviewer_id)
+    return get_work(conn, project, existing, reviewer_id)
 
 
 def get_head(conn: Connection, assignment_id: int) -> Head | None:
@@ -215,18 +227,18 @@ def get_head(conn: Connection, assignment_id: int) -> Head | None:
 
 
 def last_answer(conn: Connection, project: Project, user_id: int, assignment_id: int) -> Answer | None:
-    """The newest answer that was not a taking back: what a form starts from."""
+    """The newest answer of an assignment, rows that took one back left aside: what a form starts from."""
     query = select(judgements.c.answer).where(
         judgements.c.assignment_id == assignment_id,
         judgements.c.user_id == user_id,
         judgements.c.answer.is_not(None),
     )
-    found = conn.scalar(query.order_by(judgements.c.id.desc()).limit(1))
-    return None if found is None else answer_from_json(found)
+    newest = conn.scalar(query.order_by(judgements.c.id.desc()).limit(1))
+    return None if newest is None else answer_from_json(newest)
 
 
 def _stored(conn: Connection, key: str, user_id: int, assignment_id: int) -> int:
-    """The row of a key that is known, if it is the same person's answer to the same assignment."""
+    """The row that was stored with this key; a Conflict if it is another person's or another assignment's."""
     row = conn.execute(_OF_KEY, {"b_key": key}).one()
     _check_owner((row.user_id, row.assignment_id) == (user_id, assignment_id))
     return int(row.id)
@@ -243,30 +255,40 @@ def _check_key(key: str) -> None:
         raise DataError(f"a key has 8 to 80 characters, this one {len(key)}", where="key", cure="send a UUID")
 
 
-def _seconds(conn: Connection, asked: Any) -> float:
-    """From the showing to the answer; a correction keeps the time of what it corrects."""
-    head = get_head(conn, asked.id) if asked.head is not None and asked.state != "leased" else None
-    return max(0.0, time.time() - asked.shown_at) if head is None else head.seconds
+def _seconds(conn: Connection, facts: Any) -> float:
+    """From the moment the item was shown to the answer; a correction keeps the time of what it corrects."""
+    # A correction may come a day later; its time would say nothing about how long the person took to judge.
+    head = get_head(conn, facts.id) if facts.head is not None and facts.state != "leased" else None
+    return max(0.0, time.time() - facts.shown_at) if head is None else head.seconds
 
 
 def _check(sent: Submission, n_responses: int, project: Project) -> None:
     check_answer(sent.answer, project.task, n_responses, project.settings.axes)
-    strange = sorted(set(sent.flags) - set(project.settings.flags))
-    if strange:
+    unknown = sorted(set(sent.flags) - set(project.settings.flags))
+    if unknown:
         cure = f"one of {', '.join(project.settings.flags)}"
-        raise DataError(f"there is no flag {strange[0][:40]!r}", where="flags", cure=cure)
-    text_of = written_in(sent.answer)
-    written = text_of.text if text_of else getattr(sent.answer, "reason", "")
-    for name, said in (("comment", sent.comment), ("answer", written)):
-        if len(said.encode("utf-8", "replace")) > MOST_TEXT:
+        raise DataError(f"there is no flag {unknown[0][:40]!r}", where="flags", cure=cure)
+    for name, text in (("comment", sent.comment), ("answer", _text_of(sent.answer))):
+        if len(text.encode("utf-8", "replace")) > MOST_TEXT:
             raise DataError(f"more than {MOST_TEXT} bytes", where=name, cure="shorten it")
-    if "\x00" in sent.comment or not sent.comment.isascii() and _broken(sent.comment):
+    # NUL and halves of surrogate pairs are legal in JSON strings, but PostgreSQL stores neither in a text column. The
+    # answer itself is stored as escaped JSON and keeps them.
+    if "\x00" in sent.comment or not sent.comment.isascii() and _has_surrogates(sent.comment):
         raise DataError("characters that are no text", where="comment", cure="take them out")
 
 
+def _text_of(answer: Answer) -> str:
+    """The free text of an answer; empty if it has none."""
+    if isinstance(answer, Skip):
+        return answer.reason
+    written = written_in(answer)
+    return written.text if written else ""
+
+
 def _check_edit(conn: Connection, project: Project, assignment_id: int, answer: Answer) -> None:
-    """Refuse an edit that nobody asked for; one from when the project did ask may stay in a corrected answer."""
-    if project.settings.edit_best or getattr(answer, "edit", None) is None:
+    """Refuse an edit in a project that does not ask for edits, unless the answer that is corrected had one already."""
+    edit = answer.edit if isinstance(answer, (Choice, Ranks)) else None
+    if project.settings.edit_best or edit is None:
         return
     before = conn.execute(_HEAD, {"b_id": assignment_id}).one_or_none()
     if before is None or not (before.answer or {}).get("edit"):
@@ -274,18 +296,20 @@ def _check_edit(conn: Connection, project: Project, assignment_id: int, answer: 
         raise DataError("this project does not ask for edits", where="answer.edit", cure=cure)
 
 
-def _broken(said: str) -> bool:
-    return any(0xD800 <= ord(character) <= 0xDFFF for character in said)
+def _has_surrogates(text: str) -> bool:
+    return any(0xD800 <= ord(character) <= 0xDFFF for character in text)
 
 
-def _hold(conn: Connection, project: Project, place: _Place, skip: bool) -> None:
-    """Take or give back the item's place, as the step from the old state to the new one needs."""
+def _update_place(conn: Connection, project: Project, place: _Place, skip: bool) -> None:
+    """Take or free the item's place, as the change from the old state of the assignment to the new one needs."""
+    # Only two changes matter: from a state with a place (leased, done) to skipped, which frees it; and from one without
+    # (expired, skipped) to done, which needs one. The second fails when others have answered the item meanwhile.
     takes_place = place.round == 0 and not place.is_gold
     had = place.state in ("leased", "done")
     if not takes_place or had != skip:
         return
     if skip:
-        give_place_back(conn, place.item_id)
+        free_place(conn, place.item_id)
     elif not take_place(conn, project, place.item_id):
         raise Conflict(
             "the time for this item ran out and others have answered it meanwhile",

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, bindparam, func, insert, select, update
 from plaudit.errors import DataError
 from plaudit.preferences.annotation import (
     RESPONSES,
+    Answer,
     Item,
     ItemResponse,
     answer_from_json,
@@ -26,12 +27,16 @@ from plaudit.preferences.store.schema import assignments, items, responses
 from plaudit.preferences.store.transaction import NotFound
 from plaudit.records import to_json
 
-BATCH = 500
+ROWS_AT_ONCE = 500
+"""Items of one INSERT: SQLite limits the number of parameters of a statement."""
 Loaded = tuple[int, Item]
+"""An item with its row number."""
 
 
 def uniform(*parts: object) -> float:
     """A number from 0 to 1 that is a function of the parts alone."""
+    # A hash and not a random generator: the orders that depend on it must come out the same in every process and every
+    # version of Python, as long as the database exists.
     digest = blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
@@ -45,16 +50,17 @@ def add_items(conn: Connection, project: Project, new: Iterable[Item]) -> tuple[
     Raises:
         DataError: an item that does not fit the task: nothing of the call is stored.
     """
-    given = [_checked(item, project) for item in new]
-    there = {key for (key,) in conn.execute(select(items.c.key).where(items.c.project_id == project.id))}
-    fresh = list({item.key: item for item in reversed(given) if item.key not in there}.values())[::-1]
+    checked = [_checked(item, project) for item in new]
+    known = {key for (key,) in conn.execute(select(items.c.key).where(items.c.project_id == project.id))}
+    # Of several new items with one key the first counts: a dict keeps the last value, hence the two reversals.
+    fresh = list({item.key: item for item in reversed(checked) if item.key not in known}.values())[::-1]
     now = time.time()
-    for start in range(0, len(fresh), BATCH):
-        _insert(conn, project, fresh[start : start + BATCH], now)
-    return len(fresh), len(given) - len(fresh)
+    for start in range(0, len(fresh), ROWS_AT_ONCE):
+        _insert(conn, project, fresh[start : start + ROWS_AT_ONCE], now)
+    return len(fresh), len(checked) - len(fresh)
 
 
-def _insert(conn: Connection, project: Project, batch: Sequence[Item], now: float) -> None:
+def _insert(conn: Connection, project: Project, new: Sequence[Item], now: float) -> None:
     rows = [
         {
             "project_id": project.id,
@@ -68,11 +74,12 @@ def _insert(conn: Connection, project: Project, batch: Sequence[Item], now: floa
             "meta": item.meta,
             "created_at": now,
         }
-        for item in batch
+        for item in new
     ]
+    # sort_by_parameter_order: RETURNING alone promises no order, and the responses must find their items.
     made = conn.execute(insert(items).returning(items.c.id, sort_by_parameter_order=True), rows)
     ids = [row.id for row in made]
-    said = [
+    response_rows = [
         {
             "item_id": item_id,
             "number": number,
@@ -80,11 +87,11 @@ def _insert(conn: Connection, project: Project, batch: Sequence[Item], now: floa
             "model": response.model,
             "provenance": response.provenance,
         }
-        for item_id, item in zip(ids, batch, strict=True)
+        for item_id, item in zip(ids, new, strict=True)
         for number, response in enumerate(item.responses)
     ]
-    if said:
-        conn.execute(insert(responses), said)
+    if response_rows:
+        conn.execute(insert(responses), response_rows)
 
 
 def _checked(item: Item, project: Project) -> Item:
@@ -106,11 +113,12 @@ def _checked(item: Item, project: Project) -> Item:
 def read_items(conn: Connection, project: Project, ids: Sequence[int] | None = None) -> dict[int, Item]:
     """Items by row number: all of the project, or the ones named."""
     query = select(items).where(items.c.project_id == project.id).order_by(items.c.id)
-    said = select(responses).join(items).where(items.c.project_id == project.id)
+    # Two queries for all items, instead of one more for each item.
+    of_responses = select(responses).join(items).where(items.c.project_id == project.id)
     if ids is not None:
-        query, said = query.where(items.c.id.in_(ids)), said.where(items.c.id.in_(ids))
+        query, of_responses = query.where(items.c.id.in_(ids)), of_responses.where(items.c.id.in_(ids))
     by_item: dict[int, list[ItemResponse]] = defaultdict(list)
-    for row in conn.execute(said.order_by(responses.c.item_id, responses.c.number)):
+    for row in conn.execute(of_responses.order_by(responses.c.item_id, responses.c.number)):
         by_item[row.item_id].append(ItemResponse(content_from_json(row.content), row.model, row.provenance))
     return {row.id: _item(row, tuple(by_item[row.id])) for row in conn.execute(query)}
 
@@ -123,7 +131,7 @@ def page_of_items(conn: Connection, project: Project, page: int, size: int = 50)
 
 
 def set_priorities(conn: Connection, project: Project, priorities: Mapping[str, float]) -> int:
-    """Write what active selection prefers; returns how many items were found."""
+    """Write the priorities that active selection computed; returns how many items of the project they named."""
     statement = update(items).where(items.c.project_id == project.id, items.c.key == bindparam("of"))
     known = set(conn.scalars(select(items.c.key).where(items.c.project_id == project.id)))
     rows = [{"of": key, "to": float(value)} for key, value in priorities.items() if key in known]
@@ -132,11 +140,13 @@ def set_priorities(conn: Connection, project: Project, priorities: Mapping[str, 
     return len(rows)
 
 
-def set_gold(conn: Connection, project: Project, item_id: int, item: Item, gold: Any) -> Item:
-    """Make an item gold (an ``Answer``) or ordinary again (None)."""
+def set_gold(conn: Connection, project: Project, item_id: int, item: Item, gold: Answer | None) -> Item:
+    """Make an item gold, with its known answer, or ordinary again (None)."""
     changed = _checked(replace(item, gold=gold), project)
     value = answer_to_json(gold) if gold is not None else None
     query = update(items).where(items.c.id == item_id, items.c.project_id == project.id)
+    # Gold items take no places, so ``taken`` of a gold item is 0. When it becomes ordinary again the count must be that
+    # of the answers it has, or it would be asked too often.
     held = select(func.count()).where(
         assignments.c.item_id == item_id,
         assignments.c.round == 0,
@@ -154,13 +164,13 @@ def count_items(conn: Connection, project: Project) -> int:
     return int(conn.scalar(select(func.count()).where(items.c.project_id == project.id)) or 0)
 
 
-def _item(row: Any, said: tuple[ItemResponse, ...]) -> Item:
+def _item(row: Any, item_responses: tuple[ItemResponse, ...]) -> Item:
     gold = answer_from_json(row.gold) if row.gold else None
-    return Item(row.key, content_from_json(row.prompt), said, gold, row.priority, row.meta)
+    return Item(row.key, content_from_json(row.prompt), item_responses, gold, row.priority, row.meta)
 
 
 _ITEM = select(items).where(items.c.id == bindparam("b_item"), items.c.project_id == bindparam("b_project"))
-_SAID = select(responses).where(responses.c.item_id == bindparam("b_item")).order_by(responses.c.number)
+_RESPONSES = select(responses).where(responses.c.item_id == bindparam("b_item")).order_by(responses.c.number)
 
 
 def get_item(conn: Connection, project: Project, number: int) -> Item:
@@ -173,5 +183,5 @@ def get_item(conn: Connection, project: Project, number: int) -> Item:
 
 def item_of(conn: Connection, row: Any) -> Item:
     """The item of a row of its table."""
-    said = conn.execute(_SAID, {"b_item": row.id})
-    return _item(row, tuple(ItemResponse(content_from_json(r.content), r.model, r.provenance) for r in said))
+    rows = conn.execute(_RESPONSES, {"b_item": row.id})
+    return _item(row, tuple(ItemResponse(content_from_json(r.content), r.model, r.provenance) for r in rows))

@@ -1,4 +1,7 @@
-"""Reading answers back: all of a project as they stood at a revision, one person's, or the raw rows."""
+"""Reading answers back: those of a project as they stood at a revision, one person's, or the raw rows."""
+
+# A row counts at a revision if it is not newer than that and no row up to that revision supersedes it. Since rows are
+# never changed, the same revision gives the same answers for ever, and an export can name the state it was made of.
 
 from __future__ import annotations
 
@@ -21,7 +24,14 @@ def revision(conn: Connection, project: Project) -> int:
 def read_annotations(
     conn: Connection, project: Project, at: int | None = None, user_id: int | None = None
 ) -> list[Annotation]:
-    """The answers that stood at a revision (None: now), in the order of their rows; skips included, gold included."""
+    """The answers that counted at a revision (None: now), in the order of their rows, with skips and gold items.
+
+    Args:
+        conn: a transaction.
+        project: which project.
+        at: the revision.
+        user_id: only the answers of this person.
+    """
     later = judgements.alias("later")
     replaced = select(later.c.id).where(later.c.supersedes == judgements.c.id)
     query = _rows(project).where(judgements.c.answer.is_not(None))
@@ -36,7 +46,14 @@ def read_annotations(
 def raw_rows(
     conn: Connection, project: Project, at: int | None = None, since: int = 0
 ) -> list[dict[str, Any]]:
-    """Every row of the history with everything that is known of it, corrections and takings back included."""
+    """Every row of the history, with corrections and with rows that take an answer back (``answer`` is None).
+
+    Args:
+        conn: a transaction.
+        project: which project.
+        at: no row after this revision.
+        since: only rows after this revision.
+    """
     query = _rows(project).where(judgements.c.id > since)
     if at is not None:
         query = query.where(judgements.c.id <= at)
@@ -82,18 +99,18 @@ _COUNTS = (
     )
     .group_by(assignments.c.state)
 )
-"""Built once: every page of an item asks it."""
+"""Built once, because every page with an item runs it."""
 
 
 def counts_of(conn: Connection, project: Project, user_id: int) -> dict[str, int]:
     """How many assignments of a person are in each state."""
-    found = conn.execute(_COUNTS, {"b_project": project.id, "b_user": user_id})
-    return {state: int(n) for state, n in found}
+    rows = conn.execute(_COUNTS, {"b_project": project.id, "b_user": user_id})
+    return {state: int(n) for state, n in rows}
 
 
-def answered(found: list[Annotation]) -> list[Annotation]:
-    """Without the skips."""
-    return [a for a in found if not isinstance(a.answer, Skip)]
+def answered(annotations: list[Annotation]) -> list[Annotation]:
+    """The annotations without the skips."""
+    return [a for a in annotations if not isinstance(a.answer, Skip)]
 
 
 def _rows(project: Project, *, newest_first: bool = False) -> Select[Any]:

@@ -1,9 +1,22 @@
-"""What to ask next, and of whom: leases keep two people from doing the same work.
+"""Which item to show a person next. A lease reserves it for them, so that nobody else spends time on the same answer.
 
-``items.taken`` counts the assignments of round 0 that are leased or done. It never exceeds ``annotators_per_item``:
-it is raised by an UPDATE that says so in its WHERE, in the same transaction as the assignment. Gold items and repeats
-take no place. Choices are functions of (seed, person, number of answers), so they can be told again.
+An item has ``annotators_per_item`` *places*; ``items.taken`` counts those that are leased or done in round 0. Gold
+items and repeats need no place. The choice of an item is a function of (seed, person, number of answers), so that it
+can be reproduced.
 """
+
+# How a lease lives. Showing an item writes an assignment in the state "leased" with a time at which it expires, and
+# takes one of the item's places. An answer makes it "done", a skip "skipped" (and frees the place).
+#
+# Why it expires: people close the browser and do not come back. Without an end their places would stay taken and the
+# item would never get all its answers. There is no timer: expired leases are freed by the next person who asks for an
+# item, which is the first moment at which it makes a difference.
+#
+# Why showing the item again renews it: somebody who reads a long text for an hour, and reloads the page, is still at
+# work. And an answer that comes after the lease expired is accepted as long as the item has a place left.
+#
+# Why ``taken`` is a column and not counted each time: it can be raised by an UPDATE with the limit in its WHERE, which
+# the database runs as one step. Counting first and inserting afterwards would let two people take the last place.
 
 from __future__ import annotations
 
@@ -22,17 +35,19 @@ from plaudit.preferences.store.schema import assignments, items
 from plaudit.preferences.store.transaction import NotFound, lock_history
 
 REPEAT_AFTER = 10
-"""So many other answers lie between an item and its repetition."""
+"""Answers of a person between an item and its repetition, at least."""
 ADJUDICATION = -1
+"""The round of a reviewer's verdict."""
 HELD = ("leased", "done", "skipped")
+"""States of an assignment whose item is not shown to the same person again; an expired one is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One item in front of one person."""
+    """An assignment: one item shown to one person."""
 
     id: int
-    """Of the assignment."""
+    """Number of the assignment."""
     item_id: int
     item: Item
     order: tuple[int, ...]
@@ -41,8 +56,9 @@ class Work:
     shown_at: float
 
 
-# Statements are built once: building one costs more than running it. ``b_...`` are their parameters. Few statements do
-# much each, because what one costs is the way to it, and every annotator waits while another writes.
+# Statements are built once, because SQLAlchemy needs longer to build one than SQLite to run it. ``b_...`` are their
+# parameters. Several questions are put into one statement where that is possible: the cost is mostly for each
+# statement, and while one person's job runs all others wait.
 _MINE = and_(assignments.c.project_id == bindparam("b_project"), assignments.c.user_id == bindparam("b_user"))
 _CURRENT = (
     select(assignments.c.id)
@@ -54,7 +70,7 @@ _ANSWERED = select(func.count()).where(
     _MINE, or_(assignments.c.state == "done", assignments.c.state == "skipped")
 )
 _OVERDUE = (assignments.c.state == "leased") & (assignments.c.expires_at < bindparam("b_now"))
-_STANDING = select(
+_STATE = select(
     _CURRENT.scalar_subquery().label("current"),
     _ANSWERED.scalar_subquery().label("answered"),
     exists().where(_OVERDUE).label("overdue"),
@@ -68,7 +84,7 @@ _EXPIRE = (
     .values(state="expired")
     .returning(assignments.c.item_id, assignments.c.round)
 )
-_LET_GO = (
+_RELEASE = (
     update(assignments)
     .where(_MINE, assignments.c.state == "leased", assignments.c.round >= 0)
     .values(state="expired")
@@ -79,7 +95,9 @@ _TAKE = (
     .where(items.c.id == bindparam("b_item"), items.c.is_gold == 0, items.c.taken < bindparam("b_places"))
     .values(taken=items.c.taken + 1)
 )
-_GIVE_BACK = (
+# ``taken > 0``: a place that was freed twice by a fault must not make the count negative, which would let more people
+# answer the item than the project asked for.
+_FREE = (
     update(items)
     .where(items.c.id == bindparam("b_item"), items.c.is_gold == 0, items.c.taken > 0)
     .values(taken=items.c.taken - 1)
@@ -89,7 +107,9 @@ _WORK = select(assignments).where(assignments.c.id == bindparam("b_id"), _MINE)
 
 @cache
 def _assigning(dialect: str) -> Any:
-    """A new assignment, or the one that ran out or was skipped before, again."""
+    """The statement that writes a new assignment, or leases again one that expired or was skipped before."""
+    # One assignment for each (item, person, round), so that all answers of a person to an item form one chain of
+    # corrections. ON CONFLICT is spelt by each dialect's own ``insert``.
     new = (postgresql if dialect == "postgresql" else sqlite).insert(assignments)
     again = {name: new.excluded[name] for name in ("state", "shown_at", "expires_at", "order")}
     return new.on_conflict_do_update(index_elements=["item_id", "user_id", "round"], set_=again).returning(
@@ -98,27 +118,38 @@ def _assigning(dialect: str) -> Any:
 
 
 def lease(conn: Connection, project: Project, user_id: int, now: float) -> Work | None:
-    """The item a person is working on, or else a new one for them; None when there is nothing left to ask."""
+    """The item that a person has leased, with its lease renewed, or else a new one; None when nothing is left to ask.
+
+    Args:
+        conn: a writing transaction.
+        project: which project.
+        user_id: the person.
+        now: Unix time in seconds.
+    """
+    # The lock comes before the first statement: on PostgreSQL two requests of the same person would otherwise both see
+    # "no current lease" and lease two items.
     lock_history(conn)
-    asked = {"b_project": project.id, "b_user": user_id, "b_now": now}
-    standing = conn.execute(_STANDING, asked).one()
-    if standing.overdue:
+    parameters = {"b_project": project.id, "b_user": user_id, "b_now": now}
+    state = conn.execute(_STATE, parameters).one()
+    if state.overdue:
         release_expired(conn, now)
-        standing = conn.execute(_STANDING, asked).one()
-    if standing.current is not None:
-        conn.execute(_EXTEND, {"b_id": standing.current, "b_until": now + project.settings.lease_seconds})
-        return get_work(conn, project, standing.current, user_id)
+        state = conn.execute(_STATE, parameters).one()  # the person's own lease may be among the expired
+    if state.current is not None:
+        conn.execute(_EXTEND, {"b_id": state.current, "b_until": now + project.settings.lease_seconds})
+        return get_work(conn, project, state.current, user_id)
     if project.closed:
         return None
-    picked = _pick(conn, project, user_id, int(standing.answered))
+    picked = _pick(conn, project, user_id, int(state.answered))
     if picked is None:
         return None
-    item_id, item, turn = picked
-    return _put_before(conn, project, user_id, (item_id, item), turn, now)
+    item_id, item, round_number = picked
+    return _assign(conn, project, user_id, (item_id, item), round_number, now)
 
 
 def _pick(conn: Connection, project: Project, user_id: int, n: int) -> tuple[int, Item, int] | None:
-    """Row number of the next item, the item, and the round it is asked in. An ordinary item's place is taken."""
+    """Row number of the next item, the item, and the round it is asked in. The place of an ordinary item is taken."""
+    # One draw decides between gold, repeated and ordinary items. It depends on the number of the person's answers, so
+    # that loading the page again cannot change the kind, and a person cannot refuse gold items by reloading.
     settings, seed = project.settings, project.settings.seed
     draw = uniform("next", seed, user_id, n)
     if draw < settings.gold_share and (gold := _gold(conn, project, user_id, n)) is not None:
@@ -132,35 +163,43 @@ def _pick(conn: Connection, project: Project, user_id: int, n: int) -> tuple[int
 
 
 def _ordinary(conn: Connection, project: Project, user_id: int, n: int) -> Any | None:
-    """The row of an item that has a place left, which is this person's from now on."""
+    """The row of an item that had a place left, which is now taken for this person."""
     settings = project.settings
-    given: dict[str, Any] = {"b_project": project.id, "b_user": user_id}
-    given["b_places"] = settings.annotators_per_item
+    parameters: dict[str, Any] = {"b_project": project.id, "b_user": user_id}
+    parameters["b_places"] = settings.annotators_per_item
     if settings.strategy != "random":
-        return conn.execute(_taking(settings.strategy), given).one_or_none()
-    given["b_start"] = uniform("item", settings.seed, user_id, n)
-    found = conn.execute(_taking("from"), given).one_or_none()
-    return found if found is not None else conn.execute(_taking("before"), given).one_or_none()
+        return conn.execute(_taking(settings.strategy), parameters).one_or_none()
+    # Random without sorting all items: every item has a fixed random number (``shuffle``), indexed. Take the first free
+    # one from a random point on, or from the start if there is none behind that point.
+    parameters["b_start"] = uniform("item", settings.seed, user_id, n)
+    row = conn.execute(_taking("from"), parameters).one_or_none()
+    return row if row is not None else conn.execute(_taking("before"), parameters).one_or_none()
 
 
 def _gold(conn: Connection, project: Project, user_id: int, n: int) -> int | None:
-    """The first gold item from a place in the shuffled order on, going round."""
+    """The first gold item from a random point of the shuffled order on, or from its start."""
     start = uniform("gold", project.settings.seed, user_id, n)
-    given = {"b_project": project.id, "b_user": user_id, "b_start": start}
-    found: int | None = conn.scalar(_free("gold from"), given)
-    return found if found is not None else conn.scalar(_free("gold before"), given)
+    parameters = {"b_project": project.id, "b_user": user_id, "b_start": start}
+    item_id: int | None = conn.scalar(_free("gold from"), parameters)
+    return item_id if item_id is not None else conn.scalar(_free("gold before"), parameters)
 
 
 @cache
 def _taking(how: str) -> Update:
-    """Find an item and take one of its places, in one statement: nobody comes between."""
-    found = (items.c.id == _free(how).scalar_subquery()) & (items.c.taken < bindparam("b_places"))
-    return update(items).where(found).values(taken=items.c.taken + 1).returning(items)
+    """The statement that finds an item and takes one of its places."""
+    # One statement, so that nobody can take the place between the search and the update. The limit stands in the outer
+    # WHERE too: on PostgreSQL the subquery may have read the row before another transaction raised ``taken``.
+    has_place = (items.c.id == _free(how).scalar_subquery()) & (items.c.taken < bindparam("b_places"))
+    return update(items).where(has_place).values(taken=items.c.taken + 1).returning(items)
 
 
 @cache
 def _free(how: str) -> Select[Any]:
-    """One item that the person has not had and that has a place left (gold items need none)."""
+    """The query for one item that the person has not had and that has a place left (gold items need none).
+
+    Args:
+        how: the project's strategy, or "from" and "before" a random point; with "gold " in front for gold items.
+    """
     had = exists().where(
         assignments.c.item_id == items.c.id,
         assignments.c.user_id == bindparam("b_user"),
@@ -178,13 +217,16 @@ def _free(how: str) -> Select[Any]:
     if how.endswith("before"):
         query = query.where(items.c.shuffle < bindparam("b_start"))
     by: dict[str, list[Any]] = {"least-annotated": [items.c.taken], "priority": [items.c.priority.desc()]}
+    # FOR UPDATE SKIP LOCKED (PostgreSQL only): an item whose row another transaction is changing is passed over instead
+    # of waited for; there is nearly always another one.
     return (
         query.order_by(*by.get(how, []), items.c.shuffle).limit(1).with_for_update(of=items, skip_locked=True)
     )
 
 
 def _repeat(conn: Connection, project: Project, user_id: int, n: int) -> int | None:
-    """The item answered longest ago that was asked once only, if enough lies between."""
+    """The item that the person answered longest ago and once only; None with too few answers since."""
+    # With few answers in between a person would remember the first answer, and the repeat would measure memory.
     if n <= REPEAT_AFTER:
         return None
     again = assignments.alias("again")
@@ -198,52 +240,58 @@ def _repeat(conn: Connection, project: Project, user_id: int, n: int) -> int | N
         assignments.c.round == 0,
         ~twice,
     )
-    found: int | None = conn.scalar(query.order_by(assignments.c.shown_at).limit(1))
-    return found
+    item_id: int | None = conn.scalar(query.order_by(assignments.c.shown_at).limit(1))
+    return item_id
 
 
 def take_place(conn: Connection, project: Project, item_id: int) -> bool:
-    """One of the item's places, if one is left."""
+    """Take one of the item's places; False if none is left."""
     places = project.settings.annotators_per_item
     return conn.execute(_TAKE, {"b_item": item_id, "b_places": places}).rowcount == 1
 
 
-def give_place_back(conn: Connection, item_id: int) -> None:
+def free_place(conn: Connection, item_id: int) -> None:
     """Free one of the item's places."""
-    conn.execute(_GIVE_BACK, {"b_item": item_id})
+    conn.execute(_FREE, {"b_item": item_id})
 
 
-def assign(conn: Connection, project: Project, user_id: int, item_id: int, turn: int, now: float) -> Work:
-    """Put an item before a person, its responses in an order drawn for them."""
-    return _put_before(conn, project, user_id, (item_id, get_item(conn, project, item_id)), turn, now)
+def assign(
+    conn: Connection, project: Project, user_id: int, item_id: int, round_number: int, now: float
+) -> Work:
+    """Lease a certain item to a person, its responses in an order drawn for them."""
+    return _assign(conn, project, user_id, (item_id, get_item(conn, project, item_id)), round_number, now)
 
 
-def _put_before(
-    conn: Connection, project: Project, user_id: int, loaded: tuple[int, Item], turn: int, now: float
+def _assign(
+    conn: Connection, project: Project, user_id: int, loaded: tuple[int, Item], round_number: int, now: float
 ) -> Work:
     item_id, item = loaded
+    # The order is drawn anew for each person and round: a habit of preferring what is shown first then cancels out in
+    # the votes, and can be measured.
     draws = [
-        uniform("order", project.settings.seed, user_id, item_id, turn, k) for k in range(len(item.responses))
+        uniform("order", project.settings.seed, user_id, item_id, round_number, k)
+        for k in range(len(item.responses))
     ]
     order = sorted(range(len(draws)), key=lambda k: draws[k])
     row = {
         "project_id": project.id,
         "item_id": item_id,
         "user_id": user_id,
-        "round": turn,
+        "round": round_number,
         "order": order,
         "state": "leased",
         "shown_at": now,
         "expires_at": now + project.settings.lease_seconds,
     }
     made = conn.execute(_assigning(conn.dialect.name), row).scalar_one()
-    return Work(int(made), item_id, item, tuple(order), turn, "leased", now)
+    return Work(int(made), item_id, item, tuple(order), round_number, "leased", now)
 
 
 def get_work(conn: Connection, project: Project, assignment_id: int, user_id: int) -> Work:
     """An assignment of this person in this project, or NotFound."""
-    given = {"b_id": assignment_id, "b_project": project.id, "b_user": user_id}
-    row = conn.execute(_WORK, given).one_or_none()
+    # Person and project stand in the WHERE: somebody else's assignment looks exactly like one that does not exist.
+    parameters = {"b_id": assignment_id, "b_project": project.id, "b_user": user_id}
+    row = conn.execute(_WORK, parameters).one_or_none()
     if row is None:
         raise NotFound("there is no such assignment of yours", cure="go to the project's next item")
     item = get_item(conn, project, row.item_id)
@@ -251,18 +299,18 @@ def get_work(conn: Connection, project: Project, assignment_id: int, user_id: in
 
 
 def release_expired(conn: Connection, now: float) -> int:
-    """Give the places of leases that ran out back; returns how many ran out."""
+    """End the leases whose time is over and free their places; returns how many there were."""
     return _free_places(conn, conn.execute(_EXPIRE, {"b_now": now}).all())
 
 
-def let_go(conn: Connection, project: Project, user_id: int) -> int:
-    """Give the places of what a person was shown and has not answered back; returns how many they held."""
+def release_all(conn: Connection, project: Project, user_id: int) -> int:
+    """End all leases of a person in a project and free their places; returns how many there were."""
     lock_history(conn)
-    return _free_places(conn, conn.execute(_LET_GO, {"b_project": project.id, "b_user": user_id}).all())
+    return _free_places(conn, conn.execute(_RELEASE, {"b_project": project.id, "b_user": user_id}).all())
 
 
-def _free_places(conn: Connection, gone: Sequence[Any]) -> int:
-    for row in gone:
-        if row.round == 0:
-            give_place_back(conn, row.item_id)
-    return len(gone)
+def _free_places(conn: Connection, ended: Sequence[Any]) -> int:
+    for row in ended:
+        if row.round == 0:  # repeats (round 1) take no place
+            free_place(conn, row.item_id)
+    return len(ended)

@@ -1,4 +1,4 @@
-"""People, their tokens, invitations, and the audit log. Secrets are stored as digests; passwords come here hashed."""
+"""People, their tokens, invitations, and the audit log. Secrets are stored as digests; passwords arrive hashed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UserRole = Literal["annotator", "reviewer", "admin"]
 ROLES: tuple[UserRole, ...] = get_args(UserRole)
 NAME = re.compile(r"[\w][\w .@+-]{0,62}[\w.]|[\w]")
 LOCAL_USER = "local"
-"""Who works where nobody logs in. Where people log in nobody has this name, nor its rights."""
+"""The one person of an app without logging in. Where people log in, nobody can have this name or use its rights."""
 SESSION_SECONDS = 14 * 86400
 INVITATION_SECONDS = 7 * 86400
 API_SECONDS = 365 * 86400
@@ -37,7 +37,7 @@ class User:
     role: UserRole
     disabled: bool = False
     everywhere: bool = False
-    """Whether as a reviewer they are one of all projects."""
+    """Whether a reviewer may review all projects, not only those they are a member of."""
 
     def may(self, role: UserRole) -> bool:
         """Whether the person has this role or a higher one."""
@@ -45,26 +45,41 @@ class User:
 
     @property
     def sees_all(self) -> bool:
-        """Whether every project is theirs, without being a member of it."""
+        """Whether the person may open every project without being a member of it."""
         return self.role == "admin" or (self.role == "reviewer" and self.everywhere)
 
 
 def name_key(name: str) -> str:
-    """What two names share that differ in capitals or in the width of letters only: there is one person of each."""
+    """The name in one normal form. Two names with the same form count as the same, so nobody can pose as somebody else.
+
+    Forms differ neither in capitals nor in the width of letters.
+    """
+    # Folding can make letters that normalisation changes again, hence NFKC before and after it.
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def digest(secret: str) -> str:
-    """What is stored of a secret. It has 256 random bits, so a plain hash cannot be turned back."""
+    """The digest by which a secret is stored and looked up."""
+    # Session and API secrets have 256 random bits, so nobody can find one by trying, and a fast hash will do: it
+    # runs at every request. Passwords are chosen by people and need a slow hash (annotate/server/security.py).
     return sha256(secret.encode()).hexdigest()
 
 
 def add_user(
     conn: Connection, name: str, role: UserRole, password: str | None = None, *, everywhere: bool = False
 ) -> User:
-    """A new person; ``password`` is already hashed, None lets nobody log in by password.
+    """Add a person.
 
-    ``everywhere``: as a reviewer, of all projects.
+    Args:
+        conn: a writing transaction.
+        name: 1 to 64 letters, digits, spaces and . @ + - _
+        role: annotator, reviewer or admin.
+        password: already hashed; None: nobody can log in as this person with a password.
+        everywhere: a reviewer of all projects.
+
+    Raises:
+        DataError: a name that is not allowed, or an unknown role.
+        Conflict: the name is taken.
     """
     if not NAME.fullmatch(name):
         cure = "1 to 64 letters, digits, spaces and . @ + - _"
@@ -79,21 +94,21 @@ def add_user(
     row["everywhere"] = int(everywhere)
     try:
         made = int(conn.execute(insert(users).values(row).returning(users.c.id)).scalar_one())
-    except IntegrityError as error:  # PostgreSQL: somebody else took it after we looked
+    except IntegrityError as error:  # PostgreSQL: another transaction took the name after the check above
         raise taken from error
     return User(made, name, role, everywhere=everywhere)
 
 
 def find_user(conn: Connection, name: str) -> tuple[User, str | None] | None:
-    """A person and their password's hash; names differ by more than capitals."""
+    """The person of this name and the hash of their password; None if there is none. Capitals do not matter."""
     row = conn.execute(select(users).where(users.c.name_key == name_key(name))).one_or_none()
     return None if row is None else (_user(row), row.password)
 
 
 def local_user(conn: Connection) -> User:
-    """The admin of an app in which nobody logs in."""
-    found = find_user(conn, LOCAL_USER)
-    return found[0] if found else add_user(conn, LOCAL_USER, "admin")
+    """The admin of an app in which nobody logs in; added if need be."""
+    existing = find_user(conn, LOCAL_USER)
+    return existing[0] if existing else add_user(conn, LOCAL_USER, "admin")
 
 
 def get_user(conn: Connection, user_id: int) -> User:
@@ -105,22 +120,25 @@ def get_user(conn: Connection, user_id: int) -> User:
 
 
 def list_users(conn: Connection) -> list[User]:
-    """Everybody, in the order in which they came."""
+    """All people, in the order in which they were added."""
     return [_user(row) for row in conn.execute(select(users).order_by(users.c.id))]
 
 
 def change_user(
     conn: Connection, user_id: int, *, role: UserRole, disabled: bool, everywhere: bool = False
 ) -> None:
-    """New role, as a reviewer ``everywhere`` or in their own projects only.
+    """Give a person another role, or disable them; ``everywhere`` makes a reviewer one of all projects.
 
-    A disabled person is logged out everywhere at once. The open invitations of whoever is no admin any more end, or one
-    of them would bring the role back.
-    The last admin stays one; the local user is none where people log in, and does not count.
+    A disabled person is logged out of all sessions. The open invitations of a person who is no longer admin end.
+
+    Raises:
+        NotFound: there is no such person.
+        Conflict: nobody would be admin any more.
     """
     if role not in ROLES:
         raise DataError(f"there is no role {role!r}", where="role", cure=f"one of {', '.join(ROLES)}")
     get_user(conn, user_id)
+    # The local user does not count as an admin here: where people log in, nobody can log in as that user.
     others = (users.c.role == "admin") & users.c.disabled_at.is_(None) & (users.c.id != user_id)
     others &= users.c.name != LOCAL_USER
     if (role != "admin" or disabled) and not conn.scalar(select(func.count()).where(others)):
@@ -131,12 +149,14 @@ def change_user(
     if disabled:
         revoke_all(conn, user_id)
     if disabled or role != "admin":
+        # An admin could keep an invitation for the role admin, and use it to come back.
         theirs = _OPEN & (invitations.c.created_by == user_id)
         conn.execute(update(invitations).where(theirs, invitations.c.expires_at > now).values(expires_at=now))
 
 
 def set_password(conn: Connection, user_id: int, hashed: str) -> None:
-    """A new password ends all sessions and tokens of the person."""
+    """Store a new password, and end all sessions and tokens of the person."""
+    # People change a password when they fear that somebody else knows it; that somebody may be logged in.
     conn.execute(update(users).where(users.c.id == user_id).values(password=hashed))
     revoke_all(conn, user_id)
 
@@ -145,7 +165,7 @@ def set_password(conn: Connection, user_id: int, hashed: str) -> None:
 
 
 def issue_token(conn: Connection, user_id: int, kind: Literal["session", "api"], label: str = "") -> str:
-    """A new secret of this person; it is returned here and nowhere else."""
+    """A new secret of this person. The database keeps only its digest, so it cannot be shown again."""
     secret = secrets.token_urlsafe(32)
     now = time.time()
     expires = now + (SESSION_SECONDS if kind == "session" else API_SECONDS)
@@ -168,9 +188,10 @@ _OF_SECRET = (
 
 
 def user_of(conn: Connection, secret: str, kind: Literal["session", "api"]) -> User | None:
-    """Whose secret it is, if it is valid now and the person is not disabled."""
-    given = {"b_digest": digest(secret), "b_kind": kind, "b_now": time.time()}
-    row = conn.execute(_OF_SECRET, given).one_or_none()
+    """The person whose secret this is, if it is valid now and they are not disabled; else None."""
+    # Asked at every request, without a cache: somebody who was disabled a moment ago must not answer on.
+    parameters = {"b_digest": digest(secret), "b_kind": kind, "b_now": time.time()}
+    row = conn.execute(_OF_SECRET, parameters).one_or_none()
     return None if row is None else _user(row)
 
 
@@ -255,21 +276,27 @@ def end_invitation(conn: Connection, number: int) -> None:
 
 
 def join(conn: Connection, secret: str, name: str, password: str) -> User:
-    """Use an invitation: a new person with its role, in its project. ``password`` is already hashed.
+    """Use an invitation: add a person with its role, as a member of its project. ``password`` is already hashed.
 
-    A reviewer who is invited to no project is one of all.
+    A reviewer who is invited to no project reviews all of them.
+
+    Raises:
+        NotFound: the invitation cannot be used (any more).
+        DataError: the name cannot be used; a Conflict if it is taken.
     """
-    found = invitation(conn, secret)
+    invited = invitation(conn, secret)
     if name_key(name) == LOCAL_USER:
         raise Conflict("the name is taken", where="name", cure="choose another one")
-    everywhere = found.role == "reviewer" and found.project_id is None
-    user = add_user(conn, name, found.role, password, everywhere=everywhere)
-    fresh = (invitations.c.id == found.id) & invitations.c.used_at.is_(None)
-    used = update(invitations).where(fresh).values(used_at=time.time(), used_by=user.id)
+    everywhere = invited.role == "reviewer" and invited.project_id is None
+    user = add_user(conn, name, invited.role, password, everywhere=everywhere)
+    # The condition is repeated in the UPDATE: two people may use the same link at the same moment, and one of them must
+    # be refused. The exception rolls the new person back.
+    unused = (invitations.c.id == invited.id) & invitations.c.used_at.is_(None)
+    used = update(invitations).where(unused).values(used_at=time.time(), used_by=user.id)
     if conn.execute(used).rowcount == 0:
         raise NotFound("the invitation was used meanwhile", cure="ask for a new link")
-    if found.project_id is not None:
-        add_member(conn, found.project_id, user.id)
+    if invited.project_id is not None:
+        add_member(conn, invited.project_id, user.id)
     return user
 
 
@@ -279,7 +306,7 @@ def join(conn: Connection, secret: str, name: str, password: str) -> User:
 def record(
     conn: Connection, action: str, target: str = "", *, by: int | None, address: str = "", **detail: Any
 ) -> None:
-    """One line of the audit log; it is never changed."""
+    """Add a line to the audit log. Triggers in the database refuse to change or delete it."""
     row = {"action": action, "target": target[:400], "detail": detail, "address": address[:80]}
     conn.execute(insert(audit).values(**row, at=time.time(), user_id=by))
 

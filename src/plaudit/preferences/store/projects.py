@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, exists, func, insert, select, update
 
 from plaudit.errors import ConfigError
 from plaudit.preferences.annotation import AXES, TASKS, Task
@@ -26,14 +26,14 @@ MOST_AXES = 6
 
 @dataclass(frozen=True, slots=True)
 class ProjectSettings:
-    """How a project asks.
+    """How a project asks its question.
 
     Raises:
         ConfigError: a value out of its range.
     """
 
     annotators_per_item: int = 1
-    """How many people answer each item; never more."""
+    """How many people answer each item, at most."""
     strategy: Strategy = "random"
     """What is asked next: by chance, where there are fewest answers, or by priority."""
     gold_share: float = 0.1
@@ -41,7 +41,7 @@ class ProjectSettings:
     repeat_share: float = 0.0
     """Share of questions asked of the same person a second time, to measure consistency."""
     lease_seconds: int = 1800
-    """How long an item waits for the answer of the person it was shown to."""
+    """How long an item is reserved for the person it was shown to."""
     axes: tuple[str, ...] = AXES
     """What responses are rated on (task rating)."""
     flags: tuple[str, ...] = FLAGS
@@ -51,7 +51,8 @@ class ProjectSettings:
     edit_best: bool = False
     """After a comparison or ranking the best response can be edited into a better one (task pairwise, ranking)."""
     seed: int = 0
-    """Of the order of items and responses. Whoever knows it can tell which imported response was preferred."""
+    """Of the order of items and responses. It is secret: imported responses are shuffled with it, so whoever knows it
+    can tell which one was preferred in the file."""
 
     def __post_init__(self) -> None:
         if not all(isinstance(n, int) for n in (self.annotators_per_item, self.lease_seconds, self.seed)):
@@ -107,7 +108,7 @@ def create_project(
     """A new project; its guidelines are version 1.
 
     Raises:
-        ConfigError: the slug or the task is none.
+        ConfigError: not a slug, or not a task.
         Conflict: the slug is taken.
     """
     if not SLUG.fullmatch(slug):
@@ -147,12 +148,14 @@ def get_project(conn: Connection, slug: str) -> Project:
 
 
 def project_for(conn: Connection, slug: str, user_id: int) -> tuple[Project, bool]:
-    """The project of this short name, or NotFound, and whether the person works on it."""
+    """The project of this short name, or NotFound, and whether the person is a member of it."""
     row = _found(conn, slug, _BY_SLUG_FOR, {"b_user": user_id})
     return _project(row), bool(row.is_member)
 
 
-def _found(conn: Connection, slug: str, query: Any, more: dict[str, Any]) -> Any:
+def _found(conn: Connection, slug: str, query: Select[Any], more: dict[str, int]) -> Any:
+    # The slug comes from the address of a request. What cannot be one is not looked up at all: PostgreSQL refuses some
+    # characters with an error, where a plain "there is no project" is meant.
     row = conn.execute(query, {"b_slug": slug, **more}).one_or_none() if SLUG.fullmatch(slug) else None
     if row is None:
         raise NotFound(f"there is no project {slug[:80]!r}", cure="see the list of projects")
@@ -171,7 +174,13 @@ def list_projects(conn: Connection, user_id: int | None = None) -> list[Project]
 def change_project(
     conn: Connection, project: Project, *, title: str, settings: ProjectSettings, closed: bool
 ) -> None:
-    """New title and settings; a closed project asks nothing. Axes stay as they are once there are answers."""
+    """Change title and settings; a closed project shows no more items.
+
+    Raises:
+        Conflict: other scales (axes) although there are answers.
+    """
+    # Answers of a rating task hold one number for each axis. With other axes the old answers would not fit the task any
+    # more, and exports could not average them.
     if settings.axes != project.settings.axes and _has_answers(conn, project):
         raise Conflict(
             "the scales (axes) cannot change once there are answers",
@@ -183,7 +192,7 @@ def change_project(
 
 
 def change_guidelines(conn: Connection, project: Project, body: str, user_id: int | None) -> int:
-    """A new version of the guidelines; answers from now on carry its number, which is returned."""
+    """Add a version of the guidelines and return its number, which answers carry from now on."""
     newest = select(func.max(guidelines.c.version)).where(guidelines.c.project_id == project.id)
     version = int(conn.scalar(newest) or 0) + 1
     row = {"project_id": project.id, "version": version, "body": body, "user_id": user_id}
@@ -206,7 +215,7 @@ def add_member(conn: Connection, project_id: int, user_id: int) -> None:
 
 
 def remove_member(conn: Connection, project: Project, user_id: int) -> None:
-    """End a person's work on a project, or NotFound. Their answers stay; ``leases.let_go`` frees what they hold."""
+    """End a person's membership, or NotFound. Their answers stay; ``leases.release_all`` ends their leases."""
     here = (members.c.project_id == project.id) & (members.c.user_id == user_id)
     if conn.execute(delete(members).where(here)).rowcount == 0:
         raise NotFound(f"person {user_id} is not of {project.slug}", cure="see the list of people")
@@ -252,10 +261,10 @@ def new_settings(values: dict[str, Any]) -> ProjectSettings:
 def settings_from(values: dict[str, Any], base: ProjectSettings | None = None) -> ProjectSettings:
     """Settings from plain values; unknown names and wrong types are a ConfigError."""
     known = {f.name for f in dataclasses.fields(ProjectSettings)}
-    strange = sorted(set(values) - known)
-    if strange:
+    unknown = sorted(set(values) - known)
+    if unknown:
         raise ConfigError(
-            f"there is no project setting {strange[0]!r}", cure=f"one of {', '.join(sorted(known))}"
+            f"there is no project setting {unknown[0]!r}", cure=f"one of {', '.join(sorted(known))}"
         )
     lists: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     try:

@@ -1,5 +1,8 @@
 """The tables. Times are Unix seconds (UTC), JSON is text, flags are 0 or 1: on SQLite (STRICT) as on PostgreSQL."""
 
+# Both databases get the same plain types, so that one set of statements and tests serves both and an export does not
+# depend on the database. STRICT makes SQLite refuse a text in a column of numbers, as PostgreSQL does.
+
 from __future__ import annotations
 
 import json
@@ -42,6 +45,9 @@ class Json(TypeDecorator[Any]):
 class Words(TypeDecorator[str]):
     """Text as both databases can hold it: NUL and halves of surrogate pairs become U+FFFD."""
 
+    # PostgreSQL refuses both in a text column. Names and titles come from people; a strange character in one must not
+    # make an error of a request that is otherwise right.
+
     impl = Text
     cache_ok = True
 
@@ -80,7 +86,7 @@ def _required(name: str, kind: Any, **options: Any) -> Column[Any]:
 users = _table(
     "users",
     _required("name", Words, unique=True),
-    _required("name_key", Words),  # the name without regard to capitals, as Python folds them
+    _required("name_key", Words),  # the name in its normal form: SQLite's lower() knows ASCII letters only
     Column("password", Words),  # argon2id; null: cannot log in with a password
     _required("role", Words),  # annotator | reviewer | admin
     _required("created_at", Number),
@@ -196,6 +202,8 @@ judgements = _table(
     _required("seconds", Number),
     _required("guideline_version", Integer),
     _required("created_at", Number),
+    # Unique, and one row without it for each assignment (uq_judgements_first): the rows of an assignment form a chain
+    # without branches. Two windows cannot both correct the same row, whatever the program does.
     _ref("supersedes", "judgements", nullable=True, unique=True),
     Index(
         "uq_judgements_first",

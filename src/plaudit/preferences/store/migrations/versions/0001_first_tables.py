@@ -1,5 +1,8 @@
 """The first tables, and triggers that keep the history append-only."""
 
+# A migration spells the tables out and does not import ``schema.py``: it must do the same for ever, also when the
+# schema has changed since.
+
 from __future__ import annotations
 
 from typing import Any
@@ -262,7 +265,9 @@ def _judgements() -> None:
 
 
 def _append_only(table: str) -> None:
-    """Rows of this table are never changed or removed, whoever asks."""
+    """Make the database itself refuse to change or delete rows of this table."""
+    # By a trigger and not only by the program's care: exports name revisions, and somebody with a database client could
+    # otherwise change what a revision was.
     if op.get_bind().dialect.name == "sqlite":
         for what in ("UPDATE", "DELETE"):
             op.execute(

@@ -1,4 +1,4 @@
-"""Names are one person's without regard to capitals, whatever the alphabet: SQLite's lower() knows ASCII only."""
+"""Two names that differ in capitals only are one person's, in every alphabet: SQLite's lower() knows ASCII only."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Apply. Of two people whose names were told apart wrongly the later keeps theirs, with a number to log in with."""
+    """Apply. Of two people whose names now count as the same, the later one logs in with their name and a number."""
     op.add_column("users", sa.Column("name_key", sa.Text(), nullable=False, server_default=""))
     conn = op.get_bind()
     users = sa.table("users", sa.column("id"), sa.column("name"), sa.column("name_key"))
     seen: set[str] = set()
     for number, name in conn.execute(sa.select(users.c.id, users.c.name).order_by(users.c.id)).all():
+        # The formula of ``people.name_key``, written out: that function may change, this migration may not.
         key = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
         key = f"{key} {number}" if key in seen else key
         seen.add(key)

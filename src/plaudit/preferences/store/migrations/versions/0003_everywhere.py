@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Apply. Who was a reviewer before saw every project, and still does."""
+    """Apply. People who were reviewers before saw every project, and still do."""
     op.add_column("users", sa.Column("everywhere", sa.Integer(), nullable=False, server_default="0"))
     users = sa.table("users", sa.column("role"), sa.column("everywhere"))
     op.get_bind().execute(sa.update(users).where(users.c.role == "reviewer").values(everywhere=1))
