@@ -35,7 +35,7 @@ from plaudit.data.collate import collate_rollouts
 from plaudit.data.write import write_records
 from plaudit.demo import reviews
 from plaudit.demo.quickstart import COMPUTE, DATA, GOLD, SAMPLING, Scale, prepare
-from plaudit.evaluation.best_of_n import card
+from plaudit.evaluation.kinds import card
 from plaudit.generation.native import NativeGenerator
 from plaudit.jobs.best_of_n import BestOfNJob
 from plaudit.jobs.registry import command_for

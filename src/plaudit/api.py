@@ -15,8 +15,8 @@ from plaudit.config.algorithm import with_algorithm
 from plaudit.config.load import Loaded, load_job
 from plaudit.config.sections import Job, SamplingSection
 from plaudit.errors import ConfigError
+from plaudit.evaluation.kinds import card
 from plaudit.evaluation.report import write_report
-from plaudit.evaluation.rundir import CARDS
 from plaudit.jobs.registry import COMMANDS, command_for
 from plaudit.records import Content, Message, Preference, Prompt, Rating
 from plaudit.stages import stage_of
@@ -110,7 +110,7 @@ def train(
     if "policy" in settings and "policy" not in row.job.model_fields:
         settings["model"] = settings.pop("policy")  # the model that is trained, by the name that it has in RL
     path = stage_of(row.job)(*_job(row.job, algorithm, settings | named), **values)
-    CARDS[row.kind](path)
+    card(path)
     write_report(path)
     return Run(path)
 

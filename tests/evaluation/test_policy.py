@@ -4,7 +4,7 @@ import math
 import pytest
 
 from plaudit.errors import DataError
-from plaudit.evaluation.policy import card
+from plaudit.evaluation.kinds.policy import card, distinct
 
 
 def row(step, prompt, reward, **more):
@@ -79,3 +79,9 @@ def test_one_step_has_levels_but_no_changes(tmp_path):
 def test_no_rows(tmp_path):
     with pytest.raises(DataError, match=r"evaluation\.jsonl"):
         card(tmp_path)
+
+
+def test_distinct_edge_cases():
+    assert math.isnan(distinct(["", "a"], 2))
+    assert distinct(["a b c", "a b c"], 2) == 0.5
+    assert distinct(["x " * 10 + "y"], 1, words=10) == 0.1

@@ -57,7 +57,7 @@ def read(path):
                 "unseen pairs as the annotators did",
                 "Length alone",
                 "Kendall’s τ",
-                "Does it know what it knows?",
+                "Accuracy by confidence",
             ],
         ),
         (

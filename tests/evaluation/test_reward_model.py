@@ -3,7 +3,7 @@ import json
 import pytest
 
 from plaudit.errors import DataError
-from plaudit.evaluation.reward_model import card
+from plaudit.evaluation.kinds.reward import card
 
 
 def write(run, rows, name="heldout.jsonl"):

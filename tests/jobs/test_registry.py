@@ -11,7 +11,7 @@ import plaudit
 from plaudit.cli.main import COMMANDS as ALL
 from plaudit.config.algorithm import types, with_algorithm
 from plaudit.config.sections import Job
-from plaudit.evaluation.rundir import CARDS
+from plaudit.evaluation.kinds import KINDS
 from plaudit.jobs.registry import COMMANDS, command_for, command_of
 from plaudit.stages import stage_of
 
@@ -26,7 +26,7 @@ class Mine:
 @pytest.mark.parametrize("row", COMMANDS.values(), ids=lambda row: row.name)
 def test_a_row_is_complete(row):
     fields = row.job.model_fields
-    assert set(row.required) <= set(fields) and callable(stage_of(row.job)) and row.kind in CARDS
+    assert set(row.required) <= set(fields) and callable(stage_of(row.job)) and row.kind in KINDS
     assert ALL[row.name] == ("train", row.help)
     assert command_of(row.job) is row
     assert command_of(type(row.job())) is row

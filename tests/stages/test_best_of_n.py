@@ -14,7 +14,7 @@ from plaudit.algorithms.best_of_n import BestOfN
 from plaudit.config.sections import CheckpointSection, DataSection, OptimizerSection, SamplingSection
 from plaudit.data.load import load_records
 from plaudit.errors import ConfigError, DataError, RewardError, Stopped
-from plaudit.evaluation.best_of_n import card
+from plaudit.evaluation.kinds import card
 from plaudit.evaluation.report import write_report
 from plaudit.functional.best_of_n import kl_bound
 from plaudit.jobs.best_of_n import BestOfNJob
@@ -61,7 +61,7 @@ def test_best_responses_and_their_curve(world, tmp_path):
     assert figures["gold_gain"] == pytest.approx(-figures["reward_gain"]) and figures["reward_gain"] > 0
     assert figures["win_rate"] > 0.5 > figures["gold_win_rate"]
     page = write_report(run).read_text(encoding="utf-8")
-    assert "not surely better than one sample" in page and "Reward of the best of n" in page
+    assert "not certain that the best of" in page and "Reward of the best of n" in page
     assert not (run / "model").exists()
 
 

@@ -22,7 +22,7 @@ from plaudit.config.sections import (
     SamplingSection,
 )
 from plaudit.errors import ConfigError, DataError
-from plaudit.evaluation.preferences import card
+from plaudit.evaluation.kinds.preference import card
 from plaudit.evaluation.report import write_report
 from plaudit.jobs.preference import DPOJob
 from plaudit.runs.files import read_json, read_lines

@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification
 
 from plaudit.config.sections import CheckpointSection, DataSection, LoraSection, OptimizerSection
 from plaudit.errors import DataError, ModelError
-from plaudit.evaluation.reward_model import card
+from plaudit.evaluation.kinds.reward import card
 from plaudit.models.files.load import load_tokenizer
 from plaudit.models.files.saving import write
 from plaudit.models.reward_model import RewardModel

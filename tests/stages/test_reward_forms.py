@@ -9,8 +9,8 @@ import torch
 from plaudit.algorithms.reward_model import RewardModel as Algorithm
 from plaudit.config.sections import CheckpointSection, DataSection, OptimizerSection, SamplingSection
 from plaudit.errors import ConfigError, DataError
+from plaudit.evaluation.kinds.reward import card
 from plaudit.evaluation.report import write_report
-from plaudit.evaluation.reward_model import card
 from plaudit.models.files.load import load_tokenizer
 from plaudit.models.files.saving import save_causal_lm, write
 from plaudit.models.reward_model import RewardModel

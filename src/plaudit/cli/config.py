@@ -28,7 +28,9 @@ def run(command: str, argv: list[str]) -> int:
     layers = [Layer.read(Path(f)) for f in files]
     from_file, where = algorithm_type(layers)
     type_name = (type_flag(flags) or from_file).replace("-", "_")
-    target = named or next((name for name, row in COMMANDS.items() if type_name and type_name in types(row.job)), "")
+    target = named or next(
+        (name for name, row in COMMANDS.items() if type_name and type_name in types(row.job)), ""
+    )
     if not target:
         raise ConfigError(
             f"cannot tell which command the settings are for: [algorithm] type is {type_name or 'not set'}",

@@ -8,7 +8,7 @@ from plaudit.cli.outcome import figures
 from plaudit.cli.parser import Parser, show
 from plaudit.cli.report import run_directory
 from plaudit.errors import ConfigError, DataError
-from plaudit.evaluation.rundir import CARDS
+from plaudit.evaluation.kinds import KINDS
 
 ABOUT = """Compute the figures of a run again and write them to its summary.json. For a reward model: accuracy
 with its interval, Kendall's tau, calibration, and what length alone would reach. For a policy: reward, KL,
@@ -30,10 +30,9 @@ def run(command: str, argv: list[str]) -> int:
         raise DataError(
             "the directory holds several runs, not one", where=str(directory), cure=f"give one of {inside}"
         )
-    # What each kind of run leaves behind to be evaluated; a run without either says so itself.
-    rows = {"reward": "heldout.jsonl", "policy": "evaluation.jsonl"}
+    # A run that has the rows of the other kind is told so; one without either says so itself.
     other = "policy" if given.what == "reward" else "reward"
-    if not (directory / rows[given.what]).is_file() and (directory / rows[other]).is_file():
+    if not (directory / KINDS[given.what].rows).is_file() and (directory / KINDS[other].rows).is_file():
         raise ConfigError(
             f"this is a run of {'a policy' if other == 'policy' else 'a reward model'}",
             where=str(directory),
@@ -49,6 +48,6 @@ def run(command: str, argv: list[str]) -> int:
         from plaudit.stages.reward.evaluate import score_dataset
 
         directory = score_dataset(directory, given.dataset)
-    show(figures(CARDS[given.what](directory)))
+    show(figures(KINDS[given.what].card(directory)))
     show(f"written to {directory / 'summary.json'}")
     return 0

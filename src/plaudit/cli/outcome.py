@@ -6,26 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.cli.parser import show
+from plaudit.evaluation import kinds
 from plaudit.evaluation.report import write_report
-from plaudit.evaluation.rundir import CARDS, load_run
-from plaudit.evaluation.verdict import verdict, warnings
-from plaudit.jobs.registry import COMMANDS, Kind
 from plaudit.rewards.ensemble import members_of
-
-HEADLINES = {
-    "reward": ("accuracy", "accuracy_ci", "length_baseline_accuracy"),
-    "ppo": ("reward_difference", "gold_difference", "gold_difference_ci", "win_rate", "win_rate_ci", "kl"),
-}
-"""What a pipeline says of each of its runs; the rest is in the report."""
-
 
 MADE = {"model": "model", "best": "best.jsonl"}
 """What a run may have made, besides its report."""
 
 
-def finish(run: Path, kind: Kind) -> None:
+def finish(run: Path) -> None:
     """Compute the card of the run's kind, write report.html, print both."""
-    card = CARDS[kind](run)
+    card = kinds.card(run)
     report = write_report(run)
     show(f"{plain_words(run)}\n\n{figures(card)}")
     made = [f"{name:<6}  {run / file}" for name, file in MADE.items() if (run / file).exists()]
@@ -37,18 +28,21 @@ def finish(run: Path, kind: Kind) -> None:
 
 def plain_words(run: Path) -> str:
     """The verdict on a run and what to be wary of, as sentences for the console."""
-    loaded = load_run(run)
-    said = verdict(loaded)
-    return "\n".join(["", said.headline, said.evidence, *(f"! {warning}" for warning in warnings(loaded))])
+    loaded = kinds.load_run(run)
+    verdict, warnings = kinds.verdict(loaded), kinds.warnings(loaded)
+    return "\n".join(["", verdict.headline, verdict.evidence, *(f"! {warning}" for warning in warnings)])
 
 
 def finish_pipeline(out: Path) -> None:
     """The same for a directory of runs (sft/, reward/, ppo/), with one report over all of them."""
-    for command, names in HEADLINES.items():
-        card = CARDS[COMMANDS[command].kind](out / command)
-        show(f"{command}\n{figures({name: card[name] for name in names if name in card}, indent='  ')}")
-    show(plain_words(out / "ppo"))
-    show(f"\nmodel   {out / 'ppo' / 'model'}\nreport  {write_report(out)}")
+    runs = kinds.load_runs(out)
+    for run in runs:
+        names = [name for name in kinds.kind_of(run).headline if name in run.summary]
+        if names:  # the rest is in the report
+            show(f"{run.command}\n{figures({name: run.summary[name] for name in names}, indent='  ')}")
+    last = runs[-1].path
+    show(plain_words(last))
+    show(f"\nmodel   {last / 'model'}\nreport  {write_report(out)}")
 
 
 def figures(card: dict[str, Any], indent: str = "") -> str:

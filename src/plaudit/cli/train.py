@@ -26,7 +26,7 @@ def run(command: str, argv: list[str]) -> int:
     overrides = parse_flags(command, chosen(job_class, layers, flags), flags)
     job, sources = load_job(job_class, files, overrides)
     require(job, row.required)
-    finish(stage_of(job_class)(job, sources), row.kind)
+    finish(stage_of(job_class)(job, sources))
     return 0
 
 

@@ -246,7 +246,7 @@ def _format_x(axes: Any, share: bool) -> None:
 
 
 def reliability(title: str, bins: Sequence[dict[str, float]]) -> str:
-    """How often the model was right against how sure it was; on the diagonal it knows what it knows."""
+    """Accuracy over confidence, a dot for each bin; on the diagonal the two are equal."""
     with _canvas(WIDE, 270, 66) as (figure, axes):
         axes.grid(axis="x")
         axes.plot([0.5, 1], [0.5, 1], color=MUTED, linewidth=1, dashes=(3, 3))

@@ -1,33 +1,16 @@
-"""Responses before and after, side by side. Never picked by how good they look: the first prompts."""
+"""Responses before and after, side by side: those to the first prompts, whatever they look like."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from plaudit.evaluation.rundir import Run
+from plaudit.evaluation.page import Pair, Side
 from plaudit.evaluation.words import signed
 from plaudit.runs.files import Row
+from plaudit.runs.reading import Run
 
 SHOWN = 8
 LONGEST = 4000
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One response and what was thought of it."""
-
-    response: str
-    notes: str
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A prompt with the first and the last response to it."""
-
-    prompt: str
-    before: Side | None
-    after: Side
 
 
 def pairs(run: Run) -> list[Pair]:
@@ -39,11 +22,11 @@ def pairs(run: Run) -> list[Pair]:
     first, last = min(steps), run.summary.get("model_step", max(steps))
     before = {_key(row): row for row in rows if row["step"] == first}
     after = {_key(row): row for row in rows if row["step"] == last}
-    found = []
+    shown = []
     for key, row in list(after.items())[:SHOWN]:
         old = before.get(key) if first != last else None
-        found.append(Pair(readable(row.get("prompt")), _side(old) if old else None, _side(row)))
-    return found
+        shown.append(Pair(readable(row.get("prompt")), _side(old) if old else None, _side(row)))
+    return shown
 
 
 def _key(row: Row) -> tuple[Any, ...]:

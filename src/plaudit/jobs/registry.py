@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from plaudit.config.sections import Job
 
 Kind = Literal["sft", "reward", "preference", "best_of_n", "policy"]
-"""What a run is judged by: the name of a module in ``evaluation/kinds``."""
+"""What a run is judged by: the name of a module in `plaudit.evaluation.kinds`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from typing import Literal
 import numpy as np
 
 from plaudit.preferences.votes import Vote
-from plaudit.statistics.resampling import DRAWS, Array, Estimate, percentile, resample
+from plaudit.statistics.intervals import Estimate
+from plaudit.statistics.resampling import DRAWS, Array, percentile, resample
 
 Level = Literal["nominal", "ordinal", "interval"]
 Weights = Literal["none", "linear", "quadratic"]

@@ -18,7 +18,8 @@ from plaudit.errors import DataError
 from plaudit.preferences.quality import PositionBias, binomial_test
 from plaudit.records import Content, Judgement, to_json
 from plaudit.statistics import bradley_terry
-from plaudit.statistics.resampling import DRAWS, Array, Estimate, counted, percentile, resample
+from plaudit.statistics.intervals import Estimate, counted
+from plaudit.statistics.resampling import DRAWS, Array, percentile, resample
 
 
 @dataclass(frozen=True, slots=True)

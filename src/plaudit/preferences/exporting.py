@@ -32,7 +32,7 @@ from plaudit.preferences.annotation import (
 from plaudit.preferences.disputes import nearness
 from plaudit.preferences.votes import PairVote, is_vote, pair_votes
 from plaudit.records import Demonstration, Judgement, Preference, Ranking, Rating, Record, to_json
-from plaudit.statistics.resampling import counted
+from plaudit.statistics.intervals import counted
 
 EVERYTHING = Rule()
 """Every majority, however small."""

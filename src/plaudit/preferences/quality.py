@@ -21,7 +21,7 @@ from plaudit.preferences.annotation import (
 )
 from plaudit.preferences.votes import pair_votes
 from plaudit.records import Content
-from plaudit.statistics.resampling import Estimate, counted
+from plaudit.statistics.intervals import Estimate, counted
 
 FAST = -3.5
 """Robust z-score of log seconds below which an answer is an outlier (Iglewicz and Hoaglin 1993)."""

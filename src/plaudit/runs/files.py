@@ -13,6 +13,13 @@ from plaudit.errors import DataError
 
 Row = dict[str, Any]
 
+# Written by every run.
+METRICS, SAMPLES, EVENTS = "metrics.jsonl", "samples.jsonl", "events.jsonl"
+SUMMARY, CONFIG = "summary.json", "config.toml"
+# Written by some: what was measured on held-out rows or prompts, one row a pair, list or response.
+HELDOUT, RANKINGS, SWAPS = "heldout.jsonl", "rankings.jsonl", "swaps.jsonl"
+PREFERENCES, EVALUATION, BEST = "preferences.jsonl", "evaluation.jsonl", "best.jsonl"
+
 
 def jsonable(value: Any) -> Any:
     """``value`` as plain JSON: NaN and infinities become ``None``, number-likes (numpy) become floats.

@@ -1,4 +1,7 @@
-"""Strengths of models or responses from wins: P(i beats j) = sigmoid(s_i - s_j) (Bradley and Terry 1952)."""
+"""Strengths of models or responses from wins: P(i beats j) = sigmoid(s_i - s_j) (Bradley and Terry 1952).
+
+Use it where many players met in pairs and not every pair met: a share of wins would depend on who met whom.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,11 @@ import numpy as np
 from plaudit.statistics.resampling import Array
 
 PRIOR = 0.1
-"""Games that each pair who met is taken to have drawn on top: keeps an undefeated player's strength finite."""
+"""Drawn games added to each pair that met: keeps the strength of an undefeated player finite."""
 TOLERANCE = 1e-9
 MOST_STEPS = 200
 LONGEST_STEP = 1.0
+"""Logits. A full Newton step can overshoot far where a player won nearly all games and the likelihood is flat."""
 RIDGE = 1e-12
 FARTHEST = 30.0
 """Strengths are kept within plus or minus this many logits where the maximum lies at infinity."""
@@ -46,7 +50,8 @@ def fit(wins: Array, prior: float = PRIOR) -> Array:
         gradient = won - (games * p).sum(-1)
         bend = games * p * (1 - p)
         laplacian = identity * bend.sum(-1)[..., None] - bend
-        # The likelihood does not see a shift of a whole group; the mean's projector fills in that direction.
+        # A shift of a whole group leaves every difference as it is, so the Laplacian is singular in that direction.
+        # Adding the projector on the group's mean makes the system solvable and asks for a step of mean 0.
         step = np.linalg.solve(laplacian + mean + RIDGE * identity, gradient[..., None])[..., 0]
         longest = np.abs(step).max(-1, keepdims=True, initial=0.0)
         strength = strength + step * np.minimum(1.0, LONGEST_STEP / np.maximum(longest, LONGEST_STEP))
@@ -60,6 +65,8 @@ def _group_mean(games: Array) -> Array:
     """[..., n, n] that turns strengths into the mean of each player's group: those met, even through others."""
     n = games.shape[-1]
     reach = (games > 0) | np.eye(n, dtype=bool)
+    # Squaring doubles the length of the paths: log2(n) products find everybody who is connected. As matrices and
+    # not as a search, because there is one for each bootstrap draw.
     for _ in range(max(1, n).bit_length()):
         reach = (reach.astype(np.float64) @ reach.astype(np.float64)) > 0
     return np.asarray(reach / reach.sum(-1, keepdims=True))

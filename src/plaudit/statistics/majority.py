@@ -1,4 +1,8 @@
-"""Who wins among votes on two responses, how clearly, and by how much: the one rule. Standard library only."""
+"""The winner among votes on two responses, how clear it is, and by how much. Standard library only.
+
+This is the one rule by which votes become a preference, in the annotation app, in imports and in data files. For
+more than two that met in pairs, use `bradley_terry`.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,7 @@ def decide(first: float, ties: float, second: float) -> tuple[int, float]:
     """
     total = first + ties + second
     support = (first + ties / 2) / total if total else 0.5
+    # Where as many people see no difference as prefer a side, a preference would teach what most do not see.
     if max(first, second) <= ties:
         return 0, support
     return (second > first) - (first > second), support
@@ -33,4 +38,5 @@ def margin(side: int, strengths: Sequence[float]) -> float:
     >>> margin(-1, [-2, -1, 0]), margin(1, [1, 1, 1, -2, -2])
     (1.0, 0.0)
     """
+    # A few strong votes against can outweigh a majority of weak ones: the majority still wins, by a margin of 0.
     return max(0.0, side * fmean(strengths)) if strengths else 0.0

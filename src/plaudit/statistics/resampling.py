@@ -1,48 +1,21 @@
-"""Figures with bootstrap intervals, and random numbers that depend on what they are for and on nothing else."""
+"""Bootstrap intervals for figures of any form, and random numbers that are a function of what they are for.
+
+Use `resample` and `percentile` where a figure is computed from counts of patterns (agreement between annotators,
+strengths of models): all draws are computed side by side. For means over prompts, `clustered` is simpler.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plaudit.statistics.intervals import Interval, wilson
+from plaudit.statistics.intervals import Estimate
 
 Array = NDArray[np.float64]
 DRAWS = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A figure with its interval. ``n`` counts the independent units behind it; NaN says that it is undefined."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    @property
-    def interval(self) -> Interval:
-        """Both ends."""
-        return (self.low, self.high)
-
-    def __str__(self) -> str:
-        if math.isnan(self.value):
-            return f"undefined (n {self.n})"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n {self.n})"
-
-
-def counted(wins: float, n: int, confidence: float = 0.95) -> Estimate:
-    """A share with Wilson's interval; NaN in (0, 1) where nothing was counted.
-
-    >>> str(counted(60, 100))
-    '0.600 [0.502, 0.691] (n 100)'
-    """
-    low, high = wilson(wins, n, confidence)
-    return Estimate(wins / n if n else math.nan, low, high, n)
 
 
 def percentile(value: float, draws: Array, n: int, confidence: float = 0.95) -> Estimate:
@@ -51,6 +24,7 @@ def percentile(value: float, draws: Array, n: int, confidence: float = 0.95) -> 
     Draws in which the figure is undefined (NaN) are left out; where more than half are, so is the interval.
     """
     defined = draws[~np.isnan(draws)]
+    # An interval of the few draws that happen to be defined would be narrow for the wrong reason.
     if math.isnan(value) or 2 * len(defined) <= len(draws):
         return Estimate(value, math.nan, math.nan, n)
     low, high = np.quantile(defined, [0.5 - confidence / 2, 0.5 + confidence / 2])
@@ -61,7 +35,7 @@ def resample(times: Array, *, seed: int, draws: int = DRAWS) -> Array:
     """Bootstrap weights [draws, patterns]: how often each pattern comes up when all units are drawn again.
 
     Drawing ``n`` units with replacement, of which ``times[p]`` are alike, is one multinomial draw over the
-    patterns: the same law as resampling unit by unit, at the cost of the distinct ones.
+    patterns: the same distribution as resampling unit by unit, at the cost of the distinct patterns only.
     """
     n = int(times.sum())
     rng = np.random.default_rng(seed)
@@ -74,5 +48,8 @@ def uniform(*key: object) -> float:
     >>> uniform(0, "shuffle", "item-1") == uniform(0, "shuffle", "item-1")
     True
     """
+    # A hash instead of a generator: the number of one item does not change when other items come or go,
+    # or when they are asked for in another order.
     text = "\0".join(map(str, key)).encode("utf-8", "surrogatepass")
+    # A float holds 53 bits, so the other 11 are dropped; keeping them could round up to 1.0.
     return (int.from_bytes(blake2b(text, digest_size=8).digest(), "big") >> 11) / 2**53

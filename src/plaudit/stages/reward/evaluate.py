@@ -27,7 +27,7 @@ def score_dataset(run: Path, dataset: str) -> Path:
     """Score every row of ``dataset`` with the run's model, or all models of an ensemble, under the run's settings.
 
     Returns:
-        A directory below the run, with a heldout.jsonl that `plaudit.evaluation.reward_model.card` reads.
+        A directory below the run, with a heldout.jsonl that `plaudit.evaluation.kinds.reward` reads.
 
     Raises:
         DataError: the directory is not a reward model's run, or the data cannot be used.

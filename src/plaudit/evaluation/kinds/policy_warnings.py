@@ -1,0 +1,104 @@
+"""What to be wary of in the figures of a policy: signs of over-optimisation, of bad texts, of a broken optimisation.
+
+Each rule looks at figures alone, so it can be read and tested by itself. A warning says what was seen, with the
+figures, and what to do. None of them changes a verdict.
+"""
+
+from __future__ import annotations
+
+from plaudit.evaluation.words import number, percent, signed
+from plaudit.runs.reading import Run
+
+MAX_KL = 10.0
+"""Nats per response. So far from its start a policy writes texts the reward model has never seen (Gao et al. 2023)."""
+
+
+def warnings(run: Run) -> list[str]:
+    """All that apply, most serious first."""
+    return [*_over_optimisation(run), *_texts(run), *_optimisation(run)]
+
+
+def _over_optimisation(run: Run) -> list[str]:
+    """Signs that the policy exploits errors of the reward."""
+    card, messages = run.summary, []
+    gold, reward = card.get("gold_difference_ci"), card.get("reward_difference_ci")
+    if gold and reward and reward[0] > 0 and gold[1] < 0:
+        messages.append(
+            f"Over-optimised: the reward rose ({signed(card.get('reward_difference'))}) while the gold "
+            f"reward fell ({signed(card.get('gold_difference'))}). Raise kl_coef, or stop earlier."
+        )
+    # The KL of the last weights, not of training: it says how far the saved model is from its start.
+    kl = card.get("kl")
+    if kl is not None and kl > MAX_KL:
+        messages.append(
+            f"The KL is {number(kl, 1)} nats per response, over {MAX_KL:g}: far from the texts that the "
+            "reward model was trained on. Raise kl_coef, or stop earlier."
+        )
+    before, after = card.get("length_mean_before"), card.get("length_mean")
+    if before and after and after > 1.5 * before:
+        messages.append(
+            f"Responses are {number(after / before, 1)} times as long as before ({number(before, 0)} to "
+            f"{number(after, 0)} tokens): look at the samples, and check whether the reward prefers long responses."
+        )
+    if before and after and after < 0.6 * before:
+        messages.append(
+            f"Responses shrank from {number(before, 0)} to {number(after, 0)} tokens: look at the samples."
+        )
+    # That longer responses are rewarded may be right. That they are rewarded more than at the start is the sign.
+    rho, rho_before = card.get("reward_length_spearman"), card.get("reward_length_spearman_before")
+    if rho is not None and rho_before is not None and rho - rho_before > 0.2 and rho > 0.3:
+        messages.append(
+            f"Reward follows length more than before (Spearman {signed(rho_before)}, now {signed(rho)})."
+        )
+    return messages
+
+
+def _texts(run: Run) -> list[str]:
+    """Signs in the responses themselves."""
+    card, messages = run.summary, []
+    eos = card.get("eos_rate")
+    if eos is not None and eos < 0.95:
+        messages.append(
+            f"Only {percent(eos)} of the responses end by themselves; the others were cut off at max_new_tokens, "
+            "and are scored as they stand."
+        )
+    ratio = card.get("perplexity_ratio")
+    if ratio is not None and ratio > 1.5:
+        messages.append(
+            f"The perplexity under the reference is {number(ratio, 1)} times that of the start: the responses may "
+            "be gibberish."
+        )
+    if ratio is not None and ratio < 0.5:
+        messages.append(
+            f"The perplexity under the reference fell to {percent(ratio)} of that of the start: the responses may be "
+            "bland or repetitive."
+        )
+    # Against its own start and not against a fixed share: how many word pairs are distinct depends on the task.
+    first, last = card.get("distinct_2_before"), card.get("distinct_2")
+    if first and last is not None and last < 0.7 * first:
+        messages.append(
+            f"Diversity fell: {percent(last)} of the word pairs are distinct, {percent(first)} at the start."
+        )
+    return messages
+
+
+def _optimisation(run: Run) -> list[str]:
+    """Signs in the curves of training."""
+    messages = []
+    entropy, entropy_start = run.end("policy/entropy"), run.start("policy/entropy")
+    if entropy is not None and entropy_start and entropy < 0.25 * entropy_start:
+        messages.append(
+            f"Entropy collapsed from {number(entropy_start)} to {number(entropy)} nats per token."
+        )
+    clipped = run.end("policy/clip_fraction")
+    if clipped is not None and clipped > 0.4:
+        messages.append(f"{percent(clipped)} of the tokens are clipped: the steps are too large. Lower lr.")
+    explained = run.end("critic/explained_variance")
+    if explained is not None and explained < 0:
+        messages.append(
+            f"The critic predicts worse than a constant (explained variance {number(explained)}): raise critic_lr."
+        )
+    failed = run.end("reward/error_share")
+    if failed is not None and failed > 0.01:
+        messages.append(f"The reward failed on {percent(failed, 1)} of the last responses.")
+    return messages

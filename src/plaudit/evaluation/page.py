@@ -1,0 +1,133 @@
+"""The types of a report: what a page is made of, and what a kind of run has to say for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from markupsafe import Markup
+
+from plaudit.evaluation.words import THIN
+from plaudit.runs.files import Row
+from plaudit.runs.reading import Run
+
+Tone = Literal["good", "flat", "bad"]
+ENOUGH_PAIRS = 100
+"""Below so many held-out pairs the 95 % interval of an accuracy is about 20 points wide or wider."""
+INTERVAL = f"95{THIN}% interval"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The headline, its tone, and one paragraph of evidence."""
+
+    tone: Tone
+    headline: str
+    evidence: str
+
+
+NOT_EVALUATED = Verdict(
+    "flat", "Not evaluated.", "There are no held-out rows, so nothing can be said about it."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number that matters, with what it is compared with."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A drawing with its title, what it went from and to, and what it means."""
+
+    title: str
+    svg: Markup
+    change: str = ""
+    caption: str = ""
+    legend: tuple[tuple[str, str], ...] = ()
+    """(CSS class, words) of each colour; empty where there is only one."""
+    wide: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One response, with its rewards and whether it was cut off."""
+
+    response: str
+    notes: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A prompt with the first and the last response to it."""
+
+    prompt: str
+    before: Side | None
+    after: Side
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """One section of the page."""
+
+    anchor: str
+    step: str
+    """Its name in the pipeline at the top."""
+    verdict: Verdict
+    figures: list[Figure] = field(default_factory=list)
+    warnings: list[str] | None = None
+    """None: not a place for warnings; []: looked, and found nothing."""
+    charts: list[Chart] = field(default_factory=list)
+    more: list[Chart] = field(default_factory=list)
+    samples: list[Pair] = field(default_factory=list)
+    examples: list[tuple[str, list[Row]]] = field(default_factory=list)
+    brief: str = ""
+    """What the pipeline at the top says of it."""
+
+
+def _no_warnings(run: Run) -> list[str]:
+    return []
+
+
+def _no_panels(run: Run) -> list[Chart]:
+    return []
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one kind of run is evaluated and shown. There is one file for each kind in `plaudit.evaluation.kinds`."""
+
+    name: str
+    """As in the table of commands (`plaudit.jobs.registry`)."""
+    title: str
+    card: Callable[[Path], Row]
+    """Computes the figures of a run directory, writes them to summary.json and returns them."""
+    verdict: Callable[[Run], Verdict]
+    figures: Callable[[Run], list[Figure]]
+    """The few figures at the top of the chapter."""
+    brief: Callable[[Run], str]
+    """What the pipeline at the top of the page says of the run."""
+    warnings: Callable[[Run], list[str]] = _no_warnings
+    """Signs that the figures are too good or that something went wrong, most serious first."""
+    panels: Callable[[Run], list[Chart]] = _no_panels
+    """Charts of its own, before the curves."""
+    training: Callable[[Run], Verdict] | None = None
+    """Where a story of several runs tells training and outcome as two chapters: the verdict on the training."""
+    rows: str = ""
+    """The file that the figures are computed from; "": training writes them itself."""
+    computed: str = ""
+    """A figure that summary.json holds once the figures were computed."""
+    curves: tuple[str, ...] = ()
+    """The metrics that are shown first, in this order."""
+    headline: tuple[str, ...] = ()
+    """The figures that the console prints of this run at the end of a pipeline."""
+    unit: str = "step"
+    """What a step is called."""
+    step: str = ""
+    """Its name in the pipeline; "": the command in capitals."""

@@ -1,0 +1,166 @@
+"""Reading a run directory as it lies on disk, finished or still running; and which runs a directory holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from plaudit.errors import DataError
+from plaudit.runs.files import (
+    BEST,
+    CONFIG,
+    EVALUATION,
+    EVENTS,
+    HELDOUT,
+    METRICS,
+    SAMPLES,
+    SUMMARY,
+    Row,
+    read_json,
+    read_lines,
+)
+from plaudit.runs.lock import MANIFEST
+
+EDGE = 5
+"""The start and the end of a curve are means over at most this many steps, and at most a tenth of them."""
+
+
+class Setting(NamedTuple):
+    """One value of config.toml and where it came from."""
+
+    key: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory, read.
+
+    ``settings`` has the values of config.toml, ``manifest`` the rest of manifest.json as (dotted key, text).
+    """
+
+    path: Path
+    command: str
+    metrics: list[Row]
+    samples: list[Row]
+    events: list[Row]
+    summary: Row
+    settings: list[Setting]
+    manifest: list[tuple[str, str]]
+
+    @property
+    def reason(self) -> str:
+        """Why the run stopped; "" while it runs."""
+        last = self.events[-1] if self.events else {}
+        return str(last.get("reason", "")) if last.get("event") == "stopped" else ""
+
+    @property
+    def seconds(self) -> float | None:
+        """Between the first and the last thing that was recorded."""
+        times = [float(row["time"]) for row in (*self.events, *self.metrics) if row.get("time")]
+        return max(times) - min(times) if len(times) > 1 else None
+
+    def series(self, name: str) -> tuple[list[float], list[float]]:
+        """Steps and finite values of a metric."""
+        rows = [row for row in self.metrics if isinstance(row.get(name), (int, float))]
+        return [row["step"] for row in rows], [row[name] for row in rows]
+
+    def start(self, name: str) -> float | None:
+        """Mean of a metric over its first steps; None where it was not recorded."""
+        values = self.series(name)[1]
+        return fmean(values[: _edge(values)]) if values else None
+
+    def end(self, name: str) -> float | None:
+        """Mean of a metric over its last steps; None where it was not recorded."""
+        values = self.series(name)[1]
+        return fmean(values[-_edge(values) :]) if values else None
+
+
+def _edge(values: list[float]) -> int:
+    # A single step is one batch, and noisy; many steps would mix the start of a short run with its end.
+    return min(EDGE, len(values) // 10 + 1)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a directory is a run: something was recorded in it."""
+    # Rows without metrics: a reward model that was evaluated on another data set has a directory of its own.
+    return any((path / name).is_file() for name in (METRICS, EVALUATION, HELDOUT, BEST))
+
+
+def read_run(path: Path) -> Run:
+    """Read a run directory.
+
+    Raises:
+        DataError: not a run, or a broken file in it.
+    """
+    if not is_run(path):
+        raise _no_run(path)
+    summary = read_json(path / SUMMARY)
+    return Run(
+        path=path,
+        command=str(summary.get("command") or path.name),
+        metrics=sorted(read_lines(path / METRICS), key=lambda row: row["step"]),
+        samples=read_lines(path / SAMPLES),
+        events=read_lines(path / EVENTS),
+        summary=summary,
+        settings=_settings(path / CONFIG),
+        # Its settings are those of config.toml, which has their sources as well.
+        manifest=_flat({k: v for k, v in read_json(path / MANIFEST).items() if k != "settings"}),
+    )
+
+
+def runs_in(path: Path) -> list[Path]:
+    """``path`` itself if it is a run, else those of its sub-directories that are runs, by name.
+
+    Raises:
+        DataError: neither.
+    """
+    if is_run(path):
+        return [path]
+    inside = sorted(child for child in path.iterdir() if child.is_dir()) if path.is_dir() else []
+    runs = [child for child in inside if is_run(child)]
+    if not runs:
+        raise _no_run(path)
+    return runs
+
+
+def _no_run(path: Path) -> DataError:
+    return DataError(
+        "this directory is not a run: it has no metrics.jsonl",
+        where=str(path),
+        cure="give the directory that the training command named at its end",
+    )
+
+
+def _settings(path: Path) -> list[Setting]:
+    """The values of config.toml with the comment behind each, which names its source."""
+    if not path.is_file():
+        return []
+    # Read as lines and not with tomllib, which drops comments.
+    section, settings = "", []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        text = line.strip()
+        if text.startswith("["):
+            section = text.strip("[]") + "."
+        elif "=" in text and not text.startswith("#"):
+            key, _, rest = text.partition("=")
+            value, _, source = rest.rpartition(" # ") if " # " in rest else (rest, "", "")
+            settings.append(Setting(section + key.strip(), value.strip(), source.strip()))
+    return settings
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{key}.")
+        else:
+            rows.append(
+                (prefix + key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+            )
+    return rows

@@ -1,0 +1,63 @@
+"""Do scores order responses as people do? Rank correlations, and how often the best response comes first.
+
+`kendall_tau` for lists of responses to one prompt with ranks that people gave; `spearman` and `pearson` for two
+columns of numbers over many prompts (a score against the length, say).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from plaudit.statistics.clustered import Floats
+
+
+def kendall_tau(scores: Sequence[Floats], ranks: Sequence[Floats]) -> float:
+    """Kendall's tau-b between score and rank (1 = best) in each list, then the mean over lists.
+
+    A list whose ranks are all tied asks for no order and is left out; one whose scores are all tied counts 0.
+    NaN if no list is left.
+
+    >>> round(kendall_tau([[4, 2, 3, 1]], [[1, 2, 3, 4]]), 4)
+    0.6667
+    """
+    values = []
+    for score, rank in zip(scores, ranks, strict=True):
+        if len(set(rank)) < 2:
+            continue
+        if len(set(score)) < 2:
+            values.append(0.0)
+            continue
+        values.append(float(stats.kendalltau(score, [-r for r in rank], variant="b").statistic))
+    return float(np.mean(values)) if values else math.nan
+
+
+def best_hit(scores: Floats, ranks: Floats) -> float:
+    """1 if the highest score is of a response with the best rank, else 0; ties in score share.
+
+    >>> best_hit([2, 2, 0], [1, 2, 3]), best_hit([0, 1, 2], [1, 2, 1])
+    (0.5, 1.0)
+    """
+    top = [rank for score, rank in zip(scores, ranks, strict=True) if score == max(scores)]
+    return sum(rank == min(ranks) for rank in top) / len(top)
+
+
+def pearson(x: Floats, y: Floats) -> float:
+    """Linear correlation; NaN where one side is constant or there are fewer than three rows."""
+    return _correlation(stats.pearsonr, x, y)
+
+
+def spearman(x: Floats, y: Floats) -> float:
+    """Rank correlation; NaN where one side is constant or there are fewer than three rows."""
+    return _correlation(stats.spearmanr, x, y)
+
+
+def _correlation(of: Callable[..., Any], x: Floats, y: Floats) -> float:
+    # Two points always lie on a line, so a correlation of them says nothing.
+    if len(x) < 3 or len(set(x)) < 2 or len(set(y)) < 2:
+        return math.nan
+    return float(of(x, y).statistic)
