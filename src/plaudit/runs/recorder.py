@@ -40,6 +40,8 @@ class Files:
 
     def rewind(self, step: int) -> int:
         """Rewrite figures and samples without the lines after ``step``; returns how many were dropped."""
+        # Kept, the lines after the checkpoint would be recorded a second time by the resumed run, and a mean over the
+        # file would count them twice. Events stay: that the run was stopped is part of its history.
         dropped = self._metrics.keep(lambda row: row["step"] <= step)
         return dropped + self._samples.keep(lambda row: row["step"] <= step)
 
@@ -50,7 +52,7 @@ class Files:
 
 
 class Recorder:
-    """Writes the files of a run and summary.json, and hands the same to every tracker.
+    """Writes the files of a run and summary.json, and passes the same on to every tracker.
 
     A context manager: leaving it records the event ``stopped`` with the reason ("finished", or the error).
     Figures that are not finite are written as ``null``, so that every line stays valid JSON.
@@ -62,7 +64,7 @@ class Recorder:
     Args:
         run_dir: made if it does not exist; an existing run is continued, not overwritten.
         command: the command that runs, e.g. "ppo"; it is part of the event ``started`` and of the summary.
-        log: which trackers there are; the default writes TensorBoard files if the package is installed.
+        log: which trackers to open; the default writes TensorBoard files if the package is installed.
         total: steps to come, if known already; otherwise call ``expect``.
         unit: what a step is called, "iteration" for online commands.
     """
@@ -92,7 +94,7 @@ class Recorder:
             self.expect(total, unit)
 
     def expect(self, total: int, unit: str = "step") -> None:
-        """Say how many steps the run has in all, the resumed ones included: gives the bar its end."""
+        """Set how many steps the run has in all, the resumed ones included: the end of the progress bar."""
         self._tell(lambda tracker: tracker.expect(total, unit))
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
@@ -119,16 +121,16 @@ class Recorder:
         return merge_json(self.run_dir / SUMMARY, values)
 
     def rewind(self, step: int) -> int:
-        """Forget figures and samples after ``step``: a run resumed from that checkpoint records them again.
+        """Remove figures and samples after ``step``: a run resumed from that checkpoint records them again.
 
         Returns:
-            How many lines were dropped. Events stay: they happened.
+            How many lines were removed. Events are kept.
         """
         self._tell(lambda tracker: tracker.rewind(step))
         return self._files.rewind(step)
 
     def close(self, reason: str = "finished") -> None:
-        """Record why the run stopped and close everything; closing twice is fine."""
+        """Record why the run stopped and close everything; a second call does nothing."""
         if self._closed:
             return
         self._closed = True
