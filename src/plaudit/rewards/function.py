@@ -133,8 +133,9 @@ class FunctionReward:
         # be lost.
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            threading.Thread(target=self._loop.run_forever, daemon=True).start()
-            weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
+            thread = threading.Thread(target=_turn, args=(self._loop,), daemon=True)
+            thread.start()
+            weakref.finalize(self, _stop, self._loop, thread)
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -156,6 +157,19 @@ class FunctionReward:
 
     def _failed(self, reason: str, count: int) -> list[RewardResult]:
         return [RewardResult(None, error=f"{self.name} {reason}")] * count
+
+
+def _turn(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+    if thread is not threading.current_thread():
+        thread.join(1.0)
 
 
 async def _value(awaitable: Awaitable[Any]) -> Any:

@@ -222,10 +222,10 @@ def _shape(names: set[str]) -> Shape:
 
 
 def _fault(strange: Sequence[str], both: tuple[list[str], list[str]]) -> str:
-    if strange:
-        return f"asks for {', '.join(strange)}, and nothing has that name"
     if all(both):
         return f"asks for {both[0][0]}, of a whole batch, and for {both[1][0]}, of one response"
+    if strange:
+        return f"asks for {', '.join(strange)}, and nothing has that name"
     return "has no parameter with a name that says what to give it"
 
 
