@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 from torch import Tensor
 
 from plaudit.config.sections import SamplingSection
+from plaudit.data.chat import ChatFormat
 from plaudit.experience import Batch, Loss, Outputs
 from plaudit.records import Prompt, RewardResult, Rollout
 
@@ -22,6 +23,10 @@ LossFunction = Callable[[Batch, Outputs], Loss]
 """The loss of one microbatch, from the batch and the outputs of the model."""
 SignalName = Literal["logprobs", "values", "scores", "features", "full_kl"]
 """What a model can say of a batch: ``[B, T]``; "scores" and "features" are ``[B]`` and ``[B, F]``."""
+TrainedOn = Literal["comparisons", "ratings", "labels"]
+"""Of a reward model. labels: it classifies whole texts, and its score is the log-odds of label 1."""
+LengthRuleName = Literal["none", "divide", "residual", "penalty"]
+"""How length is taken out of a reward model's scores; see `LengthRule`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +35,6 @@ class TokenPrompt:
 
     prompt: Prompt
     ids: tuple[int, ...]
-    max_new_tokens: int = 0
-    """Most tokens of its responses, where that is fewer than the sampling settings say; 0: no limit of its own."""
 
 
 class Weights(Protocol):
@@ -157,3 +160,99 @@ class Runtime:
     """KL(policy || reference) of the next-token distributions at each response token, where an algorithm needs it."""
     shared_trunk: bool = False
     """The critic is a head on the policy's trunk: a step of the policy trains both, a step of the critic the head."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextFormat:
+    """How a model reads texts."""
+
+    tokenizer: Any
+    """Of the model, a Hugging Face fast tokenizer; it writes itself beside the exported model."""
+    chat: ChatFormat
+    positions: int | None
+    """Longest row that it can read, where it has learned one vector for each position; None: no such limit."""
+    pair_length: int | None = None
+    """Of an encoder, which reads prompt and response as a pair of texts: longest pair. None: it is a decoder."""
+
+    @property
+    def pad_id(self) -> int:
+        """The token of the padding."""
+        return int(self.tokenizer.pad_token_id)
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether it reads pairs of texts, and not a prompt that is continued."""
+        return self.pair_length is not None
+
+
+@dataclass(frozen=True, slots=True)
+class OfflineRuntime:
+    """The parts of a run that trains a language model on a fixed data set."""
+
+    learner: Learner
+    format: TextFormat
+    generator: Generator
+    """For samples; a stage publishes the learner's weights before it draws some."""
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """What becomes of a reward model's raw scores: ``(corrected score - mean) / std``."""
+
+    mean: float
+    std: float
+    length_rule: LengthRuleName = "none"
+    """How length is taken out of a score before; see `LengthRule`."""
+    length_coef: float = 0.0
+
+
+class RewardHead(Protocol):
+    """The head of a reward model, and what the model says of itself when it is exported."""
+
+    def features(self, batch: Batch) -> Tensor:
+        """``[B, D]``: what the head reads of each row; of a decoder with one head."""
+        ...
+
+    def start_at(self, weight: Tensor) -> None:
+        """Let the raw score be ``features @ weight``, with bias 0."""
+        ...
+
+    def heads(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Raw scores of rows of token ids, one for each quality that the model scores."""
+        ...
+
+    def normalise(self, rule: LengthRuleName, coef: float, scores: Tensor, lengths: Tensor) -> Normalisation:
+        """Fit the rule for length, and mean and standard deviation, to reference responses, and keep them.
+
+        Args:
+            rule, coef: see `LengthRule.fit`.
+            scores: raw, ``[N]``.
+            lengths: tokens of each response, ``[N]``.
+        """
+        ...
+
+    def leave_raw(self) -> Normalisation:
+        """Forget any normalisation: scores are log-odds of labels, which have a unit of their own."""
+        ...
+
+    def describe(self, trained_on: TrainedOn, probe: Sequence[Sequence[int]]) -> None:
+        """Say what the model was trained on, and which rows' scores are checked whenever it is loaded."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RewardRuntime:
+    """The parts of a run that trains a reward model."""
+
+    learner: Learner
+    format: TextFormat
+    head: RewardHead
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringRuntime:
+    """A trained reward model: ``scorer`` reads "scores" of batches."""
+
+    scorer: Scorer
+    format: TextFormat
+    head: RewardHead

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
+from typing import ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 from torch import Tensor
 
@@ -35,7 +35,17 @@ class Credit:
 
 
 @runtime_checkable
-class OnlineAlgorithm(Protocol):
+class Algorithm(Protocol):
+    """Anything that a command can train with: a frozen dataclass, whose fields are its settings."""
+
+    @property
+    def needs(self) -> frozenset[Signal]:
+        """The signals that must be in the batch before `credit`, or before `loss` where there is no credit."""
+        ...
+
+
+@runtime_checkable
+class OnlineAlgorithm(Algorithm, Protocol):
     """Learns from responses it samples itself: PPO, REINFORCE, RLOO, GRPO ..."""
 
     group_size: int
@@ -110,16 +120,12 @@ class SharingTrunk(ActorCritic, Protocol):
 
 
 B = TypeVar("B", bound=Batch)
+"""The batches that an offline algorithm learns from."""
 
 
 @runtime_checkable
-class OfflineAlgorithm(Protocol[B]):
+class OfflineAlgorithm(Algorithm, Protocol[B]):
     """Learns from a fixed data set in batches of one type: SFT, reward model, DPO ..."""
-
-    @property
-    def needs(self) -> frozenset[Signal]:
-        """The signals that must be in the batch before `loss`."""
-        ...
 
     def weights(self, batch: B) -> B:
         """Fill in ``loss_weights`` for one optimizer step."""
@@ -153,7 +159,3 @@ class RatingAlgorithm(PreferenceAlgorithm[Experience], Protocol):
     def advice(self, ratings: Sequence[float]) -> str:
         """What to know of the ratings before training, in words."""
         ...
-
-
-Algorithm = OnlineAlgorithm | OfflineAlgorithm[Any]
-"""Anything that a command can train with."""

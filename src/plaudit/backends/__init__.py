@@ -1,1 +1,1 @@
-"""Where the parts of a run are put together: in this process."""
+"""Who runs the models of a job: each builder gives the parts behind the protocols of `plaudit.runtime`."""

@@ -39,6 +39,11 @@ class RewardJob(Job):
     algorithm: RewardModel = RewardModel()
 
     @property
+    def draw(self) -> int:
+        """The seed of the head and of the order of the data; the split has that of the run, the same for all."""
+        return self.seed + 1_000_003 * self.member
+
+    @property
     def inputs(self) -> dict[str, str]:
         """What a run reads, by role."""
         sources = {"model": self.model, "dataset": self.dataset}

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Self, Unpack
+from typing import Any, Literal, Self
 
 import torch
 from peft import PeftModel
@@ -30,7 +30,6 @@ from plaudit.models.files.source import resolve
 from plaudit.models.forward.head import LMHead
 from plaudit.models.forward.lower import LowerStates
 from plaudit.models.forward.trunk import (
-    ForwardOptions,
     bare,
     body,
     enable_checkpointing,
@@ -89,6 +88,7 @@ class RewardModel(nn.Module):
         self.model, self.mean, self.std = model, mean, std
         self.trained_on: TrainedOn = getattr(config, "plaudit_trained_on", "comparisons")
         self.length_rule = LengthRule(**getattr(config, "plaudit_length", {}))
+        self.probe: Sequence[Sequence[int]] = ()
         weights = torch.tensor(getattr(config, "plaudit_attribute_weights", [1.0]), dtype=torch.float32)
         self.register_buffer("head_weights", weights, persistent=False)
         self.lm_head: LMHead | None = None
@@ -156,7 +156,7 @@ class RewardModel(nn.Module):
         return cls._as_saved(model, path, lower_states_gb=lower_states_gb)
 
     @classmethod
-    def _as_saved(cls, model: nn.Module, path: str | Path, **options: Unpack[ForwardOptions]) -> Self:
+    def _as_saved(cls, model: nn.Module, path: str | Path, **options: Any) -> Self:
         """A model with the moments it was saved with, whose probe texts score as they did then."""
         mean, std = _moments(bare(model))
         loaded = cls(model, mean=mean, std=std, **options)
@@ -197,7 +197,7 @@ class RewardModel(nn.Module):
         self.lm_head, self.lm_layer = head, layer
 
     def train(self, mode: bool = True) -> Self:
-        """Does nothing: the module stays in eval mode, there is no dropout to switch on."""
+        """Stays in eval mode: there is no dropout to switch on."""
         return super().train(False)
 
     def normalise(self, scores: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -275,7 +275,7 @@ class RewardModel(nn.Module):
         Args:
             path: directory, made if needed.
             tokenizer: with a pad token of its own: plain transformers finds the last token by it.
-            probe: token rows whose scores are stored and checked at every load.
+            probe: token rows whose scores are stored and checked at every load; by default those in ``self.probe``.
         """
         if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
             raise ModelError(
@@ -291,7 +291,7 @@ class RewardModel(nn.Module):
         write(plain, path, tokenizer)
         save_adapter(self.model, Path(path))
         # Scored with the merged model, which is what a load gives; adapters beside their base round a little otherwise.
-        rows = [list(map(int, row)) for row in probe]
+        rows = [list(map(int, row)) for row in probe or self.probe]
         scores = type(self)(plain).score_rows(rows)
         text = json.dumps({"format": 1, "tokens": rows, "scores": scores})
         (Path(path) / PROBE_FILE).write_text(text + "\n", encoding="utf-8")

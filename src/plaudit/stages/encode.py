@@ -12,13 +12,13 @@ from plaudit.data.fit import FitReport, fit_each
 from plaudit.data.reading.transcripts import plain_text
 from plaudit.data.split import split_by_prompt
 from plaudit.errors import DataError
-from plaudit.models.forward.trunk import position_limit
-from plaudit.models.pairs import POSITIONS
-from plaudit.models.reward_model import RewardModel
 from plaudit.records import Content, Demonstration, Preference, Ranking, Rating
 from plaudit.runs.directory import announce
+from plaudit.runtime import TextFormat
 
 R = TypeVar("R", Demonstration, Preference, Ranking, Rating)
+Scored = Preference | Ranking | Rating
+"""What a reward model learns from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,36 +87,32 @@ def pair_encoder(tokenizer: Any) -> Callable[[Any], tuple[Encoded, ...]]:
     return lambda record: tuple(encode(record.prompt, response) for response in responses(record))
 
 
-def reward_encoder(
-    model: RewardModel, tokenizer: Any, chat: ChatFormat, first: Any
-) -> Callable[[Any], tuple[Encoded, ...]]:
+def reward_encoder(text: TextFormat, first: Scored) -> Callable[[Any], tuple[Encoded, ...]]:
     """How a reward model reads records like ``first``."""
-    if model.is_encoder:
-        return pair_encoder(tokenizer)
+    if text.is_encoder:
+        return pair_encoder(text.tokenizer)
     if isinstance(first, Ranking):
-        return ranking_encoder(chat)
-    return rating_encoder(chat) if isinstance(first, Rating) else preference_encoder(chat)
+        return ranking_encoder(text.chat)
+    return rating_encoder(text.chat) if isinstance(first, Rating) else preference_encoder(text.chat)
 
 
-def readable(model: RewardModel, tokenizer: Any, data: DataSection) -> DataSection:
-    """The settings with a max_length that the model can read; an encoder's tokenizer may set a limit of its own."""
-    data = within_positions(model.model, data)
-    if not model.is_encoder:
-        return data
-    limit = min(data.max_length, POSITIONS, int(tokenizer.model_max_length))
-    return data.model_copy(update={"max_length": limit})
-
-
-def within_positions(model: Any, data: DataSection) -> DataSection:
+def within_positions(positions: int | None, data: DataSection) -> DataSection:
     """The settings with a max_length that fits a model's table of positions; said where it was lowered.
 
     GPT-2 and others have learned one vector for each position and none beyond: a longer row is no row to them.
     """
-    limit = position_limit(model)
-    if limit is None or data.max_length <= limit:
+    if positions is None or data.max_length <= positions:
         return data
-    announce({"max_length": f"{limit}, not {data.max_length}: the model has {limit} positions"})
-    return data.model_copy(update={"max_length": limit})
+    announce({"max_length": f"{positions}, not {data.max_length}: the model has {positions} positions"})
+    return data.model_copy(update={"max_length": positions})
+
+
+def readable(text: TextFormat, data: DataSection) -> DataSection:
+    """The settings with a max_length that the model can read; an encoder's pairs may have a limit of their own."""
+    data = within_positions(text.positions, data)
+    if text.pair_length is None:
+        return data
+    return data.model_copy(update={"max_length": min(data.max_length, text.pair_length)})
 
 
 def split(records: Sequence[Any], data: DataSection, seed: int, source: str) -> tuple[list[Any], list[Any]]:

@@ -9,24 +9,24 @@ from pathlib import Path
 
 import torch
 
-from plaudit.backends.local.learner import LocalLearner
-from plaudit.backends.local.models import load_policy
-from plaudit.data.chat import ChatFormat
+from plaudit.backends.local.offline import build_policy
 from plaudit.data.collate import collate_demonstrations
 from plaudit.data.load import load_records
-from plaudit.experience import Batch
+from plaudit.experience import Experience
 from plaudit.jobs.sft import SFTJob
-from plaudit.runs.directory import announce, finished, open_run, set_threads
-from plaudit.runs.keeper import Keeper
-from plaudit.runs.recorder import Recorder
-from plaudit.stages.encode import Rows, demonstration_encoder, encode_rows, split, within_positions
+from plaudit.runs.directory import announce, finished, set_threads
+from plaudit.runtime import Scorer
+from plaudit.stages.encode import Rows, demonstration_encoder, encode_rows, readable, split
 from plaudit.stages.respond.samples import Sampler
+from plaudit.stages.session import OnIteration, open_session
 from plaudit.training.offline import OfflineLoop
 
 EVALUATION_BATCH = 64
 
 
-def run_sft(job: SFTJob, sources: Mapping[str, str] | None = None) -> Path:
+def run_sft(
+    job: SFTJob, sources: Mapping[str, str] | None = None, *, on_iteration: OnIteration | None = None
+) -> Path:
     """Train and save; returns the run directory.
 
     Raises:
@@ -38,64 +38,46 @@ def run_sft(job: SFTJob, sources: Mapping[str, str] | None = None) -> Path:
     set_threads(job.compute)
     loaded = load_records(job.dataset, "demonstration", limit=job.data.limit)
     train, heldout = split(loaded.records, job.data, job.seed, job.dataset)
-    tokenizer, policy = load_policy(job.model, job.lora, job.compute, seed=job.seed)
-    chat = ChatFormat(tokenizer, job.data.chat_template)
-    encoder = demonstration_encoder(chat, job.algorithm.all_turns)
-    data = within_positions(policy.lm, job.data)
-    rows = encode_rows(train, encoder, data, job.dataset)
-    heldout_rows = encode_rows(heldout, encoder, data, job.dataset)
-    announce(
-        {
-            "data": loaded.format,
-            "rows": f"{len(rows)} to train, {len(heldout_rows)} held out",
-            "length": rows.report,
-        }
-    )
+    runtime = build_policy(job)
+    learner, text = runtime.learner, runtime.format
+    data, encoder = readable(text, job.data), demonstration_encoder(text.chat, job.algorithm.all_turns)
+    rows, heldout_rows = (encode_rows(part, encoder, data, job.dataset) for part in (train, heldout))
+    counts = f"{len(rows)} to train, {len(heldout_rows)} held out"
+    announce({"data": loaded.format, "rows": counts, "length": rows.report})
 
-    collate = partial(collate_rows, rows, tokenizer.pad_token_id)
+    collate = partial(collate_rows, rows, text.pad_id)
     steps = math.ceil(len(rows) / job.batch_size) * job.epochs
-    learner = LocalLearner(policy, job.optimizer, job.compute, total_steps=steps)
+    learner.plan(steps)
     records = rows.records + heldout_rows.records
-    with (
-        open_run(job, sources, records=records) as run,
-        Recorder(run, command="sft", log=job.log, total=steps) as recorder,
-    ):
-        keeper = Keeper(run, job.checkpoint, {"policy": learner}, recorder)
-        sampler = Sampler(
-            policy, tokenizer, chat, heldout or train, job.model_copy(update={"data": data}), recorder
-        )
-        start, _ = keeper.restore()
+    with open_session(job, sources, total=steps, records=records, on_iteration=on_iteration) as session:
+        shown = heldout or train
+        sampler = Sampler(runtime, shown, job.log.samples, data, job.sampling, job.seed, session.recorder)
+        session.keep({"policy": learner})
+        start, _ = session.restore()
         if start == 0:
             sampler.show(0)
-
-        def on_step(step: int, metrics: dict[str, float]) -> None:
-            recorder.metrics(step, metrics)
-            keeper.after(step, dict, last=step == steps)
-
-        with keeper.watch():
-            OfflineLoop(
-                job.algorithm, learner, collate, len(rows), job.batch_size, job.epochs, job.seed, on_step
-            ).run(start)
-        sampler.show(steps)
-        recorder.summary(
-            {"train_rows": len(rows)} | heldout_loss(learner, heldout_rows, tokenizer.pad_token_id)
+        loop = OfflineLoop(
+            job.algorithm, learner, collate, len(rows), job.batch_size, job.epochs, job.seed, session.step
         )
-        learner.export(run / "model", tokenizer)
-        recorder.event("saved", path=str(run / "model"))
-    return run
+        with session.watch():
+            loop.run(start)
+        sampler.show(steps)
+        session.recorder.summary({"train_rows": len(rows)} | heldout_loss(learner, heldout_rows, text.pad_id))
+        session.save(learner, text.tokenizer)
+    return session.run
 
 
-def collate_rows(rows: Rows, pad_id: int, indices: Sequence[int]) -> Batch:
+def collate_rows(rows: Rows, pad_id: int, indices: Sequence[int]) -> Experience:
     """The demonstrations at ``indices`` as one batch."""
     return collate_demonstrations([rows.encoded[i][0] for i in indices], pad_id)
 
 
-def heldout_loss(learner: LocalLearner, rows: Rows, pad_id: int) -> dict[str, float]:
+def heldout_loss(scorer: Scorer, rows: Rows, pad_id: int) -> dict[str, float]:
     """Mean negative log-likelihood per trained token of held-out rows, in nats, and the perplexity."""
     total, count = 0.0, 0
     for first in range(0, len(rows), EVALUATION_BATCH):
         batch = collate_rows(rows, pad_id, range(first, min(first + EVALUATION_BATCH, len(rows))))
-        total -= float(torch.where(batch.response_mask, learner.read(batch, "logprobs")[0], 0.0).sum())
+        total -= float(torch.where(batch.response_mask, scorer.read(batch, "logprobs")[0], 0.0).sum())
         count += int(batch.response_mask.sum())
     if count == 0:
         return {}

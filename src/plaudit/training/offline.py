@@ -6,26 +6,25 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, cast
 
+from plaudit.algorithms.protocol import B, OfflineAlgorithm
 from plaudit.data.split import epoch_order
-from plaudit.experience import Batch
-from plaudit.runtime import Learner
+from plaudit.runtime import Learner, LossFunction
 
-Collate = Callable[[Sequence[int]], Batch]
 OnStep = Callable[[int, dict[str, float]], None]
 
 
 @dataclass(frozen=True, slots=True)
-class OfflineLoop:
+class OfflineLoop(Generic[B]):
     """``epochs`` passes over ``rows`` rows in batches of ``batch_size``, in an order that (seed, epoch) determines.
 
     So a resumed run needs the step number and nothing else to see the same batches.
     """
 
-    algorithm: Any  # OfflineAlgorithm with weights()
+    algorithm: OfflineAlgorithm[B]
     learner: Learner
-    collate: Collate
+    collate: Callable[[Sequence[int]], B]
     """Row indices -> one batch for one optimizer step."""
     rows: int
     batch_size: int
@@ -56,7 +55,8 @@ class OfflineLoop:
         for step, rows in enumerate(self.batches(start), start + 1):
             began = time.perf_counter()
             batch = self.algorithm.weights(self.collate(rows))
-            metrics = self.learner.update(batch, self.algorithm.loss)
+            # The learner gives the loss microbatches of this batch, so of its type; `LossFunction` takes any.
+            metrics = self.learner.update(batch, cast("LossFunction", self.algorithm.loss))
             seconds = time.perf_counter() - began
             tokens = int(batch.attention_mask.sum())
             metrics |= {

@@ -17,7 +17,7 @@ from plaudit.data.chat import Encoded
 from plaudit.data.collate import collate_demonstrations, encoded_rollout
 from plaudit.data.split import epoch_order, split_by_prompt
 from plaudit.errors import ConfigError
-from plaudit.experience import Batch
+from plaudit.experience import Experience
 from plaudit.functional.best_of_n import kl_bound
 from plaudit.jobs.best_of_n import BestOfNJob
 from plaudit.jobs.registry import command_of
@@ -59,7 +59,7 @@ def run_rejection(
     if done := finished(job):
         return done
     records = load_prompts(job.dataset, job.data.limit, prompts)
-    parts = build(job, records, reward, gold)
+    parts = build(job, reward, gold)
     train, heldout = split_by_prompt(records, max(job.data.eval_fraction, 1e-9), job.seed)
     tokenised, held = parts.reader.tokenise(train), parts.reader.tokenise(heldout[: job.eval_prompts])
     if not tokenised or not held:
@@ -184,7 +184,7 @@ class Rejection:
         return means | {"time/update": sum(step["time/update"] for step in history)}
 
 
-def _collate(rows: Sequence[Encoded], pad_id: int, indices: Sequence[int]) -> Batch:
+def _collate(rows: Sequence[Encoded], pad_id: int, indices: Sequence[int]) -> Experience:
     return collate_demonstrations([rows[i] for i in indices], pad_id)
 
 
@@ -204,6 +204,12 @@ def _to_row(rollout: Rollout) -> Row:
 def _from_row(row: Row) -> Rollout:
     """Inverse of `_to_row`, as far as a round needs it: the tokens are the record, the prompt only a name."""
     rollout = Rollout.single(
-        Prompt(row["id"], ""), 0, row["prompt_ids"], row["response_ids"], (), row["response"], row["finish_reason"]
+        Prompt(row["id"], ""),
+        0,
+        row["prompt_ids"],
+        row["response_ids"],
+        (),
+        row["response"],
+        row["finish_reason"],
     )
     return replace(rollout, reward=row["reward"])

@@ -6,26 +6,27 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 
-from plaudit.backends.local.learner import LocalLearner
-from plaudit.backends.local.models import load_policy
+from plaudit.algorithms.protocol import OfflineAlgorithm, PreferenceAlgorithm, RatingAlgorithm
+from plaudit.backends.local.offline import build_policy
 from plaudit.config.algorithm import type_name
-from plaudit.data.chat import ChatFormat, Encoded
+from plaudit.data.chat import Encoded
 from plaudit.data.load import load_records
 from plaudit.errors import ConfigError, DataError
-from plaudit.experience import Outputs
+from plaudit.experience import Batch, Outputs
 from plaudit.jobs.preference import DPOJob
 from plaudit.records import Preference, Rating
-from plaudit.runs.directory import announce, finished, open_run, set_threads
+from plaudit.runs.directory import announce, finished, set_threads
 from plaudit.runs.files import Row, write_lines
-from plaudit.runs.keeper import Keeper
 from plaudit.runs.recorder import Recorder
-from plaudit.stages.encode import encode_rows, preference_encoder, rating_encoder, split, within_positions
+from plaudit.runtime import Learner, Scorer
+from plaudit.stages.encode import encode_rows, preference_encoder, rating_encoder, readable, split
 from plaudit.stages.preference.feedback import Feedback, chunks, prompt_id
 from plaudit.stages.respond.samples import Sampler
+from plaudit.stages.session import OnIteration, Session, open_session
 from plaudit.training.offline import OfflineLoop
 
 AUTO_EVALUATIONS = 4
@@ -33,10 +34,17 @@ FALLEN = 0.3
 """Nats per token by which chosen responses may become less likely before the run says so."""
 
 
+Algorithm = OfflineAlgorithm[Batch]
 Records = Sequence[Preference] | Sequence[Rating]
 
 
-def run_dpo(job: DPOJob, sources: Mapping[str, str] | None = None, *, records: Records | None = None) -> Path:
+def run_dpo(
+    job: DPOJob,
+    sources: Mapping[str, str] | None = None,
+    *,
+    records: Records | None = None,
+    on_iteration: OnIteration | None = None,
+) -> Path:
     """Train, evaluate on held-out prompts, and save; returns the run directory.
 
     Args:
@@ -49,82 +57,80 @@ def run_dpo(job: DPOJob, sources: Mapping[str, str] | None = None, *, records: R
     if done := finished(job):
         return done
     set_threads(job.compute)
-    algorithm: Any = job.algorithm
     _check(job)
-    found, what = _records(job, records)
-    train, heldout = split(found, job.data, job.seed, job.dataset)
-    tokenizer, policy = load_policy(job.model, job.lora, job.compute, seed=job.seed)
-    data = within_positions(policy.lm, job.data)
-    chat = ChatFormat(tokenizer, job.data.chat_template)
+    # DPO learns from pairs and KTO from single responses; what `collate` gives is what the algorithm asked for with
+    # `learns_from`, which a type checker cannot follow.
+    algorithm = cast("Algorithm", job.algorithm)
+    rated, what = _records(job, algorithm, records)
+    train, heldout = split(rated, job.data, job.seed, job.dataset)
+    runtime = build_policy(job)
+    learner, text = runtime.learner, runtime.format
+    data = readable(text, job.data)
     encoder: Callable[[Any], tuple[Encoded, ...]] = (
-        rating_encoder(chat) if _kind(algorithm) == "rating" else preference_encoder(chat)
+        rating_encoder(text.chat) if _kind(algorithm) == "rating" else preference_encoder(text.chat)
     )
-    rows = encode_rows(train, encoder, data, job.dataset)
-    heldout_rows = encode_rows(heldout, encoder, data, job.dataset)
+    rows, heldout_rows = (encode_rows(part, encoder, data, job.dataset) for part in (train, heldout))
     counts = f"{len(rows)} to train, {len(heldout_rows)} held out"
     announce({"data": what, "rows": counts, "length": rows.report} | _advice(algorithm, rows.records))
 
     steps = math.ceil(len(rows) / job.batch_size) * job.epochs
-    learner = LocalLearner(policy, job.optimizer, job.compute, total_steps=steps)
-    feedback, held = (
-        Feedback(r, tokenizer.pad_token_id, learner, data.max_length) for r in (rows, heldout_rows)
-    )
+    learner.plan(steps)
+    feedback, held = (Feedback(part, text.pad_id, learner, data.max_length) for part in (rows, heldout_rows))
     seen = rows.records + heldout_rows.records
-    with (
-        open_run(job, sources, records=seen) as run,
-        Recorder(run, command="dpo", log=job.log, total=steps) as recorder,
-    ):
-        sampler = Sampler(policy, tokenizer, chat, heldout or train, job, recorder)
-        _train(job, learner, feedback, held, sampler, recorder)
-        recorder.summary({"train_rows": len(rows), "algorithm": type_name(type(algorithm))})
-        learner.export(run / "model", tokenizer)
-        recorder.event("saved", path=str(run / "model"))
-    return run
+    with open_session(job, sources, total=steps, records=seen, on_iteration=on_iteration) as session:
+        shown = heldout or train
+        sampler = Sampler(runtime, shown, job.log.samples, job.data, job.sampling, job.seed, session.recorder)
+        session.keep({"policy": learner})
+        _train(job, algorithm, learner, feedback, held, sampler, session)
+        session.recorder.summary({"train_rows": len(rows), "algorithm": type_name(type(algorithm))})
+        session.save(learner, text.tokenizer)
+    return session.run
 
 
 def _train(
     job: DPOJob,
-    learner: LocalLearner,
+    algorithm: Algorithm,
+    learner: Learner,
     feedback: Feedback,
     held: Feedback,
     sampler: Sampler,
-    recorder: Recorder,
+    session: Session,
 ) -> None:
-    """Let the reference speak first, then restore or start, and train with evaluations and checkpoints."""
-    algorithm: Any = job.algorithm
-    keeper = Keeper(recorder.run_dir, job.checkpoint, {"policy": learner}, recorder)
-    steps = math.ceil(len(feedback) / job.batch_size) * job.epochs
+    """What the reference says of all rows; then restore or start, and train with evaluations and checkpoints."""
+    recorder, steps = session.recorder, session.total
     every = max(1, steps // AUTO_EVALUATIONS) if job.evaluate_every == "auto" else job.evaluate_every
 
     def on_step(step: int, metrics: dict[str, float]) -> None:
         last = step == steps
         figures = heldout_figures(algorithm, learner, held) if last or (every and step % every == 0) else []
-        recorder.metrics(step, metrics | _curves(figures))
+        session.record(step, metrics | _curves(figures))
         if last:
             finish(recorder, before, figures, steps)
-        keeper.after(step, dict, last=last)
+        session.after(step)
 
     loop = OfflineLoop(
         algorithm, learner, feedback.collate, len(feedback), job.batch_size, job.epochs, job.seed, on_step
     )
+    # The reference is the model as it was loaded. So what it says is computed before a checkpoint is restored, and
+    # comes out the same when the run is resumed.
     feedback.precompute(algorithm.needs, loop.batches())
     held.precompute(algorithm.needs, chunks(len(held)))
-    before = heldout_figures(algorithm, learner, held)  # by the reference: the same again when resumed
-    start, _ = keeper.restore()
+    before = heldout_figures(algorithm, learner, held)
+    start, _ = session.restore()
     if start == 0:
         recorder.metrics(0, _curves(before))
         sampler.show(0)
-    with keeper.watch():
+    with session.watch():
         loop.run(start)
     sampler.show(steps)
 
 
-def heldout_figures(algorithm: Any, learner: LocalLearner, held: Feedback) -> list[Row]:
+def heldout_figures(algorithm: Algorithm, scorer: Scorer, held: Feedback) -> list[Row]:
     """What the algorithm says of each held-out pair (or rated response): its loss, implicit rewards, log-probs."""
-    found: list[Row] = []
+    rows: list[Row] = []
     for indices in chunks(len(held)):
         batch = held.collate(indices)
-        [logprobs] = learner.read(batch, "logprobs")
+        [logprobs] = scorer.read(batch, "logprobs")
         a_unit = len(batch.tokens) // len(batch)
         for position, index in enumerate(indices):
             one = algorithm.weights(batch.select(torch.tensor([position])))
@@ -134,8 +140,8 @@ def heldout_figures(algorithm: Any, learner: LocalLearner, held: Feedback) -> li
             figures = {name: float(value) for name, value in loss.metrics.items()}
             figures.pop("policy/entropy", None)
             lengths = {"length": int(one.response_mask[0].sum())}
-            found.append({"id": record.id, "prompt_id": prompt_id(record)} | figures | lengths)
-    return found
+            rows.append({"id": record.id, "prompt_id": prompt_id(record)} | figures | lengths)
+    return rows
 
 
 def finish(recorder: Recorder, before: Sequence[Row], after: Sequence[Row], steps: int) -> None:
@@ -173,25 +179,22 @@ def _curves(rows: Sequence[Row]) -> dict[str, float]:
     return {metric: value for metric, value in means.items() if value is not None}
 
 
-def _kind(algorithm: Any) -> str:
+def _kind(algorithm: Algorithm) -> str:
     """The kind of record an algorithm learns from; preferences for a user's own that does not say."""
-    return str(getattr(algorithm, "learns_from", "preference"))
+    return algorithm.learns_from if isinstance(algorithm, PreferenceAlgorithm) else "preference"
 
 
-def _records(job: DPOJob, given: Records | None) -> tuple[list[Any], str]:
+def _records(job: DPOJob, algorithm: Algorithm, given: Records | None) -> tuple[list[Any], str]:
     """The records to learn from, and what they are. Ratings that say nothing are left out."""
-    algorithm: Any = job.algorithm
-    kind = _kind(algorithm)
     if given is not None:
-        found, what = list(given), f"{len(given)} records"
+        records, what = list(given), f"{len(given)} records"
     else:
-        loaded = load_records(
-            job.dataset, "rating" if kind == "rating" else "preference", limit=job.data.limit
-        )
-        found, what = list(loaded.records), loaded.format
-    if kind != "rating":
-        return found, what
-    kept = [r for r in found if isinstance(r, Rating) and not algorithm.is_tie(r.reward)]
+        wanted: Literal["rating", "preference"] = "rating" if _kind(algorithm) == "rating" else "preference"
+        loaded = load_records(job.dataset, wanted, limit=job.data.limit)
+        records, what = list(loaded.records), loaded.format
+    if not isinstance(algorithm, RatingAlgorithm):
+        return records, what
+    kept = [r for r in records if isinstance(r, Rating) and not algorithm.is_tie(r.reward)]
     ratings = [r.reward for r in kept]
     if len({algorithm.is_good(rating) for rating in ratings}) < 2:
         lowest, highest = min(ratings, default=0.0), max(ratings, default=0.0)
@@ -201,15 +204,13 @@ def _records(job: DPOJob, given: Records | None) -> tuple[list[Any], str]:
             where=job.dataset,
             cure=f"set --good-above between them, e.g. {(lowest + highest) / 2:g}, or give responses of both sides",
         )
-    left_out = (
-        f", {len(found) - len(kept)} rated in the middle and left out" if len(kept) < len(found) else ""
-    )
-    return kept, what + left_out
+    left_out = len(records) - len(kept)
+    return kept, what + (f", {left_out} rated in the middle and left out" if left_out else "")
 
 
-def _advice(algorithm: Any, records: Sequence[Any]) -> dict[str, str]:
+def _advice(algorithm: Algorithm, records: Sequence[Any]) -> dict[str, str]:
     """What the algorithm has to say of the data before it learns from them."""
-    if _kind(algorithm) != "rating":
+    if not isinstance(algorithm, RatingAlgorithm):
         return {}
     return {"thumbs": algorithm.advice([record.reward for record in records])}
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from plaudit.backends.local.offline import load_generator
 from plaudit.config.sections import SamplingSection
-from plaudit.data.chat import ChatFormat
-from plaudit.generation.native import NativeGenerator
-from plaudit.models.files.load import load_causal_lm, load_tokenizer
 from plaudit.records import Content, Prompt, Rollout
 from plaudit.runtime import TokenPrompt
 
@@ -26,11 +24,9 @@ class TrainedPolicy:
     def __init__(self, source: str | Path) -> None:
         inside = Path(source) / "model"
         name = str(inside if inside.is_dir() else source)
-        tokenizer = load_tokenizer(name)
-        self.has_template = bool(getattr(tokenizer, "chat_template", None))
+        self._generator, self._chat = load_generator(name)
+        self.has_template = self._chat.uses_template
         """Whether it was made for conversations; otherwise it goes on from a text."""
-        self._chat = ChatFormat(tokenizer, "auto")
-        self._generator = NativeGenerator(load_causal_lm(name).eval(), tokenizer, self._chat.end_ids)
 
     def respond(self, content: Content, sampling: SamplingSection, *, seed: int = 0, turn: int = 0) -> str:
         """One response, as text. The same seed, turn and content give the same one."""

@@ -3,52 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from plaudit.data.chat import ChatFormat
+from plaudit.config.sections import DataSection, SamplingSection
 from plaudit.data.fit import fit_length
-from plaudit.generation.native import NativeGenerator
-from plaudit.models.policy import Policy
-from plaudit.records import Demonstration, Prompt
+from plaudit.records import Demonstration, Preference, Prompt, Rating
 from plaudit.runs.recorder import Recorder
-from plaudit.runtime import TokenPrompt
+from plaudit.runtime import OfflineRuntime, TokenPrompt
 
 
 class Sampler:
-    """Writes samples.jsonl for the first distinct prompts of some records."""
+    """Writes samples.jsonl for the first distinct prompts of some records.
+
+    Args:
+        runtime: what is sampled from.
+        records: whose prompts are answered.
+        count: how many of them.
+        data: how long prompt and response may be together.
+        sampling: how responses are drawn.
+        seed: of the run.
+        recorder: where they are kept.
+    """
 
     def __init__(
         self,
-        policy: Policy,
-        tokenizer: Any,
-        chat: ChatFormat,
-        records: Sequence[Demonstration],
-        job: Any,
+        runtime: OfflineRuntime,
+        records: Sequence[Demonstration | Preference | Rating],
+        count: int,
+        data: DataSection,
+        sampling: SamplingSection,
+        seed: int,
         recorder: Recorder,
     ) -> None:
+        self.runtime, self.sampling, self.seed, self.recorder = runtime, sampling, seed, recorder
+        chat = runtime.format.chat
         distinct = {chat.text(record.prompt): record for record in records}
-        chosen = list(distinct.values())[: job.log.samples]
-        self.prompts = [Prompt(r.id, r.prompt) for r in chosen]
+        prompts = [Prompt(r.id, r.prompt) for r in list(distinct.values())[:count]]
         # At least half of max_length is left to the prompt, however long a response may be.
-        room = max(job.data.max_length - job.sampling.max_new_tokens, job.data.max_length // 2)
-        fitted = [fit_length(chat.encode_prompt(p.content), room, "truncate_prompt") for p in self.prompts]
-        twos = zip(self.prompts, fitted, strict=True)
-        self.tokenised = [TokenPrompt(p, tuple(row.ids)) for p, row in twos if row is not None]
-        graphs = job.compute.cuda_graphs
-        self.generator = NativeGenerator(policy.lm, tokenizer, chat.end_ids, cuda_graphs=graphs)
-        self.chat, self.job, self.recorder = chat, job, recorder
+        room = max(data.max_length - sampling.max_new_tokens, data.max_length // 2)
+        rows = [fit_length(chat.encode_prompt(p.content), room, "truncate_prompt") for p in prompts]
+        twos = zip(prompts, rows, strict=True)
+        self.prompts = [TokenPrompt(p, tuple(row.ids)) for p, row in twos if row is not None]
 
     def show(self, step: int) -> None:
         """Sample one response to each prompt. The same uniforms are used at every call."""
-        rollouts = self.generator.generate(
-            self.tokenised, 1, self.job.sampling, seed=self.job.seed, iteration=0
-        )
-        for rollout in rollouts:
+        generator, chat = self.runtime.generator, self.runtime.format.chat
+        generator.publish(self.runtime.learner.weights(), step)
+        # Iteration 0 at every step: what differs between two steps is the policy, not the luck of the draw.
+        for rollout in generator.generate(self.prompts, 1, self.sampling, seed=self.seed, iteration=0):
             self.recorder.sample(
                 step,
                 {
                     "prompt_id": rollout.prompt.id,
-                    "prompt": self.chat.text(rollout.prompt.content),
+                    "prompt": chat.text(rollout.prompt.content),
                     "response": rollout.response,
                     "finish_reason": rollout.finish_reason,
                 },

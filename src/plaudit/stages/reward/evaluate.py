@@ -6,15 +6,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from plaudit.backends.local.learner import LocalScorer
+from plaudit.algorithms.reward_model import RewardModel
+from plaudit.backends.local.offline import load_scoring
 from plaudit.config.load import load_job
-from plaudit.data.chat import ChatFormat
 from plaudit.errors import DataError
 from plaudit.jobs.reward import RewardJob
-from plaudit.jobs.reward_tables import members_of
-from plaudit.models.files.load import load_tokenizer
-from plaudit.models.reward_model import RewardModel
 from plaudit.records import Rating
+from plaudit.rewards.ensemble import members_of
 from plaudit.runs.directory import set_threads
 from plaudit.runs.files import merge_json, read_json
 from plaudit.stages.encode import encode_rows, readable, reward_encoder
@@ -43,21 +41,16 @@ def score_dataset(run: Path, dataset: str) -> Path:
         )
     job = load_job(RewardJob, [run / "config.toml"], {"dataset": dataset}).job
     set_threads(job.compute)
-    tokenizer = load_tokenizer(str(run / "model"))
-    model = RewardModel.load(run / "model", tokenizer)
-    algorithm = job.algorithm
+    model = load_scoring(run / "model", job)
+    text, algorithm = model.format, job.algorithm
     records: Any = load_source(
         dataset, algorithm, limit=job.data.limit, min_agreement=job.min_agreement
     ).records
-    chat = ChatFormat(tokenizer, job.data.chat_template)
-    encoder = reward_encoder(model, tokenizer, chat, records[0])
-    data = readable(model, tokenizer, job.data)
+    encoder, data = reward_encoder(text, records[0]), readable(text, job.data)
     rows = encode_rows(records, encoder, data, dataset)
-    scorer = LocalScorer(model, job.compute)
     target = _place(run, dataset)
-    write_heldout(target, scorer, rows, tokenizer.pad_token_id, algorithm.attributes, _scale(run, algorithm))
-    one = reward_encoder(model, tokenizer, chat, Rating("", "", "", 0.0))
-    write_swaps(target, scorer, rows, tokenizer.pad_token_id, one, data)
+    write_heldout(target, model, rows, algorithm.attributes, _scale(run, algorithm))
+    write_swaps(target, model, rows, reward_encoder(text, Rating("", "", "", 0.0)), data)
     return target
 
 
@@ -77,7 +70,7 @@ def _place(run: Path, dataset: str) -> Path:
     return run / "evaluations" / name
 
 
-def _scale(run: Path, algorithm: Any) -> Scale | None:
+def _scale(run: Path, algorithm: RewardModel) -> Scale | None:
     """The scale of the ratings that the run was trained on; None for one that learned from comparisons or labels."""
     if algorithm.ratings != "regression":
         return None

@@ -8,6 +8,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from plaudit.config.sections import CheckpointSection
+from plaudit.jobs.registry import command_of
 from plaudit.jobs.reward import RewardJob
 from plaudit.runs.directory import announce, open_run
 from plaudit.runs.files import Row, read_json, read_lines, write_lines
@@ -21,7 +22,7 @@ SCORES = ("chosen_score", "rejected_score", "score")
 def run_members(
     job: RewardJob,
     sources: Mapping[str, str] | None,
-    train: Callable[[RewardJob, Mapping[str, str] | None], Path],
+    train: Callable[[RewardJob], Path],
 ) -> Path:
     """Train ``job.members`` reward models into ``member-0``, ``member-1`` ... of one run directory.
 
@@ -36,8 +37,8 @@ def run_members(
         for index, path in enumerate(paths):
             announce({"member": f"{index + 1} of {job.members}"})
             checkpoint = job.checkpoint.model_copy(update={"resume": path.exists()})
-            train(_member(job, index, path, checkpoint), sources)
-        with Recorder(run, command="reward", log=job.log) as recorder:
+            train(_member(job, index, path, checkpoint))
+        with Recorder(run, command=command_of(type(job)).name, log=job.log) as recorder:
             recorder.rewind(-1)
             for step, metrics in _mean_metrics([read_lines(path / "metrics.jsonl") for path in paths]):
                 recorder.metrics(step, metrics)

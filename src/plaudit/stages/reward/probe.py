@@ -12,51 +12,48 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from plaudit.backends.local.learner import LocalScorer
-from plaudit.config.sections import ComputeSection
 from plaudit.errors import ConfigError
 from plaudit.experience import Batch, Experience, Pairs, Rankings
 from plaudit.functional.probe import Probe, fit_probe
-from plaudit.models.reward_extras import LastStates, set_head
-from plaudit.models.reward_model import RewardModel
+from plaudit.runtime import RewardRuntime
 
 FOLDS = 5
 ROWS = 64  # a batch; microbatches follow the token budget
 
 
 def probe_head(
-    model: RewardModel,
+    runtime: RewardRuntime,
     collate: Callable[[Sequence[int]], Batch],
     prompt_ids: Sequence[str],
-    compute: ComputeSection,
+    attributes: Sequence[str] = (),
 ) -> Probe:
     """Fit the head to the features of the model as it is: one forward pass over the data.
 
     Args:
-        model: a decoder; its head is changed.
+        runtime: of a decoder; its head is changed.
         collate: row indices -> pairs, or rows with labels in [0, 1].
         prompt_ids: of each row; rows of one prompt are cross-validated together.
+        attributes: qualities that have a head each; empty: one score.
 
     Raises:
         ConfigError: the model is an encoder, or has several heads.
     """
-    if model.is_encoder or model.attributes:
+    if runtime.format.is_encoder or attributes:
         raise ConfigError(
             "head_init = 'probe' needs a decoder with one head, and no hidden layer in it",
             where="head_init",
             cure="use --head-init random",
         )
-    scorer = LocalScorer(LastStates(model), compute)
     features, targets, folds = [], [], []
     for first in range(0, len(prompt_ids), ROWS):
         rows = range(first, min(first + ROWS, len(prompt_ids)))
         batch = collate(rows)
-        found, wanted, units = _regression(batch, scorer.read(batch, "features")[0])
+        found, wanted, units = _regression(batch, runtime.head.features(batch))
         features.append(found)
         targets.append(wanted)
         folds.append(torch.tensor([_fold(prompt_ids[i]) for i in rows])[units])
     probe = fit_probe(torch.cat(features), torch.cat(targets), torch.cat(folds))
-    set_head(model, probe.weight)
+    runtime.head.start_at(probe.weight)
     return probe
 
 

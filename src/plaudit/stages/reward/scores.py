@@ -12,16 +12,14 @@ from typing import Any
 import torch
 
 from plaudit.algorithms.reward_model import RewardModel as Algorithm
-from plaudit.backends.local.learner import LocalScorer
 from plaudit.config.sections import DataSection
 from plaudit.data.chat import Encoded
 from plaudit.data.collate import collate_ratings
 from plaudit.data.fit import fit_length
 from plaudit.data.reading.transcripts import prompt_key
-from plaudit.models.length import LengthRule
-from plaudit.models.reward_model import RewardModel
 from plaudit.records import Preference, Ranking, Rating
 from plaudit.runs.files import write_lines
+from plaudit.runtime import Normalisation, RewardRuntime, Scorer, ScoringRuntime
 from plaudit.stages.encode import Rows
 from plaudit.stages.reward.data import Scale, ratings_of
 
@@ -31,7 +29,7 @@ SWAPPED_ROWS = 256
 EncodeOne = Callable[[Any], tuple[Encoded, ...]]
 
 
-def raw_scores(scorer: LocalScorer, rows: Sequence[Encoded], pad_id: int) -> list[float]:
+def raw_scores(scorer: Scorer, rows: Sequence[Encoded], pad_id: int) -> list[float]:
     """Raw scores of encoded rows."""
     scores: list[float] = []
     for first in range(0, len(rows), BATCH):
@@ -40,23 +38,23 @@ def raw_scores(scorer: LocalScorer, rows: Sequence[Encoded], pad_id: int) -> lis
     return scores
 
 
-def unit_scores(scorer: LocalScorer, rows: Rows, pad_id: int) -> list[list[float]]:
+def unit_scores(scorer: Scorer, rows: Rows, pad_id: int) -> list[list[float]]:
     """Raw scores row by row: of chosen and rejected, of the responses of a ranking, of a rated response."""
     flat = iter(raw_scores(scorer, [e for unit in rows.encoded for e in unit], pad_id))
     return [[next(flat) for _ in unit] for unit in rows.encoded]
 
 
 def fit_normalisation(
-    scorer: LocalScorer, model: RewardModel, references: Sequence[Encoded], pad_id: int, algorithm: Algorithm
-) -> None:
+    runtime: RewardRuntime, references: Sequence[Encoded], algorithm: Algorithm
+) -> Normalisation:
     """Fit the rule for length, and mean and std, so that the references' normalised scores have mean 0 and variance 1.
 
     It reads raw scores only: fitting again changes nothing.
     """
     rows = references[:REFERENCE_ROWS]
-    scores = torch.tensor(raw_scores(scorer, rows, pad_id), dtype=torch.float64)
+    scores = torch.tensor(raw_scores(runtime.learner, rows, runtime.format.pad_id), dtype=torch.float64)
     lengths = torch.tensor([response_length(e) for e in rows])
-    model.fit(LengthRule.fit(algorithm.length, algorithm.length_coef, scores, lengths), scores, lengths)
+    return runtime.head.normalise(algorithm.length, algorithm.length_coef, scores, lengths)
 
 
 def response_length(row: Encoded) -> int:
@@ -117,17 +115,16 @@ def prompt_id(record: Any) -> str:
 
 def write_heldout(
     directory: Path,
-    scorer: LocalScorer,
+    model: ScoringRuntime,
     rows: Rows,
-    pad_id: int,
     attributes: Sequence[str],
     scale: Scale | None,
 ) -> None:
     """heldout.jsonl, and for ranked lists rankings.jsonl."""
-    scores = unit_scores(scorer, rows, pad_id)
+    scores = unit_scores(model.scorer, rows, model.format.pad_id)
     lines = heldout_lines(rows, scores, attributes, scale)
     if attributes and lines:
-        heads = scorer.module.score_heads([e[0].ids for e in rows.encoded])  # type: ignore[operator]
+        heads = model.head.heads([e[0].ids for e in rows.encoded])
         lines = [
             line | {"heads": each, "attributes": list(attributes)}
             for line, each in zip(lines, heads, strict=True)
@@ -140,7 +137,7 @@ def write_heldout(
 
 
 def write_swaps(
-    directory: Path, scorer: LocalScorer, rows: Rows, pad_id: int, encode: EncodeOne, data: DataSection
+    directory: Path, model: ScoringRuntime, rows: Rows, encode: EncodeOne, data: DataSection
 ) -> None:
     """swaps.jsonl: the best response to each held-out prompt, after its own prompt and after another one.
 
@@ -162,7 +159,8 @@ def write_swaps(
         for i, (name, (asked, said)) in enumerate(pairs)
     ]
     kept = [(name, own, other) for name, own, other in both if own is not None and other is not None]
-    scores = raw_scores(scorer, [row for _, own, other in kept for row in (own, other)], pad_id)
+    pairs_of_rows = [row for _, own, other in kept for row in (own, other)]
+    scores = raw_scores(model.scorer, pairs_of_rows, model.format.pad_id)
     lines = [
         {"prompt_id": name, "own_score": scores[2 * i], "other_score": scores[2 * i + 1]}
         for i, (name, _, _) in enumerate(kept)

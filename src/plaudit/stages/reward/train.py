@@ -8,18 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plaudit.backends.local.learner import LocalLearner
-from plaudit.backends.local.models import load_reward_model
+from plaudit.backends.local.offline import build_reward_model
 from plaudit.config.sections import DataSection
-from plaudit.data.chat import ChatFormat, Encoded
+from plaudit.data.chat import Encoded
 from plaudit.data.load import load_records
 from plaudit.jobs.reward import RewardJob
-from plaudit.models.length import LengthRule
-from plaudit.models.reward_model import RewardModel as Model
 from plaudit.records import Demonstration, Rating
-from plaudit.runs.directory import announce, finished, open_run, set_threads
-from plaudit.runs.keeper import Keeper
-from plaudit.runs.recorder import Recorder
+from plaudit.runs.directory import announce, finished, set_threads
+from plaudit.runtime import Normalisation, RewardRuntime, ScoringRuntime, TextFormat, TrainedOn
 from plaudit.stages.encode import (
     Rows,
     demonstration_encoder,
@@ -41,32 +37,30 @@ from plaudit.stages.reward.scores import (
     write_heldout,
     write_swaps,
 )
+from plaudit.stages.session import OnIteration, Session, open_session
 from plaudit.training.offline import OfflineLoop
 
 PROBES = 8
+"""Training rows whose scores are kept with the model, and checked whenever it is loaded."""
+ANY_RATING = Rating("", "", "", 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
     """A reward model with the data it learns from, encoded as it reads them."""
 
-    tokenizer: Any
-    model: Model
+    runtime: RewardRuntime
     train: Rows
     heldout: Rows
     references: list[Encoded]
     data: DataSection
-    encode_one: Callable[[Any], tuple[Encoded, ...]]
     facts: dict[str, Any]
     """For the console."""
 
-    @property
-    def pad_id(self) -> int:
-        """The token of the padding."""
-        return int(self.tokenizer.pad_token_id)
 
-
-def run_reward(job: RewardJob, sources: Mapping[str, str] | None = None) -> Path:
+def run_reward(
+    job: RewardJob, sources: Mapping[str, str] | None = None, *, on_iteration: OnIteration | None = None
+) -> Path:
     """Train, fit the normalisation, evaluate on held-out prompts, and save; returns the run directory.
 
     Raises:
@@ -76,39 +70,35 @@ def run_reward(job: RewardJob, sources: Mapping[str, str] | None = None) -> Path
     if done := finished(job):
         return done
     if job.members > 1:
-        return run_members(job, sources, run_reward)
+        return run_members(
+            job, sources, lambda member: run_reward(member, sources, on_iteration=on_iteration)
+        )
     set_threads(job.compute)
     parts = prepare(job)
     announce(parts.facts)
+    runtime, attributes = parts.runtime, job.algorithm.attributes
     rated = job.algorithm.ratings == "regression"
-    scale = Scale.fit(parts.train.records, job.algorithm.attributes) if rated else None
-    collate = Collator(parts.train, parts.pad_id, job.algorithm.attributes, scale or Scale())
+    scale = Scale.fit(parts.train.records, attributes) if rated else None
+    collate = Collator(parts.train, runtime.format.pad_id, attributes, scale or Scale())
     steps = math.ceil(len(parts.train) / job.batch_size) * job.epochs
-    learner = LocalLearner(parts.model, job.optimizer, job.compute, total_steps=steps, name="reward_model")
+    runtime.learner.plan(steps)
     records = parts.train.records + parts.heldout.records
-    with (
-        open_run(job, sources, records=records) as run,
-        Recorder(run, command="reward", log=job.log, total=steps) as recorder,
-    ):
-        _train(job, parts, collate, learner, recorder)
-        finish_model(job, parts, learner)
-        write_heldout(run, learner, parts.heldout, parts.pad_id, job.algorithm.attributes, scale)
-        write_swaps(run, learner, parts.heldout, parts.pad_id, parts.encode_one, parts.data)
+    with open_session(job, sources, total=steps, records=records, on_iteration=on_iteration) as session:
+        _train(job, parts, collate, session)
+        normalisation = finish_model(job, parts)
+        scoring = ScoringRuntime(runtime.learner, runtime.format, runtime.head)
+        write_heldout(session.run, scoring, parts.heldout, attributes, scale)
+        write_swaps(
+            session.run, scoring, parts.heldout, reward_encoder(runtime.format, ANY_RATING), parts.data
+        )
         figures = {
             "train_rows": len(parts.train),
-            "reward_mean": parts.model.mean,
-            "reward_std": parts.model.std,
+            "reward_mean": normalisation.mean,
+            "reward_std": normalisation.std,
         }
-        recorder.summary(figures | _rating_figures(job, scale) | _length_figures(parts.model))
-        probe = [list(e.ids) for encoded in parts.train.encoded[:PROBES] for e in encoded]
-        parts.model.save(run / "model", parts.tokenizer, probe)
-        recorder.event("saved", path=str(run / "model"))
-    return run
-
-
-def draw(job: RewardJob) -> int:
-    """The seed of the head and of the order of the data; the split has the run's own, the same for all members."""
-    return job.seed + 1_000_003 * job.member
+        session.recorder.summary(figures | _rating_figures(job, scale) | _length_figures(normalisation))
+        session.save(runtime.learner, runtime.format.tokenizer)
+    return session.run
 
 
 def prepare(job: RewardJob) -> Parts:
@@ -117,23 +107,13 @@ def prepare(job: RewardJob) -> Parts:
     Raises:
         ConfigError, DataError, ModelError: with the cure.
     """
-    algorithm = job.algorithm
     source = load_source(
-        job.dataset, algorithm, limit=job.data.limit, min_agreement=job.min_agreement, ties=job.ties
+        job.dataset, job.algorithm, limit=job.data.limit, min_agreement=job.min_agreement, ties=job.ties
     )
     train, heldout = split(source.records, job.data, job.seed, job.dataset)
-    tokenizer, model = load_reward_model(
-        job.model,
-        job.lora,
-        job.compute,
-        seed=draw(job),
-        attributes=algorithm.attributes,
-        attribute_weights=algorithm.head_weights,
-        keep_lm=algorithm.lm_coef > 0,
-    )
-    chat = ChatFormat(tokenizer, job.data.chat_template)
-    encoder = reward_encoder(model, tokenizer, chat, train[0])
-    data = readable(model, tokenizer, job.data)
+    runtime = build_reward_model(job)
+    text = runtime.format
+    encoder, data = reward_encoder(text, train[0]), readable(text, job.data)
     (train, lost), (heldout, lost_too) = (
         without_long_responses(part, encoder, data.max_length) for part in (train, heldout)
     )
@@ -142,75 +122,71 @@ def prepare(job: RewardJob) -> Parts:
         filtered.append(
             f"{lost + lost_too} responses left out of their lists: longer than {data.max_length} tokens"
         )
-    rows = encode_rows(train, encoder, data, job.dataset)
-    heldout_rows = encode_rows(heldout, encoder, data, job.dataset)
+    rows, heldout_rows = (encode_rows(part, encoder, data, job.dataset) for part in (train, heldout))
     counts = f"{len(rows)} {describe(train)} to train, {len(heldout_rows)} held out"
     facts = {"data": source.format, "filters": "; ".join(filtered), "rows": counts, "length": rows.report}
-    one = reward_encoder(model, tokenizer, chat, Rating("", "", "", 0.0))
-    references = _references(job, model, tokenizer, chat, data) or [e for unit in rows.encoded for e in unit]
-    said = {name: fact for name, fact in facts.items() if fact}
-    return Parts(tokenizer, model, rows, heldout_rows, references, data, one, said)
+    references = _references(job, text, data) or [e for unit in rows.encoded for e in unit]
+    known = {name: fact for name, fact in facts.items() if fact}
+    return Parts(runtime, rows, heldout_rows, references, data, known)
 
 
-def _references(
-    job: RewardJob, model: Model, tokenizer: Any, chat: ChatFormat, data: DataSection
-) -> list[Encoded]:
+def _references(job: RewardJob, text: TextFormat, data: DataSection) -> list[Encoded]:
     """The reference responses as the model reads them; none if they are the training responses."""
     if not job.references:
         return []
     records: Any = load_records(job.references, "demonstration").records
     encode: Callable[[Demonstration], tuple[Encoded, ...]]
-    encode = pair_encoder(tokenizer) if model.is_encoder else demonstration_encoder(chat, all_turns=False)
+    encode = (
+        pair_encoder(text.tokenizer) if text.is_encoder else demonstration_encoder(text.chat, all_turns=False)
+    )
     return [unit[0] for unit in encode_rows(records, encode, data, job.references).encoded]
 
 
-def _train(
-    job: RewardJob, parts: Parts, collate: Collator, learner: LocalLearner, recorder: Recorder
-) -> None:
+def _train(job: RewardJob, parts: Parts, collate: Collator, session: Session) -> None:
     """Restore or start, and run through the data, with held-out evaluations and checkpoints."""
-    keeper = Keeper(recorder.run_dir, job.checkpoint, {"reward_model": learner}, recorder)
-    start, _ = keeper.restore()
+    runtime, recorder = parts.runtime, session.recorder
+    session.keep({"reward_model": runtime.learner})
+    start, _ = session.restore()
     if job.head_init == "probe" and not start:
-        found = probe_head(parts.model, collate, [prompt_id(r) for r in parts.train.records], job.compute)
-        recorder.event("probe", accuracy=found.accuracy, loss=found.loss, penalty=found.penalty)
+        prompt_ids = [prompt_id(r) for r in parts.train.records]
+        probe = probe_head(runtime, collate, prompt_ids, job.algorithm.attributes)
+        recorder.event("probe", accuracy=probe.accuracy, loss=probe.loss, penalty=probe.penalty)
         announce(
-            {"probe": f"accuracy {found.accuracy:.3f} cross-validated, before any training below the head"}
+            {"probe": f"accuracy {probe.accuracy:.3f} cross-validated, before any training below the head"}
         )
 
     def on_step(step: int, metrics: dict[str, float]) -> None:
         if job.evaluate_every and step % job.evaluate_every == 0:
-            scored = heldout_lines(parts.heldout, unit_scores(learner, parts.heldout, parts.pad_id))
-            metrics["reward_model/heldout_accuracy"] = heldout_accuracy(scored)
-        recorder.metrics(step, metrics)
-        keeper.after(step, dict, last=step == loop.total_steps)
+            scores = unit_scores(runtime.learner, parts.heldout, runtime.format.pad_id)
+            metrics["reward_model/heldout_accuracy"] = heldout_accuracy(heldout_lines(parts.heldout, scores))
+        session.step(step, metrics)
 
     loop = OfflineLoop(
         job.algorithm,
-        learner,
+        runtime.learner,
         collate,
         len(parts.train),
         job.batch_size,
         job.epochs,
-        draw(job),
+        job.draw,
         on_step,
     )
-    with keeper.watch():
+    with session.watch():
         loop.run(start)
 
 
-def finish_model(job: RewardJob, parts: Parts, learner: LocalLearner) -> None:
+def finish_model(job: RewardJob, parts: Parts) -> Normalisation:
     """What the trained model must know about itself: how it was trained, and the scores of reference responses."""
-    model, records = parts.model, parts.train.records
-    labelled = isinstance(records[0], Rating) and job.algorithm.ratings != "regression"
+    runtime, records = parts.runtime, parts.train.records
+    rated = isinstance(records[0], Rating)
+    trained_on: TrainedOn = "ratings" if rated else "comparisons"
     if all(isinstance(r, Rating) and not r.prompt for r in records):
-        model.trained_on = "labels"  # it read whole texts, and will read prompt and response as one
-    else:
-        model.trained_on = "ratings" if isinstance(records[0], Rating) else "comparisons"
-    if labelled:
-        # Log-odds have a unit of their own: not normalised, whatever the model was before.
-        model.mean, model.std, model.length_rule = 0.0, 1.0, LengthRule()
-        return
-    fit_normalisation(learner, model, parts.references, parts.pad_id, job.algorithm)
+        trained_on = "labels"  # it read whole texts, and will read prompt and response as one
+    probe = [list(e.ids) for encoded in parts.train.encoded[:PROBES] for e in encoded]
+    runtime.head.describe(trained_on, probe)
+    if rated and job.algorithm.ratings != "regression":
+        return runtime.head.leave_raw()
+    return fit_normalisation(runtime, parts.references, job.algorithm)
 
 
 def _rating_figures(job: RewardJob, scale: Scale | None) -> dict[str, Any]:
@@ -224,7 +200,8 @@ def _rating_figures(job: RewardJob, scale: Scale | None) -> dict[str, Any]:
     }
 
 
-def _length_figures(model: Model) -> dict[str, Any]:
+def _length_figures(normalisation: Normalisation) -> dict[str, Any]:
     """The rule for length, where there is one."""
-    rule = model.length_rule
-    return {} if rule.kind == "none" else {"length_rule": rule.kind, "length_coef": rule.coef}
+    if normalisation.length_rule == "none":
+        return {}
+    return {"length_rule": normalisation.length_rule, "length_coef": normalisation.length_coef}

@@ -1,0 +1,156 @@
+"""What runs on a fixed data set, or answers and scores what it is given, with its models in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from plaudit.backends.local.learner import LocalLearner, LocalScorer
+from plaudit.backends.local.models import load_policy, load_reward_model
+from plaudit.backends.local.rewards import RewardModelScorer
+from plaudit.config.sections import ComputeSection
+from plaudit.data.chat import ChatFormat
+from plaudit.experience import Batch
+from plaudit.generation.native import NativeGenerator
+from plaudit.jobs.preference import DPOJob
+from plaudit.jobs.reward import RewardJob
+from plaudit.jobs.sft import SFTJob
+from plaudit.models.files.load import load_causal_lm, load_tokenizer
+from plaudit.models.forward.trunk import position_limit
+from plaudit.models.length import LengthRule
+from plaudit.models.pairs import POSITIONS
+from plaudit.models.reward_extras import LastStates, set_head
+from plaudit.models.reward_model import RewardModel
+from plaudit.runtime import (
+    Generator,
+    LengthRuleName,
+    Normalisation,
+    OfflineRuntime,
+    RewardRuntime,
+    ScoringRuntime,
+    TextFormat,
+    TrainedOn,
+)
+
+UNPLANNED = 1
+"""Optimizer steps of a learner until its stage has read the data and says how many there are: `Learner.plan`."""
+
+
+def build_policy(job: SFTJob | DPOJob) -> OfflineRuntime:
+    """The language model that is trained, with a generator on the same tensors.
+
+    Raises:
+        ConfigError, ModelError: see `load_policy`.
+    """
+    tokenizer, policy = load_policy(job.model, job.lora, job.compute, seed=job.seed)
+    text = _format(tokenizer, policy.lm, job.data.chat_template)
+    learner = LocalLearner(policy, job.optimizer, job.compute, total_steps=UNPLANNED)
+    graphs = job.compute.cuda_graphs
+    generator = NativeGenerator(policy.lm, tokenizer, text.chat.end_ids, cuda_graphs=graphs)
+    return OfflineRuntime(learner, text, generator)
+
+
+def build_reward_model(job: RewardJob) -> RewardRuntime:
+    """The reward model that is trained, with a fresh head unless it has one already.
+
+    Raises:
+        ConfigError, ModelError: see `load_reward_model`.
+    """
+    algorithm = job.algorithm
+    tokenizer, model = load_reward_model(
+        job.model,
+        job.lora,
+        job.compute,
+        seed=job.draw,
+        attributes=algorithm.attributes,
+        attribute_weights=algorithm.head_weights,
+        keep_lm=algorithm.lm_coef > 0,
+    )
+    learner = LocalLearner(model, job.optimizer, job.compute, total_steps=UNPLANNED, name="reward_model")
+    text = _format(tokenizer, model.model, job.data.chat_template, encoder=model.is_encoder)
+    return RewardRuntime(learner, text, LocalRewardHead(model, job.compute))
+
+
+def load_scoring(directory: Path, job: RewardJob) -> ScoringRuntime:
+    """The trained reward model in a directory, as the job that trained it says: device, precision, chat template.
+
+    Raises:
+        ModelError: see `RewardModel.load`.
+    """
+    tokenizer = load_tokenizer(str(directory))
+    model = RewardModel.load(directory, tokenizer)
+    text = _format(tokenizer, model.model, job.data.chat_template, encoder=model.is_encoder)
+    return ScoringRuntime(LocalScorer(model, job.compute), text, LocalRewardHead(model, job.compute))
+
+
+def load_generator(source: str) -> tuple[Generator, ChatFormat]:
+    """A trained language model to sample from, and how it reads prompts.
+
+    Raises:
+        ModelError: nothing there that can be loaded.
+    """
+    tokenizer = load_tokenizer(source)
+    chat = ChatFormat(tokenizer, "auto")
+    return NativeGenerator(load_causal_lm(source).eval(), tokenizer, chat.end_ids), chat
+
+
+def load_text_scorer(source: str) -> RewardModelScorer:
+    """A trained reward model that scores texts.
+
+    Raises:
+        ModelError: see `RewardModel.load`.
+    """
+    tokenizer = load_tokenizer(source)
+    return RewardModelScorer(RewardModel.load(source, tokenizer), tokenizer, ComputeSection())
+
+
+def _format(tokenizer: Any, model: nn.Module, template: Any, encoder: bool = False) -> TextFormat:
+    # What an encoder reads ends where its position table does, and its tokenizer may set an earlier end.
+    longest_pair = min(POSITIONS, int(tokenizer.model_max_length)) if encoder else None
+    return TextFormat(tokenizer, ChatFormat(tokenizer, template), position_limit(model), longest_pair)
+
+
+class LocalRewardHead:
+    """See `RewardHead`: of a model in this process."""
+
+    def __init__(self, model: RewardModel, compute: ComputeSection) -> None:
+        self._model, self._compute = model, compute
+
+    @cached_property
+    def _trunk(self) -> LocalScorer:
+        return LocalScorer(LastStates(self._model), self._compute)
+
+    def features(self, batch: Batch) -> Tensor:
+        """See `RewardHead.features`."""
+        return self._trunk.read(batch, "features")[0]
+
+    def start_at(self, weight: Tensor) -> None:
+        """See `RewardHead.start_at`."""
+        set_head(self._model, weight)
+
+    def heads(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
+        """See `RewardHead.heads`."""
+        return self._model.score_heads(rows)
+
+    def normalise(self, rule: LengthRuleName, coef: float, scores: Tensor, lengths: Tensor) -> Normalisation:
+        """See `RewardHead.normalise`."""
+        self._model.fit(LengthRule.fit(rule, coef, scores, lengths), scores, lengths)
+        return self._normalisation
+
+    def leave_raw(self) -> Normalisation:
+        """See `RewardHead.leave_raw`."""
+        self._model.mean, self._model.std, self._model.length_rule = 0.0, 1.0, LengthRule()
+        return self._normalisation
+
+    def describe(self, trained_on: TrainedOn, probe: Sequence[Sequence[int]]) -> None:
+        """See `RewardHead.describe`."""
+        self._model.trained_on, self._model.probe = trained_on, probe
+
+    @property
+    def _normalisation(self) -> Normalisation:
+        rule = self._model.length_rule
+        return Normalisation(self._model.mean, self._model.std, rule.kind, rule.coef)

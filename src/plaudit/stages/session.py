@@ -1,0 +1,116 @@
+"""The frame of a stage: one open run with its lock, its files, its checkpoints and its way to stop, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from plaudit.config.sections import Job
+from plaudit.jobs.registry import command_of
+from plaudit.records import Rollout
+from plaudit.runs.best import BestWeights
+from plaudit.runs.directory import open_run
+from plaudit.runs.keeper import Keeper, Kept
+from plaudit.runs.recorder import Recorder
+from plaudit.runtime import Learner
+
+OnIteration = Callable[[int, Mapping[str, float], Sequence[Rollout]], None]
+"""Called after each iteration, or each optimizer step of a fixed data set, with its number from 1 on, with its metrics
+as they stand in metrics.jsonl, and with the rollouts that were learned from (none where the data set is fixed)."""
+
+
+class Session:
+    """A run while it is trained: what a stage records, keeps and saves goes through here.
+
+    Attributes:
+        run: the run directory.
+        recorder: for events, samples and the summary.
+    """
+
+    def __init__(
+        self, job: Job, recorder: Recorder, total: int, on_iteration: OnIteration | None = None
+    ) -> None:
+        self.job, self.recorder, self.run, self.total = job, recorder, recorder.run_dir, total
+        self.on_iteration = on_iteration
+        self.keep({})
+
+    def keep(self, learners: Mapping[str, Kept], best: BestWeights | None = None) -> None:
+        """Say what checkpoints hold: learners by role, and the best weights where a run has them."""
+        self.keeper = Keeper(self.run, self.job.checkpoint, learners, self.recorder, best)
+
+    def restore(self) -> tuple[int, dict[str, Any]]:
+        """The step and the state of the newest checkpoint if the run is resumed; (0, {}) at a fresh start.
+
+        A stage calls it when it is done with whatever needs the weights of the start, such as what the reference says.
+        """
+        return self.keeper.restore()
+
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[None]:
+        """While it lasts, SIGTERM and Ctrl-C end the run after the step that is under way, with a checkpoint."""
+        with self.keeper.watch():
+            yield
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """`record` and `after`, for a stage that does nothing between the two."""
+        self.record(step, metrics)
+        self.after(step)
+
+    def record(self, step: int, metrics: Mapping[str, float], rollouts: Sequence[Rollout] = ()) -> None:
+        """Write the metrics of a step, and call `on_iteration`."""
+        self.recorder.metrics(step, metrics)
+        # Before the checkpoint: what a caller raises to end a run must not come after a file that says all went well.
+        if self.on_iteration is not None:
+            self.on_iteration(step, metrics, rollouts)
+
+    def after(self, step: int, state: Callable[[], dict[str, Any]] = dict) -> None:
+        """Save a checkpoint if one is due.
+
+        Args:
+            step: that has been recorded.
+            state: what the trainer has to keep besides its learners, JSON-ready; asked for only if a checkpoint is due.
+
+        Raises:
+            Stopped: somebody asked the run to stop; the checkpoint is written.
+        """
+        self.keeper.after(step, state, last=step == self.total)
+
+    def save(self, learner: Learner, tokenizer: Any) -> None:
+        """Write ``model/``, which `from_pretrained` loads."""
+        learner.export(self.run / "model", tokenizer)
+        self.recorder.event("saved", path=str(self.run / "model"))
+
+
+@contextlib.contextmanager
+def open_session(
+    job: Job,
+    sources: Mapping[str, str] | None = None,
+    *,
+    total: int,
+    unit: str = "step",
+    records: Iterable[Any] | None = None,
+    on_iteration: OnIteration | None = None,
+) -> Iterator[Session]:
+    """Open the run directory of a job, lock it, and record; leaving it says how the run ended.
+
+    All that can fail for reasons of settings, data or models should be done before: nothing is on disk until here.
+
+    Args:
+        job: the settings.
+        sources: where each value came from, by dotted key.
+        total: steps of the whole run, those of a resumed run included.
+        unit: what a step is called.
+        records: the rows that are trained on and held out; see `open_run`.
+        on_iteration: of the caller.
+
+    Raises:
+        ConfigError: see `open_run`.
+    """
+    # The recorder inside the lock: two processes that append to the same metrics.jsonl would mix their lines. And the
+    # manifest says "finished" only when the recorder has closed its files without an error.
+    with (
+        open_run(job, sources, records=records) as run,
+        Recorder(run, command=command_of(type(job)).name, log=job.log, total=total, unit=unit) as recorder,
+    ):
+        yield Session(job, recorder, total, on_iteration)
