@@ -37,6 +37,7 @@ def loaded_by(statement: str) -> list[str]:
         "from plaudit import load_records, Prompt, ConfigError, load_job",
         "import plaudit.cli.main as m; m.main(['--help'])",
         "import plaudit.records, plaudit.runs.recorder, plaudit.demo.simulated",
+        "import plaudit.annotate.commands, plaudit.annotate.asking",
     ],
 )
 def test_does_not_load_heavy_packages(statement: str) -> None:

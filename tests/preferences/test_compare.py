@@ -112,7 +112,7 @@ def test_groups_that_never_met_and_undefeated_models_stay_finite():
         [judged("p", "a", "b", -1), judged("q", "a", "b", -2), judged("p", "c", "d", 1)], draws=50
     )
     assert all(math.isfinite(s.strength.value) for s in found.models)
-    assert any("2 groups of models never met" in note for note in found.notes)
+    assert any("2 groups of models were never compared" in note for note in found.notes)
     assert len(found.versus) == 2
     assert json.loads(json.dumps(found.to_json(), allow_nan=False))["prompts"] == 2
 

@@ -31,7 +31,7 @@ def test_scores_far_apart_and_the_worst_of_an_item() -> None:
     near = said("near", Scores(({"accuracy": 4},)), Scores(({"accuracy": 7},)))
     far = said("far", Scores(({"accuracy": 1, "tone": 2},)), Scores(({"accuracy": 5, "tone": 8},)))
     (only,) = disputes(near + far)
-    assert (only.item, only.said) == ("far", "tone from 2 to 8") and abs(only.agreement - 1 / 3) < 1e-12
+    assert (only.item, only.summary) == ("far", "tone from 2 to 8") and abs(only.agreement - 1 / 3) < 1e-12
 
 
 def test_what_is_no_dispute() -> None:

@@ -104,7 +104,7 @@ def import_file(
     chosen = existing.settings if existing else settings or projects.new_settings({})
     # The file is read before the writing transaction begins: reading may take minutes, and everybody else's answers
     # would wait for it. So the project is looked up again below.
-    asked, items, form, notes = read_file(
+    chosen_task, items, form, notes = read_file(
         path, task or (existing.task if existing else None), gold=gold, seed=chosen.seed
     )
     source = Path(path)
@@ -114,14 +114,14 @@ def import_file(
             conn,
             name,
             title_of(slug or path),
-            asked,
+            chosen_task,
             chosen,
-            guidelines or default_guidelines(asked),
+            guidelines or default_guidelines(chosen_task),
         )
-        if project.task != asked:
+        if project.task != chosen_task:
             cure = "leave --task out, or choose another --project"
             raise ConfigError(
-                f"the project {name} asks {project.task}, not {asked}", where="--task", cure=cure
+                f"the project {name} asks {project.task}, not {chosen_task}", where="--task", cure=cure
             )
         marked = [_marked(item, source.name, digest) for item in items]
         added, already = content.add_items(conn, project, marked)

@@ -1,11 +1,12 @@
-"""Simulated annotators: they see a known true score through noise, err at a known rate, favour a position.
+"""Simulated annotators: they see a known true score with noise, err at a known rate, and favour a position.
 
-An annotator shown two responses feels the difference of their true scores (plus ``position_bias`` for the
-one shown first) through logistic noise, so without flat errors the choice follows Bradley and Terry: P(a
-over b) = sigmoid((s_a - s_b) / temperature). With probability ``error_rate`` the verdict is then turned
-round. Every draw depends on the seed, the annotator's name and the index of the pair alone, not on the
-order of the judgements.
+The difference that an annotator perceives is the difference of the true scores, plus ``position_bias`` for the response
+shown first, plus logistic noise. Without further errors the choice follows Bradley and Terry: P(a over b) =
+sigmoid((s_a - s_b) / temperature). With probability ``error_rate`` the verdict is then turned round.
 """
+
+# Every random draw depends on the seed, the annotator's name and the index of the pair alone, not on the order of the
+# judgements: with more pairs or more annotators, the verdicts that were there before stay the same.
 
 from __future__ import annotations
 
@@ -31,12 +32,12 @@ class SimulatedAnnotator:
     """One simulated annotator.
 
     Args:
-        name: goes into the judgements, and into the random draws.
+        name: stands in the judgements, and enters the random draws.
         error_rate: share of verdicts turned round, whatever the difference; 0 to 0.5.
         temperature: scale of the noise in units of the true score; 0: no noise.
         position_bias: units of the true score by which the response shown first seems better.
-        tie_width: felt differences within plus or minus this much are called a tie.
-        much: felt differences of at least this much are called much better.
+        tie_width: perceived differences of at most this size are called a tie.
+        much: perceived differences of at least this size are called much better.
 
     Raises:
         ConfigError: a value out of its range.
@@ -61,18 +62,18 @@ class SimulatedAnnotator:
         """The verdict on two responses, ``response_a`` being shown first."""
         draw = random.Random(f"judgement/{seed}/{self.name}/{index}")
         difference = score_fn(prompt, response_a) - score_fn(prompt, response_b) + self.position_bias
-        felt = difference + self.temperature * _logistic(draw.random())
+        perceived = difference + self.temperature * _logistic(draw.random())
         if draw.random() < self.error_rate:
-            felt = -felt
-        strength = 0 if abs(felt) <= self.tie_width else 2 if abs(felt) >= self.much else 1
-        signed = -strength if felt > 0 else strength
+            perceived = -perceived
+        strength = 0 if abs(perceived) <= self.tie_width else 2 if abs(perceived) >= self.much else 1
+        signed = -strength if perceived > 0 else strength
         identity = f"{seed}-{index}-{self.name}"
         return Judgement(identity, prompt, response_a, response_b, signed, annotator=self.name)
 
     def accuracy(self, difference: float) -> float:
-        """Probability of preferring the better of two responses, better by ``difference`` >= 0 in true score.
+        """Probability of preferring the better of two responses whose true scores differ by ``difference`` >= 0.
 
-        For an annotator without ties, and with the position of the responses drawn at random.
+        It holds for an annotator without ties, and for responses in random order.
         """
         shown = (difference + self.position_bias, difference - self.position_bias)
         right = (
@@ -98,7 +99,7 @@ def judge_pairs(
     seed: int,
     annotators_per_item: int = 1,
 ) -> list[Judgement]:
-    """Each pair judged by ``annotators_per_item`` annotators, who see it in an order drawn at random.
+    """Let ``annotators_per_item`` annotators judge each pair, which each of them sees in a random order.
 
     Returns:
         ``len(pairs) * annotators_per_item`` judgements, pair by pair, with the responses in the order shown.
@@ -117,6 +118,7 @@ def judge_pairs(
     for index, (prompt, a, b) in enumerate(pairs):
         draw = random.Random(f"assignment/{seed}/{index}")
         start = int(draw.random() * len(annotators))
+        # Neighbours in the list, from a random start: no annotator judges a pair twice.
         for k in range(annotators_per_item):
             annotator = annotators[(start + k) % len(annotators)]
             first, second = (a, b) if draw.random() < 0.5 else (b, a)
@@ -127,8 +129,8 @@ def judge_pairs(
 def to_preferences(judgements: Sequence[Judgement]) -> list[Preference]:
     """One preference for each pair of responses, by majority, in the order in which the pairs first appear.
 
-    By the rule of `aggregate.outcomes`: ``agreement`` is the winner's share of the votes, a tie counting half,
-    ``margin`` the mean strength in its favour (0 to 2). A pair without a majority is left out.
+    By the rule of `aggregate.outcomes`: ``agreement`` is the winner's share of the votes, a tie counting half;
+    ``margin`` is the mean strength in its favour (0 to 2). A pair without a majority is left out.
     """
     votes, first = judgement_votes(judgements)
     return [_preference(o, first[o.item]) for o in outcomes(votes) if o.winner is not None]
@@ -137,8 +139,7 @@ def to_preferences(judgements: Sequence[Judgement]) -> list[Preference]:
 def agreement_with(preferences: Sequence[Preference], score_fn: ScoreFn) -> float:
     """Share of preferences whose chosen response has the higher true score; equal scores count half.
 
-    The rate at which the labels err is one minus this; no reward model can be expected to agree with
-    the labels more often.
+    One minus this is the error rate of the labels; no reward model can be expected to agree with the labels more often.
     """
     if not preferences:
         return math.nan

@@ -1,4 +1,4 @@
-"""Votes to preferences: who won, how clearly, and what is left out, counted by reason."""
+"""Votes to preferences: which answers count, which response won and how clearly, what is left out and why."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from plaudit.errors import ConfigError
+from plaudit.preferences.annotation import Annotation, Choice, Item, Skip
 from plaudit.preferences.reliability import dawid_skene
 from plaudit.preferences.votes import PairVote, Vote
 from plaudit.statistics import bradley_terry
@@ -20,7 +21,7 @@ Pair = tuple[str, int, int]
 """Item, and the indices of two of its responses."""
 
 CONFLICT = 2 / 3
-"""Pairs with less agreement than this are put to a reviewer."""
+"""Pairs with less agreement than this are shown to a reviewer."""
 EQUAL = 1e-6
 """Strengths closer than this share a rank."""
 
@@ -34,11 +35,12 @@ class Rule:
     """
 
     method: Method = "majority"
-    """majority: every vote counts the same; dawid_skene: by the annotators' estimated accuracy."""
+    """majority: every vote counts the same; dawid_skene: votes count by the annotators' estimated accuracy."""
     min_votes: int = 1
     """What fewer people answered is left out."""
     min_agreement: float = 0.0
-    """What people agree on less is left out; 0 to 1. Of ratings it is how near the scores are (`disputes.nearness`)."""
+    """What people agree on less is left out; 0 to 1. For ratings it is how close the scores are
+    (`disputes.nearness`)."""
     without_flagged: bool = False
     """Whether items that somebody flagged are left out."""
 
@@ -54,7 +56,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the votes on two responses come to."""
+    """The result of the votes on two responses."""
 
     item: str
     first: int
@@ -62,7 +64,7 @@ class Outcome:
     winner: int | None
     """Index of the response that won; None: a tie, or no side has more votes than the other and the ties."""
     support: float
-    """Of ``first``, from 0 to 1: its share of the votes, or its probability; a tie is half for each."""
+    """For ``first``, from 0 to 1: its share of the votes, or its probability; a tie counts half for each."""
     margin: float
     """Mean strength in the winner's favour; 0 without one, never negative."""
     for_first: int
@@ -71,7 +73,7 @@ class Outcome:
     annotators: tuple[str, ...]
     """Who voted, by name."""
     adjudicated: bool = False
-    """A reviewer decided: the votes are counted, but overruled, and the winner has all support."""
+    """Whether a reviewer decided: the votes are counted but overruled, and the winner has all support."""
 
     @property
     def agreement(self) -> float:
@@ -89,6 +91,35 @@ class Outcome:
         return None if self.winner is None else self.first + self.second - self.winner
 
 
+def usable(
+    annotations: Iterable[Annotation], items: Mapping[str, Item], rule: Rule
+) -> tuple[list[Annotation], Counter[str]]:
+    """The answers that can become training data, and how many are left out for which reason.
+
+    Reviewers' verdicts are among them. Answers to gold items and repeats measure annotators and are left out, as are
+    skips, "cannot judge" and, if the rule says so, every answer to an item that somebody flagged.
+    """
+    answers = list(annotations)
+    dropped: Counter[str] = Counter()
+    if rule.without_flagged:
+        flagged = {a.item for a in answers if a.flags}
+        dropped["answers to flagged items"] += sum(a.item in flagged for a in answers)
+        answers = [a for a in answers if a.item not in flagged]
+    kept = []
+    for a in answers:
+        if items[a.item].gold is not None:
+            dropped["answers to gold items"] += 1
+        elif a.round != 0 and not a.adjudicated:
+            dropped["repeated answers"] += 1
+        elif isinstance(a.answer, Skip):
+            dropped["skips"] += 1
+        elif isinstance(a.answer, Choice) and a.answer.verdict == "cannot_judge":
+            dropped['answers "cannot judge"'] += 1
+        else:
+            kept.append(a)
+    return kept, dropped
+
+
 def outcomes(votes: Sequence[PairVote], method: Method = "majority") -> list[Outcome]:
     """One outcome per pair of responses, in the order in which the pairs first come up.
 
@@ -98,16 +129,19 @@ def outcomes(votes: Sequence[PairVote], method: Method = "majority") -> list[Out
     groups: dict[Pair, list[PairVote]] = defaultdict(list)
     for vote in votes:
         groups[vote.item, vote.first, vote.second].append(vote)
-    cast = [v for v in votes if not v.adjudicated]
-    weighed = _weighed(cast) if method == "dawid_skene" and cast else {}
+    # Verdicts of reviewers are no votes: they must not raise the estimated accuracy of those who agree with them.
+    own = [v for v in votes if not v.adjudicated]
+    weighed = _weighed(own) if method == "dawid_skene" and own else {}
     return [_outcome(pair, group, weighed.get(pair)) for pair, group in groups.items()]
 
 
 def _weighed(votes: Sequence[PairVote]) -> dict[Pair, dict[int, float]]:
     """The probability of each side (-1, 0, 1) for each pair."""
     names = {(v.item, v.first, v.second): f"{i}" for i, v in enumerate(votes)}
-    cast = [Vote(names[v.item, v.first, v.second], v.annotator, float(v.side)) for v in votes]
-    truth = dawid_skene(cast, symmetric=True)
+    sides = [Vote(names[v.item, v.first, v.second], v.annotator, float(v.side)) for v in votes]
+    # symmetric, one accuracy for each annotator: a full table of their errors would need many more votes than a project
+    # usually has. Which response is "first" is chance, so errors of both directions are equally likely anyway.
+    truth = dawid_skene(sides, symmetric=True)
     rows = dict(zip(truth.units, truth.posterior.tolist(), strict=True))
     return {
         pair: {int(side): p for side, p in zip(truth.labels, rows[name], strict=True)}
@@ -139,11 +173,11 @@ def _outcome(pair: Pair, group: Sequence[PairVote], weighed: dict[int, float] | 
     )
 
 
-def keep(found: Iterable[Outcome], rule: Rule) -> tuple[list[Outcome], dict[str, int]]:
+def keep(every: Iterable[Outcome], rule: Rule) -> tuple[list[Outcome], dict[str, int]]:
     """The outcomes that become preferences, and how many are left out for which reason."""
     kept: list[Outcome] = []
     dropped: Counter[str] = Counter()
-    for outcome in found:
+    for outcome in every:
         if outcome.votes < rule.min_votes and not outcome.adjudicated:
             dropped[f"pairs with fewer than {rule.min_votes} votes"] += 1
         elif outcome.winner is None:
@@ -155,30 +189,32 @@ def keep(found: Iterable[Outcome], rule: Rule) -> tuple[list[Outcome], dict[str,
     return kept, dict(dropped)
 
 
-def conflicts(found: Iterable[Outcome], below: float = CONFLICT) -> list[Outcome]:
-    """Pairs to put to a reviewer: both sides have votes, and agreement is below ``below``.
+def conflicts(every: Iterable[Outcome], below: float = CONFLICT) -> list[Outcome]:
+    """Pairs to show to a reviewer: both sides have votes, and agreement is below ``below``.
 
-    The most disputed come first: by agreement, then by the number of votes. Adjudicated pairs are settled.
+    The most disputed come first: by agreement, then by the number of votes. Pairs that a reviewer decided are left out.
     """
     disputed = [
-        o for o in found if not o.adjudicated and o.agreement < below and o.for_first and o.for_second
+        o for o in every if not o.adjudicated and o.agreement < below and o.for_first and o.for_second
     ]
     return sorted(disputed, key=lambda o: (o.agreement, -o.votes))
 
 
-def ranks_of(found: Iterable[Outcome], responses: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """One ranking per item from the outcomes of its pairs: Bradley-Terry strengths of their support.
+def ranks_of(every: Iterable[Outcome], responses: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """One ranking for each item from the outcomes of its pairs.
 
     Args:
-        found: of rankings or of several pairs per item.
-        responses: how many each item has; one that never came up shares the middle.
+        every: outcomes of rankings, or of several pairs of an item.
+        responses: how many responses each item has; one without any outcome shares the middle.
 
     Returns:
-        1 is best, equal strengths share a rank, no rank is left out. One annotator's ranking comes back as it
-        was given.
+        1 is best, equal strengths share a rank, no rank is left out. The ranking of a single annotator comes back
+        unchanged.
     """
+    # Majorities of pairs can form a circle (A over B, B over C, C over A), which no ranking follows. Bradley-Terry
+    # strengths of the pairs' support always give an order, and the likeliest one.
     wins = {item: np.zeros((n, n)) for item, n in responses.items()}
-    for outcome in found:
+    for outcome in every:
         i, j = outcome.first, outcome.second
         wins[outcome.item][i, j] += outcome.support
         wins[outcome.item][j, i] += 1 - outcome.support

@@ -1,8 +1,11 @@
-"""How far annotators agree beyond chance. Every figure is a function of counts, so bootstraps are vectorised.
+"""How far annotators agree beyond chance.
 
 A unit is what several annotators gave a label to: an item, one of its responses, or a pair of them. Where a
-figure is undefined (nobody disagrees because there is one label only), it is NaN.
+figure is undefined (for example because only one label occurs), it is NaN.
 """
+
+# Every figure is a function of counts of labels, so all samples of a bootstrap are one matrix product: units with
+# equal counts are put together, and a sample is a number of times for each of these patterns.
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ Level = Literal["nominal", "ordinal", "interval"]
 Weights = Literal["none", "linear", "quadratic"]
 
 LEAST_SHARED = 2
-"""Two annotators with fewer units in common have no kappa in the report."""
+"""Two annotators with fewer units in common get no kappa."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +64,9 @@ def agreement(
     """Every figure of agreement with a 95 % percentile bootstrap interval over units.
 
     Args:
-        votes: one per annotator and unit; of several the last counts.
-        level: what differences of labels mean, for alpha. Kappas treat labels as names (nominal), or weight
-            the distance of their places quadratically (ordinal, interval).
+        votes: one for each annotator and unit; of several the last counts.
+        level: what differences between labels mean, for alpha. Kappas treat labels as names (nominal), or weight
+            the distance between their places quadratically (ordinal, interval).
         seed: of the bootstrap.
         draws: of the bootstrap.
     """
@@ -71,6 +74,8 @@ def agreement(
     categories = sorted(set(table.values()))
     counts = _counts(table, categories)
     shared = counts[counts.sum(1) >= 2]
+    # Fleiss' kappa needs the same number of labels for each unit. It is computed over the units with the most common
+    # number; of two equally common numbers, the larger.
     sizes = Counter(shared.sum(1).astype(int).tolist())
     usual = min(sizes, key=lambda size: (-sizes[size], -size)) if sizes else 0
     values = np.array(categories)
@@ -114,12 +119,12 @@ def cohen_kappa(
 ) -> float:
     """Cohen's kappa of two annotators: 1 - sum(w * observed) / sum(w * expected by chance).
 
-    Weights are 1 off the diagonal (Cohen 1960), or the distance of the places of the labels among the sorted
+    Weights are 1 off the diagonal (Cohen 1960), or the distance between the places of the labels among the sorted
     categories, or its square (Cohen 1968).
 
     Args:
         first: labels of one annotator.
-        second: labels of the other, unit by unit.
+        second: labels of the other annotator, for the same units.
         weights: "none", "linear" or "quadratic".
         categories: all possible labels in order; without them, those that occur.
 
@@ -165,7 +170,7 @@ def krippendorff_alpha(values: Sequence[Sequence[float]] | Array, level: Level =
 
     Args:
         values: [annotators, units], NaN where an annotator did not label the unit.
-        level: nominal (equal or not), ordinal (by the labels between), interval (squared difference).
+        level: nominal (equal or not), ordinal (by how many labels lie between), interval (squared difference).
 
     Returns:
         From below 0 (systematic disagreement) to 1; NaN if no unit has two labels, or only one label occurs.
@@ -199,6 +204,8 @@ def _fleiss(units: Array, times: Array) -> Array:
 
 
 def _alpha(units: Array, times: Array, categories: Array, level: Level) -> Array:
+    # Coincidences: all ordered pairs of labels of a unit, weighted by 1 / (labels of the unit - 1), so that a unit
+    # counts once for each of its labels. A label makes no pair with itself, hence the subtraction on the diagonal.
     size = units.sum(1)
     pairs = units[:, :, None] * units[:, None, :] / (size - 1)[:, None, None]
     pairs -= np.eye(units.shape[1]) * (units / (size - 1)[:, None])[:, :, None]
@@ -211,7 +218,7 @@ def _alpha(units: Array, times: Array, categories: Array, level: Level) -> Array
 
 
 def _distance(margins: Array, categories: Array, level: Level) -> Array:
-    """Squared distance of any two labels, [D, K, K]; the ordinal one depends on how often labels occur."""
+    """Squared distance between any two labels, [D, K, K]; the ordinal one depends on how often labels occur."""
     if level == "ordinal":
         place = np.cumsum(margins, 1) - margins / 2  # labels below, and half of its own
         return np.asarray((place[:, :, None] - place[:, None, :]) ** 2)
@@ -233,7 +240,8 @@ def _cohen(confusion: Array, weights: Weights) -> Array:
 
 
 def _ratio(top: Array, bottom: Array) -> Array:
-    """NaN instead of a division by zero (rounding included)."""
+    """The quotient, NaN where the divisor is zero up to rounding."""
+    # The inner ``where`` keeps NumPy from dividing by zero at all: warnings are errors in the tests.
     usable = np.abs(bottom) > 1e-12
     return np.where(usable, top / np.where(usable, bottom, 1.0), math.nan)
 
@@ -247,6 +255,7 @@ def _bootstrapped(
 ) -> Estimate:
     if not len(units):
         return Estimate(math.nan, math.nan, math.nan, 0)
+    # Hundreds of units have few different rows of counts: the statistic is computed for each pattern once.
     patterns, times = np.unique(units, axis=0, return_counts=True)
     weights = resample(times.astype(np.float64), seed=seed, draws=draws)
     value = float(statistic(patterns, times[None].astype(np.float64))[0])
@@ -286,7 +295,7 @@ def _pair_kappas(
     by_annotator: dict[str, dict[str, float]] = defaultdict(dict)
     for (unit, annotator), label in table.items():
         by_annotator[annotator][unit] = label
-    found = []
+    kappas = []
     for first, second in combinations(sorted(by_annotator), 2):
         one, other = by_annotator[first], by_annotator[second]
         both = [(label, other[unit]) for unit, label in one.items() if unit in other]
@@ -295,5 +304,5 @@ def _pair_kappas(
         confusion = _confusion(both, categories)
         again = resample(confusion.ravel(), seed=seed, draws=draws).reshape(draws, *confusion.shape)
         value = float(_cohen(confusion[None], weights)[0])
-        found.append(PairKappa(first, second, percentile(value, _cohen(again, weights), len(both))))
-    return tuple(found)
+        kappas.append(PairKappa(first, second, percentile(value, _cohen(again, weights), len(both))))
+    return tuple(kappas)

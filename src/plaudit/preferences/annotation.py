@@ -1,9 +1,13 @@
 """What people are asked and what they answer, as plain values: no database, no web, JSON-ready.
 
 A *project* asks one question (its ``Task``) about many *items*; an item is a prompt and 0 to 9 responses. One answer of
-one person to one item is an ``Annotation``. Answers always speak of responses by their index in ``Item.responses``;
+one person to one item is an ``Annotation``. Answers always name responses by their index in ``Item.responses``;
 ``Annotation.order`` says in which order they were shown (``order[0]`` is the index of the response shown first).
 """
+
+# Why indices and an order, instead of answers in the order shown: each person sees another order, so answers in the
+# order shown could not be counted together. And why the order is kept: only with it can a bias for the first place
+# be measured.
 
 from __future__ import annotations
 
@@ -33,9 +37,9 @@ RESPONSES: dict[Task, tuple[int, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Demonstration. The response written; ``base`` is the index of the response it was edited from.
+    """The answer to a demonstration task: a response that the person wrote, or edited from response ``base``.
 
-    It is an answer of its own, or rides on a comparison or a ranking as the edit of the best response.
+    It is also part of a pairwise answer or a ranking: the edit of the best response.
     """
 
     text: str
@@ -44,10 +48,10 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Pairwise. ``strength`` from -2 (response 0 much better) to 2 (response 1 much better); 0 is a tie.
+    """The answer to a pairwise task: ``strength`` from -2 (response 0 much better) to 2 (response 1 much better).
 
-    With a ``verdict`` the strength is 0: neither is acceptable, or the annotator cannot tell. ``edit`` is the better
-    response made better still; of either one where they are equal or both bad.
+    0 is a tie. With a ``verdict`` the strength is 0: both are bad, or the annotator cannot tell. ``edit`` is an
+    improved version of the better response; of either one where they are equal or both bad.
     """
 
     strength: int
@@ -57,9 +61,10 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Ranking. ``ranks[i]`` is the rank of response i: 1 is best, ties share a rank, no rank is left out (1, 1, 2).
+    """The answer to a ranking task: ``ranks[i]`` is the rank of response i.
 
-    ``edit`` is a response of rank 1 made better still.
+    1 is best, ties share a rank, no rank is left out (1, 1, 2). ``edit`` is an improved version of a response of
+    rank 1.
     """
 
     ranks: tuple[int, ...]
@@ -68,21 +73,21 @@ class Ranks:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Rating. ``scores[i]`` holds one number from 1 to 10 for each axis of the project, for response i."""
+    """The answer to a rating task: ``scores[i]`` holds a number from 1 to 10 on each axis, for response i."""
 
     scores: tuple[dict[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Thumbs:
-    """Thumbs. ``up[i]`` is True for a good response i, False for a bad one."""
+    """The answer to a thumbs task: ``up[i]`` is True for a good response i, False for a bad one."""
 
     up: tuple[bool, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """No answer, and why."""
+    """No answer, with the reason."""
 
     reason: str
 
@@ -114,9 +119,9 @@ class Item:
     prompt: Content
     responses: tuple[ItemResponse, ...] = ()
     gold: Answer | None = None
-    """The known answer of a gold item: asked to measure the annotators, never exported as a preference."""
+    """The known answer of a gold item, which measures the annotators and is never exported as a preference."""
     priority: float = 0.0
-    """Higher is asked earlier under the strategy ``priority`` (active selection writes it)."""
+    """Higher is shown earlier under the strategy ``priority`` (active selection writes it)."""
     meta: dict[str, Any] = field(default_factory=dict)
 
 
@@ -135,9 +140,9 @@ class Annotation:
     round: int = 0
     """0 for the first time, 1, 2 ... where the same item was asked again of the same person."""
     adjudicated: bool = False
-    """The verdict of a reviewer on a conflict: it overrules the votes."""
+    """Whether it is a reviewer's verdict on a conflict, which overrules the votes."""
     seconds: float = 0.0
-    """From the moment the item was shown to the answer."""
+    """Time from showing the item to the answer."""
     created_at: float = 0.0
     """Unix time in seconds."""
     guideline_version: int = 1
@@ -146,14 +151,14 @@ class Annotation:
 
 
 def written_in(answer: Answer) -> Written | None:
-    """The text that came with an answer: the demonstration it is, or the edit of the best response."""
+    """The text that a person wrote: a demonstration, or the edit of the best response; None without one."""
     if isinstance(answer, (Choice, Ranks)):
         return answer.edit
     return answer if isinstance(answer, Written) else None
 
 
 def best_of(answer: Choice | Ranks) -> tuple[int, ...]:
-    """The indices of the responses that an answer puts first: what an edit may start from.
+    """The indices of the responses that an answer ranks first: those that may be edited.
 
     >>> best_of(Choice(2)), best_of(Choice(0, "both_bad")), best_of(Ranks((2, 1, 1)))
     ((1,), (0, 1), (1, 2))
@@ -225,7 +230,7 @@ def _misfit(what: str) -> DataError:
     return DataError(what, where="answer", cure="answer again")
 
 
-# JSON: how answers and items lie in the database and travel over the API
+# JSON: the format of answers and items in the database and over the API
 
 
 def answer_to_json(answer: Answer) -> dict[str, Any]:
@@ -237,30 +242,32 @@ def answer_to_json(answer: Answer) -> dict[str, Any]:
 
 
 def answer_from_json(value: Any) -> Answer:
-    """The reverse; a DataError where it is no answer."""
+    """The answer in a JSON value; a DataError where it is no answer."""
+    # Values come from requests of anybody with a token, so every field is checked for its type here: Python's bool
+    # is an int, and a list where a number is meant would be stored and fail much later, in an export.
     types = {kind.__name__.lower(): kind for kind in (*ANSWER_OF.values(), Skip)}
     name = value.get("type") if isinstance(value, dict) else None
     kind = types.get(name) if isinstance(name, str) else None
     if kind is None:
         raise _misfit(f"no type of answer; it is one of {', '.join(types)}")
-    given = {key: item for key, item in value.items() if key != "type"}
+    values = {key: item for key, item in value.items() if key != "type"}
     fields = {f.name: f for f in dataclasses.fields(kind)}
-    missing = [n for n, f in fields.items() if n not in given and f.default is dataclasses.MISSING]
-    if set(given) - set(fields) or missing:
-        raise _misfit(f"fields {sorted(given)}, and a {value['type']} has {sorted(fields)}")
-    for key, item in given.items():
+    missing = [n for n, f in fields.items() if n not in values and f.default is dataclasses.MISSING]
+    if set(values) - set(fields) or missing:
+        raise _misfit(f"fields {sorted(values)}, and a {value['type']} has {sorted(fields)}")
+    for key, item in values.items():
         if not _fits(kind, key, item):
             raise _misfit(f"{key} of a {value['type']} is not {type(item).__name__} {str(item)[:40]!r}")
-    lists: dict[str, Any] = {
-        key: tuple(item) if isinstance(item, list) else item for key, item in given.items()
+    arguments: dict[str, Any] = {
+        key: tuple(item) if isinstance(item, list) else item for key, item in values.items()
     }
-    if isinstance(given.get("edit"), dict):
-        edit = answer_from_json({"type": "written", **given["edit"]})
-        lists["edit"] = edit
-    return kind(**lists)
+    if isinstance(values.get("edit"), dict):
+        arguments["edit"] = answer_from_json({"type": "written", **values["edit"]})
+    return kind(**arguments)
 
 
 def _fits(kind: type[Answer], name: str, value: Any) -> bool:
+    """Whether a JSON value has the type of this field."""
     if name in ("verdict", "text", "reason"):
         return isinstance(value, str)
     if name == "strength":

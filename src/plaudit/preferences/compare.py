@@ -1,7 +1,7 @@
-"""Which model do people prefer? Win rates and strengths from blind judgements, with intervals over prompts.
+"""Comparing models by blind judgements: win rates and Bradley-Terry strengths, with intervals over prompts."""
 
-Judgements of one prompt are not independent, so a prompt counts once: the mean over its judgements.
-"""
+# Judgements of one prompt are not independent: people agree because they read the same two responses. Counting each of
+# them would make the intervals too narrow, so a prompt counts once, with the mean over its judgements.
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Standing:
 
     model: str
     strength: Estimate
-    """Bradley-Terry, in logits, mean 0 over the models that met; ``n`` is the number of prompts. The interval
-    is a percentile bootstrap over prompts."""
+    """Bradley-Terry strength in logits, with mean 0 over the models that were compared; ``n`` is the number of prompts.
+    The interval is a percentile bootstrap over prompts."""
     judgements: int
 
 
@@ -40,7 +40,7 @@ class Versus:
     model: str
     other: str
     win_rate: Estimate
-    """Of ``model``, ties one half, mean over prompts, with Wilson's interval; ``n`` counts prompts."""
+    """Of ``model``, a tie counting one half: mean over prompts, with Wilson's interval; ``n`` counts prompts."""
     wins: int
     ties: int
     losses: int
@@ -53,14 +53,14 @@ class Standings:
     models: tuple[Standing, ...]
     """The strongest first."""
     versus: tuple[Versus, ...]
-    """Every two models that met, the stronger one first."""
+    """Every two models that were compared, the stronger one first."""
     position: PositionBias
-    """Whether the response shown first (``response_a``) wins more often, ties apart."""
+    """Whether the response shown first (``response_a``) wins more often; ties are left out."""
     prompts: int
     judgements: int
     annotators: int
     notes: tuple[str, ...]
-    """What was left out, and what to keep in mind."""
+    """What was left out, and what limits the figures."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready; an undefined figure is null."""
@@ -112,7 +112,7 @@ def compare(judgements: Sequence[Judgement], *, seed: int = 0, draws: int = DRAW
 
 
 def versus(judgements: Sequence[Judgement], model: str, other: str) -> Versus:
-    """How often ``model`` beats ``other``; judgements of other models are left aside."""
+    """How often ``model`` beats ``other``; judgements of other models do not count."""
     by_prompt: dict[Content, list[float]] = defaultdict(list)
     for j in judgements:
         if {j.model_a, j.model_b} == {model, other}:
@@ -125,12 +125,13 @@ def versus(judgements: Sequence[Judgement], model: str, other: str) -> Versus:
 
 
 def _score(j: Judgement) -> float:
-    """What ``response_a`` gets. Neither of two responses that are the same is better, whatever somebody said."""
+    """The score of ``response_a``: 1 for a win, 0.5 for a tie, 0 for a loss."""
+    # Of two identical responses neither is better: a vote for one of them says something about places, not models.
     return 0.5 if j.strength == 0 or j.response_a == j.response_b else float(j.strength < 0)
 
 
 def _tables(judgements: Sequence[Judgement], names: Sequence[str]) -> Array:
-    """Wins of row over column by prompt, [prompts, models, models]: two models share one win a prompt."""
+    """Wins of row over column for each prompt, [prompts, models, models]: two models share one win for each prompt."""
     at = {name: i for i, name in enumerate(names)}
     prompts: dict[Content, dict[tuple[int, int], list[float]]] = defaultdict(lambda: defaultdict(list))
     for j in judgements:
@@ -146,10 +147,9 @@ def _tables(judgements: Sequence[Judgement], names: Sequence[str]) -> Array:
 
 
 def _position(judgements: Sequence[Judgement]) -> PositionBias:
-    """Judgements of the same two responses in the same order are one: their majority.
-
-    Annotators who saw it in the same order agree because of the responses, which is no evidence of a bias.
-    """
+    """The bias for the response shown first, over pairs of responses in one order."""
+    # Judgements of the same two responses in the same order count once, as their majority: annotators who saw the same
+    # order agree because of the responses, and that is no evidence of a bias.
     sums: dict[tuple[Content, Content, Content], int] = defaultdict(int)
     for j in judgements:
         sums[j.prompt, j.response_a, j.response_b] += (j.strength < 0) - (j.strength > 0)
@@ -157,16 +157,19 @@ def _position(judgements: Sequence[Judgement]) -> PositionBias:
     return PositionBias(counted(first, decided), binomial_test(first, decided))
 
 
-def _notes(given: Sequence[Judgement], usable: Sequence[Judgement], wins: Array) -> tuple[str, ...]:
+def _notes(every: Sequence[Judgement], usable: Sequence[Judgement], wins: Array) -> tuple[str, ...]:
     notes = []
-    if len(usable) < len(given):
-        notes.append(f"{len(given) - len(usable)} judgements without two different models, left out")
+    if len(usable) < len(every):
+        notes.append(f"{len(every) - len(usable)} judgements without two different models, left out")
     alike = sum(j.strength != 0 and j.response_a == j.response_b for j in usable)
     if alike:
         notes.append(f"{alike} judgements prefer one of two responses that are the same: counted as ties")
     groups = bradley_terry.connected(wins + wins.T)
     if len(groups) > 1:
-        notes.append(f"{len(groups)} groups of models never met: strengths compare within a group only")
+        notes.append(
+            f"{len(groups)} groups of models were never compared with each other:"
+            " strengths can be compared within a group only"
+        )
     position = _position(usable)
     if position.p_value < 0.05:
         notes.append(
@@ -176,22 +179,23 @@ def _notes(given: Sequence[Judgement], usable: Sequence[Judgement], wins: Array)
     return tuple(notes)
 
 
-def as_text(found: Standings) -> str:
+def as_text(standings: Standings) -> str:
     """The standings as plain tables."""
-    width = max(len(s.model) for s in found.models)
-    people = f"{found.annotators} annotator{'s' if found.annotators != 1 else ''}"
-    lines = [f"{found.judgements} judgements of {found.prompts} prompts by {people}", ""]
+    width = max(len(s.model) for s in standings.models)
+    people = f"{standings.annotators} annotator{'s' if standings.annotators != 1 else ''}"
+    lines = [f"{standings.judgements} judgements of {standings.prompts} prompts by {people}", ""]
     lines.append(f"{'model':<{width}}  strength (logits), 95 %        judgements")
-    for s in found.models:
+    for s in standings.models:
         lines.append(f"{s.model:<{width}}  {_cell(s.strength):<30}  {s.judgements:>10}")
-    both = max(len(f"{v.model} over {v.other}") for v in found.versus)
+    both = max(len(f"{v.model} over {v.other}") for v in standings.versus)
     lines += ["", f"{'':<{both}}  win rate, 95 %                 won / tied / lost   prompts"]
-    for v in found.versus:
+    for v in standings.versus:
         counts = f"{v.wins} / {v.ties} / {v.losses}"
         name = f"{v.model} over {v.other}"
         lines.append(f"{name:<{both}}  {_cell(v.win_rate):<30} {counts:<18} {v.win_rate.n:>8}")
-    lines += ["", f"shown first won {_cell(found.position.first)}, p = {found.position.p_value:.2g}"]
-    return "\n".join([*lines, *(f"note  {note}" for note in found.notes)])
+    first, p_value = standings.position.first, standings.position.p_value
+    lines += ["", f"shown first won {_cell(first)}, p = {p_value:.2g}"]
+    return "\n".join([*lines, *(f"note  {note}" for note in standings.notes)])
 
 
 def _cell(figure: Estimate) -> str:
@@ -201,7 +205,7 @@ def _cell(figure: Estimate) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """NaN as null, which JSON has."""
+    """The value with null for NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What people disagree on, whatever the task was: what a reviewer should decide."""
+"""Items on which people disagree, whatever the task was: what a reviewer should decide."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from plaudit.preferences.annotation import HIGHEST, LOWEST, Annotation, Scores, 
 from plaudit.preferences.votes import is_vote, pair_votes
 
 APART = 4
-"""Scores of one response that lie so many points apart are a dispute."""
+"""Scores of one response that differ by this many points or more are a dispute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,30 +20,30 @@ class Dispute:
 
     item: str
     """``Item.key``."""
-    said: str
+    summary: str
     """How they differ, in few words: counts of votes, or the lowest and the highest score."""
     agreement: float
-    """From 0 to 1: share of the larger side, or how near the scores are."""
+    """From 0 to 1: share of the larger side, or how close the scores are."""
 
 
 def disputes(annotations: Sequence[Annotation]) -> list[Dispute]:
-    """Items that at least two people answered in ways that do not go together; the least agreed first.
+    """Items that at least two people answered in contradictory ways, those with the least agreement first.
 
     Pairs and rankings: both sides of a pair have votes and neither a clear majority. Thumbs: a response with
-    thumbs up and down. Ratings: scores on one axis `APART` points apart or more. An item is named once, for
-    its worst. Items that a reviewer decided are settled.
+    thumbs up and down. Ratings: scores on one axis that differ by `APART` points or more. An item is listed once,
+    with the dispute that has the least agreement. Items that a reviewer decided are left out.
     """
     decided = {a.item for a in annotations if a.adjudicated}
-    open_ones = [a for a in annotations if a.item not in decided]
-    found = [*_of_pairs(open_ones), *_of_thumbs(open_ones), *_of_scores(open_ones)]
+    undecided = [a for a in annotations if a.item not in decided]
+    every = [*_of_pairs(undecided), *_of_thumbs(undecided), *_of_scores(undecided)]
     worst: dict[str, Dispute] = {}
-    for dispute in sorted(found, key=lambda d: d.agreement):
+    for dispute in sorted(every, key=lambda d: d.agreement):
         worst.setdefault(dispute.item, dispute)
     return list(worst.values())
 
 
 def nearness(scores: Sequence[int]) -> float:
-    """The agreement of scores: 1 if all are the same, 0 from the lowest score to the highest.
+    """The agreement of scores: 1 if all are the same, 0 if they include both the lowest and the highest score.
 
     >>> nearness([7, 7]), nearness([1, 10])
     (1.0, 0.0)
@@ -52,12 +52,12 @@ def nearness(scores: Sequence[int]) -> float:
 
 
 def _of_pairs(annotations: Iterable[Annotation]) -> list[Dispute]:
-    found = []
+    disputed = []
     for outcome in conflicts(outcomes(pair_votes(annotations))):
         tied = f", {outcome.ties} tied" if outcome.ties else ""
-        said = f"{outcome.for_first} : {outcome.for_second}{tied}"
-        found.append(Dispute(outcome.item, said, outcome.agreement))
-    return found
+        summary = f"{outcome.for_first} : {outcome.for_second}{tied}"
+        disputed.append(Dispute(outcome.item, summary, outcome.agreement))
+    return disputed
 
 
 def _of_thumbs(annotations: Iterable[Annotation]) -> list[Dispute]:
@@ -66,12 +66,12 @@ def _of_thumbs(annotations: Iterable[Annotation]) -> list[Dispute]:
         if is_vote(a) and isinstance(a.answer, Thumbs):
             for i, up in enumerate(a.answer.up):
                 thumbs[a.item, i].append(up)
-    found = []
-    for (item, _), given in thumbs.items():
-        good, bad = sum(given), len(given) - sum(given)
+    disputed = []
+    for (item, _), votes in thumbs.items():
+        good, bad = sum(votes), len(votes) - sum(votes)
         if good and bad:
-            found.append(Dispute(item, f"{good} good, {bad} bad", max(good, bad) / len(given)))
-    return found
+            disputed.append(Dispute(item, f"{good} good, {bad} bad", max(good, bad) / len(votes)))
+    return disputed
 
 
 def _of_scores(annotations: Iterable[Annotation]) -> list[Dispute]:
@@ -81,8 +81,8 @@ def _of_scores(annotations: Iterable[Annotation]) -> list[Dispute]:
     for item, i, row in rows:
         for axis, value in row.items():
             scores[item, i, axis].append(value)
-    found = []
-    for (item, _, axis), given in scores.items():
-        if max(given) - min(given) >= APART:
-            found.append(Dispute(item, f"{axis} from {min(given)} to {max(given)}", nearness(given)))
-    return found
+    disputed = []
+    for (item, _, axis), values in scores.items():
+        if max(values) - min(values) >= APART:
+            disputed.append(Dispute(item, f"{axis} from {min(values)} to {max(values)}", nearness(values)))
+    return disputed

@@ -1,8 +1,11 @@
-"""Annotation items out of records, and training data out of annotations, each row with its provenance.
+"""Annotations as training data, each row with its provenance.
 
-Pure: what comes out depends on what goes in alone. Given the annotations as they stood at a revision, an
-export has the same bytes every time.
+The functions are pure: the annotations as they stood at a revision give an export with the same bytes every time.
 """
+
+# Each kind of export is a function (annotations, items, rule, dropped) -> records with provenance. It counts what
+# it leaves out in ``dropped``, by reason, because a row that is silently missing looks like an answer that was
+# never given.
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from plaudit.errors import DataError
-from plaudit.preferences.aggregate import Outcome, Rule, keep, outcomes, ranks_of
+from plaudit.preferences.aggregate import Outcome, Rule, keep, outcomes, ranks_of, usable
 from plaudit.preferences.annotation import (
     Annotation,
     Choice,
@@ -23,7 +26,6 @@ from plaudit.preferences.annotation import (
     ItemResponse,
     Ranks,
     Scores,
-    Skip,
     Task,
     Thumbs,
     answer_to_json,
@@ -35,7 +37,7 @@ from plaudit.records import Demonstration, Judgement, Preference, Ranking, Ratin
 from plaudit.statistics.intervals import counted
 
 EVERYTHING = Rule()
-"""Every majority, however small."""
+"""The rule that keeps every majority, however small."""
 What = Literal["preferences", "rankings", "ratings", "kto", "demonstrations", "judgements", "annotations"]
 WHAT_OF: dict[Task, What] = {
     "pairwise": "preferences",
@@ -44,18 +46,18 @@ WHAT_OF: dict[Task, What] = {
     "thumbs": "kto",
     "demonstration": "demonstrations",
 }
-"""What is exported of a task unless something else is asked for."""
+"""What the answers to a task are exported as where the person names nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export holds."""
+    """The result of an export."""
 
     what: What
     rows: tuple[dict[str, Any], ...]
     """JSON-ready: the fields of the record, and ``provenance``."""
     records: tuple[Record, ...] = ()
-    """What reading the rows gives; none for raw annotations of any task."""
+    """The records that reading the rows gives; none for raw annotations."""
     dropped: dict[str, int] = field(default_factory=dict)
     """What is left out, counted by reason."""
 
@@ -64,12 +66,12 @@ class Exported:
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows).encode()
 
     def manifest(self, *, revision: int, rule: Rule, **more: Any) -> dict[str, Any]:
-        """What to keep beside the file, so that a run can say exactly what it was trained on.
+        """A description to keep beside the file, so that a run can name exactly what it was trained on.
 
         Args:
             revision: the state of the history that was exported.
             rule: how votes became preferences.
-            more: such as the project and its task.
+            more: further entries, such as the project and its task.
         """
         return {
             **more,
@@ -91,35 +93,35 @@ def export(
         what: preferences (of pairwise answers and rankings), rankings, ratings, kto (thumbs: reward 1 or 0),
             demonstrations (texts written, edits of the best response too), judgements (single verdicts on two
             responses, of rankings too; ``response_a`` is the one shown first), or annotations: every answer.
-        annotations: the standing answers at one revision.
+        annotations: the answers that count at one revision.
         items: by key.
-        rule: for preferences, rankings, ratings and kto; the default keeps every majority. Flagged items are
-            left out, if it says so, of all but the raw annotations.
+        rule: for preferences, rankings, ratings and kto; the default keeps every majority. Whether flagged items are
+            left out holds for all but the raw annotations.
 
     Returns:
-        Rows in the order in which their items were first answered. Answers to gold items and repeats measure
-        annotators and become no training data; they are counted among what is left out.
+        Rows in the order in which their items were first answered, and the counts of what is left out.
 
     Raises:
         DataError: there is no such export, or an annotation's item is not among the items.
     """
     if what not in _EXPORTS:
         raise DataError(f"there is no export {what!r}", cure=f"choose one of {', '.join(_EXPORTS)}")
-    given = sorted(annotations, key=lambda a: a.revision)
-    missing = next((a.item for a in given if a.item not in items), None)
+    answers = sorted(annotations, key=lambda a: a.revision)
+    missing = next((a.item for a in answers if a.item not in items), None)
     if missing is not None:
         raise DataError(
             f"item {missing!r} is annotated but not there", cure="export items and answers together"
         )
     dropped: Counter[str] = Counter()
     if what != "annotations":
-        given = _usable(_unflagged(given, dropped) if rule.without_flagged else given, items, dropped)
-    made = _EXPORTS[what](given, items, rule, dropped)
+        answers, dropped = usable(answers, items, rule)
+    made = _EXPORTS[what](answers, items, rule, dropped)
     if what == "annotations":
         return Exported(what, tuple(origin for _, origin in made))
     rows = tuple(
         {**to_json(record), "provenance": origin} if record is not None else origin for record, origin in made
     )
+    # The unary plus of a Counter leaves out the reasons that were counted zero times.
     return Exported(what, rows, tuple(r for r, _ in made if r is not None), +dropped)
 
 
@@ -127,43 +129,18 @@ Made = list[tuple[Record | None, dict[str, Any]]]
 """Records, each with its provenance."""
 
 
-def _unflagged(given: Sequence[Annotation], dropped: Counter[str]) -> list[Annotation]:
-    """Without the items that somebody flagged, whoever else answered them."""
-    flagged = {a.item for a in given if a.flags}
-    dropped["answers to flagged items"] += sum(a.item in flagged for a in given)
-    return [a for a in given if a.item not in flagged]
-
-
-def _usable(
-    given: Iterable[Annotation], items: Mapping[str, Item], dropped: Counter[str]
-) -> list[Annotation]:
-    """The answers that training data can be made of; a reviewer's verdicts are among them."""
-    kept = []
-    for a in given:
-        if items[a.item].gold is not None:
-            dropped["answers to gold items"] += 1
-        elif a.round != 0 and not a.adjudicated:
-            dropped["repeated answers"] += 1
-        elif isinstance(a.answer, Skip):
-            dropped["skips"] += 1
-        elif isinstance(a.answer, Choice) and a.answer.verdict == "cannot_judge":
-            dropped['answers "cannot judge"'] += 1
-        else:
-            kept.append(a)
-    return kept
-
-
 # Aggregated: several answers to a row
 
 
 def _preferences(
-    given: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]
+    annotations: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]
 ) -> Made:
-    votes = pair_votes(given)
+    votes = pair_votes(annotations)
+    # Without a single "much better" all strengths are 1, and a margin would claim a precision that nobody gave.
     graded = any(abs(vote.strength) > 1 for vote in votes)
     kept, left_out = keep(outcomes(votes, rule.method), rule)
     dropped.update(left_out)
-    voted = _by_item(given)
+    voted = _by_item(annotations)
     made: Made = []
     for outcome in kept:
         item = items[outcome.item]
@@ -172,7 +149,7 @@ def _preferences(
         if chosen.content == rejected.content:
             dropped["pairs of identical responses"] += 1
             continue
-        lone = outcome.annotators[0] if len(outcome.annotators) == 1 else None
+        only = outcome.annotators[0] if len(outcome.annotators) == 1 else None
         key = item.key if len(item.responses) == 2 else f"{item.key}/{outcome.winner}>{outcome.loser}"
         preference = Preference(
             id=key,
@@ -181,7 +158,7 @@ def _preferences(
             rejected=rejected.content,
             margin=outcome.margin if graded else None,
             agreement=outcome.agreement,
-            annotator=lone,
+            annotator=only,
         )
         made.append((preference, _origin_of_pair(outcome, voted[item.key], (chosen, rejected), rule)))
     return made
@@ -202,17 +179,18 @@ def _origin_of_pair(
 
 
 def _rankings(
-    given: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]
+    annotations: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]
 ) -> Made:
-    """The reviewer's ranking, or one of all annotators' pairs; ``min_agreement`` is that of the mean pair."""
-    ranked = _by_item([a for a in given if isinstance(a.answer, (Ranks, Choice))])
-    found: dict[str, list[Outcome]] = defaultdict(list)
-    for outcome in outcomes(pair_votes(given), rule.method):
-        found[outcome.item].append(outcome)
-    ranks = ranks_of([o for own in found.values() for o in own], {k: len(items[k].responses) for k in ranked})
+    """The reviewer's ranking, or one made of all annotators' pairs; agreement is the mean over the pairs."""
+    ranked = _by_item([a for a in annotations if isinstance(a.answer, (Ranks, Choice))])
+    by_item: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes(pair_votes(annotations), rule.method):
+        by_item[outcome.item].append(outcome)
+    every = [outcome for own in by_item.values() for outcome in own]
+    ranks = ranks_of(every, {key: len(items[key].responses) for key in ranked})
     made: Made = []
     for key, answers in ranked.items():
-        agreement = fmean(o.agreement for o in found[key])
+        agreement = fmean(o.agreement for o in by_item[key])
         adjudicated = any(a.adjudicated for a in answers)
         if len(answers) < rule.min_votes and not adjudicated:
             dropped[f"rankings with fewer than {rule.min_votes} votes"] += 1
@@ -228,31 +206,31 @@ def _rankings(
 
 
 def _ratings(
-    given: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]
+    annotations: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]
 ) -> Made:
     """The mean score of each response: on each axis, and over the axes as its reward."""
     made: Made = []
-    for key, answers in _by_item([a for a in given if isinstance(a.answer, Scores)]).items():
+    for key, answers in _by_item([a for a in annotations if isinstance(a.answer, Scores)]).items():
         deciding = _deciding(answers)
         if len(deciding) < rule.min_votes and not deciding[0].adjudicated:
             dropped[f"items with fewer than {rule.min_votes} ratings"] += 1
             continue
         scores = [a.answer.scores for a in deciding if isinstance(a.answer, Scores)]
         for i, response in enumerate(items[key].responses):
-            said = {axis: [row[i][axis] for row in scores] for axis in scores[0][i]}
-            if min(map(nearness, said.values())) < rule.min_agreement:
+            values = {axis: [row[i][axis] for row in scores] for axis in scores[0][i]}
+            if min(map(nearness, values.values())) < rule.min_agreement:
                 dropped[f"responses with an agreement below {rule.min_agreement:g}"] += 1
                 continue
-            axes = {axis: fmean(each) for axis, each in said.items()}
+            axes = {axis: fmean(each) for axis, each in values.items()}
             record = Rating(f"{key}/{i}", items[key].prompt, response.content, fmean(axes.values()), axes)
             made.append((record, {**_origin(deciding), "response": _source(response)}))
     return made
 
 
-def _kto(given: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]) -> Made:
+def _kto(annotations: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]) -> Made:
     """1 or 0 for each response, by the majority of thumbs."""
     made: Made = []
-    for key, answers in _by_item([a for a in given if isinstance(a.answer, Thumbs)]).items():
+    for key, answers in _by_item([a for a in annotations if isinstance(a.answer, Thumbs)]).items():
         deciding = _deciding(answers)
         thumbs = [a.answer.up for a in deciding if isinstance(a.answer, Thumbs)]
         for i, response in enumerate(items[key].responses):
@@ -284,27 +262,27 @@ def _deciding(answers: Sequence[Annotation]) -> list[Annotation]:
 
 
 def _demonstrations(
-    given: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]
+    annotations: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]
 ) -> Made:
     made: Made = []
-    for a in given:
-        said = written_in(a.answer)
-        if said is None:
+    for a in annotations:
+        written = written_in(a.answer)
+        if written is None:
             dropped["answers that wrote nothing"] += 1
             continue
-        item, base = items[a.item], said.base
+        item, base = items[a.item], written.base
         key = f"{a.item}/{a.annotator}{'/decided' if a.adjudicated else ''}"
-        record = Demonstration(key, item.prompt, said.text)
+        record = Demonstration(key, item.prompt, written.text)
         edited = {} if base is None else {"edited_from": {"response": base, **_source(item.responses[base])}}
         made.append((record, {**_origin_of_one(a), **edited}))
     return made
 
 
 def _judgements(
-    given: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]
+    annotations: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]
 ) -> Made:
     made: Made = []
-    for a in given:
+    for a in annotations:
         if not isinstance(a.answer, (Choice, Ranks)) or a.adjudicated:
             dropped["answers that are no verdict of one person on two responses"] += 1
             continue
@@ -313,7 +291,7 @@ def _judgements(
 
 
 def _judgement(a: Annotation, item: Item, vote: PairVote) -> tuple[Record, dict[str, Any]]:
-    """One person's verdict on two responses, as they were shown."""
+    """One person's verdict on two responses, in the order in which they were shown."""
     turned = bool(a.order) and a.order.index(vote.first) > a.order.index(vote.second)
     one, other = item.responses[vote.first], item.responses[vote.second]
     first, second = (other, one) if turned else (one, other)
@@ -333,10 +311,10 @@ def _judgement(a: Annotation, item: Item, vote: PairVote) -> tuple[Record, dict[
 
 
 def _annotations(
-    given: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]
+    annotations: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]
 ) -> Made:
     made: Made = []
-    for a in given:
+    for a in annotations:
         item = items[a.item]
         row = {
             **to_json(a),
@@ -364,7 +342,7 @@ _EXPORTS: dict[str, Callable[[Sequence[Annotation], Mapping[str, Item], Rule, Co
 
 
 def _origin(answers: Sequence[Annotation]) -> dict[str, Any]:
-    """Who answered, when, under which guidelines, and which rows of the history say so."""
+    """Who answered, when, with which guidelines, and in which rows of the history."""
     return {
         "annotators": sorted({a.annotator for a in answers if is_vote(a)}),
         "reviewers": sorted({a.annotator for a in answers if a.adjudicated}),

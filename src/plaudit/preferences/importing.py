@@ -1,15 +1,17 @@
-"""Records of any kind as items to annotate, and known answers as gold items."""
+"""Records of any kind as items to annotate, with known answers for gold items."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
 from plaudit.preferences.annotation import (
     HIGHEST,
     LOWEST,
+    MOST_RESPONSES,
     Answer,
     Choice,
     Item,
@@ -39,37 +41,35 @@ def items_of(
 ) -> tuple[list[Item], dict[str, int]]:
     """Records as items for a task, in their order.
 
-    Prompts have no response; demonstrations and ratings one; preferences and judgements two (judgements of
-    the same two are one item); rankings and comparisons several. For pairwise tasks each pair of several
-    responses is an item of its own, and ratings of one prompt are put together; for every task but pairwise
-    ratings of one prompt are one item.
+    Prompts give items without responses; demonstrations one response; preferences and judgements two (judgements of
+    the same two responses are one item); rankings and comparisons several. Ratings of one prompt are one item. For
+    pairwise tasks, each pair of several responses is an item of its own.
 
     Args:
         records: all of one kind.
         task: what will be asked.
         gold: the verdicts in the records become the known answers; records without one are left out.
-        seed: of the order of responses where the records tell it: preferences have the chosen one first, and
-            rankings often the best. Whoever sees the index of a response must not learn its rank from it.
+        seed: shuffles the responses of preferences and rankings.
 
     Returns:
         The items, and what was done or left out on the way, counted by reason.
     """
     notes: Counter[str] = Counter()
-    found: list[Item] = []
+    items: list[Item] = []
     judged = [r for r in records if isinstance(r, Judgement)]
     if judged:
-        found += _of_judgements(judged, notes)
+        items += _of_judgements(judged, notes)
     rated = [r for r in records if isinstance(r, Rating)]
     if rated:
-        found += _of_ratings(rated, task, notes)
-    found += [_shuffled(_item(r), r, seed) for r in records if not isinstance(r, (Judgement, Rating))]
+        items += _of_ratings(rated, task, notes)
+    items += [_shuffled(_item(r), r, seed) for r in records if not isinstance(r, (Judgement, Rating))]
     if task == "pairwise":
-        found = [pair for item in found for pair in _pairs(item, notes)]
+        items = [pair for item in items for pair in _pairs(item, notes)]
     if gold:
-        known = [item for item in found if item.gold is not None and _fits(item.gold, task)]
-        notes["rows without a known answer for this task, left out"] += len(found) - len(known)
+        known = [item for item in items if item.gold is not None and _fits(item.gold, task)]
+        notes["rows without a known answer for this task, left out"] += len(items) - len(known)
         return known, dict(+notes)
-    return [Item(i.key, i.prompt, i.responses, None, i.priority, i.meta) for i in found], dict(+notes)
+    return [replace(item, gold=None) for item in items], dict(+notes)
 
 
 def _item(record: Record) -> Item:
@@ -81,18 +81,21 @@ def _item(record: Record) -> Item:
     if isinstance(record, Preference):
         return Item(record.id, record.prompt, _responses((record.chosen, record.rejected)), Choice(-1))
     if isinstance(record, Ranking):
+        # Records may leave ranks out (1, 3, 4); answers may not.
         places = sorted(set(record.ranks))
         dense = tuple(places.index(rank) + 1 for rank in record.ranks)
         return Item(record.id, record.prompt, _responses(record.responses), Ranks(dense))
-    assert isinstance(record, Comparison), "judgements and ratings are taken together"
+    assert isinstance(record, Comparison), "judgements and ratings are read in groups, above"
     models = record.models or ("",) * len(record.responses)
     origins = record.provenance or ({},) * len(record.responses)
-    said = zip(record.responses, models, origins, strict=True)
-    return Item(record.id, record.prompt, tuple(ItemResponse(c, m, dict(o)) for c, m, o in said))
+    parts = zip(record.responses, models, origins, strict=True)
+    return Item(record.id, record.prompt, tuple(ItemResponse(c, m, dict(o)) for c, m, o in parts))
 
 
 def _shuffled(item: Item, record: Record, seed: int) -> Item:
-    """The responses of a preference or a ranking in an order of chance, and the known answer with them."""
+    """The item of a preference or a ranking with its responses in random order, and the known answer to match."""
+    # Preferences have the chosen response first, and rankings often the best one. Annotators see the index of a
+    # response (in the names of form fields, over the API), and must not learn from it which one was preferred.
     if not isinstance(record, (Preference, Ranking)):
         return item
     order = sorted(range(len(item.responses)), key=lambda i: uniform(seed, "import", item.key, i))
@@ -109,7 +112,7 @@ def _responses(contents: Sequence[Content]) -> tuple[ItemResponse, ...]:
 
 
 def _of_judgements(judgements: Sequence[Judgement], notes: Counter[str]) -> list[Item]:
-    """One item for each pair of responses; its known answer is the verdict that all share, if they do."""
+    """One item for each pair of responses. Its known answer is the common verdict, if all judgements agree."""
     votes, first = judgement_votes(judgements)
     sides: dict[str, set[int]] = defaultdict(set)
     strengths: dict[str, list[float]] = defaultdict(list)
@@ -117,36 +120,35 @@ def _of_judgements(judgements: Sequence[Judgement], notes: Counter[str]) -> list
         sides[vote.item].add(vote.side)
         strengths[vote.item].append(vote.strength)
     notes["further judgements of the same two responses"] += len(judgements) - len(first)
-    found = []
+    items = []
     for name, j in first.items():
-        given = (ItemResponse(j.response_a, j.model_a), ItemResponse(j.response_b, j.model_b))
+        both = (ItemResponse(j.response_a, j.model_a), ItemResponse(j.response_b, j.model_b))
         weakest = min(strengths[name], key=abs)
         answer = Choice(int(weakest)) if len(sides[name]) == 1 else None
         key = j.id.removesuffix(f"/{j.annotator}") if j.annotator else j.id
-        found.append(Item(key, j.prompt, given, answer))
-    return found
+        items.append(Item(key, j.prompt, both, answer))
+    return items
 
 
 def _of_ratings(ratings: Sequence[Rating], task: Task, notes: Counter[str]) -> list[Item]:
-    """The rated responses of one prompt as one item, nine at most; a text without a prompt is alone.
+    """The rated responses of one prompt as one item, nine at most; a text without a prompt is its own item.
 
-    A response that was rated several times is shown once; its rating is known where all are the same.
+    A response that was rated several times is shown once; its rating is known if all its ratings are the same.
     """
     groups: dict[Content, dict[Content, list[Rating]]] = defaultdict(lambda: defaultdict(list))
     for r in ratings:
         groups[r.prompt or r.response][r.response].append(r)
     notes["further ratings of the same response"] += len(ratings) - sum(map(len, groups.values()))
-    found = []
+    items = []
     for group in groups.values():
         rated = list(group.values())
-        for start in range(0, len(rated), 9):
-            part = rated[start : start + 9]
+        for start in range(0, len(rated), MOST_RESPONSES):
+            part = rated[start : start + MOST_RESPONSES]
             first = [same[0] for same in part]
             agreed = all((r.reward, r.axes) == (s[0].reward, s[0].axes) for s in part for r in s)
             answer = _known_rating(first, task) if agreed else None
-            said = _responses([r.response for r in first])
-            found.append(Item(first[0].id, first[0].prompt, said, answer))
-    return found
+            items.append(Item(first[0].id, first[0].prompt, _responses([r.response for r in first]), answer))
+    return items
 
 
 def _known_rating(part: Sequence[Rating], task: Task) -> Answer | None:
@@ -161,7 +163,7 @@ def _known_rating(part: Sequence[Rating], task: Task) -> Answer | None:
 
 
 def _pairs(item: Item, notes: Counter[str]) -> list[Item]:
-    """Every pair of responses of an item as an item."""
+    """Every pair of responses of an item as an item of its own."""
     ranks = item.gold.ranks if isinstance(item.gold, Ranks) else None
     if len(item.responses) == 2 and ranks is None:
         return [item]

@@ -1,4 +1,7 @@
-"""How well each annotator works: gold items, repeats, position, speed. Figures to look at, not verdicts."""
+"""How well each annotator works: gold items, repeats, agreement with others, position bias, speed.
+
+The figures are reasons to look at somebody's answers, not verdicts on a person.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,11 @@ from plaudit.statistics.intervals import Estimate, counted
 FAST = -3.5
 """Robust z-score of log seconds below which an answer is an outlier (Iglewicz and Hoaglin 1993)."""
 FASTEST_READER = 50.0
-"""Characters per second, about 600 words a minute: faster answers cannot have read everything."""
+"""Characters per second, about 600 words a minute. Whoever answers faster cannot have read everything."""
 GROUPS, LEAST_IN_GROUP = 5, 20
-"""Items are compared in so many groups of similar length, and with so many answers in each."""
+"""Times are compared within groups of items of similar length: the most groups, and the fewest answers in each."""
 NEAR = 1
-"""Scores this far from the known ones are right."""
+"""Scores that differ from the known ones by no more than this are right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +47,11 @@ class PositionBias:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast answers came."""
+    """How fast a person answers."""
 
     median_seconds: float
     fast: Estimate
-    """Share of answers far faster than the annotators are on such items (log-time outliers)."""
+    """Share of answers far faster than all annotators usually are on items of that length (log-time outliers)."""
     unread: Estimate
     """Share of answers that came faster than anyone can read the item."""
 
@@ -59,7 +62,7 @@ class AnnotatorCard:
 
     annotator: str
     answers: int
-    """First answers, skips not counted."""
+    """First answers; skips are not counted."""
     skipped: int
     cannot_judge: int
     gold: Estimate
@@ -76,8 +79,8 @@ def annotator_cards(annotations: Sequence[Annotation], items: Mapping[str, Item]
     """One card for each annotator, by name. A reviewer's adjudications are not counted as answers.
 
     Args:
-        annotations: the standing answers of a project.
-        items: by key; annotations of items that are not there are left out.
+        annotations: the answers of a project that count.
+        items: by key; annotations of other items are left out.
     """
     known = [a for a in annotations if a.item in items and not a.adjudicated]
     by_name: dict[str, list[Annotation]] = defaultdict(list)
@@ -103,15 +106,15 @@ def annotator_cards(annotations: Sequence[Annotation], items: Mapping[str, Item]
     ]
 
 
-# Known answers, and one's own
+# Against known answers, and against the person's own first answers
 
 
 def credit(truth: Answer, answer: Answer) -> float | None:
-    """How much of a known answer was found, 0 to 1; None where the two cannot be compared.
+    """How much of a known answer is right in an answer, 0 to 1; None where the two cannot be compared.
 
-    Pairwise: the side (or the tie, or both bad) is right; how strongly does not count. Ranking: share of the
-    pairs that the known ranking orders which the answer orders alike. Rating: share of the scores within one
-    point. Thumbs: share of the thumbs. "Cannot judge", skips and written texts are not compared.
+    Pairwise: 1 for the right side (or tie, or both bad), whatever the strength. Ranking: of the pairs that the known
+    ranking orders, the share that the answer orders alike. Rating: share of the scores within one point. Thumbs: share
+    of equal thumbs. "Cannot judge", skips and written texts are not compared.
     """
     if isinstance(truth, Choice) and isinstance(answer, Choice):
         if "cannot_judge" in (truth.verdict, answer.verdict):
@@ -136,7 +139,7 @@ def gold_accuracy(annotations: Iterable[Annotation], items: Mapping[str, Item]) 
 
 
 def repeat_consistency(annotations: Iterable[Annotation]) -> Estimate:
-    """Mean credit of repeated answers against the first one of the same annotator to the same item."""
+    """Mean credit of repeated answers, taking the same annotator's first answer to the item as the known one."""
     rounds: dict[tuple[str, str], dict[int, Answer]] = defaultdict(dict)
     for a in annotations:
         rounds[a.item, a.annotator][a.round] = a.answer
@@ -159,23 +162,26 @@ def _with_peers(annotations: Sequence[Annotation]) -> dict[str, list[float]]:
     units: dict[tuple[str, int, int], list[tuple[str, int]]] = defaultdict(list)
     for vote in pair_votes(annotations):
         units[vote.item, vote.first, vote.second].append((vote.annotator, vote.side))
-    found: dict[str, list[float]] = defaultdict(list)
+    # The majority of the others, without the person's own vote: with it, everybody would agree with themselves.
+    agreed: dict[str, list[float]] = defaultdict(list)
     for votes in units.values():
         for k, (name, side) in enumerate(votes):
             others = sum(s for _, s in votes[:k] + votes[k + 1 :])
             if others:
-                found[name].append(float(side == _sign(others)))
-    return found
+                agreed[name].append(float(side == _sign(others)))
+    return agreed
 
 
 # Position
 
 
 def position_bias(annotations: Iterable[Annotation]) -> PositionBias:
-    """Whether the place on the page decides: the response shown first against the one shown last.
+    """How often the response shown first beat the one shown last, and whether chance explains it.
 
     Pairwise answers and rankings count, each once; ties between the two do not.
     """
+    # The order is drawn at random for each person, so without a bias each of the two wins half of the time, however
+    # good the responses are.
     decided = [side for a in annotations if (side := _first_side(a))]
     wins = decided.count(1)
     return PositionBias(counted(wins, len(decided)), binomial_test(wins, len(decided)))
@@ -201,6 +207,7 @@ def binomial_test(wins: int, n: int) -> float:
     fewer = min(wins, n - wins)
     if 2 * fewer >= n:
         return 1.0
+    # Logarithms of factorials: the factorials themselves overflow from about 170 answers on.
     top = math.lgamma(n + 1) - n * math.log(2)
     tail = math.fsum(math.exp(top - math.lgamma(k + 1) - math.lgamma(n - k + 1)) for k in range(fewer + 1))
     return min(1.0, 2 * tail)
@@ -210,25 +217,26 @@ def binomial_test(wins: int, n: int) -> float:
 
 
 def _paces(annotations: Sequence[Annotation], items: Mapping[str, Item]) -> dict[str, Pace]:
-    """The pace of each annotator. Times are compared after the usual effect of an item's length is removed."""
+    """The pace of each annotator, after the usual effect of an item's length on the time is removed."""
+    # Logarithms, because times of people are skewed: a pause of ten minutes would hide all fast answers in the spread.
     timed = [a for a in annotations if a.seconds > 0 and not isinstance(a.answer, Skip) and not _edited(a)]
     sizes = [_characters(items[a.item]) for a in timed]
     scores = robust_scores(_less_usual([math.log(a.seconds) for a in timed], sizes))
-    found: dict[str, list[tuple[float, bool, bool]]] = {a.annotator: [] for a in annotations}
+    rows: dict[str, list[tuple[float, bool, bool]]] = {a.annotator: [] for a in annotations}
     for a, size, z in zip(timed, sizes, scores, strict=True):
-        found[a.annotator].append((a.seconds, z < FAST, a.seconds * FASTEST_READER < size))
+        rows[a.annotator].append((a.seconds, z < FAST, a.seconds * FASTEST_READER < size))
     return {
         name: Pace(
             median([seconds for seconds, _, _ in own]) if own else math.nan,
             _share([float(fast) for _, fast, _ in own]),
             _share([float(unread) for _, _, unread in own]),
         )
-        for name, own in found.items()
+        for name, own in rows.items()
     }
 
 
 def _edited(a: Annotation) -> bool:
-    """Whether the best response was rewritten as well: that time is not the time of a comparison."""
+    """Whether the best response was edited as well: the time includes writing, not only comparing."""
     return isinstance(a.answer, (Choice, Ranks)) and a.answer.edit is not None
 
 
@@ -248,7 +256,9 @@ def robust_scores(values: Sequence[float]) -> list[float]:
 
 
 def _less_usual(logs: Sequence[float], sizes: Sequence[int]) -> list[float]:
-    """Log seconds less the median of items of about the same length: up to five groups, of 20 or more."""
+    """Log seconds minus the median of items of about the same length: up to five groups of 20 answers or more."""
+    # Medians of groups and no fitted line: there is no law of how reading time grows with length, and a median is not
+    # moved by the outliers that are looked for.
     order = sorted(range(len(logs)), key=lambda i: sizes[i])
     groups = max(1, min(GROUPS, len(order) // LEAST_IN_GROUP))
     rest = list(logs)

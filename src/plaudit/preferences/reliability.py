@@ -14,30 +14,31 @@ from plaudit.preferences.votes import Vote
 from plaudit.statistics.resampling import Array
 
 ASSUMED = 0.8
-"""Accuracy that annotators are taken to have before anything is known of them: better than guessing."""
+"""Accuracy that is assumed of an annotator before any vote: better than guessing."""
 PRIOR = 2.0
-"""Labels for each true one that this assumption is worth: one vote convicts nobody, and one who shares no
-unit with others keeps it."""
+"""How many votes for each true label this assumption counts as."""
+# Without the prior, one vote against the majority would make somebody's estimated accuracy 0, and the method would turn
+# all their other votes round. Somebody who shares no unit with others keeps the assumed accuracy.
 MOST_STEPS = 500
 TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What Dawid and Skene's model makes of labels."""
+    """The estimates of Dawid and Skene's model."""
 
     units: tuple[str, ...]
     labels: tuple[float, ...]
     posterior: Array
-    """[units, labels], the probability of each true label given all votes."""
+    """[units, labels]: the probability of each label being the true one, from all votes."""
     annotators: tuple[str, ...]
     confusion: Array
-    """[annotators, true label, label given]; rows sum to 1."""
+    """[annotators, true label, label of the vote]: probabilities; rows sum to 1."""
     shares: Array
-    """[labels], how common each true label is."""
+    """[labels]: how common each true label is."""
 
     def accuracy(self) -> dict[str, float]:
-        """The probability that an annotator gives the true label, over the estimated mix of labels."""
+        """The probability of each annotator giving the true label, over the estimated shares of labels."""
         right = np.einsum("l,all->a", self.shares, self.confusion)
         return dict(zip(self.annotators, right.tolist(), strict=True))
 
@@ -46,8 +47,8 @@ def dawid_skene(votes: Sequence[Vote], *, symmetric: bool = False) -> Truth:
     """True labels and confusion matrices by EM, started from the share of votes (Dawid and Skene 1979).
 
     Args:
-        votes: at least one. The true label is taken to be one of the labels that occur.
-        symmetric: one accuracy per annotator, errors spread evenly (the one-coin model): for few votes.
+        votes: at least one. The true label is assumed to be one of the labels that occur.
+        symmetric: one accuracy for each annotator, with errors spread evenly (the one-coin model): for few votes.
 
     Returns:
         The posterior of each unit, and each annotator's confusion.
@@ -67,7 +68,10 @@ def dawid_skene(votes: Sequence[Vote], *, symmetric: bool = False) -> Truth:
     posterior = np.zeros((len(units), len(values)))
     np.add.at(posterior, (unit, label), 1.0)
     posterior /= posterior.sum(1, keepdims=True)
+    # The start matters: EM finds the nearest maximum, and from the shares of votes it is the one in which most people
+    # are right. A mirrored solution, in which everybody is wrong, fits the votes nearly as well.
     for _ in range(MOST_STEPS):
+        # M step: shares and confusions that fit the posterior. E step: the posterior that fits these, in logarithms.
         shares = posterior.mean(0)
         counts = np.zeros((len(names), len(values), len(values)))
         np.add.at(counts.transpose(0, 2, 1), (name, label), posterior[unit])
@@ -85,7 +89,7 @@ def dawid_skene(votes: Sequence[Vote], *, symmetric: bool = False) -> Truth:
 
 
 def _confusion(counts: Array, symmetric: bool) -> Array:
-    """[A, true, given] expected counts to probabilities, a little drawn towards what is assumed of anybody."""
+    """Expected counts [A, true, voted] to probabilities, with the prior added."""
     size = counts.shape[1]
     if size < 2:
         return np.ones_like(counts)

@@ -1,8 +1,10 @@
-"""What to ask annotators next. Scores are made elsewhere (a reward model, an ensemble) and come in as arrays.
+"""What to ask annotators next, from scores that a reward model or an ensemble has computed.
 
-Every order is a function of its inputs and a seed; ties are broken by a number drawn from (seed, key), so an
-order does not depend on how the items lie in a file or a database.
+Every order is a function of its inputs and a seed.
 """
+
+# Ties are broken by a number drawn from (seed, key) and not by the position in the input: an order must not depend on
+# how the items are stored, and a stored order often follows their origin (one model's responses first).
 
 from __future__ import annotations
 
@@ -15,12 +17,12 @@ from plaudit.statistics.resampling import Array, uniform
 
 
 def random_order(keys: Sequence[str], *, seed: int) -> list[str]:
-    """The keys in an order of chance; a key keeps its place relative to the others when keys are added."""
+    """The keys in random order; keys that are added later do not change the order of the others."""
     return sorted(keys, key=lambda key: uniform(seed, "order", key))
 
 
 def by_score(scores: Mapping[str, float], *, seed: int) -> list[str]:
-    """The keys with the highest score first, by chance among equals; NaN comes last."""
+    """The keys with the highest score first, in random order among equals; NaN comes last."""
 
     def place(key: str) -> tuple[bool, float, float]:
         unknown = math.isnan(scores[key])
@@ -42,10 +44,11 @@ def small_margin(differences: Array) -> Array:
 
 
 def disagreement(differences: Array) -> Array:
-    """What the members of an ensemble disagree on: mutual information of the verdict and the member, in nats.
+    """How much the members of an ensemble disagree on each pair: mutual information of verdict and member, in nats.
 
     Entropy of the mean probability minus the mean entropy (BALD; Houlsby, Huszár, Ghahramani and Lengyel
-    2011, eq. 2). A pair that every member finds a toss-up has much entropy, and nothing to teach: 0 here.
+    2011, eq. 2). If every member finds a pair equally good, its entropy is high, but asking people about it teaches
+    nothing: its value is 0 here.
 
     Args:
         differences: [members, pairs], two members or more.
@@ -77,13 +80,13 @@ def _entropy(p: Array) -> Array:
 
 
 def farthest_first(features: Array, n: int, *, covered: Array | None = None, seed: int = 0) -> list[int]:
-    """``n`` rows, each as far as can be from those before it (Gonzalez 1985; k-center, within twice the best).
+    """``n`` rows, each as far as possible from those before it (Gonzalez 1985; k-center, within twice the optimum).
 
     Args:
         features: [items, d]; distances are Euclidean.
         n: how many; all rows, if there are fewer.
-        covered: [rows, d], what was asked before: rows near to it come late. Without it the first row is
-            drawn by the seed.
+        covered: [rows, d], what was asked before: rows close to it come late. Without it the first row is
+            drawn with the seed.
         seed: of the first row.
 
     Returns:
@@ -110,15 +113,15 @@ def farthest_first(features: Array, n: int, *, covered: Array | None = None, see
 def diverse_best(scores: Array, features: Array, n: int, *, among: float = 3.0, seed: int = 0) -> list[int]:
     """``n`` rows of high score that differ from each other: farthest-first among the best ``among * n``.
 
-    A batch of the very best is often many times the same question.
-
     Args:
         scores: [items], higher is better.
         features: [items, d].
         n: how many.
-        among: how many times ``n`` rows are looked at; 1 takes the best as they are.
-        seed: breaks ties of score.
+        among: the candidates are the best ``among * n`` rows; with 1 the best ones are taken.
+        seed: breaks ties between equal scores.
     """
+    # The items with the highest scores are often nearly the same question many times, and the second answer to it
+    # teaches little.
     ties = np.array([uniform(seed, "tie", i) for i in range(len(scores))])
     best = np.lexsort((ties, -np.asarray(scores)))[: max(n, round(among * n))]
     rest = farthest_first(features[best[1:]], n - 1, covered=features[best[:1]]) if len(best) else []

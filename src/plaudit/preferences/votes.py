@@ -1,4 +1,4 @@
-"""Answers as votes: what statistics and aggregation count, whatever the task was."""
+"""Answers as votes, which is what statistics and aggregation count, whatever the task was."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class PairVote:
-    """What one annotator says of two responses, given by their index in the item.
+    """One annotator's vote on two responses, which are named by their index in the item.
 
-    ``strength`` from -2 (``first`` much better) to 2 (``second`` much better), 0 a tie.
+    ``strength`` is from -2 (``first`` much better) to 2 (``second`` much better); 0 is a tie.
     """
 
     item: str
@@ -41,11 +41,12 @@ class PairVote:
 
 def is_vote(annotation: Annotation) -> bool:
     """Whether it counts among the votes: a first answer, not a repeat, and not a reviewer's verdict."""
+    # A repeat would give one person two votes, and a reviewer has seen the votes: neither is independent of them.
     return annotation.round == 0 and not annotation.adjudicated
 
 
 def labels(annotations: Iterable[Annotation], axis: str = "") -> list[Vote]:
-    """What agreement is measured on. Skips, "cannot judge" and written texts have no label.
+    """The labels on which agreement is measured. Skips, "cannot judge" and written texts have none.
 
     - pairwise: the strength, -2 to 2 (both bad counts as a tie);
     - ranking: -1, 0 or 1 for each pair of responses, unit "item/0-1";
@@ -79,15 +80,16 @@ def _score(row: dict[str, int], axis: str) -> float:
 
 
 def sides(votes: Iterable[Vote]) -> list[Vote]:
-    """The votes with the sign of their label: which of two, without how strongly."""
+    """The votes with the sign of their label only: which of two is better, not how much."""
     return [Vote(vote.unit, vote.annotator, float(_sign(vote.label))) for vote in votes]
 
 
 def pair_votes(annotations: Iterable[Annotation]) -> list[PairVote]:
     """Votes on pairs of responses, of pairwise answers and of rankings (every pair of responses).
 
-    A reviewer's verdict is among them, and says so. A pair of a ranking has strength -1, 0 or 1.
+    A reviewer's verdict is among them, marked as ``adjudicated``. A pair of a ranking has strength -1, 0 or 1.
     """
+    # Ranks say nothing about how much better a response is: rank 1 against rank 4 may be a narrow matter.
     votes: list[PairVote] = []
     for a in annotations:
         if a.round and not a.adjudicated:
@@ -104,7 +106,7 @@ def pair_votes(annotations: Iterable[Annotation]) -> list[PairVote]:
 
 
 def judgement_votes(judgements: Sequence[Judgement]) -> tuple[list[PairVote], dict[str, Judgement]]:
-    """Judgements as votes on items, however the two responses were turned round.
+    """Judgements as votes on items; two judgements with the responses in opposite order are about the same item.
 
     Returns:
         The votes, and the first judgement of each item, whose ``response_a`` is response 0 of the item. An

@@ -1,4 +1,4 @@
-"""Logging in and out, joining by invitation, one's own password and tokens."""
+"""Logging in and out, joining by invitation, and a person's own password and tokens."""
 
 from __future__ import annotations
 
@@ -21,25 +21,28 @@ def login_page(request: Request) -> Response:
     """The form to log in."""
     if visitor_of(request).user:
         return see("/")
-    return site_of(request).page(request, "login.html", said="")
+    return site_of(request).page(request, "login.html", message="")
 
 
 @router.post("/login", openapi_extra=needs("public", "name", "password"))
 def login(request: Request, form: Posted) -> Response:
-    """Check the password and begin a session; what went wrong is not told apart."""
+    """Check name and password and begin a session."""
     site, visitor = site_of(request), visitor_of(request)
     name = form.text("name").strip()[:64]
+    # The limits come before the password is checked: the check is slow on purpose, and without limits it could be used
+    # to keep the server busy.
     site.limiter.take(LOGIN_ADDRESS, visitor.address)
     site.limiter.take(LOGIN, f"{people.name_key(name)} {visitor.address}")
     site.limiter.take(LOGIN_ACCOUNT, people.name_key(name))
     with site.store.read() as conn:
-        found = people.find_user(conn, name)
-    right = is_right(form.text("password"), found[1] if found else None)
-    if not right or found is None or found[0].disabled or found[0].name == people.LOCAL_USER:
+        account = people.find_user(conn, name)
+    # One message for every reason, and the same time for each: the reply must not tell which names exist.
+    right = is_right(form.text("password"), account[1] if account else None)
+    if not right or account is None or account[0].disabled or account[0].name == people.LOCAL_USER:
         with site.store.write() as conn:
             people.record(conn, "login failed", name, by=None, address=visitor.address)
-        return site.page(request, "login.html", status=401, said="Name or password is wrong.")
-    return _begin(request, site, found[0], "login")
+        return site.page(request, "login.html", status=401, message="Name or password is wrong.")
+    return _begin(request, site, account[0], "login")
 
 
 @router.post("/logout", openapi_extra=needs("public"))
@@ -56,29 +59,29 @@ def logout(request: Request) -> Response:
 
 @router.get("/join/{secret}", openapi_extra=needs("public"))
 def join_page(request: Request, secret: str) -> Response:
-    """The form behind an invitation."""
+    """The form to join by an invitation."""
     site = site_of(request)
     with site.store.read() as conn:
-        found = people.invitation(conn, secret)
-    return site.page(request, "join.html", invited=found, secret=secret, said="", given="")
+        invited = people.invitation(conn, secret)
+    return site.page(request, "join.html", invited=invited, secret=secret, message="", chosen_name="")
 
 
 @router.post("/join/{secret}", openapi_extra=needs("public", "name", "password"))
 def join(request: Request, secret: str, form: Posted) -> Response:
-    """Use an invitation: a name and a password of one's own."""
+    """Use an invitation: the person chooses a name and a password."""
     site, visitor = site_of(request), visitor_of(request)
     site.limiter.take(LOGIN_ADDRESS, visitor.address)
     name = form.text("name").strip()
     with site.store.read() as conn:
-        found = people.invitation(conn, secret)
+        invited = people.invitation(conn, secret)
     try:
         hashed = hash_password(form.text("password"), name)
         with site.store.write() as conn:
             user = people.join(conn, secret, name, hashed)
     except DataError as error:
-        said = f"{error.what}: {error.cure}"
+        message = f"{error.what}: {error.cure}"
         return site.page(
-            request, "join.html", status=422, invited=found, secret=secret, said=said, given=name
+            request, "join.html", status=422, invited=invited, secret=secret, message=message, chosen_name=name
         )
     return _begin(request, site, user, "joined")
 
@@ -89,17 +92,18 @@ def account(request: Request) -> Response:
     site, me = site_of(request), visitor_of(request).me
     with site.store.read() as conn:
         mine = people.list_tokens(conn, me.id)
-    return site.page(request, "account.html", tokens=mine, fresh="", said="")
+    return site.page(request, "account.html", tokens=mine, fresh="")
 
 
 @router.post("/account/password", openapi_extra=needs("person", "old", "new"))
 def change_password(request: Request, form: Posted) -> Response:
-    """A new password; every other session and token ends."""
+    """Set a new password; every other session and token of the person ends."""
     site, me, visitor = site_of(request), visitor_of(request).me, visitor_of(request)
     site.limiter.take(LOGIN, f"{people.name_key(me.name)} {visitor.address}")
     with site.store.read() as conn:
-        found = people.find_user(conn, me.name)
-    if found is None or (found[1] is not None and not is_right(form.text("old"), found[1])):
+        account = people.find_user(conn, me.name)
+    # The old password is asked for even though the person is logged in: it may be somebody at an unlocked screen.
+    if account is None or (account[1] is not None and not is_right(form.text("old"), account[1])):
         raise DataError("the old password is wrong", where="old", cure="enter the password you log in with")
     hashed = hash_password(form.text("new"), me.name)
     with site.store.write() as conn:
@@ -109,18 +113,18 @@ def change_password(request: Request, form: Posted) -> Response:
 
 @router.post("/account/tokens", openapi_extra=needs("person", "label"))
 def add_token(request: Request, form: Posted) -> Response:
-    """A new API token, shown once."""
+    """Make an API token, which is shown once."""
     site, me, visitor = site_of(request), visitor_of(request).me, visitor_of(request)
     with site.store.write() as conn:
         secret = people.issue_token(conn, me.id, "api", form.text("label").strip() or "token")
         people.record(conn, "token made", form.text("label")[:80], by=me.id, address=visitor.address)
         mine = people.list_tokens(conn, me.id)
-    return site.page(request, "account.html", tokens=mine, fresh=secret, said="")
+    return site.page(request, "account.html", tokens=mine, fresh=secret)
 
 
 @router.post("/account/tokens/{number}/revoke", openapi_extra=needs("person"))
 def end_token(request: Request, number: Number) -> Response:
-    """End one of one's own tokens."""
+    """End one of the person's own tokens."""
     me, visitor = visitor_of(request).me, visitor_of(request)
     with site_of(request).store.write() as conn:
         people.revoke_token(conn, me.id, number)
@@ -129,7 +133,8 @@ def end_token(request: Request, number: Number) -> Response:
 
 
 def _begin(request: Request, site: Site, user: User, action: str) -> Response:
-    """A new session with a new secret, whatever the browser brought."""
+    """Begin a session with a new secret."""
+    # Never with the secret that the browser sent: somebody else could have planted that cookie (session fixation).
     visitor = visitor_of(request)
     with site.store.write() as conn:
         if visitor.user:

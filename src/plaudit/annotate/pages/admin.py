@@ -52,13 +52,13 @@ COUNTS = {
 
 @router.get("/admin", openapi_extra=needs("admin"))
 def people_page(request: Request) -> Response:
-    """Everybody, and how to invite more."""
+    """All people and open invitations, and the form to invite more."""
     return _people(request, "")
 
 
 @router.post("/admin/invitations", openapi_extra=needs("admin", "role", "project"))
 def invite(request: Request, form: Posted) -> Response:
-    """A link that lets one person in, shown once."""
+    """Make a link by which one person can join; it is shown once."""
     site, visitor = site_of(request), visitor_of(request)
     role = _role(form.text("role"))
     slug = form.text("project")
@@ -71,7 +71,7 @@ def invite(request: Request, form: Posted) -> Response:
 
 @router.post("/admin/invitations/{number}/end", openapi_extra=needs("admin"))
 def end_invitation(request: Request, number: Number) -> Response:
-    """Take an invitation back that nobody has used."""
+    """End an invitation that nobody has used."""
     visitor = visitor_of(request)
     with site_of(request).store.write() as conn:
         people.end_invitation(conn, number)
@@ -83,7 +83,7 @@ def end_invitation(request: Request, number: Number) -> Response:
     "/admin/people/{number}", openapi_extra=needs("admin", "role", "everywhere", "disabled", "project")
 )
 def change_person(request: Request, number: Number, form: Posted) -> Response:
-    """Another role, reviewing everywhere or in their own projects, disabling, one project more."""
+    """Change a person's role, let a reviewer review all projects, disable them, or add them to a project."""
     site, visitor = site_of(request), visitor_of(request)
     role, disabled, slug = _role(form.text("role")), form.has("disabled"), form.text("project")
     everywhere = role == "reviewer" and form.has("everywhere")
@@ -105,9 +105,10 @@ def remove_member(request: Request, number: Number, slug: str) -> Response:
 
 
 def take_out(request: Request, number: int) -> None:
-    """Remove a person from the project of the path, free what they hold there, and write it down."""
+    """Remove a person from the project of the path, end their leases there, and record it in the audit log."""
     project, visitor = project_of(request), visitor_of(request)
     with site_of(request).store.write() as conn:
+        # Leases first: it takes the lock of the history, which must come before every other lock (no deadlock).
         freed = leases.release_all(conn, project, number)
         projects.remove_member(conn, project, number)
         name, detail = people.get_user(conn, number).name, {"project": project.slug, "items freed": freed}
@@ -116,7 +117,7 @@ def take_out(request: Request, number: int) -> None:
 
 @router.get("/admin/audit", openapi_extra=needs("admin"))
 def audit_page(request: Request) -> Response:
-    """Who did what."""
+    """The audit log: who did what."""
     site = site_of(request)
     with site.store.read() as conn:
         rows = people.audit_log(conn)
@@ -131,7 +132,7 @@ def new_project_page(request: Request) -> Response:
 
 @router.post("/admin/projects", openapi_extra=needs("admin", "slug", "title", "task"))
 def new_project(request: Request, form: Posted) -> Response:
-    """Make a project; its settings come next."""
+    """Make a project, and open its settings."""
     site, visitor = site_of(request), visitor_of(request)
     task = form.text("task")
     if task not in get_args(Task):
@@ -160,26 +161,26 @@ def settings_page(request: Request, slug: str) -> Response:
 
 @router.post("/p/{slug}/settings", openapi_extra=needs("admin", "title", "closed", *SETTINGS))
 def change_settings(request: Request, slug: str, form: Posted) -> Response:
-    """Other settings, from now on."""
+    """Change the settings of a project."""
     site, project, visitor = site_of(request), project_of(request), visitor_of(request)
-    wanted = _settings(form, project.settings)
+    settings = _settings(form, project.settings)
     title = form.text("title").strip()[:200] or project.title
     with site.store.write() as conn:
-        projects.change_project(conn, project, title=title, settings=wanted, closed=form.has("closed"))
+        projects.change_project(conn, project, title=title, settings=settings, closed=form.has("closed"))
         people.record(
             conn,
             "changed settings",
             slug,
             by=visitor.me.id,
             address=visitor.address,
-            settings=_changed(project, wanted, title, form.has("closed")),
+            settings=_changed(project, settings, title, form.has("closed")),
         )
     return see(f"/p/{slug}/settings")
 
 
 @router.post("/p/{slug}/guidelines", openapi_extra=needs("admin", "body"))
 def change_guidelines(request: Request, slug: str, form: Posted) -> Response:
-    """A new version of the guidelines."""
+    """Store a new version of the guidelines, if the text has changed."""
     site, project, visitor = site_of(request), project_of(request), visitor_of(request)
     body = form.text("body").replace("\r\n", "\n").strip()
     if len(body.encode("utf-8", "replace")) > MOST_GUIDELINES:
@@ -219,13 +220,13 @@ def _people(request: Request, link: str) -> Response:
     site = site_of(request)
     with site.store.read() as conn:
         everybody = people.list_users(conn)
-        found = projects.list_projects(conn)
+        all_projects = projects.list_projects(conn)
         invited = people.open_invitations(conn)
         works_on = {user.id: projects.list_projects(conn, user.id) for user in everybody}
     context: dict[str, Any] = {
         "people": everybody,
         "roles": ROLES,
-        "projects": found,
+        "projects": all_projects,
         "works_on": works_on,
         "link": link,
         "invited": invited,
@@ -233,21 +234,21 @@ def _people(request: Request, link: str) -> Response:
     return site.page(request, "admin.html", **context)
 
 
-def _role(said: str) -> UserRole:
+def _role(name: str) -> UserRole:
     for role in ROLES:
-        if said == role:
+        if name == role:
             return role
-    raise DataError(f"there is no role {said[:40]!r}", where="role", cure=f"one of {', '.join(ROLES)}")
+    raise DataError(f"there is no role {name[:40]!r}", where="role", cure=f"one of {', '.join(ROLES)}")
 
 
-def _changed(project: Project, wanted: ProjectSettings, title: str, closed: bool) -> dict[str, str]:
-    """Each setting that was given another value, with both."""
+def _changed(project: Project, settings: ProjectSettings, title: str, closed: bool) -> dict[str, str]:
+    """Each setting that has another value now, as "old -> new"."""
 
-    def shown(value: Any) -> str:
+    def shown(value: object) -> str:
         return ", ".join(value) if isinstance(value, tuple) else str(value)
 
     was = dataclasses.asdict(project.settings) | {"title": project.title, "closed": project.closed}
-    now = dataclasses.asdict(wanted) | {"title": title, "closed": closed}
+    now = dataclasses.asdict(settings) | {"title": title, "closed": closed}
     return {
         name: f"{shown(was[name])} -> {shown(value)}" for name, value in now.items() if was[name] != value
     }
@@ -256,7 +257,8 @@ def _changed(project: Project, wanted: ProjectSettings, title: str, closed: bool
 def _settings(form: Form, now: ProjectSettings) -> ProjectSettings:
     shown = _counts(now)
     sent = {name: _count(form, name) for name in COUNTS}
-    # What the form shows rounded, seconds as minutes say, stays exactly as it is where nobody touched it.
+    # The form shows some values rounded (seconds as minutes, shares as per cent). A value that nobody changed in
+    # the form keeps its exact value.
     changed = {name for name, value in sent.items() if value != shown[name]}
     values = {
         "annotators_per_item": sent["annotators"],
@@ -283,12 +285,12 @@ def _counts(now: ProjectSettings) -> dict[str, int]:
 
 
 def _count(form: Form, name: str) -> int:
-    about, said = COUNTS[name], form.text(name).strip()
+    about, text = COUNTS[name], form.text(name).strip()
     cure = f"enter a whole number from {about.low} to {about.high}"
     try:
         value = form.number(name, about.low if about.low == 0 else None)
     except DataError as error:
-        raise DataError(f'"{about.label}" is {said[:40]!r}', cure=cure) from error
+        raise DataError(f'"{about.label}" is {text[:40]!r}', cure=cure) from error
     if not about.low <= value <= about.high:
         raise DataError(f'"{about.label}" is {value}', cure=cure)
     return value

@@ -1,5 +1,8 @@
 """Plots as inline SVG, without scripts and styles: shapes carry class names that the style sheet colours."""
 
+# Drawn here and not by a library in the browser: the pages allow no inline style or script, need nothing from other
+# servers, and print well. Labels are names that people chose; ``Markup.format`` escapes every value put into a shape.
+
 from __future__ import annotations
 
 import math
@@ -9,16 +12,16 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 WIDTH, WIDEST_BAR = 640, 90
-"""Of bars, and of the widest one."""
+"""Width of a plot of bars, and of its widest bar."""
 NARROW, ROW, RIGHT = 480, 30, 62
-"""Of rows of dots: narrow enough for a phone without scrolling; the height of a row, and the place of its value."""
+"""Plots of dots: their width (a phone shows it without scrolling), the height of a row, the width for its value."""
 LETTER, NARROWEST, WIDEST = 8.2, 70, 230
-"""Width of a letter on a phone, and of the column of labels, which follows the longest one."""
+"""Width of a letter on a phone; least and most width of the column of labels, which follows the longest label."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """One row of a plot: a value with its interval; ``bad`` marks it."""
+    """One row of a plot: a value with its interval; ``bad`` draws it in the colour of warnings."""
 
     label: str
     value: float
@@ -31,7 +34,7 @@ class Dot:
 def dots(
     rows: Sequence[Dot], title: str, *, line: float | None = None, low: float = 0.0, high: float = 1.0
 ) -> Markup:
-    """Values with intervals on a common scale from ``low`` to ``high``; a dashed line where chance or half is."""
+    """Values with intervals on a common scale from ``low`` to ``high``; a dashed line at ``line``, such as chance."""
     rows = [row for row in rows if math.isfinite(row.value)]
     if not rows:
         return Markup("")
@@ -52,7 +55,7 @@ def dots(
 
 
 def nice_ticks(low: float, high: float) -> list[float]:
-    """Round values at equal distances that hold both ends, five or six of them.
+    """Round values at equal distances that include both ends, about six of them.
 
     >>> nice_ticks(-0.3, 1), nice_ticks(0, 25)
     ([-0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0], [0.0, 5.0, 10.0, 15.0, 20.0, 25.0])
@@ -66,14 +69,14 @@ def nice_ticks(low: float, high: float) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Where values lie: from ``low`` to ``high``, to the right of the labels."""
+    """From values to places: ``low`` to ``high``, to the right of the labels."""
 
     low: float
     high: float
     left: float
 
     def x(self, value: float) -> float:
-        """The place of a value; what lies outside is put at the end."""
+        """The place of a value; values outside are drawn at the end of the scale."""
         inside = min(max(value, self.low), self.high)
         return self.left + (NARROW - self.left - RIGHT) * (inside - self.low) / (self.high - self.low)
 
@@ -86,8 +89,8 @@ def _dot(row: Dot, y: float, scale: Scale) -> Markup:
     if math.isfinite(row.low) and math.isfinite(row.high):
         parts.append(_line(scale.x(row.low), y, scale.x(row.high), y, f"whisker{bad}"))
     shape = '<circle cx="{:.1f}" cy="{:.1f}" r="5" class="{}"><title>{}</title></circle>'
-    said = f"{row.label}: {row.value:.2f} {row.note}"
-    parts.append(Markup(shape).format(scale.x(row.value), y, f"dot{bad}", said))
+    tooltip = f"{row.label}: {row.value:.2f} {row.note}"
+    parts.append(Markup(shape).format(scale.x(row.value), y, f"dot{bad}", tooltip))
     parts.append(_text(NARROW - RIGHT + 10, y + 4, row.note or f"{row.value:.2f}", "value", "start"))
     return Markup("").join(parts)
 

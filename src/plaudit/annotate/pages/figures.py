@@ -1,4 +1,4 @@
-"""What the reviewer's pages show, computed from annotations by ``plaudit.preferences``."""
+"""The figures and plots of the reviewer's pages, computed from annotations by ``plaudit.preferences``."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ LEVEL: dict[Task, Level] = {
     "pairwise": "ordinal", "ranking": "nominal", "rating": "interval", "thumbs": "nominal", "demonstration": "nominal",
 }  # fmt: skip
 DRAWS = 400
+"""Bootstrap draws: fewer than in reports, for a person waits for the page."""
 SUSPICIOUS = 0.05
 DAYS = 14
+"""Days in the plot of answers."""
 COLUMNS = (
     ("Answers", "First answers of this person; items left out and items asked again are not counted."),
     ("Skipped", "Items left out, with a reason."),
@@ -72,7 +74,7 @@ class Figures:
     skipped: int
     flagged: int
     edits: int
-    """Answers with a text of the annotator's own."""
+    """Answers in which the annotator wrote or edited a text."""
     agreement: Agreement | None
     position: PositionBias
     cards: tuple[AnnotatorCard, ...]
@@ -82,34 +84,36 @@ class Figures:
     """What should be looked at, by annotator."""
 
 
-def figures(task: Task, found: Sequence[Annotation], items: Mapping[str, Item], revision: int) -> Figures:
-    """Everything the dashboard shows."""
-    votes = labels(found)
+def figures(
+    task: Task, annotations: Sequence[Annotation], items: Mapping[str, Item], revision: int
+) -> Figures:
+    """Everything that the dashboard shows."""
+    votes = labels(annotations)
     shared = Counter(vote.unit for vote in votes)
     measured = agreement(votes, LEVEL[task], draws=DRAWS) if any(n > 1 for n in shared.values()) else None
-    cards = tuple(annotator_cards(found, items))
+    cards = tuple(annotator_cards(annotations, items))
     return Figures(
         revision=revision,
-        answers=sum(not isinstance(a.answer, Skip) and not a.adjudicated for a in found),
-        skipped=sum(isinstance(a.answer, Skip) for a in found),
-        flagged=sum(bool(a.flags) for a in found),
-        edits=sum(written_in(a.answer) is not None for a in found),
+        answers=sum(not isinstance(a.answer, Skip) and not a.adjudicated for a in annotations),
+        skipped=sum(isinstance(a.answer, Skip) for a in annotations),
+        flagged=sum(bool(a.flags) for a in annotations),
+        edits=sum(written_in(a.answer) is not None for a in annotations),
         agreement=measured,
-        position=position_bias(found),
+        position=position_bias(annotations),
         cards=cards,
-        disputes=tuple(open_disputes(found, items)),
-        plots=_plots(found, cards, measured),
+        disputes=tuple(open_disputes(annotations, items)),
+        plots=_plots(annotations, cards, measured),
         hints={card.annotator: _hints(card) for card in cards},
     )
 
 
-def open_disputes(found: Sequence[Annotation], items: Mapping[str, Item]) -> list[Dispute]:
-    """What a reviewer should decide; the answer to a gold item is known."""
-    return disputes([a for a in found if items[a.item].gold is None])
+def open_disputes(annotations: Sequence[Annotation], items: Mapping[str, Item]) -> list[Dispute]:
+    """What a reviewer should decide; gold items are left out, for their answer is known."""
+    return disputes([a for a in annotations if items[a.item].gold is None])
 
 
 def _plots(
-    found: Sequence[Annotation], cards: Sequence[AnnotatorCard], measured: Agreement | None
+    annotations: Sequence[Annotation], cards: Sequence[AnnotatorCard], measured: Agreement | None
 ) -> dict[str, Markup]:
     gold = [Dot(c.annotator, c.gold.value, c.gold.low, c.gold.high, _share(c.gold.value)) for c in cards]
     peers = [Dot(c.annotator, c.peers.value, c.peers.low, c.peers.high, _share(c.peers.value)) for c in cards]
@@ -140,15 +144,15 @@ def _plots(
         "kappa": dots(
             kappa, "Cohen's kappa of pairs of annotators", low=min([0.0, *(k.value for k in kappa)])
         ),
-        "choices": _choices(found),
-        "days": _days(found),
+        "choices": _choices(annotations),
+        "days": _days(annotations),
     }
 
 
-def _choices(found: Sequence[Annotation]) -> Markup:
-    """How often each answer was given, as seen: the first response on the left."""
+def _choices(annotations: Sequence[Annotation]) -> Markup:
+    """How often each answer was given, in the order shown: the first response on the left."""
     seen: Counter[str] = Counter()
-    for a in found:
+    for a in annotations:
         if isinstance(a.answer, Choice) and not a.adjudicated:
             turned = a.answer.strength if a.order[0] == 0 else -a.answer.strength
             seen[a.answer.verdict or str(turned)] += 1
@@ -157,20 +161,22 @@ def _choices(found: Sequence[Annotation]) -> Markup:
     return bars([(name, seen[key]) for key, name in names.items()], "How often each answer was given")
 
 
-def _days(found: Sequence[Annotation]) -> Markup:
-    given = [a.created_at for a in found if not isinstance(a.answer, Skip) and not a.adjudicated]
-    stamps = [datetime.datetime.fromtimestamp(at, datetime.UTC) for at in given]
+def _days(annotations: Sequence[Annotation]) -> Markup:
+    times = [a.created_at for a in annotations if not isinstance(a.answer, Skip) and not a.adjudicated]
+    stamps = [datetime.datetime.fromtimestamp(at, datetime.UTC) for at in times]
     days = Counter(stamp.strftime("%d %b") for stamp in sorted(stamps))
     return bars(list(days.items())[-DAYS:], "Answers per day")
 
 
 def _is_fast(card: AnnotatorCard) -> bool:
+    # Neither a few answers nor a share that chance explains marks a person: at least five, and the lower end of the
+    # interval above the threshold. The same holds for all hints below.
     return any(share.n >= 5 and share.low > SUSPICIOUS for share in (card.pace.unread, card.pace.fast))
 
 
-def model_plots(found: Standings) -> dict[str, Markup]:
-    """Strengths of models, and win rates of every two."""
-    strengths = [Dot(s.model, s.strength.value, s.strength.low, s.strength.high) for s in found.models]
+def model_plots(standings: Standings) -> dict[str, Markup]:
+    """Plots of the strengths of models, and of the win rates of every two."""
+    strengths = [Dot(s.model, s.strength.value, s.strength.low, s.strength.high) for s in standings.models]
     ends = [end for dot in strengths for end in (dot.value, dot.low, dot.high) if math.isfinite(end)]
     far = max([1.0, *map(abs, ends)])
     rates = [
@@ -181,7 +187,7 @@ def model_plots(found: Standings) -> dict[str, Markup]:
             v.win_rate.high,
             _share(v.win_rate.value),
         )
-        for v in found.versus
+        for v in standings.versus
     ]
     return {
         "strengths": dots(strengths, "Bradley-Terry strengths", line=0.0, low=-far, high=far),
@@ -191,19 +197,19 @@ def model_plots(found: Standings) -> dict[str, Markup]:
 
 def _hints(card: AnnotatorCard) -> tuple[str, ...]:
     """Reasons to look at an annotator's answers, in words."""
-    found = []
+    hints = []
     if card.gold.n >= 5 and card.gold.high < 0.7:
-        found.append(f"knows {card.gold.value:.0%} of the gold items")
+        hints.append(f"finds {card.gold.value:.0%} of the known answers of gold items")
     if card.position.p_value < SUSPICIOUS / 5 and card.position.first.n >= 20:
         side = "first" if card.position.first.value > 0.5 else "last"
-        found.append(f"prefers what is shown {side}")
+        hints.append(f"prefers what is shown {side}")
     if card.pace.unread.n >= 5 and card.pace.unread.low > SUSPICIOUS:
-        found.append(f"{card.pace.unread.value:.0%} faster than reading")
+        hints.append(f"{card.pace.unread.value:.0%} of the answers faster than reading")
     if card.pace.fast.n >= 5 and card.pace.fast.low > SUSPICIOUS:
-        found.append(f"{card.pace.fast.value:.0%} faster than others")
+        hints.append(f"{card.pace.fast.value:.0%} of the answers faster than others")
     if card.repeats.n >= 5 and card.repeats.high < 0.8:
-        found.append("answers differently the second time")
-    return tuple(found)
+        hints.append("answers differently the second time")
+    return tuple(hints)
 
 
 def _share(value: float) -> str:

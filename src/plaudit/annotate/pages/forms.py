@@ -1,8 +1,11 @@
-"""The fields of a task's form as an answer, and an answer as what the form starts from.
+"""From the fields of a task's form to an answer, and from an answer to the values that the form starts with.
 
-Fields speak of responses by their index in the item (``rank-2`` is about ``item.responses[2]``), never by where
-they were shown; only the pairwise strength is said as seen, and turned here.
+Fields name responses by their index in the item (``rank-2`` is about ``item.responses[2]``), never by where they were
+shown. Only the strength of a pairwise answer is sent as seen, and turned here.
 """
+
+# Why the pairwise strength differs: its buttons stand between the two responses, "left better" to "right better", so it
+# means a place on the page. Turning it on the server keeps the page the same for both orders, and its keys too.
 
 from __future__ import annotations
 
@@ -28,12 +31,12 @@ from plaudit.preferences.store.projects import Project
 from plaudit.records import Content
 
 STEPS = ((-2, "much better"), (-1, "better"), (0, "about the same"), (1, "better"), (2, "much better"))
-"""Strengths as seen: negative for what is shown first."""
+"""Strengths as seen: negative for the response shown first."""
 VERDICTS: dict[str, Verdict] = {"both_bad": "both_bad", "cannot_judge": "cannot_judge"}
 
 
 def read_submission(form: Form, work: Work, project: Project) -> Submission:
-    """What was sent; a DataError says what is missing."""
+    """The answer or skip in a form; a DataError says what is missing."""
     skip = form.has("reason")
     answer = Skip(form.text("reason")[:200]) if skip else read_answer(form, work, project)
     supersedes = form.number("supersedes", 0) or None
@@ -55,26 +58,27 @@ def read_answer(form: Form, work: Work, project: Project) -> Answer:
 
 
 def _choice(form: Form, work: Work) -> Choice:
-    said = form.text("choice")
-    if said in VERDICTS:
-        return Choice(0, VERDICTS[said], _edit(form, work))
-    if said not in {str(step) for step, _ in STEPS}:
+    choice = form.text("choice")
+    if choice in VERDICTS:
+        return Choice(0, VERDICTS[choice], _edit(form, work))
+    if choice not in {str(step) for step, _ in STEPS}:
         raise DataError(
             "nothing is chosen yet", where="choice", cure="say which response is better, and how much"
         )
-    return Choice(as_stored(int(said), work.order), edit=_edit(form, work))
+    return Choice(as_stored(int(choice), work.order), edit=_edit(form, work))
 
 
 def _ranks(form: Form, work: Work) -> Ranks:
-    said = [form.number(f"rank-{i}", 0) for i in range(len(work.item.responses))]
-    if not all(1 <= rank <= len(said) for rank in said):
+    ranks = [form.number(f"rank-{i}", 0) for i in range(len(work.item.responses))]
+    if not all(1 <= rank <= len(ranks) for rank in ranks):
         raise DataError("some responses have no rank yet", where="ranks", cure="rank every response")
-    steps = {rank: step for step, rank in enumerate(sorted(set(said)), 1)}
-    return Ranks(tuple(steps[rank] for rank in said), _edit(form, work))
+    # People may use ranks 1, 1, 3: stored ranks leave none out, so that the same order is always the same answer.
+    dense = {rank: place for place, rank in enumerate(sorted(set(ranks)), 1)}
+    return Ranks(tuple(dense[rank] for rank in ranks), _edit(form, work))
 
 
 def _edit(form: Form, work: Work) -> Written | None:
-    """The best response as the annotator would rather read it; None where nothing was changed."""
+    """The best response as the annotator edited it; None where nothing was changed."""
     text, base = _text(form), form.number("base", -1)
     if not text or 0 <= base < len(work.item.responses) and text == source(work.item.responses[base].content):
         return None
@@ -83,32 +87,34 @@ def _edit(form: Form, work: Work) -> Written | None:
 
 def source(content: Content) -> str:
     """A response as the text that an edit starts from."""
-    return "".join(said for _, said in turns(content)).replace("\r\n", "\n").strip()
+    return "".join(words for _, words in turns(content)).replace("\r\n", "\n").strip()
 
 
 def _text(form: Form) -> str:
+    # Browsers send line ends as CR LF, whatever the text had. Both sides of the comparison in ``_edit`` are brought
+    # to LF.
     return form.text("text").replace("\r\n", "\n").strip()
 
 
 def _scores(form: Form, work: Work, axes: tuple[str, ...]) -> Scores:
     rows = []
     for i in range(len(work.item.responses)):
-        said = {axis: form.number(f"score-{i}-{n}", 0) for n, axis in enumerate(axes)}
-        missing = [axis for axis, value in said.items() if not value]
+        row = {axis: form.number(f"score-{i}-{n}", 0) for n, axis in enumerate(axes)}
+        missing = [axis for axis, value in row.items() if not value]
         if missing:
             cure = "give every response a number on every scale"
             raise DataError(f"{missing[0]} of a response has no number yet", where="scores", cure=cure)
-        rows.append(said)
+        rows.append(row)
     return Scores(tuple(rows))
 
 
 def _thumbs(form: Form, work: Work) -> Thumbs:
-    said = [form.text(f"thumb-{i}") for i in range(len(work.item.responses))]
-    if not set(said) <= {"up", "down"}:
+    thumbs = [form.text(f"thumb-{i}") for i in range(len(work.item.responses))]
+    if not set(thumbs) <= {"up", "down"}:
         raise DataError(
             "some responses have no thumb yet", where="thumbs", cure="say of each whether it is good"
         )
-    return Thumbs(tuple(thumb == "up" for thumb in said))
+    return Thumbs(tuple(thumb == "up" for thumb in thumbs))
 
 
 def _written(form: Form, work: Work) -> Written:
@@ -122,15 +128,15 @@ def _written(form: Form, work: Work) -> Written:
 
 
 def as_stored(seen: int, order: tuple[int, ...]) -> int:
-    """A strength as seen (negative: shown first) in terms of the stored order; it is its own inverse."""
+    """A strength as seen (negative: shown first) in terms of the stored order. The function is its own inverse."""
     return seen if order[:1] == (0,) else -seen
 
 
 def filled(answer: Answer | None, work: Work) -> dict[str, str]:
-    """The values of the form's fields that say this answer."""
+    """The values of the form's fields for this answer; none where there is no answer yet."""
     if isinstance(answer, Choice):
-        said = {"choice": answer.verdict or str(as_stored(answer.strength, work.order))}
-        return said | filled(answer.edit, work)
+        choice = {"choice": answer.verdict or str(as_stored(answer.strength, work.order))}
+        return choice | filled(answer.edit, work)
     if isinstance(answer, Ranks):
         return {f"rank-{i}": str(rank) for i, rank in enumerate(answer.ranks)} | filled(answer.edit, work)
     if isinstance(answer, Thumbs):
@@ -147,7 +153,7 @@ def filled(answer: Answer | None, work: Work) -> dict[str, str]:
 
 
 def in_words(answer: Answer, order: tuple[int, ...]) -> str:
-    """An answer in a few words, with responses called as they were shown (A is the first)."""
+    """An answer in a few words, with responses named by letters in the order given (A was shown first)."""
     letters = {index: "ABCDEFGHI"[place] for place, index in enumerate(order)}
     if isinstance(answer, (Choice, Ranks)) and answer.edit is not None and answer.edit.base is not None:
         return f"{in_words(replace(answer, edit=None), order)}; {letters[answer.edit.base]} edited"

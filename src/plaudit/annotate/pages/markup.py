@@ -1,12 +1,16 @@
-"""Texts of models and people as safe HTML. Every text is hostile until it went through here.
+"""Texts of models and people as safe HTML. Every text counts as hostile until it has passed through here.
 
-Markdown is rendered without raw HTML and without images (an image would tell its server who is reading), then cleaned
-once more by an independent sanitiser; code is coloured by class names only, because the pages allow no inline style.
-
-Parsers take time that grows with the square of some texts (a long row of "[", say), and what models write is no more
-trusted in this than in the rest. A text has a fraction of a second of processor time to be rendered, looked at before
-every token of it; then it is shown as it is.
+A text that takes too long to render, or is very long, is shown as plain text.
 """
+
+# Two independent nets against scripts in texts: the Markdown parser lets no raw HTML through, and nh3 removes
+# whatever is not on the list of tags and attributes. Images are off, because loading one tells its server who is
+# reading. Code is coloured by class names, because the pages' security policy forbids inline styles.
+#
+# Why a time limit: parsers of Markdown and of programming languages need time that grows with the square of the
+# length for some texts (a long row of "[", for example). A model may write such a text by chance and a person on
+# purpose, and the server would be busy with it for minutes. The limit is checked before every token, in processor
+# time of this thread.
 
 from __future__ import annotations
 
@@ -31,11 +35,11 @@ from plaudit.records import Content
 MOST_COLOURED = 10_000
 MOST_RENDERED = 65_536
 RENDER_SECONDS = 0.25
-"""Of one text. Ordinary prose of 64 KiB takes about that long."""
+"""For one text. Ordinary prose of 64 KiB takes about that long."""
 COLOUR_SECONDS = 0.1
-"""Of that, for all the code of a text."""
+"""Part of that for all the code of a text."""
 MOST_LANGUAGES = 8
-"""Coloured in one text; the code of others is shown without colours."""
+"""Programming languages coloured in one text; code in others is shown without colours."""
 TAGS = set(
     "p br hr h1 h2 h3 h4 h5 h6 ul ol li blockquote pre code em strong s a table thead tbody tr th td span div".split()
 )
@@ -51,12 +55,12 @@ ROLES = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "
 
 
 class _TooSlow(Exception):
-    """The time of a text is over."""
+    """The time that a text has for rendering is over."""
 
 
 @dataclass
-class _Spent:
-    """What one text has used of what it may. Times are the thread's own: other threads' work is not counted."""
+class _Budget:
+    """The processor time that one text has used. It is the thread's own: work of other threads does not count."""
 
     began: float
     coloured: float = 0.0
@@ -67,15 +71,17 @@ class _Spent:
             raise _TooSlow
 
     def lexer(self, language: str) -> Lexer | None:
-        """None for unknown languages and for one more than a text may have. The first use of a language in a process
-        loads it (up to 0.3 s for some): that is not the text's time, but a text cannot have them all loaded."""
+        """The lexer of a language; None for unknown languages and once a text has used ``MOST_LANGUAGES``."""
         name = language.lower()
         if name not in _LANGUAGES or (name not in self.lexers and len(self.lexers) == MOST_LANGUAGES):
             return None
-        if name not in self.lexers:  # kept: making one takes some languages milliseconds, in every block
-            asked = time.thread_time()
+        # Kept, because making one takes milliseconds for some languages, and a text may have thousands of blocks. The
+        # first use of a language in a process loads it, up to 0.3 s for some. That is not counted as time of the text;
+        # the number of languages keeps a text from loading all of them.
+        if name not in self.lexers:
+            before = time.thread_time()
             self.lexers[name] = get_lexer_by_name(name)
-            self.began += time.thread_time() - asked
+            self.began += time.thread_time() - before
         return self.lexers[name]
 
     def colour(self, code: str, lexer: Lexer) -> str:
@@ -91,27 +97,29 @@ class _Spent:
         return str(format_tokens(tokens, _FORMATTER))
 
 
-_SPENT: ContextVar[_Spent] = ContextVar("spent")
+# The parser calls ``_in_time`` and ``_coloured`` with its own arguments only, so the budget of the text that is being
+# rendered travels in a context variable, of which every thread has its own.
+_BUDGET: ContextVar[_Budget] = ContextVar("budget")
 _FORMATTER = HtmlFormatter(nowrap=True, classprefix="hl-")
 _LANGUAGES = frozenset(
     alias.lower() for _, aliases, _, _ in get_all_lexers(plugins=False) for alias in aliases
 )
 
 
-def _in_time(state: Any, *given: Any) -> bool:
-    """A rule of the parser that matches nothing, and is asked before all others."""
-    _SPENT.get().check()
+def _in_time(state: Any, *rest: Any) -> bool:
+    """A rule of the parser that never matches. It stands before all others, so it is called before every token."""
+    _BUDGET.get().check()
     return False
 
 
 def _coloured(code: str, language: str, attributes: str) -> str:
-    spent = _SPENT.get()
-    spent.check()  # the parser's rules are not asked any more: a text may have thousands of blocks
-    lexer = spent.lexer(language) if language and len(code) <= MOST_COLOURED else None
+    budget = _BUDGET.get()
+    budget.check()  # blocks are coloured after parsing, where ``_in_time`` is not called any more
+    lexer = budget.lexer(language) if language and len(code) <= MOST_COLOURED else None
     if lexer is None:
         return html.escape(code)
     try:
-        return spent.colour(code, lexer)
+        return budget.colour(code, lexer)
     except _TooSlow:
         return html.escape(code)
 
@@ -119,6 +127,8 @@ def _coloured(code: str, language: str, attributes: str) -> str:
 def _parser() -> MarkdownIt:
     options = {"html": False, "breaks": True, "maxNesting": 20, "highlight": _coloured}
     made = MarkdownIt("commonmark", options).enable(["table", "strikethrough"]).disable("image")
+    # Also in the rules that may interrupt a paragraph, a quote or a list: inside of these the parser calls only the
+    # rules registered for them.
     made.inline.ruler.before("text", "in_time", _in_time)
     made.block.ruler.before(
         "table", "in_time", _in_time, {"alt": ["paragraph", "reference", "blockquote", "list"]}
@@ -132,10 +142,10 @@ _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 @lru_cache(maxsize=2048)
 def markdown(text: str) -> Markup:
-    """Markdown as HTML; texts that are very long, or take very long, as they are."""
+    """Markdown as HTML; texts that are very long, or take very long to render, as plain text."""
     if len(text) > MOST_RENDERED:
         return plain(text)
-    _SPENT.set(_Spent(time.thread_time()))
+    _BUDGET.set(_Budget(time.thread_time()))
     try:
         rendered = _MARKDOWN.render(_BIDI.sub(_visible, text))
     except _TooSlow:
@@ -152,12 +162,12 @@ def markdown(text: str) -> Markup:
 
 
 def plain(text: str) -> Markup:
-    """The characters as they are, controls made visible."""
+    """The characters as they are, with control characters made visible."""
     return Markup('<pre class="plain" tabindex="0">{}</pre>').format(_HIDDEN.sub(_visible, text))
 
 
 def turns(content: Content) -> list[tuple[str, str]]:
-    """A text or chat as pairs of a speaker's name ("" for plain text) and what was said."""
+    """A text or chat as pairs: the name of the speaker ("" for plain text), and the words."""
     if isinstance(content, str):
         return [("", content)]
     return [(ROLES[message.role], message.content) for message in content]
@@ -166,8 +176,10 @@ def turns(content: Content) -> list[tuple[str, str]]:
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
 )
-"""Controls (but tab and line feed), and what turns the reading direction or cannot be seen."""
+"""Control characters except tab and line feed, characters that turn the reading direction, and invisible ones."""
+# Two responses can look the same and differ in such a character, and one that turns the reading direction can make
+# a text seem to say something else than it does. Annotators must see what the model wrote.
 
 
-def _visible(found: re.Match[str]) -> str:
-    return f"\u27e8U+{ord(found[0]):04X}\u27e9"
+def _visible(match: re.Match[str]) -> str:
+    return f"\u27e8U+{ord(match[0]):04X}\u27e9"

@@ -32,7 +32,7 @@ GIVES: dict[Task, tuple[What, ...]] = {
     "thumbs": ("kto", "annotations"),
     "demonstration": ("demonstrations", "annotations"),
 }
-"""What the answers to a task can be exported as, the usual first; demonstrations of comparisons are edits."""
+"""What the answers to a task can be exported as, the usual one first; demonstrations of comparisons are edits."""
 SAYS: dict[What, str] = {
     "preferences": "one chosen and one rejected response a row, as the votes say",
     "rankings": "all responses of an item in order, as the votes say",
@@ -59,39 +59,41 @@ def dashboard(request: Request, slug: str) -> Response:
 
 @router.get("/p/{slug}/conflicts", openapi_extra=needs("reviewer"))
 def conflicts(request: Request, slug: str) -> Response:
-    """What people disagree on."""
+    """The items on which people disagree."""
     site, project = site_of(request), project_of(request)
     with site.store.read() as conn:
-        found = history.read_annotations(conn, project)
+        annotations = history.read_annotations(conn, project)
         loaded = content.read_items(conn, project)
     numbers = {item.key: number for number, item in loaded.items()}
     items = {item.key: item for item in loaded.values()}
     rows = [
         (dispute, numbers[dispute.item], items[dispute.item])
-        for dispute in open_disputes(found, items)[:MOST_CONFLICTS]
+        for dispute in open_disputes(annotations, items)[:MOST_CONFLICTS]
     ]
-    decided = len({a.item for a in found if a.adjudicated})
+    decided = len({a.item for a in annotations if a.adjudicated})
     return site.page(request, "conflicts.html", rows=rows, decided=decided)
 
 
 @router.get("/p/{slug}/conflicts/{number}", openapi_extra=needs("reviewer"))
 def adjudicate_page(request: Request, slug: str, number: Number) -> Response:
-    """One item with everybody's answers, to be decided. Opening it once more writes nothing new, so a GET will do."""
+    """One item with everybody's answers, to be decided by the reviewer."""
+    # It writes an assignment although it is a GET; opening it again writes nothing new.
     site, project, me = site_of(request), project_of(request), visitor_of(request).me
     with site.store.write() as conn:
         work = answers.open_adjudication(conn, project, me.id, number)
         view = view_of(conn, project, me, work)
     context = work_context(request, view)
     with site.store.read() as conn:
-        cast = [a for a in history.read_annotations(conn, project) if a.item == work.item.key]
-    # Everybody's answer in the letters of the reviewer's order, or "A better" would mean something else to each.
-    context["votes"] = [(a, in_words(a.answer, work.order)) for a in cast if not a.adjudicated]
+        answered = [a for a in history.read_annotations(conn, project) if a.item == work.item.key]
+    # Each person saw the responses in another order. Their answers are shown in the letters of the reviewer's order, or
+    # "A better" would mean another response in each line.
+    context["votes"] = [(a, in_words(a.answer, work.order)) for a in answered if not a.adjudicated]
     return site.page(request, "work.html", **context)
 
 
 @router.get("/p/{slug}/compare", openapi_extra=needs("reviewer"))
 def models(request: Request, slug: str) -> Response:
-    """Which model people prefer: win rates, strengths, position bias."""
+    """The models compared: win rates, strengths, position bias."""
     site, project = site_of(request), project_of(request)
     made, _ = make_export(site.store, project, "judgements")
     named = [
@@ -99,8 +101,9 @@ def models(request: Request, slug: str) -> Response:
         for r in made.records
         if isinstance(r, Judgement) and r.model_a and r.model_b and r.model_a != r.model_b
     ]
-    found = compare(named, draws=DRAWS) if named else None
-    return site.page(request, "models.html", found=found, plots=model_plots(found) if found else {})
+    standings = compare(named, draws=DRAWS) if named else None
+    plots = model_plots(standings) if standings else {}
+    return site.page(request, "models.html", standings=standings, plots=plots)
 
 
 @router.get("/p/{slug}/items", openapi_extra=needs("reviewer"))
@@ -110,15 +113,13 @@ def item_list(request: Request, slug: str, page: Page = 0, only: Only = "") -> R
     with site.store.read() as conn:
         by_item = _by_item(history.read_annotations(conn, project))
         if only:
-            wanted = {key for key, cast in by_item.items() if any(_is(only, a) for a in cast)}
-            every = [one for one in content.read_items(conn, project).items() if one[1].key in wanted]
-            found, total = every[page * PAGE : (page + 1) * PAGE], len(every)
+            wanted = {key for key, own in by_item.items() if any(_is(only, a) for a in own)}
+            matching = [one for one in content.read_items(conn, project).items() if one[1].key in wanted]
+            shown, total = matching[page * PAGE : (page + 1) * PAGE], len(matching)
         else:
-            found, total = (
-                content.page_of_items(conn, project, page, PAGE),
-                content.count_items(conn, project),
-            )
-    rows = [(number, item, by_item.get(item.key, [])) for number, item in found]
+            shown = content.page_of_items(conn, project, page, PAGE)
+            total = content.count_items(conn, project)
+    rows = [(number, item, by_item.get(item.key, [])) for number, item in shown]
     context: dict[str, Any] = {"rows": rows, "page": page, "only": only, "total": total}
     return site.page(request, "items.html", more=(page + 1) * PAGE < total, **context)
 
@@ -133,9 +134,9 @@ def one_item(request: Request, slug: str, number: Number) -> Response:
     site, project = site_of(request), project_of(request)
     item = _item(site, project, number)
     with site.store.read() as conn:
-        cast = _by_item(history.read_annotations(conn, project)).get(item.key, [])
+        own = _by_item(history.read_annotations(conn, project)).get(item.key, [])
     order = tuple(range(len(item.responses)))
-    rows = [(a, in_words(a.answer, order), written_in(a.answer)) for a in cast]
+    rows = [(a, in_words(a.answer, order), written_in(a.answer)) for a in own]
     known = in_words(item.gold, order) if item.gold else ""
     shown = list(enumerate(item.responses))
     return site.page(request, "item.html", number=number, item=item, rows=rows, known=known, shown=shown)
@@ -148,12 +149,13 @@ def change_gold(request: Request, slug: str, number: Number, form: Posted) -> Re
     item = _item(site, project, number)
     chosen = form.number("revision", 0)
     with site.store.write() as conn:
-        cast = _by_item(history.read_annotations(conn, project)).get(item.key, [])
-        answer = next((a.answer for a in cast if a.revision == chosen), None)
+        own = _by_item(history.read_annotations(conn, project)).get(item.key, [])
+        answer = next((a.answer for a in own if a.revision == chosen), None)
         if chosen and answer is None:
             raise DataError(
                 f"answer {chosen} is not of this item", where="revision", cure="load the page again"
             )
+        # The known answer is the choice; the text that one person wrote besides is no standard for others.
         if isinstance(answer, (Choice, Ranks)):
             answer = replace(answer, edit=None)
         content.set_gold(conn, project, number, item, answer)
@@ -169,7 +171,8 @@ def download(
     what: str,
     wanted: Annotated[ExportQuery, Query()],
 ) -> Response:
-    """An export as a file; that it was read is written down, which is why a GET writes here."""
+    """An export as a file."""
+    # It writes although it is a GET: the audit log records who took which data out.
     site, project, visitor = site_of(request), project_of(request), visitor_of(request)
     made, manifest = make_export(site.store, project, what, wanted.rule(), wanted.at)
     with site.store.write() as conn:
@@ -185,23 +188,26 @@ def download(
 
 
 def current_figures(site: Site, project: Project) -> Figures:
-    """The figures of the newest revision, computed once for each."""
+    """The figures of the newest revision, computed once for each revision."""
+    # Bootstrap intervals take seconds in a large project, and several reviewers look at the same page. Only the last
+    # ones are kept: an older revision is not shown again. The number of items is part of the key, because new items
+    # make no new revision.
     with site.store.read() as conn:
         revision = history.revision(conn, project)
         key = (project.id, revision, content.count_items(conn, project))
         if key in site.figures:
             return site.figures[key]
-        found = history.read_annotations(conn, project)
+        annotations = history.read_annotations(conn, project)
         items = {item.key: item for item in content.read_items(conn, project).values()}
-    made = figures(project.task, found, items, revision)
+    made = figures(project.task, annotations, items, revision)
     site.figures.clear()
     site.figures[key] = made
     return made
 
 
-def _by_item(found: list[Annotation]) -> dict[str, list[Annotation]]:
+def _by_item(annotations: list[Annotation]) -> dict[str, list[Annotation]]:
     grouped: dict[str, list[Annotation]] = defaultdict(list)
-    for annotation in found:
+    for annotation in annotations:
         grouped[annotation.item].append(annotation)
     return grouped
 

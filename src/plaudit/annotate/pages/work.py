@@ -26,13 +26,13 @@ router = APIRouter()
 
 @router.get("/", openapi_extra=needs("person"))
 def home(request: Request) -> Response:
-    """The projects of the person; the only one there is opens at once."""
+    """The projects of the person. If there is only one, it opens at once; an admin sees the list, to add others."""
     site, me = site_of(request), visitor_of(request).me
     with site.store.read() as conn:
-        found = projects.list_projects(conn, None if me.sees_all else me.id)
-        rows = [(p, projects.progress(conn, p), history.counts_of(conn, p, me.id)) for p in found]
-    if len(found) == 1 and not me.may("admin"):
-        return see(f"/p/{found[0].slug}")
+        mine = projects.list_projects(conn, None if me.sees_all else me.id)
+        rows = [(p, projects.progress(conn, p), history.counts_of(conn, p, me.id)) for p in mine]
+    if len(mine) == 1 and not me.may("admin"):
+        return see(f"/p/{mine[0].slug}")
     return site.page(request, "home.html", rows=rows)
 
 
@@ -48,24 +48,23 @@ def overview(request: Request, slug: str) -> Response:
     return site.page(request, "project.html", progress=done, mine=mine, latest=rows)
 
 
-# Items are shown, answered, skipped and taken back through the desk, as over the API: one job for all that the database
-# is asked, and a thread for the page, which may take a while to be made.
+# Items are shown, answered, skipped and taken back by jobs of the batched threads (``server/batches.py``), as over the
+# API. All that the database is asked for one request is one job. The page is rendered in a thread of its own, because a
+# hostile text may take a fraction of a second, and other people's answers must not wait for that.
 
 
 @router.get("/p/{slug}/work", openapi_extra=needs("member"))
 async def next_item(request: Request, slug: str) -> Response:
-    """The item in front of the person, or a new one.
-
-    It writes a lease though it is a GET: asked again it shows the same item, so a page that another site opened, or
-    a browser in advance, takes nothing that the person's own next click would not.
-    """
+    """The item that the person has leased, or a new one."""
+    # It writes a lease although it is a GET. That is safe: called again it shows the same item, so another site that
+    # opens this page, or a browser that loads it in advance, does no more than the person's own next click.
     site, project, me = site_of(request), project_of(request), visitor_of(request).me
     return await _show(request, await site.writer.run(lambda conn: view_next(conn, project, me)))
 
 
 @router.get("/p/{slug}/a/{number}", openapi_extra=needs("member"))
 async def one_item(request: Request, slug: str, number: Number) -> Response:
-    """An item that the person has had, to correct the answer."""
+    """An item that the person was shown before, to correct the answer."""
     site, project, me = site_of(request), project_of(request), visitor_of(request).me
 
     def find(conn: Transaction) -> WorkView:
@@ -81,11 +80,13 @@ async def one_item(request: Request, slug: str, number: Number) -> Response:
     ),
 )
 async def answer(request: Request, slug: str, number: Number, form: Posted) -> Response:
-    """Store an answer or a skip, and go on."""
+    """Store an answer or a skip, and show the next item."""
     site, project, me = site_of(request), project_of(request), visitor_of(request).me
     in_page = _in_page(request)
 
     def store(conn: Transaction) -> tuple[bool, WorkView | None]:
+        # The form is read inside the job, because its fields mean nothing without the item: how many responses there
+        # are, and in which order they were shown.
         work = leases.get_work(conn, project, number, me.id)
         sent = read_submission(form, work, project)
         answers.submit(conn, project, me.id, number, sent, decides=me.may("reviewer"))
@@ -114,47 +115,49 @@ async def undo(request: Request, slug: str, form: Posted) -> Response:
 
 @router.get("/p/{slug}/guidelines", openapi_extra=needs("member"))
 def guidelines(request: Request, slug: str) -> Response:
-    """The guidelines on a page of their own."""
+    """The guidelines on their own page."""
     return site_of(request).page(request, "guidelines.html")
 
 
 def _go(request: Request, path: str) -> Response:
-    """To another page, also where htmx asked."""
+    """Send the browser to another page, also after a request of htmx, which would load a redirect into the page."""
     if request.headers.get("hx-request"):
         return Response(status_code=204, headers={"HX-Redirect": path})
     return see(path)
 
 
 def _in_page(request: Request) -> bool:
-    """Whether htmx asks for a part of the page."""
+    """Whether htmx made the request, which wants a part of the page."""
     return bool(request.headers.get("hx-request"))
 
 
 @dataclass(frozen=True, slots=True)
 class WorkView:
-    """What a person is shown: an item with what they said of it before, or that there is none (``work`` is None)."""
+    """What the page of an item needs from the database; ``work`` is None if there is no item to show."""
 
     work: Work | None
     counts: dict[str, int]
-    """Of the person's own assignments, by state."""
+    """How many of the person's assignments are in each state."""
     head: Head | None = None
+    """The newest row of the assignment."""
     before: Answer | None = None
+    """The answer that the form starts from."""
 
 
 def view_of(conn: Transaction, project: Project, me: User, work: Work | None) -> WorkView:
-    """All that the page of an item must know of the person and the item."""
+    """Everything that the page of an item needs to know of the person and the item."""
     counts = history.counts_of(conn, project, me.id)
     if work is None:
         return WorkView(None, counts)
     head = answers.get_head(conn, work.id)
     before = head.answer if head else None
-    if head and before is None:  # taken back: the form starts from what was said before
+    if head and before is None:  # taken back: the form starts from the answer before that
         before = answers.last_answer(conn, project, me.id, work.id)
     return WorkView(work, counts, head, before)
 
 
 def view_next(conn: Transaction, project: Project, me: User) -> WorkView:
-    """The item in front of the person, or a new one, which is theirs from now on."""
+    """The item that the person has leased, or a new one, which is leased to them now."""
     return view_of(conn, project, me, leases.lease(conn, project, me.id, time.time()))
 
 
@@ -169,10 +172,9 @@ def _page(request: Request, view: WorkView) -> Response:
 
 
 def _progress(request: Request) -> Progress | None:
-    """For reviewers only: annotators could tell by it which items are gold.
-
-    It counts every answer, so it is asked here and not at the desk, where all the others would wait for it.
-    """
+    """How far the project is; None for annotators."""
+    # Annotators could find out by it which items are gold: gold answers do not count. And since it counts every answer
+    # of the project it is read here, in the page's own thread, and not in a batch, where others would wait for it.
     if not visitor_of(request).me.may("reviewer"):
         return None
     with site_of(request).store.read() as conn:
@@ -180,7 +182,7 @@ def _progress(request: Request) -> Progress | None:
 
 
 def work_context(request: Request, view: WorkView) -> dict[str, Any]:
-    """What the template of a task needs, for a view with an item."""
+    """The values that the template of a task needs; the view must have an item."""
     project, work, head = project_of(request), view.work, view.head
     assert work is not None, "there is an item to show"
     values = filled(view.before, work)

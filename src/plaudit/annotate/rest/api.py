@@ -1,4 +1,4 @@
-"""The API for programs: JSON, bearer tokens, described in /api/openapi.json. What it refuses is problem+json."""
+"""The API for programs: JSON, bearer tokens, described in /api/openapi.json. Refusals are problem+json (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def list_projects(request: Request) -> list[dict[str, Any]]:
     """The projects that the person may see."""
     user = visitor_of(request).me
     with site_of(request).store.read() as conn:
-        found = projects.list_projects(conn, None if user.sees_all else user.id)
-    return [_project_json(p, user) for p in found]
+        visible = projects.list_projects(conn, None if user.sees_all else user.id)
+    return [_project_json(p, user) for p in visible]
 
 
 @router.post("/projects", status_code=201, responses=shows(PROJECT, status=201), openapi_extra=needs("admin"))
@@ -101,13 +101,13 @@ def list_members(request: Request, slug: Slug) -> list[dict[str, Any]]:
     """The people who were added to the project; reviewers of all projects and admins need not be."""
     with site_of(request).store.read() as conn:
         ids = set(projects.member_ids(conn, project_of(request)))
-        found = [user for user in people.list_users(conn) if user.id in ids]
-    return [{"number": u.id, "name": u.name, "role": u.role, "disabled": u.disabled} for u in found]
+        members = [user for user in people.list_users(conn) if user.id in ids]
+    return [{"number": u.id, "name": u.name, "role": u.role, "disabled": u.disabled} for u in members]
 
 
 @router.delete("/projects/{slug}/members/{number}", status_code=204, openapi_extra=needs("admin"))
 def remove_member(request: Request, slug: Slug, number: Person) -> None:
-    """Remove a person from the project. Their answers stay; what they were shown goes to others."""
+    """Remove a person from the project. Their answers stay; items that they have not answered go to others."""
     take_out(request, number)
 
 
@@ -122,21 +122,21 @@ def add_items(request: Request, slug: Slug, body: ItemsBody) -> dict[str, int]:
     site, project, visitor = site_of(request), project_of(request), visitor_of(request)
     new = [_item(item) for item in body.items]
     with site.store.write() as conn:
-        added, there = content.add_items(conn, project, new)
+        added, known = content.add_items(conn, project, new)
         people.record(conn, "added items", slug, by=visitor.me.id, address=visitor.address, added=added)
-    return {"added": added, "there_already": there}
+    return {"added": added, "there_already": known}
 
 
 @router.put("/projects/{slug}/priorities", responses=shows({"changed": 1}), openapi_extra=needs("admin"))
 def set_priorities(request: Request, slug: Slug, body: PrioritiesBody) -> dict[str, int]:
-    """Say what to ask first."""
+    """Set which items are shown first."""
     with site_of(request).store.write() as conn:
         return {"changed": content.set_priorities(conn, project_of(request), body.priorities)}
 
 
 @router.post("/projects/{slug}/next", responses=shows(WORK), openapi_extra=needs("member"))
 async def next_item(request: Request, slug: Slug) -> dict[str, Any]:
-    """The item in front of the person, or a new one; ``work`` is null when nothing is left."""
+    """The item that the person has leased, or a new one; ``work`` is null when nothing is left."""
     project, user = project_of(request), visitor_of(request).me
     work = await site_of(request).writer.run(lambda conn: leases.lease(conn, project, user.id, time.time()))
     return {"work": _work_json(work)}
@@ -146,11 +146,15 @@ async def next_item(request: Request, slug: Slug) -> dict[str, Any]:
     "/projects/{slug}/assignments/{number}/answer", responses=shows(ANSWERED), openapi_extra=needs("member")
 )
 async def answer(request: Request, slug: Slug, number: Assignment, body: AnswerBody) -> dict[str, Any]:
-    """Store an answer. When the reply comes it is on the disk."""
+    """Store an answer. When the reply arrives, the answer is on the disk."""
     project, user = project_of(request), visitor_of(request).me
-    given = answer_from_json(body.answer)
     sent = Submission(
-        body.key, given, tuple(body.flags), body.comment, body.supersedes, body.guideline_version
+        body.key,
+        answer_from_json(body.answer),
+        tuple(body.flags),
+        body.comment,
+        body.supersedes,
+        body.guideline_version,
     )
 
     def store(conn: Transaction) -> tuple[int, Work | None]:
@@ -163,7 +167,7 @@ async def answer(request: Request, slug: Slug, number: Assignment, body: AnswerB
 
 @router.post("/projects/{slug}/undo", responses=shows(WORK), openapi_extra=needs("member"))
 async def undo(request: Request, slug: Slug, body: KeyBody) -> dict[str, Any]:
-    """Take the last answer back; ``work`` is its item, null when there was none."""
+    """Take the last answer back; ``work`` is its item, or null if there was no answer."""
     project, user = project_of(request), visitor_of(request).me
     work = await site_of(request).writer.run(lambda conn: answers.undo(conn, project, user.id, body.key))
     return {"work": _work_json(work)}
@@ -171,7 +175,7 @@ async def undo(request: Request, slug: Slug, body: KeyBody) -> dict[str, Any]:
 
 @router.get("/projects/{slug}/judgements", responses=shows([ROW]), openapi_extra=needs("reviewer"))
 def judgements(request: Request, slug: Slug, since: Since = 0, at: UpTo = 0) -> list[dict[str, Any]]:
-    """The raw history after revision ``since`` (and up to ``at``), corrections and takings back included."""
+    """The raw history after revision ``since`` (and up to ``at``), with corrections and answers taken back."""
     with site_of(request).store.read() as conn:
         return history.raw_rows(conn, project_of(request), at or None, since)
 
@@ -188,7 +192,7 @@ def export(
     what: What,
     wanted: Annotated[ExportQuery, Query()],
 ) -> Response:
-    """An export as JSON lines; the header x-revision says of which state of the history."""
+    """An export as JSON lines; the header x-revision names the revision of the history."""
     made, manifest = make_export(site_of(request).store, project_of(request), what, wanted.rule(), wanted.at)
     headers = {"x-revision": str(manifest["revision"]), "x-sha256": manifest["sha256"]}
     return Response(made.to_jsonl(), media_type="application/x-ndjson", headers=headers)
@@ -197,7 +201,7 @@ def export(
 def _project_json(project: Project, user: User) -> dict[str, Any]:
     settings = to_json(project.settings)
     if not user.may("admin"):
-        del settings["seed"]  # it tells which of two imported responses was preferred
+        del settings["seed"]  # with it one can compute which of two imported responses was preferred
     return {
         "slug": project.slug,
         "title": project.title,
@@ -209,18 +213,20 @@ def _project_json(project: Project, user: User) -> dict[str, Any]:
 
 
 def _item(body: ItemBody) -> Item:
-    said = tuple(
+    responses = tuple(
         ItemResponse(content_from_json(r.model_dump()["content"]), r.model, r.provenance)
         for r in body.responses
     )
     gold = answer_from_json(body.gold) if body.gold is not None else None
     return Item(
-        body.key, content_from_json(body.model_dump()["prompt"]), said, gold, body.priority, body.meta
+        body.key, content_from_json(body.model_dump()["prompt"]), responses, gold, body.priority, body.meta
     )
 
 
 def _work_json(work: Work | None) -> dict[str, Any] | None:
-    """What an annotator may know: no models, no known answers, and no name by which a gold or repeated item shows."""
+    """The part of an assignment that an annotator may know."""
+    # Left out on purpose: the models (answers would not be blind), the known answer, and the item's key and round, by
+    # which gold and repeated items could be told from others.
     if work is None:
         return None
     return {

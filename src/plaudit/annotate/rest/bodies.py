@@ -1,4 +1,7 @@
-"""What the API takes and gives, as its OpenAPI description says it: bodies with their limits, and examples of both."""
+"""Request bodies of the API with their limits, and examples of requests and responses, for the OpenAPI description."""
+
+# Docstrings here are descriptions in /api/openapi.json, and so on the reference page. Every text and list has a
+# limit: a body that passes the size limit of the server may still hold a million empty strings.
 
 from __future__ import annotations
 
@@ -53,24 +56,24 @@ class ResponseBody(_Body):
     model: Annotated[str, Field(max_length=200)] = ""
     """Which model wrote it; annotators never see it."""
     provenance: dict[str, str | int | float | bool | None] = {}
-    """What else should be kept with it, such as the sampling."""
+    """Anything else to keep with it, such as the sampling settings."""
 
 
 class ItemBody(_Body):
-    """What is asked about."""
+    """What people are asked about."""
 
     key: Annotated[str, Field(min_length=1, max_length=400)]
-    """Your own name for it; one that is there already is left as it is."""
+    """Your own name for it; an item that the project has already is left as it is."""
     prompt: Text | Annotated[list[TurnBody], Field(min_length=1, max_length=200)]
     """Text, or a chat."""
     responses: Annotated[list[ResponseBody], Field(max_length=9)] = []
-    """As many as the task wants."""
+    """As many as the task needs."""
     gold: dict[str, Any] | None = None
-    """The known answer, written as answers are; it makes the item a gold item."""
+    """The known answer, in the format of answers; it makes the item a gold item."""
     priority: Annotated[float, Field(allow_inf_nan=False)] = 0.0
-    """Asked earlier the higher it is, where the project asks by priority."""
+    """Higher is shown earlier, where the project asks by priority."""
     meta: dict[str, str | int | float | bool | None] = {}
-    """What else should be kept with the item."""
+    """Anything else to keep with the item."""
 
 
 class ItemsBody(_Body):
@@ -96,28 +99,28 @@ class AnswerBody(_Body):
 
     model_config = _like(key="5d0c9f0e-1", answer={"type": "choice", "strength": 1}, next=True)
     key: Annotated[str, Field(min_length=8, max_length=80)]
-    """Made by the client, a UUID say: sent again it changes nothing and gives the same revision."""
+    """Made by the client, for example a UUID. The same key sent again changes nothing and gives the same revision."""
     answer: dict[str, Any]
     """A choice (strength -2 to 2, negative for the response with index 0), ranks, scores, thumbs, a written text, or a
     skip with its reason."""
     flags: Annotated[list[Annotated[str, Field(max_length=80)]], Field(max_length=20)] = []
-    """Of those in the project's settings."""
+    """Flags from the project's settings."""
     comment: Text = ""
     """For the reviewers."""
     supersedes: Annotated[int, Field(ge=1, le=MOST_NUMBER)] | None = None
-    """The revision that this corrects."""
+    """The revision that this answer corrects."""
     guideline_version: Annotated[int, Field(ge=1, le=MOST_NUMBER)] | None = None
-    """The version of the guidelines that the person saw; the newest where it is left out."""
+    """The version of the guidelines that the person saw; the newest if left out."""
     next: bool = False
-    """Whether the reply brings the next item as well."""
+    """Whether the reply contains the next item as well."""
 
 
 class KeyBody(_Body):
-    """A write that says nothing else."""
+    """A key and nothing else."""
 
     model_config = _like(key="5d0c9f0e-2")
     key: Annotated[str, Field(min_length=8, max_length=80)]
-    """Made by the client, a UUID say."""
+    """Made by the client, for example a UUID."""
 
 
 class ProjectBody(_Body):
@@ -131,19 +134,19 @@ class ProjectBody(_Body):
     guidelines: Text = ""
     """Markdown."""
     settings: dict[str, Any] = {}
-    """Those that should not be as usual."""
+    """Settings that differ from the defaults."""
 
 
 class PrioritiesBody(_Body):
-    """What to ask first, where the project asks by priority."""
+    """Which items to show first, where the project asks by priority."""
 
     model_config = _like(priorities={"a-1": 0.9})
     priorities: Annotated[dict[str, Annotated[float, Field(allow_inf_nan=False)]], Field(max_length=100_000)]
-    """By item key; the highest comes first."""
+    """By item key; the highest is shown first."""
 
 
 def shows(example: Any, *, status: int = 200, kind: str = "application/json") -> dict[int | str, Any]:
-    """The ``responses`` of a route that answers with this."""
+    """The ``responses`` entry of a route, with an example of what it returns."""
     return {status: {"description": "Done", "content": {kind: {"example": example}}}}
 
 

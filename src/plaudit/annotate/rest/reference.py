@@ -1,4 +1,4 @@
-"""The API's reference page, made from its own OpenAPI description: what is published is what is explained."""
+"""The API's reference page, generated from its OpenAPI description, so that the two cannot differ."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ class Part:
     """Its type and limits in words."""
     required: bool
     default: str
-    """As JSON; empty where there is none to tell."""
+    """As JSON; empty where there is none worth showing."""
     says: str
+    """Its description."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +50,9 @@ class Operation:
     who: str
     parameters: tuple[Part, ...]
     bodies: tuple[tuple[str, tuple[Part, ...]], ...]
-    """What is sent, and then what that is made of, each with its fields."""
+    """The request body and the types that it is made of, each with its fields."""
     answers: tuple[tuple[str, str], ...]
-    """Status, and an example; empty where nothing is sent."""
+    """Status and an example; the example is empty where nothing is returned."""
     curl: str
 
     @property
@@ -62,11 +63,11 @@ class Operation:
 
 @router.get("/docs/api", openapi_extra=needs("public"))
 def reference(request: Request) -> Response:
-    """Every route of the API with what it takes and gives; open to all, as the description itself is."""
+    """Every route of the API with its parameters, bodies and results; public, as the OpenAPI description is."""
     site = site_of(request)
-    found = operations(request.app.openapi(), site.settings.url)
-    (refused,) = (said["example"] for said in REFUSED["4XX"]["content"].values())
-    return site.page(request, "api.html", operations=found, url=site.settings.url, refused=_json(refused))
+    listed = operations(request.app.openapi(), site.settings.url)
+    (refused,) = (media["example"] for media in REFUSED["4XX"]["content"].values())
+    return site.page(request, "api.html", operations=listed, url=site.settings.url, refused=_json(refused))
 
 
 def operations(described: Schema, url: str) -> list[Operation]:
@@ -74,7 +75,7 @@ def operations(described: Schema, url: str) -> list[Operation]:
 
     Args:
         described: the description.
-        url: of the server, for the lines to be tried out.
+        url: of the server, for the example commands.
     """
     return [
         _operation((method.upper(), path), entry, described["components"]["schemas"], url)
@@ -86,12 +87,13 @@ def operations(described: Schema, url: str) -> list[Operation]:
 
 def _operation(route: tuple[str, str], entry: Schema, schemas: Schema, url: str) -> Operation:
     method, path = route
-    given = entry.get("parameters", [])
+    listed = entry.get("parameters", [])
     sent = entry.get("requestBody", {}).get("content", {}).get(JSON, {}).get("schema")
     tables = tuple(_tables(sent, schemas)) if sent else ()
     example = schemas[sent["$ref"].removeprefix(REF)]["example"] if sent else None
-    for parameter in given:
+    for parameter in listed:
         if parameter["in"] == "path":
+            # With the example values in place, the curl line on the page can be copied and run as it stands.
             like = str(parameter["schema"]["examples"][0])
             path = path.replace(f"{{{parameter['name']}}}", like)
     return Operation(
@@ -99,7 +101,7 @@ def _operation(route: tuple[str, str], entry: Schema, schemas: Schema, url: str)
         route[1],
         entry["description"],
         WHO[entry["x-access"]],
-        tuple(_part(p["name"], p["schema"], required=p.get("required", False)) for p in given),
+        tuple(_part(p["name"], p["schema"], required=p.get("required", False)) for p in listed),
         tables,
         tuple(_answers(entry["responses"])),
         _curl(method, f"{url}{path}", example),
@@ -107,7 +109,7 @@ def _operation(route: tuple[str, str], entry: Schema, schemas: Schema, url: str)
 
 
 def _tables(schema: Schema, schemas: Schema) -> Iterator[tuple[str, tuple[Part, ...]]]:
-    """The body, then everything that it is made of, each once."""
+    """The body, then every type that it is made of, each once."""
     waiting, seen = list(_refs(schema)), set()
     while waiting:
         name = waiting.pop(0)
@@ -135,8 +137,8 @@ def _refs(value: Any) -> Iterator[str]:
 
 def _part(name: str, schema: Schema, *, required: bool) -> Part:
     default = schema.get("default")
-    told = json.dumps(default) if not required and default not in (None, "", [], {}) else ""
-    return Part(name, in_words(schema), required, told, schema.get("description", ""))
+    shown = json.dumps(default) if not required and default not in (None, "", [], {}) else ""
+    return Part(name, in_words(schema), required, shown, schema.get("description", ""))
 
 
 def in_words(schema: Schema) -> str:
@@ -160,7 +162,7 @@ def in_words(schema: Schema) -> str:
 
 def _limits(schema: Schema, of: str, unit: str) -> str:
     low, high = schema.get(f"min{of}"), schema.get(f"max{of}")
-    if high is not None and high >= MOST_NUMBER:  # no more than what a column can hold
+    if high is not None and high >= MOST_NUMBER:  # the limit of the database's columns is of no interest to readers
         high = None
     if high is not None:
         return f", {low:g} to {high:.0f}{unit}" if low is not None else f", at most {high:.0f}{unit}"
@@ -170,10 +172,10 @@ def _limits(schema: Schema, of: str, unit: str) -> str:
 def _answers(responses: Schema) -> Iterator[tuple[str, str]]:
     for status, answer in responses.items():
         if status == "4XX":
-            continue  # the same for all: the page says it once
+            continue  # the same for all routes: the page shows it once
         kinds = answer.get("content", {})
-        for said in kinds.values():
-            example = said["example"]
+        for media in kinds.values():
+            example = media["example"]
             yield status, example.strip() if isinstance(example, str) else _json(example)
         if not kinds:
             yield status, ""
@@ -189,6 +191,6 @@ def _curl(method: str, address: str, body: Any) -> str:
         '-H "Authorization: Bearer $TOKEN"',
     ]
     if body is not None:
-        said = json.dumps(body)
-        parts += ['-H "Content-Type: application/json"', f"-d '{said if len(said) < 60 else _json(body)}'"]
+        line = json.dumps(body)
+        parts += ['-H "Content-Type: application/json"', f"-d '{line if len(line) < 60 else _json(body)}'"]
     return " \\\n  ".join(parts)

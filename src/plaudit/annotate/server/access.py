@@ -1,6 +1,17 @@
-"""Who may do what. Every route says so in its OpenAPI entry (``x-access``), and this guard, which runs before every
-route, reads it from there: what is published is what is enforced, and a route that says nothing lets nobody in.
+"""Who may do what. Every route declares it in its OpenAPI entry (``x-access``), and the guard here, which runs before
+every route, reads it there: the published rule is the enforced one, and a route that declares nothing admits nobody.
+
+- public: everybody; person: who is logged in; member: the people of the project; reviewer, admin: that role or higher.
 """
+
+# The order of the checks, and why:
+# 1. who it is, from the cookie or the bearer token;
+# 2. whether they are too fast, before anything that costs more;
+# 3. whether the form comes from another site, and whether the role suffices: before the body is read, so that somebody
+#    who may not upload cannot make the server take 32 MiB;
+# 4. the body;
+# 5. the CSRF token, which is a field of the form;
+# 6. the project. A project of others gives the same "not found" as one that does not exist.
 
 from __future__ import annotations
 
@@ -11,6 +22,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Path, Request
+from fastapi.routing import APIRoute
 from starlette.datastructures import UploadFile
 
 from plaudit.annotate.server.limits import READS, WRITES
@@ -23,11 +35,12 @@ from plaudit.preferences.store.projects import Project, project_for
 from plaudit.preferences.store.transaction import NotFound, Transaction
 
 MOST_NUMBER = 2**31 - 1
-"""What a column of numbers can hold in every database."""
+"""The largest number that a column of whole numbers holds in every database."""
 Number = Annotated[int, Path(ge=1, le=MOST_NUMBER)]
-"""In the path of a route."""
+"""A row number in the path of a route."""
 Access = Literal["public", "person", "member", "reviewer", "admin"]
 SAFE = ("GET", "HEAD", "OPTIONS")
+"""Methods that change nothing: they need no CSRF token."""
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 MOST_FIELDS = 300
 MOST_FIELD = 256 << 10
@@ -52,26 +65,27 @@ class Form:
         self._pairs = pairs
 
     def text(self, name: str) -> str:
-        """One field."""
+        """The text of a field; the first one, if it was sent several times."""
         return next((v for k, v in self._pairs if k == name and isinstance(v, str)), "")
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """A field that may come several times."""
+        """The texts of a field that may be sent several times."""
         return tuple(v for k, v in self._pairs if k == name and isinstance(v, str))
 
     def has(self, name: str) -> bool:
-        """Whether the field was sent with something in it."""
+        """Whether the field was sent and is not empty."""
         return bool(self.text(name))
 
     def number(self, name: str, default: int | None = None) -> int:
-        """A whole number, or a DataError."""
-        said = self.text(name).strip()
-        if not said and default is not None:
+        """The whole number in a field, or a DataError; ``default`` where the field is empty."""
+        text = self.text(name).strip()
+        if not text and default is not None:
             return default
-        whole = said.isascii() and said.removeprefix("-").isdecimal() and len(said) <= 12
-        if not whole or abs(int(said)) > MOST_NUMBER:
-            raise DataError(f"{said[:40]!r} is no whole number", where=name, cure="enter a whole number")
-        return int(said)
+        # int() would also take "1_000", " 1 ", and digits of other scripts, and needs long for a million of them.
+        whole = text.isascii() and text.removeprefix("-").isdecimal() and len(text) <= 12
+        if not whole or abs(int(text)) > MOST_NUMBER:
+            raise DataError(f"{text[:40]!r} is no whole number", where=name, cure="enter a whole number")
+        return int(text)
 
     def file(self, name: str) -> UploadFile | None:
         """An uploaded file."""
@@ -89,10 +103,14 @@ def needs(access: Access, *fields: str) -> dict[str, Any]:
 
 
 async def admit(request: Request) -> None:
-    """Before anything of a form is read: who it is, whether they are too fast, and whether they may.
+    """Find out who makes the request, and refuse it before its body is read if they are too fast or may not do it.
 
-    All that asks the database is done in one go, the project included: changing threads costs more than asking.
+    Raises:
+        TooMany: over the limit of requests.
+        NotLoggedIn: nobody is logged in, and the route needs somebody.
+        Forbidden: the role does not suffice, or the request comes from another site.
     """
+    # Everything that asks the database is one job, the project included: each job costs a change of threads.
     await site_of(request).reader.run(lambda conn: _admit(request, conn))
 
 
@@ -107,11 +125,13 @@ def _admit(request: Request, conn: Transaction) -> None:
         _check_origin(request, site)
     _allow(access, visitor)
     if slug is not None and access != "public":
-        request.state.found = _project(conn, visitor, slug)
+        # A missing project is raised later, by ``guard``: a form without a CSRF token must not tell what exists.
+        request.state.looked_up = _project(conn, visitor, slug)
 
 
 async def read_form(request: Request, admitted: Annotated[None, Depends(admit)]) -> AsyncIterator[Form]:
-    """The posted fields of somebody who may post, none where no form was posted; uploads are closed afterwards."""
+    """The fields of the posted form, none where no form was posted; uploads are closed afterwards."""
+    # It depends on ``admit``, so that nothing is read of a request that is refused.
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if request.method in SAFE or kind not in FORMS:
         yield Form([])
@@ -127,20 +147,27 @@ Posted = Annotated[Form, Depends(read_form)]
 
 
 async def guard(request: Request, form: Posted) -> None:
-    """For writes, whether the form comes from our own page; and whether the project is one of theirs."""
+    """The last checks before a route: that a form comes from a page of this app, and that the project may be seen.
+
+    Raises:
+        Forbidden: the CSRF token is missing or wrong.
+        NotFound: there is no such project, or it is not one of theirs.
+    """
     visitor: Visitor = request.state.visitor
+    # The API needs no CSRF token: it takes bearer tokens only, which browsers do not send by themselves.
     if request.method not in SAFE and not request.scope["path"].startswith("/api/"):
         _check_csrf(request, form, visitor)
-    found: Project | NotFound | None = getattr(request.state, "found", None)
-    if isinstance(found, NotFound):
-        raise found
-    if found is not None:
-        request.state.project = found
+    looked_up: Project | NotFound | None = request.scope["state"].get("looked_up")
+    if isinstance(looked_up, NotFound):
+        raise looked_up
+    if looked_up is not None:
+        request.state.project = looked_up
 
 
 def _access(request: Request) -> Access | None:
     route = request.scope.get("route")
-    return (getattr(route, "openapi_extra", None) or {}).get("x-access")
+    entry = route.openapi_extra if isinstance(route, APIRoute) else None
+    return (entry or {}).get("x-access")
 
 
 def _allow(access: Access | None, visitor: Visitor) -> None:
@@ -182,23 +209,27 @@ def _cookie(request: Request, site: Site, conn: Transaction) -> Visitor:
     if user:
         return Visitor(user, secret, address)
     visit = request.cookies.get(VISIT, "")
-    if len(visit) != 43:
+    if len(visit) != 43:  # not one of ours: 32 bytes in base64 have 43 characters
         visit = secrets.token_urlsafe(32)
         request.state.cookies[VISIT] = visit
     return Visitor(None if site.settings.auth else _local(conn), visit, address)
 
 
 def _person(site: Site, conn: Transaction, secret: str, kind: Literal["session", "api"]) -> User | None:
-    """Whose secret it is. Secrets of the local user, whom anybody could be, are worth nothing where people log in."""
+    """The person whose secret it is, or None."""
+    # A database that was used without logging in may hold secrets of the local user, which anybody at that machine
+    # could have. Where people log in they count for nothing.
     user = people.user_of(conn, secret, kind)
     return None if user and user.name == LOCAL_USER and site.settings.auth else user
 
 
 def _local(conn: Transaction) -> User:
-    """Without logging in there is one person. A visit is not written down: other sites could cause any number."""
-    found = people.find_user(conn, LOCAL_USER)
-    assert found is not None, "made when the app was"
-    return found[0]
+    """The only person of an app in which nobody logs in."""
+    # No session is stored for them: any site could make a browser open this address again and again, and fill the
+    # table.
+    local = people.find_user(conn, LOCAL_USER)
+    assert local is not None, "create_app has added the local user"
+    return local[0]
 
 
 def _limit(request: Request, site: Site, visitor: Visitor) -> None:
@@ -207,7 +238,9 @@ def _limit(request: Request, site: Site, visitor: Visitor) -> None:
 
 
 def _check_origin(request: Request, site: Site) -> None:
-    """Browsers say which site a form was sent from; other sites' forms are refused even with a cookie."""
+    """Refuse a form that was sent from a page of another site."""
+    # Browsers say so in two headers, which scripts cannot change. Programs send neither; the CSRF token remains for
+    # browsers that do not.
     origin = request.headers.get("origin")
     fetched = request.headers.get("sec-fetch-site", "same-origin")
     own = {request.headers.get("host", "").lower(), urlsplit(site.settings.url).netloc.lower()}
@@ -217,6 +250,7 @@ def _check_origin(request: Request, site: Site) -> None:
 
 
 def _check_csrf(request: Request, form: Form, visitor: Visitor) -> None:
+    # The header is what htmx sends, the field what a plain form sends.
     sent = request.headers.get("x-csrf-token", "") or form.text("csrf")
     if not hmac.compare_digest(sent.encode(), visitor.csrf.encode()):
         raise Forbidden(

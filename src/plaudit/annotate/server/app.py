@@ -1,4 +1,4 @@
-"""The app: routes, the guard before them, the shield around them, errors as pages or problem+json."""
+"""The app: routes, the guard that runs before each, the middleware around them, errors as pages or problem+json."""
 
 from __future__ import annotations
 
@@ -37,7 +37,13 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
 def create_app(
     store: Store, settings: ServeSettings | None = None, limiter: Limiter | None = None
 ) -> FastAPI:
-    """The app over a store; ``settings`` say whether people log in. Where nobody does, the local user is made here."""
+    """The app.
+
+    Args:
+        store: the database.
+        settings: whether people log in, and under which address; without them one local user on this machine.
+        limiter: the rate limits.
+    """
     site = Site(store, settings or ServeSettings(), limiter or Limiter())
     if not site.settings.auth:
         with store.write() as conn:
@@ -51,7 +57,8 @@ def create_app(
         dependencies=[Depends(guard)],
     )
     app.state.site = site
-    for part in (api, work, account, review, admin, reference):  # routes are tried in this order
+    # The routes that annotators use all day come first: they are tried in this order.
+    for part in (api, work, account, review, admin, reference):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     for kind in (PlauditError, HTTPException, RequestValidationError, Exception):
@@ -62,24 +69,25 @@ def create_app(
 
 async def _failed(request: Request, error: Exception) -> Response:
     """Any failure as a page, as a notice inside the page (htmx), or as problem+json (RFC 9457)."""
-    status, said = _said(error)
+    status, failure = _failure(error)
     headers = {"Retry-After": str(error.seconds)} if isinstance(error, TooMany) else {}
     if request.url.path.startswith("/api/"):
-        body = {"type": "about:blank", "status": status, "title": said.what, "code": said.code}
-        body |= {k: v for k, v in (("detail", said.cure), ("instance", said.where)) if v}
+        body = {"type": "about:blank", "status": status, "title": failure.what, "code": failure.code}
+        body |= {k: v for k, v in (("detail", failure.cure), ("instance", failure.where)) if v}
         return Response(json.dumps(body), status, headers, "application/problem+json")
     if request.headers.get("hx-request"):
-        page = site_of(request).page(request, "_notice.html", status=status, said=said)
+        page = site_of(request).page(request, "_notice.html", status=status, failure=failure)
         page.headers.update({"HX-Retarget": "#notice", "HX-Reswap": "innerHTML", **headers})
         return page
     if status == 401 and request.method == "GET":
         return RedirectResponse("/login", status_code=303)
-    page = site_of(request).page(request, "error.html", status=status, said=said)
+    page = site_of(request).page(request, "error.html", status=status, failure=failure)
     page.headers.update(headers)
     return page
 
 
-def _said(error: Exception) -> tuple[int, PlauditError]:
+def _failure(error: Exception) -> tuple[int, PlauditError]:
+    """The status of the response, and the error as one of ours."""
     for kind, status in STATUS:
         if isinstance(error, kind):
             assert isinstance(error, PlauditError), "the table holds our own errors"
@@ -97,6 +105,8 @@ def _said(error: Exception) -> tuple[int, PlauditError]:
         first: dict[str, Any] = dict(error.errors()[0])
         where = ".".join(map(str, first["loc"]))
         return 422, DataError(first["msg"], where=where, cure="see /api/openapi.json")
+    # An error that nobody expected may hold paths, SQL or texts of others: the page shows a number only, by which the
+    # full report can be found in the log.
     number = uuid.uuid4().hex[:8]
     LOG.error("failure %s: %s", number, "".join(traceback.format_exception(error)))
     return 500, PlauditError(

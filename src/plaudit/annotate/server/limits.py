@@ -1,4 +1,4 @@
-"""Rate limits: a bucket of tokens for each key, in this process's memory."""
+"""Rate limits: a token bucket for each key, in the memory of this process."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from plaudit.errors import PlauditError
 
 MOST_KEYS = 20_000
+"""Buckets kept. Anybody can make new keys by trying names, and memory must not grow with that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,9 @@ class Limit:
     burst: int
 
 
+# Three limits on logging in, because each alone has a gap. By account and address: guessing one password. By account:
+# guessing it from many addresses; it is looser, for anybody could use it to keep a person out. By address: one common
+# password tried on many accounts; a whole office behind one address must still get in.
 LOGIN = Limit(5 / 60, 5)
 """Attempts for one account from one address."""
 LOGIN_ACCOUNT = Limit(20 / 60, 20)
@@ -28,9 +32,9 @@ LOGIN_ACCOUNT = Limit(20 / 60, 20)
 LOGIN_ADDRESS = Limit(30 / 60, 30)
 """Attempts from one address, whatever the account."""
 WRITES = Limit(20, 60)
-"""Of one person."""
+"""Writes of one person."""
 READS = Limit(50, 200)
-"""Of one person, or one address."""
+"""Reads of one person, or of one address."""
 
 
 class TooMany(PlauditError):
@@ -44,7 +48,7 @@ class TooMany(PlauditError):
 
 
 class Limiter:
-    """Buckets by key; safe to use from several threads."""
+    """Buckets by key; safe to use from several threads. ``clock`` gives seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -55,6 +59,7 @@ class Limiter:
         """Take one token, or raise TooMany."""
         now = self._clock()
         with self._lock:
+            # Buckets are not refilled by a timer: what has come in since the last request is added at the next one.
             left, then = self._buckets.get((limit, key), (float(limit.burst), now))
             left = min(float(limit.burst), left + (now - then) * limit.per_second)
             if left < 1:
@@ -64,7 +69,7 @@ class Limiter:
             self._buckets[(limit, key)] = (left - 1, now)
 
     def _forget(self, now: float) -> None:
-        """Drop the buckets that have filled up again, or the older half where none has."""
+        """Drop the buckets that are full again, which is the same as having none; if there are none, the older half."""
         full = [
             k for k, (left, t) in self._buckets.items() if left + (now - t) * k[0].per_second >= k[0].burst
         ]

@@ -22,10 +22,14 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 MOST_BODY = 1 << 20
 MOST_UPLOAD = 32 << 20
 UPLOADS = ("/import",)
-"""Ends of the paths that take files; only admins get through to them."""
+"""Ends of the paths that take files; only admins may use them."""
 SESSION = "plaudit_session"
+"""The cookie of somebody who is logged in."""
 VISIT = "plaudit_visit"
+"""The cookie of somebody who is not: forms need a secret that other sites do not know."""
 
+# No inline scripts or styles, nothing from other servers: a text of a model that got through as HTML could still not
+# run anything, nor tell another server who reads it. The pages are written to live with that.
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -49,7 +53,7 @@ class TooLarge(HTTPException):
 
 
 class Shield:
-    """Refuses unknown hosts and large bodies, adds headers, and sets the cookies that the app asks for."""
+    """ASGI middleware: refuses unknown hosts and large bodies, adds headers, and sets the cookies of the app."""
 
     def __init__(self, app: App, settings: ServeSettings) -> None:
         self.app, self.settings = app, settings
@@ -58,13 +62,15 @@ class Shield:
         self._fresh = _encoded(HEADERS | always | {"cache-control": "no-store"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = dict(scope["headers"])  # names are in small letters
+        headers = dict(scope["headers"])  # ASGI gives their names in small letters
         scope.setdefault("state", {})["cookies"] = {}
         guarded = self._guard_send(scope, send)
+        # DNS rebinding: a site can let its own name point to 127.0.0.1, and its scripts then speak to this app with the
+        # browser's consent. The name in the Host header gives it away.
         if _host(headers.get(b"host", b"").decode("latin-1")) not in self.settings.hosts:
             await _refuse(guarded, 421, "this server does not go by that name")
             return
@@ -73,9 +79,8 @@ class Shield:
         if not length.isdigit() or int(length) > most:
             await _refuse(guarded, 413, f"the request is larger than {most >> 20} MiB")
             return
-        with contextlib.suppress(
-            ClientDisconnect
-        ):  # gone, or cut off: there is nobody to answer, nor a fault to log
+        # The client has left, or was cut off: there is nobody to answer, and no fault to log.
+        with contextlib.suppress(ClientDisconnect):
             await self.app(scope, _limited(receive, most), guarded)
 
     def _guard_send(self, scope: Scope, send: Send) -> Send:
@@ -91,6 +96,7 @@ class Shield:
         return guarded
 
     def _cookie(self, name: str, value: str) -> bytes:
+        # HttpOnly: no script can read it. SameSite=Lax: other sites' forms do not carry it.
         age = 14 * 86400 if value else 0
         secure = "; Secure" if self.settings.secure else ""
         return f"{name}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{secure}".encode()
@@ -101,14 +107,14 @@ def _encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
 
 
 def _host(header: str) -> str:
-    """The name without the port."""
+    """The host without the port."""
     if header.startswith("["):
         return header[: header.find("]") + 1].lower()
     return header.partition(":")[0].lower()
 
 
 def _limited(receive: Receive, most: int) -> Receive:
-    """A receive that stops at ``most`` bytes, also where no length was announced."""
+    """A ``receive`` that stops at ``most`` bytes, also where no length was announced."""
     seen = 0
 
     async def limited() -> MutableMapping[str, Any]:
@@ -135,12 +141,13 @@ COMMON = frozenset(
     "password password1 password123 passwordpassword 1234567890 12345678910 123456789012 qwertyuiop qwerty12345 "
     "iloveyou12 administrator letmein123 welcome123 abcdefghij 0123456789 1111111111 0000000000".split()
 )
+# The least memory that OWASP recommends for argon2id, and one pass more: slow to guess in bulk, even on a GPU.
 _HASHER = PasswordHasher(time_cost=3, memory_cost=19_456, parallelism=1)
 _NOBODY = _HASHER.hash("nobody has this password")
 
 
 def hash_password(password: str, name: str) -> str:
-    """The hash to be stored; a DataError for a password that is guessed at once."""
+    """The hash to store; a DataError for a password that is too short, too long, or easy to guess."""
     if not SHORTEST <= len(password) <= LONGEST:
         what = f"a password has {SHORTEST} to {LONGEST} characters"
         raise DataError(what, where="password", cure="four random words do well")
@@ -152,7 +159,9 @@ def hash_password(password: str, name: str) -> str:
 
 
 def is_right(password: str, hashed: str | None) -> bool:
-    """Whether the password belongs to the hash. It takes as long when there is no such person."""
+    """Whether the password belongs to the hash; False without a hash."""
+    # Without a hash (no such person) another one is checked, so that it takes as long: the time must not tell which
+    # names exist.
     try:
         _HASHER.verify(hashed or _NOBODY, password[:LONGEST])
     except (VerificationError, InvalidHashError):

@@ -25,7 +25,7 @@ KEEP_ALIVE_SECONDS = 15
 MOST_CONNECTIONS = 512
 STOP_SECONDS = 10
 GARBAGE = (10_000, 20, 50)
-"""Thresholds of Python's garbage collector; a request leaves nearly no cycles behind."""
+"""Thresholds of Python's garbage collector: it runs less often than usual, for a request leaves nearly no cycles."""
 
 
 def serve(
@@ -36,18 +36,19 @@ def serve(
     browser: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Serve until Ctrl-C. Clients that do not get on are cut off; requests under way are finished.
+    """Serve until Ctrl-C; requests that are being answered then are finished.
 
     Args:
         store: the database.
         settings: where to listen and who may connect.
-        path: the page to point people to.
+        path: the page whose address is printed.
         browser: open it in the browser of this machine.
-        say: where the lines for people go.
+        say: prints the lines for people.
     """
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
+    # The port is opened before the address is printed: whoever opens it at once is served as soon as the app is up.
     opened = listen(settings)
     say(f"{settings.url}{path}")
     link = first_admin(store, settings) if settings.auth else ""
@@ -58,19 +59,19 @@ def serve(
             "Nobody logs in: everybody with an account on this machine can open this page, and is its admin. "
             "On a shared machine use --auth."
         )
-    say("Ctrl-C stops; every answer is stored as soon as it was given.")
+    say("Ctrl-C stops the server. Every answer is stored as soon as it is given.")
     if browser:
         threading.Timer(1.0, webbrowser.open, [f"{settings.url}{path}"]).start()
     server = uvicorn.Server(server_config(create_app(store, settings), settings))
     gc.collect()
-    gc.freeze()  # what is there now stays for good: looking through it again and again makes everybody wait
+    gc.freeze()  # what is loaded now stays until the end: the collector need not go through it while requests wait
     gc.set_threshold(*GARBAGE)
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[opened])
 
 
 def server_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
-    """The server: no log of requests, no name of itself, an end to connections that say nothing."""
+    """The server's configuration: no log of requests, no header with its name, idle connections closed."""
     return uvicorn.Config(
         app,
         host=settings.host,
@@ -92,21 +93,22 @@ def server_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
 def listen(settings: ServeSettings) -> socket.socket:
     """The socket, or a ConfigError that says what is in the way."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        found.bind((settings.host, settings.port))
+        opened.bind((settings.host, settings.port))
     except OSError as error:
-        found.close()
+        opened.close()
         what = f"cannot listen on {settings.host} port {settings.port}: {error.strerror}"
         raise ConfigError(
             what, where="--port", cure=f"choose another one, such as --port {settings.port + 1}"
         ) from error
-    return found
+    return opened
 
 
 def first_admin(store: Store, settings: ServeSettings) -> str:
-    """An invitation for the first admin, if there is none who can log in; empty otherwise."""
+    """The address of an invitation for the first admin; empty if there is an admin who can log in."""
+    # There is no default password: the right to become admin goes to whoever can read this terminal.
     with store.write() as conn:
         if any(
             u.role == "admin" and u.name != people.LOCAL_USER and not u.disabled

@@ -1,4 +1,4 @@
-"""How the app is served."""
+"""Where the app listens, and who may connect: settings that refuse unsafe combinations."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ class ServeSettings:
         host: the address to listen on.
         port: the port to listen on.
         auth: people log in; without it there is one local user, and only this machine may connect.
-        public_url: the address that people type, such as https://label.example.org; needed beyond this machine.
-        plain_http: that address may be http://, because what lies between is encrypted by other means (a VPN).
+        public_url: the address that people type, such as https://label.example.org; needed for other machines.
+        plain_http: that address may be http://, because the network is encrypted by other means (a VPN).
 
     Raises:
-        ConfigError: an address beyond this machine without ``auth`` and a ``public_url`` of https://.
+        ConfigError: an address for other machines without ``auth`` and a ``public_url`` of https://.
     """
+
+    # Unsafe combinations are errors and not warnings: the data are people's judgements and passwords, and a server that
+    # is open by mistake is not noticed by those who started it.
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -71,7 +74,7 @@ class ServeSettings:
 
     @property
     def hosts(self) -> frozenset[str]:
-        """Names under which the app may be addressed: anything else is an attack by DNS rebinding."""
+        """Names under which browsers may address the app; others are refused (see ``security.Shield``)."""
         names = {"localhost", "127.0.0.1", "[::1]"} if is_loopback(self.host) else set()
         return frozenset(names | {urlsplit(self.url).hostname or ""})
 

@@ -1,4 +1,4 @@
-"""What every route has at hand: the store, the settings, the limits, the templates."""
+"""What every route can use: the store, the settings, the limits, the templates, and who makes the request."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ from plaudit.preferences.store.engine import Store
 from plaudit.preferences.store.people import User
 from plaudit.preferences.store.projects import Project
 
-HERE = Path(__file__).parents[1]
-STATIC = HERE / "static"
+ANNOTATE = Path(__file__).parents[1]
+"""The folder that holds ``templates/`` and ``static/``."""
+STATIC = ANNOTATE / "static"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +35,25 @@ class Visitor:
 
     user: User | None
     secret: str
-    """Of the session, or of the visit of somebody who is not logged in; empty with an API token."""
+    """Of the session cookie, or of the cookie of a visitor who is not logged in; empty with an API token."""
     address: str
 
     @property
     def csrf(self) -> str:
-        """What forms of this visitor must carry."""
+        """The token that forms of this visitor must carry."""
         return csrf_of(self.secret)
 
     @property
     def me(self) -> User:
-        """The person; only behind an access that asks for one."""
+        """The person who is logged in; only for routes that let nobody else in."""
         assert self.user is not None, "the route lets nobody in without logging in"
         return self.user
 
 
 def csrf_of(secret: str) -> str:
-    """A token that only the holder of the cookie can know, and that does not reveal the cookie."""
+    """A token for forms that only the holder of the cookie can know."""
+    # Derived by a hash, not the secret itself: the token stands in the HTML of every page, and whoever gets hold of a
+    # page (a screenshot, a saved file) must not be able to log in with it.
     return hashlib.sha256(f"csrf/{secret}".encode()).hexdigest()
 
 
@@ -73,18 +76,27 @@ class Site:
         object.__setattr__(self, "writer", Batcher(self.store.write_batch, "writer"))
 
     def page(self, request: Request, name: str, *, status: int = 200, **context: Any) -> Response:
-        """A page from its template."""
-        visitor: Visitor | None = getattr(request.state, "visitor", None)
-        user = visitor.user if visitor else None
+        """A page from its template.
+
+        Args:
+            request: the request.
+            name: of the template.
+            status: of the response.
+            context: values for the template.
+        """
+        # An error page may come before the guard has found out who asks, so both may be missing.
+        known = request.scope.get("state", {})
+        visitor: Visitor | None = known.get("visitor")
         common = {
-            "me": user,
+            "me": visitor.user if visitor else None,
             "csrf": visitor.csrf if visitor else "",
-            "key": uuid.uuid4().hex,
+            "key": uuid.uuid4().hex,  # of the answer that may be given on this page: sent twice, it is stored once
             "auth": self.settings.auth,
-            "project": getattr(request.state, "project", None),
+            "project": known.get("project"),
             "path": request.url.path,
         }
         text = templates().get_template(name).render(common | context)
+        # "replace": texts of models may hold halves of surrogate pairs, which cannot be encoded.
         return HTMLResponse(text.encode("utf-8", "replace"), status_code=status)
 
 
@@ -95,7 +107,7 @@ def site_of(request: Request) -> Site:
 
 
 def visitor_of(request: Request) -> Visitor:
-    """Who the guard found."""
+    """Who makes the request; the guard has put it there."""
     visitor: Visitor = request.state.visitor
     return visitor
 
@@ -107,14 +119,17 @@ def project_of(request: Request) -> Project:
 
 
 def see(path: str) -> RedirectResponse:
-    """After a write: look there."""
+    """The response to a form: go to another page with GET."""
+    # 303 and not 302: reloading the page that follows must not send the form again.
     return RedirectResponse(path, status_code=303)
 
 
 @cache
 def templates() -> Environment:
     """Templates, every value escaped, every missing name an error."""
-    loader = FileSystemLoader(HERE / "templates")
+    # autoescape and StrictUndefined are the two nets under every template: a value that nobody thought of is shown as
+    # text, not as HTML, and a misspelt name is an error, not an empty place.
+    loader = FileSystemLoader(ANNOTATE / "templates")
     env = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
