@@ -38,8 +38,9 @@ from plaudit.demo.quickstart import COMPUTE, DATA, GOLD, SAMPLING, Scale, prepar
 from plaudit.evaluation.kinds import card
 from plaudit.generation.native import NativeGenerator
 from plaudit.jobs.best_of_n import BestOfNJob
-from plaudit.jobs.registry import command_for
 from plaudit.jobs.preference import DPOJob
+from plaudit.jobs.registry import command_for
+from plaudit.jobs.reward_texts import tables_of
 from plaudit.models.exact_kl import ExactKL
 from plaudit.rollouts.collect import scored
 from plaudit.runs.files import merge_json, read_json
@@ -74,7 +75,7 @@ class World:
         chat = ChatFormat(tokenizer, "auto")
         self.generator = NativeGenerator(self.policy.lm, tokenizer, chat.end_ids)
         self.tokens = [TokenPrompt(p, tuple(chat.prompt_ids(p.content))) for p in records]
-        self.judge = build_reward((str(self.reward),), (), tokenizer, COMPUTE, where="reward")
+        self.judge = build_reward(tables_of(str(self.reward)), tokenizer, COMPUTE, where="reward")
 
     @torch.no_grad()
     def point(self, step: int, weights: dict[str, Tensor]) -> dict[str, float]:

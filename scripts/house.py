@@ -53,8 +53,10 @@ FENCES = {
     "jinja2": ("evaluation", "annotate", "export"),
     "rich": ("tracking", "cli"),
     "filelock": ("runs",),
+    **dict.fromkeys(("urllib.request", "http.client", "urllib3", "requests", "httpx", "aiohttp"),
+                    ("rewards.http", "generation.vllm")),
 }  # fmt: skip
-"""Third-party package -> where it may be imported."""
+"""Third-party package, or client of the network -> where it may be imported."""
 
 BANNED_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 BANNED_CALLS = {"eval", "exec", "torch.load", "yaml.load", "os.system", "numpy.load", "np.load"}
@@ -136,10 +138,16 @@ def fences(tree: Tree) -> list[str]:
     for module in tree.modules:
         inside = module.removeprefix(tree.package + ".")
         for line, name in tree.imports(module):
-            allowed = FENCES.get(name.split(".")[0])
+            allowed = next((FENCES[part] for part in _prefixes(name) if part in FENCES), None)
             if allowed is not None and not any(inside == a or inside.startswith(a + ".") for a in allowed):
                 found.append(f"{module}:{line} imports {name}, allowed in {', '.join(allowed)} only")
     return found
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    """``a``, ``a.b``, ``a.b.c`` of ``a.b.c``."""
+    parts = name.split(".")
+    yield from (".".join(parts[: i + 1]) for i in range(len(parts)))
 
 
 def cycles(tree: Tree) -> list[str]:

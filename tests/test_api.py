@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,8 @@ def test_functions_and_names_with_weights(model: str, tmp_path: Path) -> None:
     row = json.loads((run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0])
     parts = {name: row[f"reward/{name}"] for name in ("length", "<lambda>")}
     assert row["reward/mean"] == pytest.approx(2.0 * parts["length"] - parts["<lambda>"])
-    assert "rule:length:3" in (run.path / "config.toml").read_text(encoding="utf-8")
+    table = tomllib.loads((run.path / "config.toml").read_text(encoding="utf-8"))["reward"][0]
+    assert (table["rule"], table["words"], table["weight"]) == ("length", 3, 2.0)
     assert "gold_mean" in run.summary
 
 

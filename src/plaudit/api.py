@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import BaseModel
+
 from plaudit.algorithms.protocol import Algorithm, PreferenceAlgorithm
 from plaudit.config.algorithm import with_algorithm
 from plaudit.config.load import Loaded, load_job
@@ -18,12 +20,15 @@ from plaudit.errors import ConfigError
 from plaudit.evaluation.kinds import card
 from plaudit.evaluation.report import write_report
 from plaudit.jobs.registry import COMMANDS, command_for
+from plaudit.jobs.reward_tables import TIMEOUT, RewardTable
+from plaudit.jobs.reward_texts import table_of
 from plaudit.records import Content, Message, Preference, Prompt, Rating
+from plaudit.rewards.build import GivenReward
 from plaudit.stages import stage_of
 from plaudit.stages.respond.policy import TrainedPolicy
 
 J = TypeVar("J", bound=Job)
-RewardSource = str | Callable[..., Any] | Sequence[Any]
+RewardSource = str | Callable[..., Any] | Mapping[str, Any] | RewardTable | Sequence[Any]
 
 
 @dataclass(frozen=True)
@@ -84,10 +89,11 @@ def train(
     Args:
         algorithm: ``plaudit.SFT(...)``, ``plaudit.RewardModel(...)``, ``plaudit.PPO(...)``, ``plaudit.GRPO(...)``
             ..., or your own.
-        prompts: for RL: texts, chats (lists of ``{"role", "content"}``), `Prompt` records, or a file or hub
-            name.
-        reward: for RL: a reward model (directory or hub name), a function ``f(prompt, response) -> float``,
-            or a list of ``(function or name, weight)``.
+        prompts: for RL: texts, chats (lists of ``{"role", "content"}``), dicts with ``prompt``, ``answer`` and further
+            columns, `Prompt` records, or a file or hub name.
+        reward: for RL: a function ``f(prompt, response) -> float``, a class or object that can be called, a name as on
+            the command line (``runs/reward``), a table as in a config (``{"kind": "http", "url": ...}``), or a list of
+            these or of ``(one of these, weight)``. See docs/howto/rewards.md.
         gold: for RL: a second judge that is never trained on.
         preferences: for ``plaudit.DPO(...)`` and its family: a file or hub name, `Preference` records, or dicts with
             ``prompt``, ``chosen`` and ``rejected``; for ``plaudit.KTO(...)`` also ``prompt``, ``response``, ``reward``.
@@ -106,7 +112,8 @@ def train(
             where=f"plaudit.train({strange[0]}=...)",
             cure="leave it out" + (f"; what it takes is {', '.join(row.values)}" if row.values else ""),
         )
-    named, values = _named_and_values({name: given[name] for name in row.values})
+    timeout = settings.get("reward_timeout", TIMEOUT)
+    named, values = _named_and_values({name: given[name] for name in row.values}, timeout)
     if "policy" in settings and "policy" not in row.job.model_fields:
         settings["model"] = settings.pop("policy")  # the model that is trained, by the name that it has in RL
     path = stage_of(row.job)(*_job(row.job, algorithm, settings | named), **values)
@@ -120,7 +127,7 @@ def _own_command(algorithm: Algorithm) -> str:
     return "dpo" if isinstance(algorithm, PreferenceAlgorithm) else "ppo"
 
 
-def _named_and_values(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _named_and_values(given: Mapping[str, Any], timeout: float) -> tuple[dict[str, Any], dict[str, Any]]:
     """What was given by name, as settings of the job, and what was given as values, as arguments of the stage."""
     named: dict[str, Any] = {}
     values: dict[str, Any] = {}
@@ -131,13 +138,14 @@ def _named_and_values(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
         elif source is not None:
             values["records" if name == "preferences" else name] = convert(source)
     for name in ("reward", "gold"):
-        source = given.get(name)
-        if _is_named(source):
-            named[name] = source
-        elif source is not None or (name == "reward" and name in given):
-            values[name] = _reward(source, name)
-    if "reward" in values and (names := _names(given["reward"])):
-        named["reward"] = names  # recorded, and what a critic starts from
+        if given.get(name) is None and not (name == "reward" and name in given):
+            continue
+        sources = _rewards(given[name], name, timeout)
+        tables = [source for source in sources if not isinstance(source, GivenReward)]
+        if tables:
+            named[name] = tables  # recorded, and what a critic starts from
+        if len(tables) < len(sources):
+            values[name] = sources
     return named, values
 
 
@@ -176,39 +184,46 @@ def _fields(algorithm: object) -> tuple[dataclasses.Field[Any], ...]:
     return dataclasses.fields(algorithm)
 
 
-def _is_named(value: Any) -> bool:
-    """True for what the command line could name as well: a text, or several."""
-    return isinstance(value, str) or (
-        isinstance(value, Sequence) and bool(value) and all(isinstance(v, str) for v in value)
-    )
+def _rewards(source: Any, name: str, timeout: float) -> list[RewardTable | GivenReward]:
+    """One reward, or a list of them or of (reward, weight): tables, and functions with a time limit."""
+    parts = source if isinstance(source, Sequence) and not isinstance(source, str) else [source]
+    weighted = [part if isinstance(part, tuple) else (part, None) for part in parts]
+    rewards: list[RewardTable | GivenReward] = []
+    for value, weight in weighted:
+        if callable(value):
+            rewards.append(GivenReward(value, 1.0 if weight is None else float(weight), timeout))
+            continue
+        if not isinstance(value, (str, Mapping, BaseModel)):
+            raise _no_reward(source, name)
+        table = table_of(value, name)
+        rewards.append(table if weight is None else table.model_copy(update={"weight": float(weight)}))
+    if not rewards:
+        raise _no_reward(source, name)
+    return rewards
 
 
-def _names(source: Any) -> list[str]:
-    """The rewards given by name in a list of functions, names and (function or name, weight)."""
-    if isinstance(source, str) or not isinstance(source, Sequence):
-        return []
-    return [
-        s for s in (part[0] if isinstance(part, tuple) else part for part in source) if isinstance(s, str)
-    ]
-
-
-def _reward(source: Any, name: str) -> Any:
-    """A function, or weighted functions and names, as (function or name, weight) that a stage builds rewards of."""
-    if callable(source):
-        return [(source, 1.0)]
-    if isinstance(source, Sequence) and source:
-        parts = [part if isinstance(part, tuple) else (part, 1.0) for part in source]
-        if all(callable(part) or isinstance(part, str) for part, _ in parts):
-            return parts
-    raise ConfigError(
+def _no_reward(source: Any, name: str) -> ConfigError:
+    return ConfigError(
         f"{name} = {source!r} cannot be used",
         where=f"plaudit.train({name}=...)",
-        cure="give a function of (prompt, response), the name of a reward model, or a list of (either, weight)",
+        cure="give a function of (prompt, response), the name of a reward model, a table such as "
+        '{"kind": "http", "url": ...}, or a list of these or of (one of these, weight)',
     )
 
 
 def _prompts(prompts: Sequence[Any]) -> list[Prompt]:
-    return [p if isinstance(p, Prompt) else Prompt(f"prompt-{i}", _content(p)) for i, p in enumerate(prompts)]
+    return [_prompt(prompt, f"prompt-{i}") for i, prompt in enumerate(prompts)]
+
+
+def _prompt(value: Any, name: str) -> Prompt:
+    """A record as it is; text or a chat; or a row with ``prompt``, perhaps ``answer``, and further columns."""
+    if isinstance(value, Prompt):
+        return value
+    if not isinstance(value, Mapping):
+        return Prompt(name, _content(value))
+    known = ("id", "prompt", "answer")
+    columns = {key: column for key, column in value.items() if key not in known}
+    return Prompt(str(value.get("id", name)), _content(value["prompt"]), value.get("answer"), columns)
 
 
 def _content(prompt: Any) -> Content:

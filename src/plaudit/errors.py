@@ -1,6 +1,7 @@
-"""Every error a user can cause, with what happened, where, the value found, and the cure.
+"""Every error that a user can cause: what is wrong and with which value, where, and what to do about it.
 
-Exit codes follow sysexits.h where it has one: 65 bad data, 70 our own fault, 75 stopped and resumable, 78 bad config.
+Exit codes follow sysexits.h where it has one: 65 bad data, 70 a fault of the program, 75 stopped and can be resumed, 78
+bad configuration.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ class PlauditError(Exception):
         cure: what the user can do about it.
     """
 
+    # Codes and exit codes are part of the interface: scripts and schedulers react to them (75: start the same command
+    # again), so they are not renamed.
     code: ClassVar[str] = "PLAUDIT"
     exit_code: ClassVar[int] = 70
 
@@ -58,7 +61,7 @@ class RewardError(PlauditError):
 
 
 class TrainingError(PlauditError):
-    """A run that must not go on: non-finite losses in a row, or a KL far over its budget."""
+    """A run that has to end: several non-finite losses after each other, or a KL far over its limit."""
 
     code, exit_code = "TRAINING", 70
 

@@ -15,6 +15,9 @@ from torch import Tensor
 
 def _select(batch: Any, rows: Tensor, units: Tensor, width: int) -> dict[str, Any]:
     """Fields for some rows: ``[rows, T]`` fields are trimmed to ``width``, ``[units]`` fields indexed by unit."""
+    # Told by shape, so that a new column needs no entry here. Two-dimensional fields are per token, except those
+    # declared "kept"; of the others, one with as many entries as rows is per row. Where units are rows both ways
+    # agree.
     picked: dict[str, Any] = {}
     for f in fields(batch):
         value = getattr(batch, f.name)
@@ -29,7 +32,13 @@ def _select(batch: Any, rows: Tensor, units: Tensor, width: int) -> dict[str, An
 
 @dataclass(frozen=True, slots=True)
 class Experience:
-    """Rows of prompt and response, one unit a row: rollouts, demonstrations, or rated texts."""
+    """Rows of prompt and response, one unit a row: rollouts, demonstrations, or rated texts.
+
+    Frozen: each step of an iteration (scoring, credit, weights) makes a new batch with more columns by `replace`.
+    """
+
+    # Columns are optional because they come one after the other; an algorithm says in ``needs`` which it reads. A
+    # batch is never changed in place, so nothing that keeps one (a cache, a checkpoint, a test) sees it change.
 
     tokens: Tensor  # [B, T] int64
     attention_mask: Tensor  # [B, T] bool, real token
@@ -44,7 +53,7 @@ class Experience:
     old_logprobs: Tensor | None = None  # [B, T] policy at the start of the update
     ref_logprobs: Tensor | None = None  # [B, T] frozen reference
     full_kl: Tensor | None = (
-        None  # [B, T] KL(policy || reference) of the next-token laws, over the vocabulary
+        None  # [B, T] KL(policy || reference) of the next-token distributions, over the vocabulary
     )
     values: Tensor | None = None  # [B, T] critic, before the token is emitted
     last_values: Tensor | None = None  # [B] critic, after the last response token
@@ -73,7 +82,7 @@ class Experience:
 
     @property
     def best_rows(self) -> Tensor:
-        """[B] bool, rows that are worth imitating: all."""
+        """[B] bool, rows that a kept language model is trained on: all."""
         return torch.ones(len(self), dtype=torch.bool, device=self.tokens.device)
 
     def rows(self, units: Tensor) -> Tensor:
@@ -97,6 +106,8 @@ class Experience:
         assert self.loss_weights is not None and x.shape == self.loss_weights.shape, (
             "x must be [B, T], weights set"
         )
+        # Weights are fixed for the whole step before it is split, so sums of microbatches add up to the sum of the
+        # step; a mean in each microbatch would not. `where`, because 0 * NaN of a masked token is NaN.
         return torch.where(self.loss_weights != 0, x * self.loss_weights, 0.0).sum()
 
     def token_mean(self, x: Tensor) -> Tensor:
@@ -108,7 +119,9 @@ class Experience:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Pairs of responses to one prompt. Rows come chosen, rejected, chosen, rejected ...: 2P rows, P units."""
+    """Pairs of responses to one prompt. Rows are chosen, rejected, chosen, rejected ...: 2P rows, P units."""
+
+    # Chosen and rejected are neighbours, so that a packed forward pass computes their common prompt once.
 
     tokens: Tensor  # [2P, T] int64
     attention_mask: Tensor  # [2P, T] bool
@@ -124,12 +137,12 @@ class Pairs:
 
     @property
     def lengths(self) -> Tensor:
-        """[P] real tokens of the longer row of each pair, twice: what one pair costs."""
+        """[P] padded tokens of each pair: twice the longer row. Microbatches are filled by this number."""
         return 2 * self.attention_mask.sum(-1).view(-1, 2).amax(-1)
 
     @property
     def best_rows(self) -> Tensor:
-        """[2P] bool, rows that are worth imitating: the chosen ones."""
+        """[2P] bool, rows that a kept language model is trained on: the chosen ones."""
         return torch.arange(len(self.tokens), device=self.tokens.device) % 2 == 0
 
     def rows(self, units: Tensor) -> Tensor:
@@ -159,7 +172,7 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Rankings:
-    """Ranked responses, several to a prompt. Rows come prompt by prompt: R rows, N units."""
+    """Ranked responses, several to a prompt. Rows are ordered by prompt: R rows, N units."""
 
     tokens: Tensor  # [R, T] int64
     attention_mask: Tensor  # [R, T] bool
@@ -179,14 +192,16 @@ class Rankings:
 
     @property
     def lengths(self) -> Tensor:
-        """[N] real tokens of the longest row of each prompt, times the most rows of any: no prompt costs more."""
+        """[N] longest row of each prompt times the largest number of rows of any: an upper bound of padded tokens."""
+        # Microbatches are sized as units times the largest of their lengths. With each prompt's own number of rows that
+        # would be too little for few long rows beside many short ones; with the largest number it never is.
         longest = torch.zeros(len(self), dtype=torch.int64, device=self.sizes.device)
         rows = self.attention_mask.sum(-1)
         return longest.scatter_reduce(0, self.groups, rows, "amax") * self.sizes.max()
 
     @property
     def best_rows(self) -> Tensor:
-        """[R] bool, rows that are worth imitating: no response to the same prompt ranks better."""
+        """[R] bool, rows that a kept language model is trained on: no response to the same prompt ranks better."""
         best = torch.full((len(self),), torch.inf, dtype=self.ranks.dtype, device=self.ranks.device)
         return self.ranks == best.scatter_reduce(0, self.groups, self.ranks, "amin")[self.groups]
 
@@ -237,14 +252,14 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A loss of one microbatch. ``value`` and ``metrics`` are weighted sums, so microbatches and ranks add up."""
+    """The loss of one microbatch. ``value`` and ``metrics`` are weighted sums: they add up over microbatches, ranks."""
 
     value: Tensor  # scalar
     metrics: dict[str, Tensor] = field(default_factory=dict)
     maxima: dict[str, Tensor] = field(default_factory=dict)
     """Metrics that combine by maximum instead of by sum."""
     limits: dict[str, float] = field(default_factory=dict)
-    """Metric -> the most that it may be over the whole optimizer step, which is not taken otherwise."""
+    """Metric -> its upper limit over the whole optimizer step; the step is skipped if the metric is larger."""
 
 
 def _to(value: Tensor | None, device: torch.device | str) -> Any:

@@ -253,6 +253,8 @@ class RewardResult:
     value: float | None
     parts: dict[str, float] = field(default_factory=dict)
     error: str = ""
+    abstains: bool = False
+    """There is no value because the reward is not meant for this rollout; a sum of rewards goes without it."""
 
 
 def to_json(value: Any) -> Any:

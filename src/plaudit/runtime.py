@@ -35,6 +35,8 @@ class TokenPrompt:
 
     prompt: Prompt
     ids: tuple[int, ...]
+    max_new_tokens: int = 0
+    """Most tokens of its responses, where that is fewer than the sampling settings say; 0: no limit of its own."""
 
 
 class Weights(Protocol):

@@ -83,6 +83,8 @@ def test_floors_allows_downward_and_inside(tmp_path: Path) -> None:
         ("algorithms__ppo", "from transformers import AutoModel"),
         ("training__x", "def f():\n    import ray"),
         ("evaluation__report", "import torch.nn as nn"),
+        ("data__load", "from urllib.request import urlopen"),
+        ("rewards__rules", "from http import client"),
     ],
 )
 def test_fences_notices(tmp_path: Path, here: str, line: str) -> None:
@@ -90,7 +92,8 @@ def test_fences_notices(tmp_path: Path, here: str, line: str) -> None:
 
 
 def test_fences_allows_inside(tmp_path: Path) -> None:
-    tree = make_tree(tmp_path, data__collate="import torch", models__load="from peft import x")
+    own = {"rewards____init__": "", "rewards__http": "import http.client"}
+    tree = make_tree(tmp_path, data__collate="import torch", models__load="from peft import x", **own)
     assert house.fences(tree) == []
 
 

@@ -15,7 +15,7 @@ import pytest
 from plaudit.data.load import load_records
 from plaudit.data.reading.rows import BadRows
 from plaudit.errors import DataError
-from plaudit.records import Demonstration, Judgement, Message, Preference, Prompt, Ranking, Rating
+from plaudit.records import Demonstration, Judgement, Message, Preference, Prompt, Ranking, Rating, to_json
 
 USER, SAID = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 ASKED = (Message("user", "Hi"),)
@@ -188,6 +188,14 @@ def test_ids_are_made_up_and_numbered(write_lines):
 def test_unused_fields_are_said(write_lines):
     loaded = load_records(write_lines({"prompt": "a", "solution": "b"}))
     assert "fields not used: solution" in loaded.notes
+
+
+def test_further_fields_of_prompts_are_kept_as_columns(write_lines):
+    rows = [{"prompt": "a", "answer": "4", "source": "s", "extra": {"n": [1, None]}, "gone": None}, {"prompt": "b"}]
+    first, second = load_records(write_lines(*rows)).records
+    assert first.columns == {"source": "s", "extra": {"n": [1, None]}} and second.columns == {}
+    assert to_json(first) == {"id": "rows-1", "content": "a", "answer": "4"}, "files and fingerprints stay as they were"
+    assert hash(first) == hash(Prompt("rows-1", "a", "4"))
 
 
 def test_limit_and_directory(tmp_path):

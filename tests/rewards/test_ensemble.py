@@ -8,7 +8,7 @@ import pytest
 
 from plaudit.errors import ConfigError
 from plaudit.records import Prompt, RewardResult, Rollout
-from plaudit.rewards.ensemble import Ensemble, EnsembleReward, combine, parse_ensemble
+from plaudit.rewards.combine import EnsembleReward, combine
 
 ROLLOUT = Rollout.single(Prompt("p", "Hi"), 0, (1,), (2,), (0.0,), "text", "stop")
 
@@ -47,12 +47,3 @@ def test_an_error_of_a_member_is_an_error_of_the_ensemble():
 def test_one_member_is_no_ensemble():
     with pytest.raises(ConfigError, match="at least two"):
         EnsembleReward([Fixed(0.0)])
-
-
-def test_names():
-    assert parse_ensemble("runs/a") == Ensemble(("runs/a",))
-    assert parse_ensemble("runs/a, runs/b@min") == Ensemble(("runs/a", "runs/b"), "min")
-    assert parse_ensemble("runs/x@mean_minus_std=2") == Ensemble(("runs/x",), "mean_minus_std", 2.0)
-    for wrong in ("a,,b", "a,b@min=2"):
-        with pytest.raises(ConfigError, match="does not name"):
-            parse_ensemble(wrong)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from plaudit.errors import ConfigError
+from plaudit.jobs.reward_tables import FunctionTable
 from plaudit.records import Message, Prompt, Rollout
 from plaudit.rewards.isolation import IsolatedReward
 
@@ -46,6 +47,14 @@ def slow_batch(responses):
 def short(responses):
     return [1.0]
 """
+
+
+def isolated(path: str, **options: object) -> IsolatedReward:
+    """A reward in its own process; ``columns``, ``memory`` and ``where`` are its own, other options the table's."""
+    own = {name: options.pop(name) for name in ("columns", "memory", "where") if name in options}
+    return IsolatedReward(FunctionTable(path=path, **options), **own)  # type: ignore[arg-type]
+
+
 LIMIT = 2.0
 """Seconds: a busy machine may take some of them for a call that does nothing."""
 
@@ -64,27 +73,27 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def bad(file: str):
     """As patient as a busy machine needs: what ends in a crash ends at once, but a crash may be slow to be noticed."""
-    reward = IsolatedReward(f"{file}:bad", timeout=600.0, memory=1 << 31)
+    reward = isolated(f"{file}:bad", timeout=600.0, memory=1 << 31)
     yield reward
     reward.close()
 
 
 @pytest.fixture(scope="module")
 def hasty(file: str):
-    reward = IsolatedReward(f"{file}:bad", timeout=LIMIT)
+    reward = isolated(f"{file}:bad", timeout=LIMIT)
     yield reward
     reward.close()
 
 
 def test_a_function_gets_what_it_asks_for(file: str) -> None:
-    reward = IsolatedReward(f"{file}:plain")
+    reward = isolated(f"{file}:plain")
     assert reward.name == "plain"
     results = reward([rollout("abc", "hello", "4"), rollout("x\udc80é", "")])
     assert [r.value for r in results] == [9.0, 3.0]
     assert results[0].parts == {"plain": 9.0}
     chat = (Message("user", "a"), Message("assistant", "b"))
-    assert IsolatedReward(f"{file}:roles")([rollout("r", chat)])[0].value == 13.0
-    assert [r.value for r in IsolatedReward(f"{file}:batch")([rollout("ab"), rollout("")])] == [2.0, 0.0]
+    assert isolated(f"{file}:roles")([rollout("r", chat)])[0].value == 13.0
+    assert [r.value for r in isolated(f"{file}:batch")([rollout("ab"), rollout("")])] == [2.0, 0.0]
     assert reward([]) == []
 
 
@@ -125,14 +134,14 @@ def test_prints_and_forks_do_no_harm(bad) -> None:
 
 
 def test_a_batch_function_fails_as_a_whole(file: str) -> None:
-    slow = IsolatedReward(f"{file}:slow_batch", timeout=0.1)
+    slow = isolated(f"{file}:slow_batch", timeout=0.1)
     results = slow([rollout("a"), rollout("b")])
     assert [r.value for r in results] == [None] * 2 and "took more than 0.2 s" in results[0].error
-    assert "1 values for 2" in IsolatedReward(f"{file}:short")([rollout("a"), rollout("b")])[1].error
+    assert "1 values for 2" in isolated(f"{file}:short")([rollout("a"), rollout("b")])[1].error
 
 
 def test_after_too_many_lost_calls_the_rest_is_not_tried(file: str) -> None:
-    reward = IsolatedReward(f"{file}:bad", timeout=600.0)
+    reward = isolated(f"{file}:bad", timeout=600.0)
     results = reward([rollout("os_exit")] * 10)
     assert [("exit code 7" in r.error) for r in results] == [True] * 3 + [False] * 7
     assert "not tried" in results[-1].error
@@ -140,16 +149,16 @@ def test_after_too_many_lost_calls_the_rest_is_not_tried(file: str) -> None:
 
 def test_what_cannot_be_imported_is_a_config_error(tmp_path: Path, file: str) -> None:
     with pytest.raises(ConfigError, match="no 'nothing'") as caught:
-        IsolatedReward(f"{file}:nothing", where="gold")
+        isolated(f"{file}:nothing", where="gold")
     assert caught.value.where == "gold"
     crash = tmp_path / "crash.py"
     crash.write_text("import os\nos._exit(5)\n")
     with pytest.raises(ConfigError, match="exit code 5"):
-        IsolatedReward(f"{crash}:f")
+        isolated(f"{crash}:f")
 
 
 def test_closing_ends_the_process(file: str) -> None:
-    reward = IsolatedReward(f"{file}:plain")
+    reward = isolated(f"{file}:plain")
     assert reward._worker is not None
     process = reward._worker._process
     reward.close()

@@ -5,13 +5,17 @@ from __future__ import annotations
 import pytest
 
 from plaudit.errors import ConfigError
+from plaudit.jobs.reward_tables import RuleTable
+from plaudit.jobs.reward_texts import parse
 from plaudit.records import Prompt, Rollout
-from plaudit.rewards.rules import load_rule
+from plaudit.rewards.rules import rule_reward
 
 
 def score(spec: str, response: str, answer: str | None = None) -> float | None:
     rollout = Rollout.single(Prompt("p", "Q", answer), 0, (1,), (3,), (-0.5,), response, "stop")
-    return load_rule(spec)([rollout])[0].value
+    table = parse(f"rule:{spec}")
+    assert isinstance(table, RuleTable)
+    return rule_reward(table)([rollout])[0].value
 
 
 @pytest.mark.parametrize(
@@ -75,4 +79,4 @@ def test_a_prompt_without_an_answer_is_an_error_and_not_zero(spec: str) -> None:
 )
 def test_an_unknown_rule_is_refused_with_the_nearest(spec: str, cure: str) -> None:
     with pytest.raises(ConfigError, match=cure):
-        load_rule(spec)
+        parse(f"rule:{spec}")

@@ -68,8 +68,9 @@ def test_best_responses_and_their_curve(world, tmp_path):
 def test_a_reward_function_has_as_long_as_the_settings_say(world, tmp_path):
     file = tmp_path / "slow.py"
     file.write_text("def never(prompt, response):\n    while True:\n        pass\n", encoding="utf-8")
+    table = {"kind": "function", "path": f"{file}:never", "timeout": 0.2}
     with pytest.raises(RewardError, match="more than 0.2 s"):
-        run_best_of_n(job(world, tmp_path / "run", reward=(f"{file}:never",), reward_timeout=0.2))
+        run_best_of_n(job(world, tmp_path / "run", reward=table))
 
 
 def test_pairs_are_preferences_for_the_other_commands(world, tmp_path):

@@ -135,8 +135,8 @@ def test_labels_train_a_classifier_that_rewards_whole_texts(world, tmp_path):
 
 def test_the_reward_model_becomes_reward_and_critic(world, tmp_path):
     run = run_reward(world.reward(tmp_path / "rm", lora=LoraSection(rank=2)))
-    both = {"reward": (str(run / "model"), "rule:json"), "reward_weights": (1.0, 0.5)}
-    ppo = run_rl(world.rl(tmp_path / "ppo", iterations=2, **both))
+    both = (str(run / "model"), {"kind": "rule", "rule": "json", "weight": 0.5})
+    ppo = run_rl(world.rl(tmp_path / "ppo", iterations=2, reward=both))
     row = read_lines(ppo / "metrics.jsonl")[-1]
     assert "reward/reward_model" in row and "reward/json" in row
 

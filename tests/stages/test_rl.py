@@ -232,7 +232,6 @@ BAD = {
     "unknown policy": ({"policy": "./nowhere"}, ModelError, "nowhere"),
     "no reward": ({}, ConfigError, "no reward was given"),
     "missing prompts": ({"dataset": "nowhere.jsonl"}, DataError, "no such file"),
-    "weights": ({"reward": ("rule:json",), "reward_weights": (1.0, 2.0)}, ConfigError, "2 weights for 1 rewards"),
     "no room": ({"sampling": SamplingSection(max_new_tokens=600)}, DataError, "leaves no room"),
     "empty minibatches": ({"algorithm": PPO(critic_warmup=0, minibatches=5)}, ConfigError, "5 minibatches of 4"),
     "unknown rule": ({"reward": ("rule:jsn",)}, ConfigError, "json"),

@@ -2,17 +2,17 @@ import io
 
 from rich.console import Console
 
-from plaudit.tracking.console import ConsoleSink, learning
+from plaudit.tracking.console import ConsoleTracker, learning
 
 
-def sink(terminal=False, encoding="utf-8"):
+def tracker(terminal=False, encoding="utf-8"):
     raw = io.BytesIO()
     text = io.TextIOWrapper(raw, encoding=encoding, write_through=True)
-    return ConsoleSink("ppo", Console(file=text, force_terminal=terminal, width=120, highlight=False)), raw
+    return ConsoleTracker("ppo", Console(file=text, force_terminal=terminal, width=120, highlight=False)), raw
 
 
 def test_a_file_gets_about_one_line_per_tenth():
-    console, raw = sink()
+    console, raw = tracker()
     console.expect(40, "iteration")
     for step in range(1, 41):
         console.metrics(step, {"reward/mean": -0.1 + step / 100, "objective/kl": 3.1})
@@ -23,7 +23,7 @@ def test_a_file_gets_about_one_line_per_tenth():
 
 
 def test_a_terminal_gets_a_live_bar_with_the_same_line():
-    console, raw = sink(terminal=True)
+    console, raw = tracker(terminal=True)
     console.expect(2, "iteration")
     console.metrics(1, {"reward/mean": 0.25})
     console.metrics(2, {"reward/mean": 0.35})
@@ -32,14 +32,14 @@ def test_a_terminal_gets_a_live_bar_with_the_same_line():
 
 
 def test_alarms_are_shown_and_markup_in_them_is_text():
-    console, raw = sink()
+    console, raw = tracker()
     console.event("alarm", {"message": "KL [red]12[/red] nats"})
     console.event("saved", {"step": 1})
     assert raw.getvalue().decode() == "ppo: alarm: KL [red]12[/red] nats\n"
 
 
 def test_resuming_and_rolling_back_are_said_in_words():
-    console, raw = sink()
+    console, raw = tracker()
     console.expect(50, "iteration")
     console.event("resumed", {"step": 30, "lines_recorded_again": 2})
     console.event("rolled back", {"step": 20, "why": "it ended below its start"})
@@ -48,7 +48,7 @@ def test_resuming_and_rolling_back_are_said_in_words():
 
 
 def test_an_output_without_unicode_does_not_stop_the_run():
-    console, raw = sink(encoding="ascii")
+    console, raw = tracker(encoding="ascii")
     console.metrics(1, {"loss": 2.0})
     assert b"loss 2.00" in raw.getvalue()
 

@@ -4,7 +4,7 @@ import pytest
 
 from plaudit.config.sections import LogSection
 from plaudit.errors import Stopped
-from plaudit.runs.files import read_lines
+from plaudit.runs.files import Lines, read_lines
 from plaudit.runs.recorder import Recorder
 
 SILENT = LogSection(tensorboard=False, progress=False)
@@ -73,27 +73,101 @@ def test_a_resumed_run_goes_on_behind_its_checkpoint(tmp_path):
     assert [row["step"] for row in read_lines(tmp_path / "samples.jsonl")] == [1, 2]
 
 
-def test_sinks_get_finite_numbers_only(tmp_path):
-    class Spy:
-        def __init__(self):
-            self.seen = []
+class Spy:
+    """A tracker that notes what it is told, and raises in the calls of ``fails``."""
 
-        def expect(self, total, unit):
-            self.seen.append((total, unit))
+    def __init__(self, *fails):
+        self.fails, self.seen = fails, []
 
-        def metrics(self, step, values):
-            self.seen.append((step, dict(values)))
+    def _note(self, call, *arguments):
+        self.seen.append((call, *arguments))
+        if call in self.fails:
+            raise OSError("no route to host")
 
-        def event(self, kind, fields):
-            self.seen.append(kind)
+    def expect(self, total, unit):
+        self._note("expect", total, unit)
 
-        def close(self):
-            self.seen.append("closed")
+    def metrics(self, step, values):
+        self._note("metrics", step, dict(values))
 
+    def sample(self, step, fields):
+        self._note("sample", step, dict(fields))
+
+    def event(self, kind, fields):
+        self._note("event", kind)
+
+    def rewind(self, step):
+        self._note("rewind", step)
+        return 0
+
+    def close(self):
+        self._note("close")
+
+
+def test_every_tracker_is_told_everything_and_closed_once(tmp_path):
     recorder = Recorder(tmp_path, command="ppo", log=SILENT)
-    recorder.sinks.append(spy := Spy())
+    recorder.trackers["spy"] = spy = Spy()
     recorder.expect(7, "iteration")
     recorder.metrics(1, {"a": 1.0, "b": float("inf")})
+    recorder.sample(1, {"prompt": "p", "response": "r"})
+    recorder.rewind(0)
     recorder.close()
     recorder.close()
-    assert spy.seen == [(7, "iteration"), (1, {"a": 1.0}), "stopped", "closed"]
+    assert spy.seen == [
+        ("expect", 7, "iteration"),
+        ("metrics", 1, {"a": 1.0, "b": None}),
+        ("sample", 1, {"prompt": "p", "response": "r"}),
+        ("rewind", 0),
+        ("event", "stopped"),
+        ("close",),
+    ]
+
+
+@pytest.mark.parametrize("call", ["metrics", "sample", "event", "rewind", "expect", "close"])
+def test_a_tracker_that_raises_is_left_out_and_the_run_goes_on(tmp_path, call):
+    with Recorder(tmp_path, command="ppo", log=SILENT) as recorder:
+        recorder.trackers |= {"broken": (broken := Spy(call)), "sound": (sound := Spy())}
+        for step in (1, 2):
+            recorder.expect(2, "iteration")
+            recorder.metrics(step, {"a": 1.0})
+            recorder.sample(step, {"prompt": "p", "response": "r"})
+            recorder.event("saved", step=step)
+            recorder.rewind(9)
+    # Called once and not again; the tracker beside it and the files have everything.
+    assert [name for name, *_ in broken.seen].count(call) == 1
+    assert [seen[1] for seen in sound.seen if seen[0] == "metrics"] == [1, 2]
+    assert [row["step"] for row in read_lines(tmp_path / "metrics.jsonl")] == [1, 2]
+    failed = [event for event in events(tmp_path) if event["event"] == "tracker failed"]
+    assert [event["tracker"] for event in failed] == ["broken"]
+    assert "OSError: no route to host" in failed[0]["message"]
+    assert events(tmp_path)[-1]["event"] == "stopped", "the last event is the reason of the end"
+    assert ("event", "tracker failed") in sound.seen
+
+
+def test_a_tracker_that_cannot_be_opened_is_left_out(tmp_path):
+    (tmp_path / "tensorboard").write_text("a file where the folder should be")
+    pytest.importorskip("tensorboard", reason="pip install 'plaudit[tensorboard]'")
+    with Recorder(tmp_path, command="sft", log=LogSection(progress=False)) as recorder:
+        recorder.metrics(1, {"loss": 1.0})
+    assert [e["tracker"] for e in events(tmp_path) if e["event"] == "tracker failed"] == ["tensorboard"]
+    assert len(read_lines(tmp_path / "metrics.jsonl")) == 1
+
+
+def test_a_stop_that_arrives_in_a_tracker_is_a_stop(tmp_path):
+    class Interrupted(Spy):
+        def metrics(self, step, values):
+            raise Stopped("SIGTERM")
+
+    with pytest.raises(Stopped), Recorder(tmp_path, command="sft", log=SILENT) as recorder:
+        recorder.trackers["slow"] = Interrupted()
+        recorder.metrics(1, {"loss": 1.0})
+    assert [event["event"] for event in events(tmp_path)] == ["started", "stopped"]
+
+
+def test_an_error_of_the_files_ends_the_run(tmp_path, monkeypatch):
+    """Without its files a run can be neither judged nor resumed."""
+    with pytest.raises(OSError, match="No space"), Recorder(tmp_path, command="sft", log=SILENT) as recorder:
+        monkeypatch.setattr(
+            Lines, "add", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        )
+        recorder.metrics(1, {"loss": 1.0})

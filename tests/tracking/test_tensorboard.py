@@ -34,7 +34,7 @@ def test_scalars_are_written_without_torch(tmp_path):
     assert scalars == [(3, "policy/entropy", 1.5)]
 
 
-def test_without_the_package_there_is_no_sink(tmp_path, monkeypatch):
+def test_without_the_package_there_is_no_tracker(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     with Recorder(tmp_path, command="sft") as recorder:
         recorder.metrics(1, {"loss": 1.0})

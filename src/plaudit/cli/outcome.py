@@ -8,7 +8,7 @@ from typing import Any
 from plaudit.cli.parser import show
 from plaudit.evaluation import kinds
 from plaudit.evaluation.report import write_report
-from plaudit.rewards.ensemble import members_of
+from plaudit.jobs.reward_tables import members_of
 
 MADE = {"model": "model", "best": "best.jsonl"}
 """What a run may have made, besides its report."""

@@ -85,6 +85,11 @@ def is_table(annotation: Any) -> bool:
     )
 
 
+def is_list_of_tables(annotation: Any) -> bool:
+    """True for a list whose items are tables, of one kind or several; it is one setting."""
+    return typing.get_origin(annotation) in (tuple, list) and describe(annotation) == "list of table"
+
+
 def _walk(owner: Any, instance: Any, prefix: str) -> Iterator[Setting]:
     """Leaves of ``owner``; defaults are read off ``instance`` where there is one."""
     for name, annotation, default, text in _fields(owner):
@@ -147,7 +152,7 @@ def describe(annotation: Any) -> str:
     if origin is Literal:
         return " | ".join(str(a) for a in args)
     if origin in (typing.Union, types.UnionType):
-        return " | ".join(describe(a) for a in args)
+        return " | ".join(dict.fromkeys("table" if is_table(a) else describe(a) for a in args))
     if origin in (tuple, list, set, frozenset) and args:
         return f"list of {describe(args[0])}"
     if origin is typing.Annotated:

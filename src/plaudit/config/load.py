@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, to_jsonable_python
 
 from plaudit.config.algorithm import specialise
-from plaudit.config.fields import ALIASES, MISSING, Setting, find, nearest, settings
+from plaudit.config.fields import ALIASES, MISSING, Setting, find, is_list_of_tables, nearest, settings
 from plaudit.config.sections import Job
 from plaudit.errors import ConfigError
 
@@ -185,17 +185,33 @@ def from_text(setting: Setting, value: Any) -> Any:
     if joined is not None and joined[:1] in ("[", "{"):
         with contextlib.suppress(tomllib.TOMLDecodeError):  # a text that happens to start with a bracket
             candidates.insert(0, tomllib.loads(f"value = {joined}")["value"])
-    candidates.append(joined.split(",") if joined is not None else texts)
+    # Words and numbers may stand in one text with commas between them. The text of a table has commas of its own.
+    splits = joined is not None and not is_list_of_tables(setting.annotation)
+    candidates.append(joined.split(",") if joined is not None and splits else texts)
     for candidate in candidates:
         try:
             return to_jsonable_python(adapter.validate_python(candidate), inf_nan_mode="constants")
-        except ValidationError:
+        except (ValidationError, ConfigError):
             continue
     return value
 
 
 def _validate(job_class: type[J], values: dict[str, Any], sources: dict[str, str], table: Table) -> J:
     """The job, or one ConfigError that lists everything wrong with it."""
+    try:
+        tree = _tree(job_class.from_earlier(values))
+        # JSON in strict mode has TOML's types: a list fills a tuple, but "5" is no number and 1 is not true.
+        return job_class.model_validate_json(json.dumps(tree, default=str), strict=True)
+    except ValidationError as error:
+        raise _misfit(error.errors(), values, sources, table) from None
+    except ConfigError as error:  # of a value that explains itself, such as a reward; it knows its key and not its file
+        if error.where not in sources:
+            raise
+        raise ConfigError(error.what, where=_place(error.where, sources, table), cure=error.cure) from None
+
+
+def _tree(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted key as tables within tables."""
     tree: dict[str, Any] = {}
     for key, value in values.items():
         *path, last = key.split(".")
@@ -203,11 +219,13 @@ def _validate(job_class: type[J], values: dict[str, Any], sources: dict[str, str
         for part in path:
             node = node.setdefault(part, {})
         node[last] = to_jsonable_python(value, inf_nan_mode="constants")
-    try:
-        # JSON in strict mode has TOML's types: a list fills a tuple, but "5" is no number and 1 is not true.
-        return job_class.model_validate_json(json.dumps(tree, default=str), strict=True)
-    except ValidationError as error:
-        raise _misfit(error.errors(), values, sources, table) from None
+    return tree
+
+
+def _place(key: str, sources: dict[str, str], table: Table) -> str:
+    """Where the value of a key stands: file and line, or the flag."""
+    flag = next((setting.flag for setting in table if setting.key == key), "--" + key)
+    return f"{sources[key]}, {flag}" if sources[key] == COMMAND_LINE else sources[key]
 
 
 def _misfit(
@@ -239,7 +257,7 @@ def _explain(
         cure = f"add {key} = ... to a config file, or give {setting.flag} on the command line"
         return f"{key} is not set: {setting.help or setting.expected}", key, cure
     value, reason = values.get(key), error["msg"].removeprefix("Value error, ")
-    where = f"{sources[key]}, {setting.flag}" if sources[key] == COMMAND_LINE else sources[key]
+    where = _place(key, sources, (setting,))
     cure = f"{setting.flag} takes {setting.expected}: {setting.help}".strip().rstrip(":")
     options = [str(a) for a in typing.get_args(setting.annotation)]
     close = nearest(str(value), options) if error["type"] == "literal_error" else ""

@@ -194,3 +194,18 @@ class Job(Section):
     def inputs(self) -> dict[str, str]:
         """What a run reads, by role ("model", "dataset"): files are hashed, and a resumed run must read the same."""
         return {}
+
+    @classmethod
+    def from_earlier(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Values by dotted key, with what earlier versions wrote otherwise as it is written today."""
+        return values
+
+    @classmethod
+    def as_recorded(cls, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The manifest of an earlier start with the names that are written today."""
+        return manifest
+
+    @classmethod
+    def comparable(cls, was: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The settings of an earlier start and of now, each with what must be the same and is not one value of them."""
+        return dict(was), dict(now)

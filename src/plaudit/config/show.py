@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
 from pydantic_core import to_jsonable_python
 
 from plaudit.config.algorithm import type_name
-from plaudit.config.fields import settings
+from plaudit.config.fields import is_list_of_tables, settings
 from plaudit.config.sections import Job
 
 COLUMN = 44
@@ -45,16 +45,26 @@ def to_toml(job: Job, sources: Mapping[str, str] | None = None) -> str:
         lines = [f"[{section}]"] if section else []
         if section == "algorithm":
             lines.append(f'type = "{type_name(type(getattr(job, section)))}"')
+        listed: list[str] = []
         for setting in group:
             if setting.key not in values:
                 continue
             value = values[setting.key]
+            if is_list_of_tables(setting.annotation) and value:
+                listed += _blocks(setting.key, value, sources.get(setting.key, ""))
+                continue
             text = f"{setting.key.rpartition('.')[2]} = {toml_value(value)}"
             as_given = value == to_jsonable_python(setting.default, inf_nan_mode="constants", fallback=str)
             source = sources.get(setting.key) or ("default" if as_given else "set in Python")
             lines.append(f"{text:<{COLUMN}} # {source}".replace("\n", " "))
-        blocks.append("\n".join(lines))
+        blocks += ["\n".join(lines), *listed]  # a table ends the plain keys, so its header comes behind all of them
     return "\n\n".join(blocks) + "\n"
+
+
+def _blocks(key: str, tables: Iterable[Mapping[str, Any]], source: str) -> list[str]:
+    """A list of tables as TOML blocks with the header ``[[key]]``."""
+    header = f"{f'[[{key}]]':<{COLUMN}} # {source}" if source else f"[[{key}]]"
+    return ["\n".join([header, *(f"{k} = {toml_value(v)}" for k, v in table.items())]) for table in tables]
 
 
 def toml_value(value: Any) -> str:

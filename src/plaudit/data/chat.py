@@ -7,6 +7,7 @@ after the response.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -31,6 +32,9 @@ class Tokenizer(Protocol):
 
     def convert_ids_to_tokens(self, ids: int) -> Any:
         """The token with an id."""
+
+    def decode(self, token_ids: Any, **options: Any) -> Any:
+        """The text of tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +167,45 @@ class ChatFormat:
         ids, mask, starts = self._history(tuple(earlier), 0 if all_turns else len(asked))
         length = min((at for turn, at in starts.items() if turn >= len(asked)), default=len(ids))
         return self._joined(ids, mask, length, self._said(last.content), self.end_ids[0])
+
+    def continuation(self, reply: Content, after: int, *, chat: bool) -> list[int]:
+        """The tokens that follow a response when somebody answers it, up to where the next response begins.
+
+        Only the reply is tokenised. The response before it stays as the tokens that were sampled: encoded anew, its
+        text could give other tokens, which the policy never drew and which have no log-probs.
+
+        Args:
+            reply: a text, in a chat a turn of the user; or the turns, each with its role.
+            after: the last token of the response. If it is an end token, the end of turn that the template writes
+                stands in the row already.
+            chat: the prompt is a chat; a text is just continued.
+
+        Raises:
+            DataError: turns that answer a text, or a template that refuses or rewrites them.
+        """
+        if not chat:
+            if not isinstance(reply, str):
+                raise DataError("a text prompt was answered with turns of a chat", cure="answer it with a text")
+            return self._ids(reply)
+        turns = as_messages(reply, "user")
+        if not self.uses_template:
+            return self._ids(write_transcript(turns, open_end=True))
+        # What the template writes between a response and the next one is found on a chat with a known response. It is
+        # the same after any response, unless the template rewrites earlier turns, which is refused here.
+        known = (Message("user", "a"), Message("assistant", "plaudit"))
+        before = self._render(known, open_end=False).rpartition("plaudit")[0] + "plaudit"
+        whole = self._render((*known, *turns), open_end=True)
+        if not whole.startswith(before):
+            raise DataError(
+                "the tokenizer's chat template writes an earlier response otherwise once it is answered",
+                cure="set chat_template to never",
+            )
+        ids = self._ids(whole.removeprefix(before))
+        return ids[1:] if after in self.end_ids and ids[:1] == [self.end_ids[0]] else ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Tokens as text, without special tokens."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def text(self, content: Content) -> str:
         """A content as people read it."""

@@ -12,6 +12,8 @@ def last_counted(mask: Tensor) -> Tensor:
     >>> last_counted(torch.tensor([[False, True, True, False]])).int()
     tensor([[0, 0, 1, 0]], dtype=torch.int32)
     """
+    # Counted tokens from here to the end of the row. Not "length - 1": after a gap or before padding the last counted
+    # token can be anywhere.
     following = mask.flip(-1).cumsum(-1).flip(-1)
     return mask & (following == 1)
 
@@ -28,6 +30,7 @@ def token_rewards(scores: Tensor, kl: Tensor, kl_coef: float, mask: Tensor) -> T
     tensor([[-0.0500,  2.0200,  0.0000]])
     """
     assert scores.shape == mask.shape[:1] and kl.shape == mask.shape
+    # `where` and not a product: log-probs at padding may be anything, and 0 * inf is NaN.
     penalty = torch.where(mask, -kl_coef * kl, torch.zeros_like(kl))
     return penalty + last_counted(mask) * scores[:, None]
 
@@ -44,7 +47,8 @@ def rewards_to_go(rewards: Tensor, mask: Tensor, gamma: float = 1.0) -> Tensor:
 def length_lambda(mask: Tensor, alpha: float) -> Tensor:
     """Lambda ``[B]`` that grows with the response, ``1 - 1 / (alpha * length)`` (VAPO, arXiv:2504.05118); at least 0.
 
-    So that the sum of GAE's weights is ``alpha * length``, and long responses still hear from their last token.
+    The weights of GAE then sum to ``alpha * length``, so the reward at the end of a long response still reaches its
+    first tokens: with a constant 0.95 it is multiplied by 0.006 after 100 tokens.
 
     >>> length_lambda(torch.ones(1, 40, dtype=torch.bool), 0.5)
     tensor([0.9500])
@@ -79,6 +83,9 @@ def gae(
     next_value = values.new_zeros(len(values)) if last_values is None else last_values
     assert next_value.shape == values.shape[:1], "last_values must be [B]"
     next_advantage = values.new_zeros(len(values))
+    # Backwards, because each step needs the advantage and the value of the one after it. At a token that does not count
+    # (a tool's answer, padding) both are carried on, so the last token before a gap is followed by the first one after
+    # it: gamma and lambda count sampled tokens only.
     for t in range(values.shape[1] - 1, -1, -1):
         counts = mask[:, t]
         delta = rewards[:, t] + gamma * next_value - values[:, t]
@@ -86,4 +93,6 @@ def gae(
         next_advantage = torch.where(counts, advantage, next_advantage)
         next_value = torch.where(counts, values[:, t], next_value)
         advantages[:, t] = torch.where(counts, advantage, torch.zeros_like(advantage))
+    # Targets from the advantages as they are here: whitening comes after, and would make the critic chase its own
+    # scale.
     return advantages, torch.where(mask, advantages + values, torch.zeros_like(values))

@@ -1,4 +1,4 @@
-"""What an online algorithm carries from iteration to iteration: the KL coefficient and the moments of the reward."""
+"""State that an online algorithm keeps from iteration to iteration: KL coefficient, moments of the reward."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Moments:
     squares: float = 0.0
 
     def update(self, values: Sequence[float]) -> Moments:
-        """With some more values; the order of the updates does not matter.
+        """The moments after some more values; the order of updates does not matter up to rounding.
 
         >>> m = Moments().update([1, 2, 3]).update([5]); (m.mean, m.variance)
         (2.75, 2.1875)
@@ -24,6 +24,8 @@ class Moments:
         n = len(values)
         if n == 0:
             return self
+        # Squared deviations are added, not squares: sum(x^2) - n mean^2 subtracts two large numbers and can become
+        # negative for rewards near 1000 that differ by 0.01.
         mean = math.fsum(values) / n
         squares = math.fsum((v - mean) ** 2 for v in values)
         total, delta = self.count + n, mean - self.mean
@@ -40,14 +42,15 @@ class Moments:
 
     @property
     def std(self) -> float:
-        """Square root of the population variance, or 1 while it is no more than rounding noise: safe to divide by."""
+        """Square root of the population variance, or 1 where it is no more than rounding: safe to divide by."""
+        # Equal rewards have a deviation of some 1e-8 and not always 0; divided by it they would become a signal.
         std = math.sqrt(self.variance)
         return std if std > 1e-6 * max(1.0, abs(self.mean)) else 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Carry:
-    """State of an online algorithm between iterations. JSON-ready, so a checkpoint is trivial."""
+    """State of an online algorithm between iterations, made of numbers only: a checkpoint holds it as JSON."""
 
     kl_coef: float = 0.0
     entropy_coef: float = 0.0
@@ -55,7 +58,7 @@ class Carry:
     baseline: float | None = None
     """Running mean of the return, where an algorithm keeps one; None before the first batch."""
     warmup: int | None = None
-    """Iterations that the critic learned alone before it was good enough; None: it was not yet."""
+    """Iterations in which the critic was trained alone before it was good enough; None: it is not yet."""
 
 
 def adapt_kl_coef(kl_coef: float, kl: float, target: float, horizon: float, episodes: int) -> float:
@@ -63,12 +66,14 @@ def adapt_kl_coef(kl_coef: float, kl: float, target: float, horizon: float, epis
 
     Args:
         kl: measured KL to the reference per response, in nats (sum over its tokens).
-        target: wished KL in the same unit.
+        target: the KL to keep, in the same unit.
         horizon: episodes in which a 20 % error changes the coefficient by 20 %.
         episodes: responses since the last update.
 
     >>> round(adapt_kl_coef(0.2, kl=12, target=6, horizon=10_000, episodes=256), 6)
     0.201024
     """
+    # The error is clipped so that one odd batch cannot move the coefficient far, and the coefficient itself: at 0 it
+    # could never grow again, since it is only multiplied.
     error = min(max(kl / target - 1, -0.2), 0.2)
     return min(max(kl_coef * (1 + error * episodes / horizon), 1e-4), 10.0)

@@ -1,4 +1,4 @@
-"""Statistics of the responses to one prompt. Groups are told by their ids, never by position; sums are in fp64."""
+"""Statistics of the responses to one prompt. A group is the rows of one id, wherever they are; sums are in fp64."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EQUAL = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Scores compared with those of the same group; all tensors are ``[B]``, float64 but for ``equal``."""
+    """Scores compared with those of the same group; all tensors are ``[B]``, float64 except ``equal``."""
 
     centred: Tensor
     """Score minus the mean of its group; exactly 0 where the whole group scored the same, and for rows left out."""
@@ -26,16 +26,14 @@ class Groups:
     std: Tensor
     """Sample standard deviation of the group; exactly 0 where the whole group scored the same."""
     equal: Tensor
-    """bool: the whole group scored the same, so that it says nothing about which response is better."""
+    """bool: the whole group scored the same, so it has no signal about which response is better."""
 
 
 def compare(scores: Tensor, group_ids: Tensor, valid: Tensor) -> Groups:
     """Each score against its group.
 
-    Rounding must not make a signal out of equal scores, which a division by a tiny spread would blow up.
-
     Args:
-        scores: ``[B]``; what stands where not ``valid`` is never read, NaN included.
+        scores: ``[B]``; values where not ``valid`` are never used, NaN included.
         group_ids: ``[B]`` int64.
         valid: ``[B]`` bool; the others take no part in mean and spread.
 
@@ -43,6 +41,8 @@ def compare(scores: Tensor, group_ids: Tensor, valid: Tensor) -> Groups:
     tensor([ 0.5000, -0.5000, -0.5000,  0.5000], dtype=torch.float64)
     """
     assert scores.shape == group_ids.shape == valid.shape and scores.dim() == 1, "all must be [B]"
+    # By id and not by reshaping to [groups, size]: rewards that failed, microbatches and dropped prompts leave groups
+    # of unequal size and in any order.
     names, index = group_ids.unique(return_inverse=True)
     x = torch.where(valid, scores.double(), 0.0)
 
@@ -54,6 +54,9 @@ def compare(scores: Tensor, group_ids: Tensor, valid: Tensor) -> Groups:
     infinite = torch.full_like(mean, torch.inf)
     highest = (-infinite).scatter_reduce(0, index, torch.where(valid, x, -torch.inf), "amax")
     lowest = infinite.scatter_reduce(0, index, torch.where(valid, x, torch.inf), "amin")
+    # Equal up to rounding: a reward model gives the same text scores that differ by 1e-7 from batch to batch, and
+    # divided by a deviation of that size they would become an advantage. Within EQUAL the whole group has advantage 0
+    # exactly.
     equal = highest - lowest <= EQUAL * mean.abs().clamp(min=1)
     centred = torch.where(valid & ~equal[index], x - mean[index], 0.0)
     std = (total(centred.square()) / (counts - 1).clamp(min=1)).sqrt()
@@ -74,6 +77,7 @@ def group_advantages(scores: Tensor, group_ids: Tensor, valid: Tensor, scale: Sc
     groups = compare(scores, group_ids, valid)
     if scale == "none":
         return groups.centred.float()
+    # One valid score has no sample deviation (0 / 0); correction 0 makes it 0.
     counted = scores[valid].double()
     spread = groups.std if scale == "group" else counted.std(correction=min(1, max(len(counted) - 1, 0)))
     return (groups.centred / (spread + EPSILON)).float()
@@ -93,14 +97,15 @@ def leave_one_out(scores: Tensor, group_ids: Tensor, valid: Tensor) -> Tensor:
 
 
 def overlong_penalty(lengths: Tensor, limits: Tensor, buffer: float) -> Tensor:
-    """DAPO's soft punishment of length, ``[B]`` from 0 to -1 (arXiv:2503.14476, eq. 13).
+    """DAPO's soft penalty on length, ``[B]`` from 0 to -1 (arXiv:2503.14476, eq. 13).
 
     Args:
         lengths: ``[B]`` tokens of the responses; limits: ``[B]`` tokens that were allowed.
-        buffer: share of the limit, at its end, in which the punishment grows from 0 to 1.
+        buffer: share of the limit, at its end, in which the penalty grows from 0 to 1.
 
     >>> overlong_penalty(torch.tensor([80, 90, 100]), torch.tensor([100, 100, 100]), 0.2)
     tensor([ 0.0000, -0.5000, -1.0000])
     """
+    # A limit of a few tokens has a buffer below one token; at least 1, so that nothing is divided by 0.
     room = (limits * buffer).clamp(min=1)
     return ((limits - room - lengths) / room).clamp(-1.0, 0.0)

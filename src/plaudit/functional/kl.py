@@ -12,7 +12,7 @@ Gradient = Literal["naive", "unbiased"]
 
 
 def k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """``logp - logp_ref``: unbiased, can be negative. In the reward it is the one whose gradient is that of the KL."""
+    """``logp - logp_ref``: unbiased, can be negative. As a part of the reward, its gradient is that of the KL."""
     return logprobs - ref_logprobs
 
 
@@ -27,12 +27,13 @@ def k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     >>> k3(torch.tensor([0.0]), torch.tensor([0.0]))
     tensor([0.])
     """
+    # expm1, because exp(-d) - 1 loses all digits where d is small, and d is small for nearly every token.
     difference = logprobs - ref_logprobs
     return torch.expm1(-difference) + difference
 
 
 def full_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:
-    """Exact ``KL(p || q) = sum_v p_v (log p_v - log q_v)`` of two next-token laws. ``[N, V]`` twice -> ``[N]`` nats.
+    """Exact ``KL(p || q) = sum_v p_v (log p_v - log q_v)`` of next-token distributions; ``[N, V]`` to ``[N]`` nats.
 
     >>> p, q = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.75, 0.25]]).log()
     >>> round(full_kl(p, q).item(), 6)
@@ -57,5 +58,7 @@ def kl_loss(
     value = {"k1": k1, "k2": k2, "k3": k3}[estimator](logprobs, ref_logprobs)
     if gradient == "naive":
         return value
+    # k2 is differentiated as it stands: its own gradient is that of the KL already, the ratio only corrects for the
+    # samples of the old policy. For k1 and k3 the missing part comes from the gradient of the ratio.
     ratio = (logprobs - old_logprobs).clamp(-20.0, 20.0).exp()
     return value * (ratio.detach() if estimator == "k2" else ratio)

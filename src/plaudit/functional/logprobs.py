@@ -18,6 +18,7 @@ def predicting_states(hidden: Tensor, mask: Tensor) -> Tensor:
         mask: ``[B, T]`` bool; column 0 must be False, since nothing predicts the first token.
     """
     assert not mask[:, 0].any(), "the first token of a row has no predecessor and cannot be trained on"
+    # Everywhere else x[b, t] is about tokens[b, t]. A second place that shifts would sooner or later shift twice.
     return hidden[:, :-1][mask[:, 1:]]
 
 
@@ -28,6 +29,8 @@ def at_mask(values: Tensor, mask: Tensor) -> Tensor:
     tensor([[0., 5.],
             [0., 6.]])
     """
+    # 0 and not NaN outside of the mask: `where` removes a NaN in the forward pass, but in the backward pass the
+    # gradient 0 would be multiplied by it.
     return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
 
 

@@ -1,9 +1,10 @@
-"""Sampler against trainer: weights that correct for a sampler whose law mu is not quite pi_old, and how far it is off.
+"""Sampler against trainer: weights for samples from a distribution mu that is not exactly pi_old, and its distance.
 
-Precision, kernels, or weights a few steps old make ``pi_old / mu`` differ from 1 although both claim the same policy.
-The gradient is unbiased again once each token's policy loss is multiplied by that ratio, which is then bounded to keep
-its variance (TIS: truncated; IcePop and MIS: masked). The weights are constants, and multiply the policy loss only: not
-a KL term, not the statistics of the advantages. Staleness is another matter: the ratio ``pi / pi_old`` of the loss.
+Precision, kernels, or weights a few steps old make ``pi_old / mu`` differ from 1 although both have the same weights.
+The gradient is unbiased again if each token's policy loss is multiplied by that ratio; the ratio is then bounded to
+limit its variance (TIS: truncated; IcePop and MIS: masked). The weights are constants; only the policy loss has them:
+not a KL term, not the statistics of the advantages. Updates since the rollout are corrected elsewhere, by the ratio
+``pi / pi_old`` of the loss.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def log_gap(old_logprobs: Tensor, sampled_logprobs: Tensor, mask: Tensor, level:
 
     Args:
         level: token: of each token. sequence: summed over the response, on each of its tokens; exact, but its variance
-            grows with the length. geometric: the mean over the response; biased and steady, good to filter by.
+            grows with the length. geometric: the mean over the response; biased, of small variance, good to filter by.
 
     >>> old, sampled = torch.tensor([[-1.0, -1.0]]), torch.tensor([[-1.5, -1.25]])
     >>> everywhere = torch.ones(1, 2, dtype=torch.bool)
@@ -32,6 +33,8 @@ def log_gap(old_logprobs: Tensor, sampled_logprobs: Tensor, mask: Tensor, level:
     [[[0.5, 0.25]], [[0.75, 0.75]], [[0.375, 0.375]]]
     """
     assert old_logprobs.shape == sampled_logprobs.shape == mask.shape, "log-probs and mask must all be [B, T]"
+    # Without gradient: the weight corrects where samples come from. Differentiated, it would be a second ratio in the
+    # loss.
     gap = torch.where(mask, (old_logprobs - sampled_logprobs).detach(), 0.0)
     if level != "token":
         total = gap.sum(-1, keepdim=True)
@@ -58,6 +61,8 @@ def mismatch_weights(
     weights = torch.ones_like(gap) if correction == "none" else gap.exp()
     if correction == "truncate":
         weights = weights.clamp(max=high)
+    # A masked token has weight 0 and not a clipped one: so far off, its ratio says that the two disagree about it,
+    # not how much it should count.
     if correction == "mask":
         weights = torch.where((weights < low) | (weights > high), 0.0, weights)
     return torch.where(mask, weights, 0.0)
@@ -96,7 +101,7 @@ def mismatch_metrics(
     """How far sampler and trainer are apart, over the tokens that count. To be logged always.
 
     Args:
-        weights: ``[B, T]`` weights in use; None: those that were not applied, for a sampler that is trusted.
+        weights: ``[B, T]`` weights in use; None: no correction is applied, the unbounded ratios are measured.
         high: bound above which a token's ratio counts as truncated.
 
     Returns:

@@ -1,9 +1,9 @@
-"""In which type matrix products run, and how often weights are cast to it: once in a generation or optimizer step.
+"""The type in which matrix products run, with weights cast to it once in a generation or an optimizer step.
 
-Weights are fp32, the master copy that AdamW needs. Under autocast each product would cast its weight anew; an autocast
-context keeps what it has cast until it ends, if the weight is one that asks for a gradient. So one context is held
-around all microbatches of a step or all tokens of a generation, and where nothing is learned a module's frozen weights
-ask for a gradient they never get. (A backward pass casts frozen weights anew: once for thousands of tokens.)
+Weights are fp32, the master copy that AdamW needs. Under autocast each product would cast its weight again; an autocast
+context keeps a cast weight until it ends, but only of weights with ``requires_grad``. So one context is held around all
+microbatches of a step or all tokens of a generation, and where nothing is trained, frozen weights get ``requires_grad``
+for that time. (A backward pass casts frozen weights again: once for thousands of tokens.)
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ def products_in(dtype: torch.dtype, device: torch.device) -> Context:
 
 
 def as_in_forward(device: torch.device) -> Context:
-    """For a backward pass inside `autocast`: each product in the type that its forward pass had."""
+    """For a backward pass inside `products_in`: each product in the type that its forward pass had."""
+    # autograd remembers the types of the forward pass. With autocast still on, products that the forward pass made in
+    # fp32 on purpose (the LM head) would be made in bf16 on the way back.
     return torch.autocast(device.type, enabled=False)
 
 
@@ -31,6 +33,7 @@ def as_in_forward(device: torch.device) -> Context:
 def without_gradients(module: nn.Module, dtype: torch.dtype, device: torch.device) -> Iterator[None]:
     """No gradients; products in ``dtype`` with every weight of ``module`` cast once, frozen ones too."""
     frozen = [p for p in module.parameters() if p.is_floating_point() and not p.requires_grad]
+    # no_grad is around all, so the flags make no graph; they are what autocast looks at when it decides to keep a cast.
     with torch.no_grad(), products_in(dtype, device):
         try:
             for p in frozen if dtype != torch.float32 else ():

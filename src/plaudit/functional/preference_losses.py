@@ -34,7 +34,7 @@ def logistic(margin: Tensor, targets: Tensor | float = 1.0) -> Tensor:
 
 
 def robust_logistic(margin: Tensor, flipped: float) -> Tensor:
-    """Unbiased under labels that are turned round with probability ``flipped`` (arXiv:2403.00409).
+    """Logistic loss that is unbiased if labels are flipped with probability ``flipped`` (arXiv:2403.00409).
 
     ``[-(1 - e) log sigma(h) + e log sigma(-h)] / (1 - 2e)``: its mean over the flips is the clean loss.
 
@@ -46,7 +46,7 @@ def robust_logistic(margin: Tensor, flipped: float) -> Tensor:
 
 
 def squared(gap: Tensor, tau: float) -> Tensor:
-    """IPO (arXiv:2310.12036, eq. 17): ``(gap - 1 / (2 tau))^2``, which does not push certain pairs to infinity.
+    """IPO (arXiv:2310.12036, eq. 17): ``(gap - 1 / (2 tau))^2``, whose optimum is finite also for certain labels.
 
     >>> squared(torch.tensor([3.0]), 0.1)
     tensor([4.])
@@ -55,7 +55,7 @@ def squared(gap: Tensor, tau: float) -> Tensor:
 
 
 def hinge(margin: Tensor) -> Tensor:
-    """``max(0, 1 - h)`` (SLiC, arXiv:2305.10425, with the rewards of DPO): pairs that are far enough apart rest.
+    """``max(0, 1 - h)`` (SLiC, arXiv:2305.10425, with the rewards of DPO): no gradient once the margin is 1.
 
     >>> hinge(torch.tensor([0.3, 2.0]))
     tensor([0.7000, 0.0000])
@@ -64,7 +64,7 @@ def hinge(margin: Tensor) -> Tensor:
 
 
 def kto(log_ratio: Tensor, zero: Tensor | float, beta: float, desirable: Tensor) -> Tensor:
-    """KTO before its weights (arXiv:2402.01306): how far a response is on the wrong side of the zero point.
+    """KTO's loss without its class weights (arXiv:2402.01306), small where a response is on the right side of zero.
 
     ``1 - sigma(beta (log_ratio - zero))`` where desirable, ``1 - sigma(beta (zero - log_ratio))`` elsewhere.
 
@@ -77,6 +77,7 @@ def kto(log_ratio: Tensor, zero: Tensor | float, beta: float, desirable: Tensor)
     tensor([0.4626, 0.4626])
     """
     assert log_ratio.shape == desirable.shape and log_ratio.dim() == 1
+    # 1 - sigma(x) as sigma(-x): where x is large, 1 - sigma(x) is rounded to 0 and has no gradient.
     ahead = torch.where(desirable, log_ratio - zero, zero - log_ratio)
     return torch.sigmoid(-beta * ahead)
 
@@ -89,7 +90,8 @@ def log1mexp(x: Tensor) -> Tensor:
     """
     x = x.clamp(max=-1e-7)
     near = x > -math.log(2)
-    # Each branch is only given what it is good at: `where` alone would let a NaN gradient through.
+    # Each branch gets only values it can compute, -1 elsewhere: `where` picks the right value, but its gradient is
+    # 0 * NaN = NaN for the branch that was not picked.
     close = torch.log(-torch.expm1(torch.where(near, x, -1.0)))
     far = torch.log1p(-torch.exp(torch.where(near, -1.0, x)))
     return torch.where(near, close, far)

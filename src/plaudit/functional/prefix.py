@@ -1,4 +1,4 @@
-"""What neighbouring rows have in common at their start."""
+"""Tokens that neighbouring rows have in common at their start."""
 
 from __future__ import annotations
 
@@ -16,5 +16,6 @@ def shared_with_previous(tokens: Tensor, attention_mask: Tensor) -> Tensor:
     tensor([0, 2])
     """
     equal = (tokens[1:] == tokens[:-1]) & attention_mask[1:] & attention_mask[:-1]
+    # The running product is 1 up to the first difference: equal tokens after it are in another context and not shared.
     lengths = equal.long().cumprod(-1).sum(-1)
     return torch.cat([lengths.new_zeros(1), lengths])

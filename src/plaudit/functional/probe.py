@@ -1,4 +1,4 @@
-"""A linear probe: what a fixed feature vector already says about a preference or a label."""
+"""A linear probe: how well a linear map of a fixed feature vector predicts a preference or a label."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Probe:
 def fit_probe(
     features: Tensor, targets: Tensor, folds: Tensor, penalties: Sequence[float] = PENALTIES
 ) -> Probe:
-    """Logistic regression without intercept, L2-penalised; the penalty is the one with the best cross-validated loss.
+    """Logistic regression without intercept, L2-penalised; the penalty has the best cross-validated loss.
 
     For preferences the features are those of chosen minus those of rejected, which makes it Bradley-Terry.
 
@@ -41,7 +41,8 @@ def fit_probe(
     (1.0, True)
     """
     assert features.shape[0] == len(targets) == len(folds), "one row, one target, one fold each"
-    # About 0 and not about their mean: a pair may be turned round, so differences have mean 0 by right.
+    # Scaled about 0 and not about the mean: which of a pair comes first is arbitrary, so differences have mean 0, and
+    # an intercept would predict the position and not the quality.
     scale = features.double().square().mean(0).sqrt().clamp(min=1e-8)
     x, y = features.double() / scale, targets.double()
     tried = [(penalty, *_cross_validated(x, y, folds, penalty)) for penalty in penalties]
@@ -50,6 +51,7 @@ def fit_probe(
 
 
 def _cross_validated(x: Tensor, y: Tensor, folds: Tensor, penalty: float) -> tuple[float, float]:
+    # Each score comes from a fit that did not contain its fold, so loss and accuracy are those of unseen prompts.
     scores = torch.zeros_like(y)
     for fold in folds.unique():
         out = folds == fold
@@ -69,6 +71,7 @@ def _fit(x: Tensor, y: Tensor, penalty: float) -> Tensor:
         loss.backward()
         return loss
 
+    # Callers are often inside no_grad, because the features are; the fit needs gradients of its weight all the same.
     with torch.enable_grad():
         optimizer.step(closure)
     return weight.detach()

@@ -1,4 +1,4 @@
-"""Losses on ranked lists and the targets of uncertain comparisons. Scores of all lists stand in one tensor.
+"""Losses on ranked lists and the targets of uncertain comparisons. Scores of all lists are in one tensor.
 
 ``scores, ranks, groups [R]``: score, rank (1 is best, ties share one) and list (0 to N - 1) of each response. Each
 response is scored once, whatever the number of pairs it is in: K forward passes, not 2 C(K, 2).
@@ -45,14 +45,16 @@ def group_sizes(groups: Tensor, count: int) -> Tensor:
 def plackett_luce(scores: Tensor, ranks: Tensor, groups: Tensor, count: int) -> Tensor:
     """Negative log-likelihood ``[count]`` of each order (Plackett 1975): ``-sum_i log softmax(s_i, s_i+1, ...)_i``.
 
-    The best is chosen among all, the next among the rest, and so on. Responses that share a rank say nothing of each
-    other: each is compared with those below it. Two responses give the loss of Bradley and Terry.
+    The best is chosen among all, the next among the rest, and so on. Responses that share a rank are not compared with
+    each other: each is compared with those below it. Two responses give the loss of Bradley and Terry.
 
     >>> s, r, g = torch.tensor([2.0, 1.0, 0.0]), torch.tensor([1, 2, 3]), torch.tensor([0, 0, 0])
     >>> plackett_luce(s, r, g, 1)
     tensor([0.7209])
     """
     assert scores.shape == ranks.shape == groups.shape and scores.dim() == 1
+    # The diagonal is each response itself, which belongs into its own denominator. One [R, R] table serves all lists:
+    # R is a microbatch, some dozens.
     below = (groups[:, None] == groups[None, :]) & (ranks[:, None] < ranks[None, :])
     rivals = below | torch.eye(len(scores), dtype=torch.bool, device=scores.device)
     return scores.new_zeros(count).index_add(0, groups, _lse(scores, rivals) - scores)
@@ -61,7 +63,7 @@ def plackett_luce(scores: Tensor, ranks: Tensor, groups: Tensor, count: int) -> 
 def best_choice(scores: Tensor, ranks: Tensor, groups: Tensor, count: int) -> Tensor:
     """``-log softmax(scores)`` of each list's best response ``[count]`` (Ziegler et al. 2019, arXiv:1909.08593, eq. 1).
 
-    Where several share the best rank, the mean over them. A list of ties alone teaches nothing: 0.
+    Where several share the best rank, the mean over them. A list in which all share one rank has no signal: 0.
 
     >>> s, r, g = torch.tensor([2.0, 1.0, 0.0]), torch.tensor([1, 2, 2]), torch.tensor([0, 0, 0])
     >>> best_choice(s, r, g, 1)
@@ -87,7 +89,7 @@ def best_rows(ranks: Tensor, groups: Tensor) -> Tensor:
 
 
 def smoothed_targets(targets: Tensor, flipped: float) -> Tensor:
-    """Probability that chosen is better if a label is wrong with probability ``flipped``: conservative smoothing.
+    """Probability that chosen is better if a label is wrong with probability ``flipped`` (label smoothing).
 
     >>> smoothed_targets(torch.tensor([1.0, 0.5]), 0.1)
     tensor([0.9000, 0.5000])

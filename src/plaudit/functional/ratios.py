@@ -33,6 +33,8 @@ def straight_through(log_ratio_value: Tensor, logprobs: Tensor) -> Tensor:
     >>> [round(x, 4) for x in (ratio.item(), logp.grad.item())]
     [1.2214, 1.2214]
     """
+    # GSPO-token: every token has the ratio of its response, but the gradient of its own log-prob, so that advantages
+    # may differ from token to token. Value and gradient of `sequence_log_ratio` itself would mix all tokens.
     return log_ratio_value.detach() + logprobs - logprobs.detach()
 
 
@@ -47,6 +49,8 @@ def cispo_loss(
     >>> cispo_loss(logp, logp - torch.tensor([2.0]).log(), torch.tensor([1.0]), 0.0, 1.2)
     (tensor([0.8318]), tensor([True]))
     """
+    # PPO's clip sets the gradient of a clipped token to 0, and rare tokens are clipped first. Here the ratio is a
+    # constant weight, so the gradient comes from logp alone.
     ratio = log_ratio(logprobs, old_logprobs).exp().detach()
     weight = ratio.clamp(ratio_min, ratio_max)
     return -weight * advantages * logprobs, weight != ratio

@@ -1,4 +1,4 @@
-"""What happens to the score of a response before it becomes a reward: truncated texts, scale, clip. All ``[B]``."""
+"""From the score of a response to its reward: truncated responses, scale, clip. All tensors are ``[B]``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Scaling = Literal["none", "scale", "normalize"]
 
 
 def missing_eos(scores: Tensor, truncated: Tensor, treatment: MissingEos, penalty: float) -> Tensor:
-    """Scores of responses that ran into the length limit, made worse; a model reads their end as it reads any other.
+    """Scores in which responses that reached the length limit are lower. A reward model does not know of the limit.
 
     subtract: ``score - penalty`` (TRL). fixed: ``-penalty``, whatever the text (Ziegler et al. use -1).
     mask: NaN, which leaves the response out of everything.
@@ -29,14 +29,14 @@ def missing_eos(scores: Tensor, truncated: Tensor, treatment: MissingEos, penalt
         "fixed": torch.full_like(scores, -penalty),
         "mask": torch.full_like(scores, float("nan")),
     }
-    # A reward that failed stays failed.
+    # NaN is a reward that failed. A penalty in its place would train on a score that nobody gave.
     return torch.where(truncated & ~scores.isnan(), worse[treatment], scores)
 
 
 def scale(scores: Tensor, moments: Moments, scaling: Scaling, clip: float) -> Tensor:
-    """Scores over their running std (``scale``), or less their running mean as well (``normalize``); then clipped.
+    """Scores divided by their running std (``scale``), after subtracting the mean (``normalize``); then clipped.
 
-    With one reward a response, the std of the scores stands for that of the discounted return (arXiv:2005.12729).
+    With one reward for each response, the std of scores takes the place of that of the returns in arXiv:2005.12729.
 
     Args:
         moments: of all scores so far, these included.

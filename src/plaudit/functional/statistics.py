@@ -1,4 +1,4 @@
-"""Means, variances and whitening under a mask. Masked-out values never matter, not even NaN."""
+"""Means, variances and whitening under a mask. Masked-out values have no effect, not even NaN."""
 
 from __future__ import annotations
 
@@ -34,13 +34,15 @@ def masked_var(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
-    """``(x - mean) / sqrt(var + 1e-8)`` over the masked values of the whole tensor; 0 where masked out.
+    """``(x - mean) / sqrt(var + 1e-8)`` over the counted values of the whole tensor; 0 where masked out.
 
     With ``shift_mean=False`` the mean is added back, so that only the scale changes.
 
     >>> whiten(torch.tensor([1.0, 2.0, 3.0, 100.0]), torch.tensor([True, True, True, False]))
     tensor([-1.2247,  0.0000,  1.2247,  0.0000])
     """
+    # The biased variance, because with one counted token the unbiased one is 0 / 0; 1e-8 stands inside the root, so
+    # equal advantages become 0 and not NaN.
     mean = masked_mean(x, mask)
     white = (x - mean) * torch.rsqrt(masked_var(x, mask) + 1e-8)
     if not shift_mean:
@@ -49,11 +51,12 @@ def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
-    """``1 - Var(returns - values) / Var(returns)``: 1 is a perfect critic, 0 one that knows the mean only.
+    """``1 - Var(returns - values) / Var(returns)``: 1 is a perfect critic, 0 a constant one, below 0 is worse.
 
     >>> returns = torch.tensor([1.0, 2.0, 3.0]); everywhere = torch.ones(3, dtype=torch.bool)
     >>> explained_variance(torch.tensor([3.0, 2.0, 1.0]), returns, everywhere)
     tensor(-3.)
     """
+    # Equal returns leave nothing to explain: 0 by definition, and no division by 0 (`where` evaluates both branches).
     variance = masked_var(returns, mask)
     return torch.where(variance > 0, 1 - masked_var(returns - values, mask) / variance.clamp(min=1e-12), 0.0)

@@ -1,7 +1,7 @@
 """How the mean of a loss is taken, fixed once for a whole optimizer step.
 
-With the weights every loss is a weighted sum, so microbatches and ranks add up to the same gradient however the step
-is split. Rows without a counted token take no part in sequence counts.
+With these weights every loss is a weighted sum, so the gradients of microbatches and ranks add up to that of the step,
+whatever the split. Rows without a counted token are not counted as sequences.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ def loss_weights(mask: Tensor, aggregation: Aggregation = "token_mean", max_leng
     >>> [round((loss * loss_weights(mask, mode, 4)).sum().item(), 4) for mode in Aggregation.__args__]
     [1.75, 1.5, 3.5, 0.875]
     """
+    # Computed from the whole step, before it is split. A mean taken in each microbatch would weigh a token of a short
+    # microbatch more, so the result would depend on memory: the fault of gradient accumulation in many trainers.
     counts = mask.float()
     lengths = counts.sum(-1, keepdim=True)
     sequences = (lengths > 0).sum().clamp(min=1)

@@ -37,6 +37,7 @@ class _Response:
     prompt: TokenPrompt
     group: int
     seed: int
+    most: int
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish: FinishReason | None = None
@@ -135,14 +136,16 @@ class NativeGenerator:
         _check_prompts(prompts)
         if not prompts or n < 1:
             return []
-        self._decoder.check_length(max(len(p.ids) for p in prompts), sampling.max_new_tokens)
+        most = [min(p.max_new_tokens or sampling.max_new_tokens, sampling.max_new_tokens) for p in prompts]
+        longest, room = max((len(p.ids) + m, m) for p, m in zip(prompts, most, strict=True))
+        self._decoder.check_length(longest - room, room)
         responses = [
-            _Response(p, i, sample_seed(seed, iteration, p.prompt.id, k))
+            _Response(p, i, sample_seed(seed, iteration, p.prompt.id, k), most[i])
             for i, p in enumerate(prompts)
             for k in range(n)
         ]
         rows = min(self._rows, len(responses))
-        batch = _Batch(self._decoder, responses, rows, sampling.max_new_tokens, self._recorder())
+        batch = _Batch(self._decoder, responses, rows, longest, self._recorder())
         stops = StopTexts(self._tokenizer, sampling.stop)
         draws = _Draws(Distribution.of(sampling), sampling, self._end_ids, stops)
         with self._decoder.ready():
@@ -187,7 +190,7 @@ class _Batch:
         decoder: Decoder,
         responses: Sequence[_Response],
         rows: int,
-        max_new_tokens: int,
+        capacity: int,
         record: Record | None,
     ) -> None:
         self._decoder = decoder
@@ -197,7 +200,6 @@ class _Batch:
         order = sorted(responses, key=lambda r: (len(r.prompt.ids), r.prompt.ids), reverse=True)
         self._waiting, self._next = order, 0
         self._size = rows
-        capacity = len(order[0].prompt.ids) + max_new_tokens
         self._cache = SlotCache(rows, capacity)
         self._fixed = record and FixedShapes(
             decoder.read, self._cache, rows, capacity, decoder.device, record
@@ -290,7 +292,7 @@ class _Draws:
         self, shape: Distribution, sampling: SamplingSection, end_ids: tuple[int, ...], stops: StopTexts
     ) -> None:
         self._shape, self._end_ids, self._stops = shape, end_ids, stops
-        self._least, self._most = sampling.min_new_tokens, sampling.max_new_tokens
+        self._least = sampling.min_new_tokens
 
     def run(self, batch: _Batch) -> Iterator[int]:
         """Draw until no response is left; yields the number of finished ones whenever it has grown."""
@@ -337,7 +339,7 @@ class _Draws:
         stopped = self._stops and len(row.ids) >= self._least and self._stops.hit(row.ids)
         if stopped or token in self._end_ids:
             row.finish = "stop"
-        elif len(row.ids) >= self._most:
+        elif len(row.ids) >= row.most:
             row.finish = "length"
 
     def _banned(self, rows: Sequence[_Response], logits: Tensor) -> Tensor | None:

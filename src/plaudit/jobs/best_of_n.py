@@ -5,25 +5,13 @@ from __future__ import annotations
 from pydantic import Field
 
 from plaudit.algorithms.best_of_n import BestOfN
-from plaudit.config.sections import CheckpointSection, Job, OptimizerSection, SamplingSection
-from plaudit.jobs.online import Sources, inputs_by_role
+from plaudit.config.sections import CheckpointSection, OptimizerSection, SamplingSection
+from plaudit.jobs.rewarded import RewardedJob
 
 
-class BestOfNJob(Job):
+class BestOfNJob(RewardedJob):
     """Sample n responses to each prompt and keep the best: as they are, or with --rounds to fine-tune the policy on."""
 
-    policy: str = ""
-    """The model that is sampled from, usually an SFT run's model: hub name, directory, or GGUF file."""
-    reward: Sources = ()
-    """What says which response is best: reward model directories or hub names, or functions as file.py:name."""
-    reward_weights: tuple[float, ...] = ()
-    """Weight of each reward; empty: all 1."""
-    reward_timeout: float = Field(60.0, ge=0)
-    """Seconds that a call of a reward function may take; a slower one is a failed reward. 0: no limit."""
-    gold: Sources = ()
-    """A second judge that chooses nothing: what the best responses are worth to somebody else."""
-    dataset: str = ""
-    """Prompts: a file, a directory, or a hub name. Responses in it are not used."""
     rounds: int = Field(0, ge=0)
     """Rounds of sampling, keeping the best, and fine-tuning on them; 0: no training, only the best responses."""
     prompts_per_round: int = Field(0, ge=0)
@@ -48,8 +36,3 @@ class BestOfNJob(Job):
     def eval_every(self) -> int:
         """Every round is evaluated."""
         return 1
-
-    @property
-    def inputs(self) -> dict[str, str]:
-        """What a run reads, by role."""
-        return inputs_by_role(self.policy, self.dataset, self.reward, self.gold)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from plaudit.algorithms.dapo import DAPO
 from plaudit.algorithms.grpo import GRPO, DrGRPO
@@ -16,32 +16,13 @@ from plaudit.algorithms.ppo_presets import PPO_MAX_CODE, PPO_MAX_PAPER
 from plaudit.algorithms.reinforce import REINFORCE
 from plaudit.algorithms.reinforce_pp import REINFORCEPlusPlus
 from plaudit.algorithms.rloo import RLOO
-from plaudit.config.sections import CheckpointSection, Job, MismatchSection, OptimizerSection, SamplingSection
+from plaudit.config.sections import CheckpointSection, MismatchSection, OptimizerSection, SamplingSection
+from plaudit.jobs.rewarded import RewardedJob
 
 
-def _several(value: Any) -> Any:
-    """One name as a tuple of one; a list, which strict validation does not take for a tuple, as a tuple."""
-    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
-
-
-Sources = Annotated[tuple[str, ...], BeforeValidator(_several)]
-
-
-class OnlineJob(Job):
+class OnlineJob(RewardedJob):
     """What the commands share that learn from the policy's own responses."""
 
-    policy: str = ""
-    """The model to train, usually an SFT run's model: hub name, directory, or GGUF file. It is also the reference."""
-    reward: Sources = ()
-    """What is maximised: reward model directories or hub names, or functions as file.py:name or module:name."""
-    reward_weights: tuple[float, ...] = ()
-    """Weight of each reward; empty: all 1."""
-    reward_timeout: float = Field(60.0, ge=0)
-    """Seconds that a call of a reward function may take; a slower one is a failed reward. 0: no limit."""
-    gold: Sources = ()
-    """A second judge, never trained on, that shows whether the reward is being hacked."""
-    dataset: str = ""
-    """Prompts: a file, a directory, or a hub name. Responses in it are not used."""
     iterations: int = Field(100, ge=1)
     """Batches of rollouts."""
     prompts_per_iteration: int = Field(32, ge=1)
@@ -57,11 +38,6 @@ class OnlineJob(Job):
     sampling: SamplingSection = SamplingSection()
     mismatch: MismatchSection = MismatchSection()
     checkpoint: CheckpointSection = CheckpointSection(every=10)
-
-    @property
-    def inputs(self) -> dict[str, str]:
-        """What a run reads, by role."""
-        return inputs_by_role(self.policy, self.dataset, self.reward, self.gold)
 
 
 class RLJob(OnlineJob):
@@ -97,10 +73,3 @@ class ReinforceJob(OnlineJob):
 
     relatives: ClassVar[Mapping[str, Any]] = {"reinforce": REINFORCE, "reinforce_pp": REINFORCEPlusPlus}
     algorithm: REINFORCE = REINFORCE()
-
-
-def inputs_by_role(policy: str, dataset: str, reward: Sequence[str], gold: Sequence[str]) -> dict[str, str]:
-    """What a run with a policy and rewards reads, by role: "policy", "dataset", "reward 0" ..."""
-    judges = {"reward": reward, "gold": gold}
-    named = {f"{role} {i}": source for role, sources in judges.items() for i, source in enumerate(sources)}
-    return {"policy": policy, "dataset": dataset} | named

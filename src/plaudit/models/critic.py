@@ -1,9 +1,9 @@
-"""The critic: what return to expect before each response token is emitted."""
+"""The critic: the expected return before each response token is emitted."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import torch
 from peft import PeftModel
@@ -16,6 +16,7 @@ from plaudit.functional.logprobs import at_mask, predicting_states
 from plaudit.models.files.saving import merged, with_same_tensors, without_adapters
 from plaudit.models.forward.lower import LowerStates
 from plaudit.models.forward.trunk import (
+    ForwardOptions,
     bare,
     body,
     enable_checkpointing,
@@ -30,7 +31,7 @@ from plaudit.models.reward_model import RewardModel
 
 
 class Critic(nn.Module):
-    """A causal trunk with a linear head. The value at token t is read from the state before it.
+    """A causal trunk with a linear head. The value at token t is computed from the state before it.
 
     Args:
         trunk: the body of a decoder, plain or wrapped by `add_lora`; it becomes this critic's own.
@@ -40,7 +41,7 @@ class Critic(nn.Module):
         lower_states_gb: memory for the states of frozen lower layers, which are then computed once; 0: none.
 
     Raises:
-        ConfigError: the trunk is an encoder, whose state at token t knows the tokens after t.
+        ConfigError: the trunk is an encoder, whose state at token t depends on the tokens after t.
     """
 
     def __init__(
@@ -57,11 +58,13 @@ class Critic(nn.Module):
         self.lower = LowerStates.of(body(trunk), lower_states_gb) if self.packing else None
 
     @classmethod
-    def from_reward(cls, reward: RewardModel, lora: LoraSection | None = None, **options: Any) -> Self:
+    def from_reward(
+        cls, reward: RewardModel, lora: LoraSection | None = None, **options: Unpack[ForwardOptions]
+    ) -> Self:
         """Start as a copy of a decoder reward model; values are its normalised scores. ``options`` as of the class.
 
-        Under LoRA a reward model's own adapters are copied and trained on, whatever rank ``lora`` says, so that the
-        frozen base is shared; one without adapters gets new ones.
+        Under LoRA a reward model's own adapters are copied and trained further, whatever rank ``lora`` has; a reward
+        model without adapters gets new ones.
         """
         _refuse_encoder(reward.model)
         weight, bias = reward.value_head()
@@ -69,13 +72,16 @@ class Critic(nn.Module):
         with torch.no_grad():
             head.weight.copy_(weight)
             head.bias.fill_(bias)
+        # Merging the adapters and putting new ones on top would give the same values at first, but needs a second base:
+        # the merged weights are no longer those that policy, reference and reward model have in common.
         adapted = isinstance(reward.model, PeftModel) and lora is not None and lora.rank > 0
         trunk = _own_adapters(reward.model) if adapted else _trunk_to_train(reward.model, lora)
         return cls(trunk, head.to(weight.device), **options)
 
     @classmethod
-    def from_policy(cls, lm: nn.Module, lora: LoraSection | None = None, **options: Any) -> Self:
+    def from_policy(cls, lm: nn.Module, lora: LoraSection | None = None, **options: Unpack[ForwardOptions]) -> Self:
         """A copy of a causal LM's body with a zero head: every value is 0 at first. ``options`` as of the class."""
+        # Zero and not random: a random head would subtract noise from the first returns.
         _refuse_encoder(lm)
         trunk = _trunk_to_train(lm, lora)
         weight = bare(lm).get_input_embeddings().weight
@@ -89,39 +95,46 @@ class Critic(nn.Module):
         hidden = hidden_states(
             body(self.trunk), batch.tokens, batch.attention_mask, packing=self.packing, lower=self.lower
         )
+        # The state before token t, so that a value depends on the same tokens as the policy's choice of t. Read from
+        # the state of t itself, it would know the choice, and as a baseline it would bias the gradient.
         states = predicting_states(hidden, batch.response_mask)
         with torch.autocast(states.device.type, enabled=False):
             values = self.head(states.float()).squeeze(-1)
         return Outputs(values=at_mask(values, batch.response_mask))
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in eval mode: there is no dropout to switch on."""
+        """Does nothing: the module stays in eval mode, there is no dropout to switch on."""
         return super().train(False)
 
 
 def _trunk_to_train(model: nn.Module, lora: LoraSection | None) -> nn.Module:
-    """Under LoRA new adapters on the same frozen tensors, which cost next to nothing; else a copy of the whole body."""
+    """Under LoRA new adapters on the same frozen tensors; otherwise a copy of the whole body, all of it trained."""
     if lora is None or not lora.rank:
         return copy.deepcopy(body(merged(model))).requires_grad_(True)
+    # "quantize" says how a base is loaded. This one is loaded: it is in 4 bit or it is not.
     section = lora if is_4bit(model) else lora.model_copy(update={"quantize": "none"})
     return add_lora(with_same_tensors(body(_plain(model))), section, task="scalar")
 
 
 def _own_adapters(model: nn.Module) -> nn.Module:
     """A copy of the adapters, to be trained, on the same frozen tensors; without the classifier's head."""
+    # deepcopy takes everything in its memo as already copied, so the frozen tensors are shared and only the adapters
+    # and the module objects are new.
     adapters = {id(p): p for name, p in model.named_parameters() if "lora_" in name}
     shared = [t for t in (*model.parameters(), *model.buffers()) if id(t) not in adapters]
     copied = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
-    bare(copied).score = nn.Identity()
+    bare(copied).score = nn.Identity()  # its weights are in the critic's own head, folded with the normalisation
     for name, parameter in copied.named_parameters():
         parameter.requires_grad_("lora_" in name)
     return copied
 
 
 def _plain(model: nn.Module) -> nn.Module:
-    """The model without its adapters; merged, if they have learned something (and are not in 4 bit)."""
+    """The model without adapters: merged if they have learned something and the base is not in 4 bit."""
     if not isinstance(model, PeftModel):
         return model
+    # B starts at 0 (arXiv:2106.09685), so an adapter whose B is still 0 changes nothing: removing it leaves the same
+    # function on the shared tensors, where merging would copy the whole base.
     untrained = not any(p.any() for name, p in model.named_parameters() if "lora_B" in name)
     if untrained or is_4bit(model):
         copied: Any = with_same_tensors(model)
@@ -132,8 +145,8 @@ def _plain(model: nn.Module) -> nn.Module:
 def _refuse_encoder(model: nn.Module) -> None:
     if is_encoder(model):
         raise ConfigError(
-            f"{bare(model).config.model_type} is an encoder: its state at a token knows the tokens after it, "
-            "so it has no values",
+            f"{bare(model).config.model_type} is an encoder: its state at a token depends on the tokens after it, "
+            "so it cannot be a critic",
             where="[algorithm] critic_init",
             cure="use critic_init = 'sft', or a decoder as reward model",
         )

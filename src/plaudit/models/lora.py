@@ -49,7 +49,7 @@ HEADS = ("score", "classifier")
 def add_lora(
     model: nn.Module, section: LoraSection, *, task: Literal["causal", "scalar"], seed: int = 0
 ) -> nn.Module:
-    """Freeze a transformers model and give its linear layers adapters, which change nothing at first.
+    """Freeze a transformers model and give its linear layers adapters, which do not change its outputs at first.
 
     Args:
         model: a causal LM (task causal), or a classifier or a bare trunk (task scalar).
@@ -59,7 +59,7 @@ def add_lora(
 
     Raises:
         ConfigError: a target that the model does not have.
-        ModelError: 4bit was asked for, but the model was not loaded so.
+        ModelError: the settings say 4bit, but the model was not loaded in 4 bit.
     """
     if section.rank == 0:
         if section.quantize != "none":
@@ -74,19 +74,23 @@ def add_lora(
             "the model was not loaded in 4 bit", where="[lora] quantize", cure="quantize = 'none'"
         )
     layers = linear_layers(model)
-    names = _given(section.targets, layers) if section.targets != "auto" else auto_targets(model, layers)
+    names = _checked(section.targets, layers) if section.targets != "auto" else auto_targets(model, layers)
     config = LoraConfig(
         r=section.rank,
         lora_alpha=section.alpha,
+        # As everywhere (`silence_dropout`): dropout in the adapters would make old and new log-probs differ.
         lora_dropout=0.0,
         bias="none",
         target_modules=_in_last_layers(model, _matches(names, layers), section.last_layers) or list(names),
+        # GPT-2's Conv1D stores its weight transposed; peft has to be told, or B A would be added the wrong way round.
         fan_in_fan_out=any(isinstance(layers[name], Conv1D) for name in _matches(names, layers)),
         task_type=TaskType.CAUSAL_LM if task == "causal" else None,
     )
+    # peft draws A from the global random state; so the seed decides alone, and later draws do not depend on LoRA.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         wrapped: PeftModel = get_peft_model(model, config)
+    # The head of a classifier is random at first: with adapters only, nothing would ever train it.
     for name in HEADS:
         head = getattr(bare(wrapped), name, None)
         if task == "scalar" and head is not None:
@@ -95,7 +99,7 @@ def add_lora(
 
 
 def _in_last_layers(model: nn.Module, names: list[str], count: int) -> list[str]:
-    """Those of the full names that lie in the last ``count`` layers; empty if ``count`` is 0."""
+    """Those of the full names that are in the last ``count`` layers; empty if ``count`` is 0 (all layers)."""
     depth = int(bare(model).config.get_text_config().num_hidden_layers)
     if count > depth:
         raise ConfigError(
@@ -103,14 +107,16 @@ def _in_last_layers(model: nn.Module, names: list[str], count: int) -> list[str]
             where="[lora] last_layers",
             cure=f"use at most {depth}, or 0 for all",
         )
-    # peft's own layers_to_transform does not know the layers of a trunk without its head.
+    # peft's own `layers_to_transform` does not find the layers of a trunk without its head. The first number in a
+    # name is that of the layer; linear layers outside of the list count as above all layers.
     numbers = {name: next((int(part) for part in name.split(".") if part.isdecimal()), depth) for name in names}
     return [name for name in names if numbers[name] >= depth - count] if count else []
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Layers of the body that can take an adapter, by full name; no embeddings, heads, poolers, routers."""
-    found: dict[str, nn.Module] = {}
+    # A router decides which experts run: a small change of it is a jump of the output. A pooler belongs to the head.
+    layers: dict[str, nn.Module] = {}
     for name, module in body(model).named_modules():
         leaf = name.rpartition(".")[2]
         if (
@@ -118,8 +124,8 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
             and "pooler" not in name
             and leaf not in ("router", "gate")
         ):
-            found[name] = module
-    return found
+            layers[name] = module
+    return layers
 
 
 def auto_targets(model: nn.Module, layers: dict[str, nn.Module]) -> tuple[str, ...]:
@@ -133,7 +139,7 @@ def _matches(names: tuple[str, ...], layers: dict[str, nn.Module]) -> list[str]:
     return [layer for layer in layers if any(layer == n or layer.endswith(f".{n}") for n in names)]
 
 
-def _given(names: tuple[str, ...], layers: dict[str, nn.Module]) -> tuple[str, ...]:
+def _checked(names: tuple[str, ...], layers: dict[str, nn.Module]) -> tuple[str, ...]:
     known = sorted({name.rpartition(".")[2] for name in layers})
     for name in names:
         if not _matches((name,), layers):
@@ -159,6 +165,8 @@ def quantization_options() -> dict[str, Any]:
             where="[lora] quantize",
             cure="pip install 'plaudit[qlora]', or quantize = 'none'",
         )
+    # NF4 with double quantisation: 4-bit levels at quantiles of the normal distribution, and their scales in 8 bits
+    # (arXiv:2305.14314, sec. 3). Products are computed in bf16 where that is fast; a CPU does fp32 faster.
     on_gpu = torch.cuda.is_available()
     config = BitsAndBytesConfig(
         load_in_4bit=True,

@@ -33,11 +33,11 @@ from plaudit.models.forward.trunk import (
 class Policy(nn.Module):
     """A causal language model (with or without LoRA) that scores the response tokens of a batch.
 
-    Dropout is off for good, so that sampling, scoring and training see the same law. The LM head is applied
-    where a response token is predicted and nowhere else.
+    Dropout is off, so that sampling, scoring and training compute the same next-token distribution. The LM head is
+    applied where a response token is predicted and nowhere else.
 
     Args:
-        lm: a transformers causal LM, plain or wrapped by `add_lora`; ``policy.lm`` stays usable to generate.
+        lm: a transformers causal LM, plain or wrapped by `add_lora`; a generator may use ``policy.lm`` too.
         temperature: divides the logits, as in sampling.
         entropy_grad: let gradients flow through the entropy, for an entropy bonus; needs more memory.
         gradient_checkpointing: recompute activations in the backward pass.
@@ -45,7 +45,7 @@ class Policy(nn.Module):
         lower_states_gb: memory for the states of frozen lower layers, which are then computed once; 0: none.
 
     Raises:
-        ModelError: the model is an encoder, or does something to its logits that is not known here.
+        ModelError: the model is an encoder, or changes its logits in a way that `LMHead` does not know.
     """
 
     def __init__(
@@ -69,7 +69,9 @@ class Policy(nn.Module):
             enable_checkpointing(lm)
         self.lm = lm
         self.head = LMHead(lm, temperature=temperature, entropy_grad=entropy_grad)
+        # Tried before packing: a wrong head would be wrong everywhere, packed or not.
         self._check_head()
+        # Only packed rows have their states stored: both need rows padded on the right and positions from their start.
         self.packing = packing and packs(body(lm))
         self.lower = LowerStates.of(body(lm), lower_states_gb) if self.packing else None
 
@@ -78,21 +80,24 @@ class Policy(nn.Module):
         return self.read(self.states(batch), batch)
 
     def states(self, batch: Batch) -> Tensor:
-        """Last hidden states ``[N, D]`` before the N response tokens, row by row."""
+        """Last hidden states ``[N, D]`` at the positions before the N response tokens, row by row."""
+        # Prompts are most of the tokens and the vocabulary is 50 to 500 times the width of a state: logits at response
+        # tokens only are what makes a step fit into memory.
         hidden = hidden_states(
             body(self.lm), batch.tokens, batch.attention_mask, packing=self.packing, lower=self.lower
         )
         return predicting_states(hidden, batch.response_mask)
 
     def read(self, states: Tensor, batch: Batch) -> Outputs:
-        """What `forward` gives, from `states`."""
+        """The outputs of `forward`, computed from the value of `states`."""
         logprobs, entropy = self.head(states, batch.tokens[batch.response_mask])
         return Outputs(
             logprobs=at_mask(logprobs, batch.response_mask), entropy=at_mask(entropy, batch.response_mask)
         )
 
     def train(self, mode: bool = True) -> Policy:
-        """Stays in eval mode: there is no dropout to switch on, and generation needs its cache."""
+        """Does nothing: the module stays in eval mode."""
+        # There is no dropout to switch on, and a layer in train mode with checkpointing would drop generation's cache.
         return super().train(False)
 
     @property
@@ -106,9 +111,15 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def _check_head(self) -> None:
-        """Our logits of two tokens must be the model's: what does its architecture do after the LM head?"""
+        """Compare our logits of two tokens with the model's own.
+
+        Raises:
+            ModelError: they differ, so the architecture does something after its LM head that is not known here.
+        """
+        # `LMHead` replaces a part of the model's forward pass. An unknown scale would not raise anything by itself:
+        # training would run on a distribution that is not the one that is sampled and saved.
         weight = bare(self.lm).get_output_embeddings().weight
-        if weight.device.type == "meta":
+        if weight.device.type == "meta":  # a model without values, made to count parameters
             return
         tokens = torch.tensor([[0, weight.shape[0] // 2]], device=weight.device)
         mask = torch.ones_like(tokens, dtype=torch.bool)
@@ -120,20 +131,21 @@ class Policy(nn.Module):
         ):
             raise ModelError(
                 f"{bare(self.lm).config.model_type} changes its logits after the LM head in an unknown way",
-                cure="use another architecture, or add its scale to models/head.py",
+                cure="use another architecture, or add its scale to plaudit/models/forward/head.py",
             )
 
 
 class ReferencePolicy(nn.Module):
-    """The frozen law that the KL penalty holds the policy to.
+    """The frozen policy that the KL penalty measures distance from.
 
-    Under LoRA it is the policy with its adapters off and costs no memory; otherwise a frozen copy, taken now.
+    Under LoRA it is the policy with its adapters off and costs no memory; otherwise a frozen copy, made here.
     """
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()
         self.shared = policy.uses_lora
         self._policy = [policy]  # in a list: the parameters of a shared policy are not this module's
+        # A copy of all weights, so it has to be made before the first update.
         if not self.shared:
             self._policy = [copy.deepcopy(policy)]
             self.frozen = self._policy[0].requires_grad_(False)
@@ -148,7 +160,7 @@ class ReferencePolicy(nn.Module):
 
     @contextmanager
     def as_policy(self) -> Iterator[Policy]:
-        """Within it, the policy given is this reference: under LoRA its adapters are off."""
+        """Within it, the yielded policy computes the reference: under LoRA its adapters are off."""
         policy = self._policy[0]
         lm: Any = policy.lm
         with lm.disable_adapter() if self.shared else nullcontext():

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, Unpack
 
 import torch
 from peft import PeftModel
@@ -30,6 +30,7 @@ from plaudit.models.files.source import resolve
 from plaudit.models.forward.head import LMHead
 from plaudit.models.forward.lower import LowerStates
 from plaudit.models.forward.trunk import (
+    ForwardOptions,
     bare,
     body,
     enable_checkpointing,
@@ -156,7 +157,7 @@ class RewardModel(nn.Module):
         return cls._as_saved(model, path, lower_states_gb=lower_states_gb)
 
     @classmethod
-    def _as_saved(cls, model: nn.Module, path: str | Path, **options: Any) -> Self:
+    def _as_saved(cls, model: nn.Module, path: str | Path, **options: Unpack[ForwardOptions]) -> Self:
         """A model with the moments it was saved with, whose probe texts score as they did then."""
         mean, std = _moments(bare(model))
         loaded = cls(model, mean=mean, std=std, **options)
@@ -197,7 +198,7 @@ class RewardModel(nn.Module):
         self.lm_head, self.lm_layer = head, layer
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in eval mode: there is no dropout to switch on."""
+        """Does nothing: the module stays in eval mode, there is no dropout to switch on."""
         return super().train(False)
 
     def normalise(self, scores: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Tiny tokenizers and models, made on the spot: what tests and the quickstart run on. No download, no GPU."""
+"""Tiny tokenizers and models with random weights, for tests and the quickstart. No download, no GPU."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Kind = Literal["llama", "gpt2", "qwen2", "roberta"]
 SPECIALS = ("<pad>", "<unk>", "<s>", "</s>")
 ROLES = ("system", "user", "assistant", "tool")
 PIECE = r" ?[\p{L}\p{N}']+| ?[^\s\p{L}\p{N}']|\s"
-"""A word or a punctuation mark with the space before it, so that decoding is mere concatenation."""
+"""A word or a punctuation mark with the space before it, so that decoding is plain concatenation."""
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -69,6 +69,7 @@ def tiny_tokenizer(
 def _words(texts: Iterable[str], vocab_size: int, specials: list[str]) -> Tokenizer:
     split = pre_tokenizers.Split(Regex(PIECE), behavior="isolated")
     counts = Counter(piece for text in texts for piece, _ in split.pre_tokenize_str(text))
+    # Ties in alphabetical order: the vocabulary, and so every id, is a function of the texts alone.
     best = sorted(counts, key=lambda piece: (-counts[piece], piece))[: max(0, vocab_size - len(specials))]
     core = Tokenizer(models.WordLevel({p: i for i, p in enumerate(specials + best)}, unk_token="<unk>"))
     core.pre_tokenizer, core.decoder = split, decoders.Fuse()
@@ -83,6 +84,7 @@ def _byte_pairs(texts: Iterable[str], vocab_size: int, specials: list[str]) -> T
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=specials,
+        # All 256 bytes, also those that the texts do not contain: no text is ever unknown.
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -161,6 +163,7 @@ def tiny_config(
     if kind == "roberta":
         return RobertaConfig(
             intermediate_size=4 * hidden,
+            # RoBERTa counts positions from the pad id + 1 on, so that many rows of the table are never used.
             max_position_embeddings=positions + int(tokenizer.pad_token_id) + 1,
             type_vocab_size=1,
             **shared,
@@ -168,6 +171,6 @@ def tiny_config(
     shared |= {
         "intermediate_size": 8 * hidden // 3,
         "max_position_embeddings": positions,
-        "num_key_value_heads": 2,
+        "num_key_value_heads": 2,  # fewer than heads, so that tests run grouped-query attention
     }
     return LlamaConfig(**shared) if kind == "llama" else Qwen2Config(**shared)

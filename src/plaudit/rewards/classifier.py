@@ -5,13 +5,12 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 from plaudit.errors import ConfigError, RewardError
+from plaudit.jobs.reward_tables import Scale
 from plaudit.records import Content, RewardResult, Rollout
 from plaudit.rewards.result import to_result
-
-Scale = Literal["log_odds", "logit", "prob"]
 
 
 class Classifier(Protocol):

@@ -1,22 +1,26 @@
-"""Several rewards as one, and the rule for how many of them may fail."""
+"""Several rewards as one, a sum or an ensemble; and how many of a batch may fail."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Sequence
+from statistics import fmean, pstdev
 
 from plaudit.errors import ConfigError, RewardError
+from plaudit.jobs.reward_tables import EnsembleRule
 from plaudit.records import RewardResult, Rollout
 from plaudit.runtime import Reward
+
+SPREAD = "ensemble_std"
 
 
 class WeightedReward:
     """The weighted sum of rewards.
 
-    The parts of a result are the unweighted values by name. If a part fails, so does the sum; unless its
-    weight is
-    0: such a part is only watched.
+    The parts of a result are the unweighted values by name. If a part fails, so does the sum; unless its weight is 0:
+    such a part is only watched. A part that abstains is left out of the sum, as in TRL; if all of them do, there is
+    no sum.
 
     Args:
         rewards: rewards and their weights; the second and third of one name become name_2 and name_3.
@@ -33,7 +37,7 @@ class WeightedReward:
         for reward, weight in rewards:
             if not math.isfinite(weight):
                 raise ConfigError(
-                    f"the weight of {reward.name} is {weight}", where="reward_weights", cure="give a number"
+                    f"the weight of {reward.name} is {weight}", where="reward", cure="give a number"
                 )
         names = _numbered([reward.name for reward, _ in rewards])
         self._rewards = [(name, reward, w) for name, (reward, w) in zip(names, rewards, strict=True)]
@@ -47,13 +51,20 @@ class WeightedReward:
         value = 0.0
         parts: dict[str, float] = {}
         errors: list[str] = []
+        silent: list[str] = []
         for (name, reward, weight), result in zip(self._rewards, results, strict=True):
             if result.value is None:
-                errors += [result.error or f"{name} failed"] if weight else []
+                # A sum without the failed part would be a number that nobody meant: a response whose check crashed
+                # would be compared with responses that were checked.
+                reasons = silent if result.abstains else errors
+                reasons += [result.error or f"{name} failed"] if weight else []
                 continue
             value += weight * result.value
             parts[name] = result.value
             parts.update({f"{name}/{k}": v for k, v in result.parts.items() if k != reward.name})
+        weighted = sum(bool(weight) for _, _, weight in self._rewards)
+        if weighted and len(silent) == weighted:
+            return RewardResult(None, parts, "; ".join(silent), abstains=True)
         if errors:
             return RewardResult(None, parts, "; ".join(errors))
         return RewardResult(value, parts)
@@ -67,6 +78,65 @@ def _numbered(names: Sequence[str]) -> list[str]:
         seen[name] += 1
         unique.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
     return unique
+
+
+class EnsembleReward:
+    """The scores of several reward models, combined response by response.
+
+    Each member's score is normalised by itself; otherwise the one with the largest scale would rule. ``min`` and
+    ``mean_minus_std`` distrust what the members do not agree on (Coste et al. 2023, arXiv:2310.02743). The part
+    ``ensemble_std`` is the disagreement (population standard deviation): its rise in RL is a sign of over-optimisation.
+
+    Args:
+        members: rewards with scores of the same unit.
+        rule: how they are combined.
+        coef: of mean_minus_std.
+        name: in metrics.
+
+    Raises:
+        ConfigError: fewer than two members.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Reward],
+        rule: EnsembleRule = "mean",
+        coef: float = 1.0,
+        name: str = "reward_model",
+    ) -> None:
+        if len(members) < 2:
+            raise ConfigError(
+                f"an ensemble has at least two members, found {len(members)}",
+                where="reward",
+                cure="name several reward models with commas between them, or leave the rule out",
+            )
+        self.name, self._members, self._rule, self._coef = name, list(members), rule, coef
+
+    def __call__(self, rollouts: Sequence[Rollout]) -> list[RewardResult]:
+        """One result per rollout; an error of a member is an error of the ensemble."""
+        columns = [member(rollouts) for member in self._members]
+        return [self._combined(row) for row in zip(*columns, strict=True)]
+
+    def _combined(self, results: Sequence[RewardResult]) -> RewardResult:
+        values = [result.value for result in results if result.value is not None]
+        if len(values) < len(results):
+            errors = [f"member {i}: {r.error}" for i, r in enumerate(results) if r.value is None]
+            return RewardResult(None, error="; ".join(errors))
+        spread = pstdev(values)
+        value = combine(values, self._rule, self._coef)
+        return RewardResult(value, {self.name: value, SPREAD: spread})
+
+
+def combine(values: Sequence[float], rule: EnsembleRule, coef: float = 1.0) -> float:
+    """The scores of one response as one.
+
+    >>> [combine([1.0, 3.0], rule) for rule in ("mean", "min", "mean_minus_std")]
+    [2.0, 1.0, 1.0]
+    """
+    if rule == "min":
+        return min(values)
+    mean = fmean(values)
+    return mean - coef * pstdev(values) if rule == "mean_minus_std" else mean
 
 
 def check_rewards(results: Sequence[RewardResult], max_error_share: float = 0.2) -> None:

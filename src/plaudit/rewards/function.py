@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import difflib
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -11,32 +13,39 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import Any
+from typing import Any, Protocol, cast, runtime_checkable
 
-from plaudit.data.reading.transcripts import plain_text
 from plaudit.errors import ConfigError
 from plaudit.records import RewardResult, Rollout
 from plaudit.rewards.result import shortened, to_result
+from plaudit.rewards.signature import read_signature
 
-SINGLE = ("prompt", "messages", "response", "answer")
-BATCH = ("prompts", "messages", "responses", "answers")
 _CURE = "write path/file.py:function or module:function"
+MOVED = {"plaudit.data.reviews": "plaudit.demo.reviews"}
+"""Modules of reward functions that have moved: name in the configs of earlier versions -> name now."""
+
+
+@runtime_checkable
+class Named(Protocol):
+    """Anything that says what it is called in metrics."""
+
+    name: str
 
 
 class FunctionReward:
-    """A Python function as a reward. What it is given depends on the names of its parameters:
+    """A Python function, or anything that can be called, as a reward.
 
-    - ``prompt``: text of the prompt (several messages: ``Human:`` and ``Assistant:`` turns); ``messages``: it
-      as a list of ``{"role", "content"}``; ``response``: text without special tokens; ``answer``: the known
-      answer, or None. It returns a number.
-    - ``prompts``, ``messages``, ``responses``, ``answers``: the same for the whole batch, as lists of equal
-      length. It returns a list of numbers.
+    What it is given depends on the names of its parameters: see `plaudit.rewards.signature`. For one response it
+    returns a number, for a batch or a group a list of them. A mapping with ``score`` is a number with parts (verl); a
+    `RewardResult` is taken as it is; None in the list of a function with ``completions`` means "not for this
+    response" (TRL). An exception, or anything else, is an error of that rollout and never a reward of 0.
 
-    Two or three parameters with other names are taken as prompt, response and answer. An exception, or
-    anything that is not a finite number, is an error of that rollout and never a reward of 0.
+    An ``async`` function is awaited, several calls at the same time.
 
     The function runs in this process, so nothing saves the run from one that crashes it; a function that is named in
     the config runs in a process of its own instead (`IsolatedReward`).
@@ -45,54 +54,180 @@ class FunctionReward:
         fn: the function.
         name: in metrics; empty: the name of the function.
         timeout: seconds a call may take (as much for each response of a batch); 0: no limit. Python code is stopped,
-            in the main thread; a call into C that does not come back is not.
+            in the main thread, and so is an await; a call into C that does not come back is not.
+        concurrency: calls of an async function that wait at the same time.
+        columns: further columns of the data, which are names of parameters too.
+        where: the config key, for errors.
 
     Raises:
         ConfigError: parameters that cannot be filled.
     """
 
-    def __init__(self, fn: Callable[..., Any], name: str = "", *, timeout: float = 0.0) -> None:
-        self.name = name or getattr(fn, "__name__", type(fn).__name__)
-        self._fn = fn
-        self._wanted, self._by_name = _parameters(fn, self.name)
-        self.takes_batches = "responses" in self._wanted
-        self._timeout = timeout
+    def __init__(
+        self, fn: Callable[..., Any], name: str = "", *, timeout: float = 0.0, concurrency: int = 16,
+        columns: Collection[str] = (), where: str = "reward",
+    ) -> None:  # fmt: skip
+        self.name = name or name_of(fn)
+        self.signature = read_signature(fn, name_of(fn), columns, where)
+        self.is_async = is_async(fn)
+        self._fn, self._timeout, self._concurrency = fn, timeout, concurrency
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __call__(self, rollouts: Sequence[Rollout]) -> list[RewardResult]:
         """One result per rollout."""
-        if not rollouts:
-            return []
-        if self.takes_batches:
-            return self._score_batch(rollouts)
-        return [self._score(r) for r in rollouts]
+        units = self._units(rollouts)
+        if self.is_async:
+            answers = self._await(self._gathered([[rollouts[i] for i in unit] for unit in units]))
+        else:
+            answers = [self._called([rollouts[i] for i in unit]) for unit in units]
+        results = {
+            i: r
+            for unit, answer in zip(units, answers, strict=True)
+            for i, r in zip(unit, answer, strict=True)
+        }
+        return [results[i] for i in range(len(rollouts))]
 
-    def _score(self, rollout: Rollout) -> RewardResult:
+    def _units(self, rollouts: Sequence[Rollout]) -> list[list[int]]:
+        """What each call scores, as indices."""
+        groups: dict[int, list[int]] = {}
+        for i, rollout in enumerate(rollouts):
+            key = {"response": i, "batch": 0, "group": rollout.group_id}[self.signature.shape]
+            groups.setdefault(key, []).append(i)
+        return list(groups.values())
+
+    def _called(self, rollouts: Sequence[Rollout]) -> list[RewardResult]:
         try:
-            with time_limit(self._timeout):
-                value = self._call(_inputs(rollout))
-            return to_result(value, self.name)
+            positions, names = self.signature.arguments(rollouts)
+            with time_limit(self._timeout * len(rollouts)):
+                value = self._fn(*positions, **names)
+                if inspect.isawaitable(
+                    value
+                ):  # of a function that does not look async, such as a lambda around one
+                    value = self._await(_value(value))
+            return self._results(value, len(rollouts))
         except (Exception, SystemExit, TooSlow) as error:
-            return RewardResult(None, error=f"{self.name} raised {_describe(error)}")
+            return self._failed(f"raised {_describe(error)}", len(rollouts))
 
-    def _score_batch(self, rollouts: Sequence[Rollout]) -> list[RewardResult]:
-        rows = [_inputs(r) for r in rollouts]
-        single = dict(zip(BATCH, SINGLE, strict=True))
-        columns = {name: [row[single[name]] for row in rows] for name in BATCH}
+    async def _gathered(self, units: Sequence[Sequence[Rollout]]) -> list[list[RewardResult]]:
+        # A bound, because thousands of open requests at once are what makes a server refuse them. The time of a call
+        # starts when it is its turn: a call that has to wait for others is not slow itself.
+        gate = asyncio.Semaphore(self._concurrency)
+
+        async def one(rollouts: Sequence[Rollout]) -> list[RewardResult]:
+            limit = self._timeout * len(rollouts)
+            async with gate:
+                try:
+                    async with asyncio.timeout(limit or None) as clock:
+                        positions, names = self.signature.arguments(rollouts)
+                        return self._results(await self._fn(*positions, **names), len(rollouts))
+                except (Exception, SystemExit) as error:
+                    slow = TooSlow(f"more than {limit:g} s") if clock.expired() else error
+                    return self._failed(f"raised {_describe(slow)}", len(rollouts))
+
+        return await asyncio.gather(*map(one, units))
+
+    def _await(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine to its end in this reward's own event loop."""
+        # One loop in a thread of its own, for as long as the reward lives. Not `asyncio.run`: it fails inside a
+        # notebook, where a loop runs already, and it ends its loop, with which a client that the function keeps would
+        # be lost.
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            thread = threading.Thread(target=_turn, args=(self._loop,), daemon=True)
+            thread.start()
+            weakref.finalize(self, _stop, self._loop, thread)
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            with time_limit(self._timeout * len(rows)):
-                values = self._call(columns)
-            values = list(values.tolist() if hasattr(values, "tolist") else values)
-        except (Exception, SystemExit, TooSlow) as error:
-            return [RewardResult(None, error=f"{self.name} raised {_describe(error)}")] * len(rows)
-        if len(values) != len(rows):
-            reason = f"{self.name} returned {len(values)} values for {len(rows)} responses"
-            return [RewardResult(None, error=reason)] * len(rows)
-        return [to_result(value, self.name) for value in values]
+            return future.result()
+        except BaseException:  # Ctrl-C: nobody waits for the calls any more
+            future.cancel()
+            raise
 
-    def _call(self, inputs: dict[str, Any]) -> Any:
-        if self._by_name:
-            return self._fn(**{name: inputs[name] for name in self._wanted})
-        return self._fn(*(inputs[name] for name in self._wanted))
+    def _results(self, value: Any, count: int) -> list[RewardResult]:
+        """What one call returned, as results."""
+        if self.signature.shape == "response":
+            return [to_result(value, self.name)]
+        values = list(value.tolist() if hasattr(value, "tolist") else value)
+        if len(values) != count:
+            return self._failed(f"returned {len(values)} values for {count} responses", count)
+        results = [to_result(each, self.name) for each in values]
+        if self.signature.abstains:
+            return [replace(r, abstains=v is None) for r, v in zip(results, values, strict=True)]
+        return results
+
+    def _failed(self, reason: str, count: int) -> list[RewardResult]:
+        return [RewardResult(None, error=f"{self.name} {reason}")] * count
+
+
+def _turn(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+    if thread is not threading.current_thread():
+        thread.join(1.0)
+
+
+async def _value(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def name_of(fn: Any) -> str:
+    """What a function is called in metrics: its name, or that of its class; of a partial that of its function."""
+    if isinstance(fn, functools.partial):
+        return name_of(fn.func)
+    if isinstance(fn, Named):
+        return str(fn.name)
+    return str(getattr(fn, "__name__", type(fn).__name__))
+
+
+def is_async(fn: Callable[..., Any]) -> bool:
+    """Whether a call gives something to await."""
+    if isinstance(fn, functools.partial):
+        return is_async(fn.func)
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
+
+
+def with_options(
+    fn: Callable[..., Any], options: Mapping[str, Any], where: str = "reward"
+) -> Callable[..., Any]:
+    """A class made with the options; a function with them bound by name.
+
+    Raises:
+        ConfigError: options that the class or function does not take, or a class whose objects cannot be called.
+    """
+    made: Any
+    try:
+        if not isinstance(fn, type):
+            made = functools.partial(fn, **options) if options else fn
+            if options:
+                inspect.signature(fn).bind_partial(**options)
+            return cast("Callable[..., Any]", made)
+        made = fn(**options)
+    except (Exception, SystemExit) as error:
+        raise ConfigError(
+            f"{name_of(fn)}({', '.join(f'{k}={v!r}' for k, v in options.items())}) failed: {_describe(error)}",
+            where=where,
+            cure=f"it has the parameters {_parameters(fn)}; give them in options = {{...}} of the table",
+        ) from error
+    if not callable(made):
+        raise ConfigError(
+            f"an object of the class {name_of(fn)} cannot be called",
+            where=where,
+            cure="give it a method __call__(self, prompt, response)",
+        )
+    return cast("Callable[..., Any]", made)
+
+
+def _parameters(fn: Callable[..., Any]) -> str:
+    try:
+        return str(inspect.signature(fn))
+    except (TypeError, ValueError):
+        return "(unknown)"
 
 
 class TooSlow(BaseException):
@@ -120,39 +255,6 @@ def time_limit(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-def _inputs(rollout: Rollout) -> dict[str, Any]:
-    content = rollout.prompt.content
-    turns = [("user", content)] if isinstance(content, str) else [(m.role, m.content) for m in content]
-    return {
-        "prompt": plain_text(content),
-        "messages": [{"role": role, "content": text} for role, text in turns],
-        "response": rollout.response,
-        "answer": rollout.prompt.answer,
-    }
-
-
-def _parameters(fn: Callable[..., Any], name: str) -> tuple[tuple[str, ...], bool]:
-    """Which inputs the function wants, and whether they are passed by name."""
-    try:
-        found = inspect.signature(fn).parameters.values()
-    except (TypeError, ValueError):
-        return ("prompt", "response"), False  # a builtin without a signature
-    plain = [p for p in found if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    required = [p for p in plain if p.default is p.empty]
-    known = BATCH if any(p.name == "responses" for p in plain) else SINGLE
-    nameable = [p for p in plain if p.kind is not p.POSITIONAL_ONLY]
-    wanted = tuple(p.name for p in nameable if p.name in known)
-    if wanted and all(p.name in wanted for p in required):
-        return wanted, True
-    if not wanted and len(required) in (2, 3) and all(p.kind is not p.KEYWORD_ONLY for p in required):
-        return ("prompt", "response", "answer")[: len(required)], False
-    raise ConfigError(
-        f"the reward function {name}{inspect.signature(fn)} has parameters that cannot be filled",
-        where="reward",
-        cure="use parameters among prompt, messages, response, answer (for a batch: their plurals)",
-    )
 
 
 def _describe(error: BaseException) -> str:
@@ -209,6 +311,7 @@ def _from_file(path: Path, where: str) -> ModuleType:
 
 
 def _from_module(name: str, where: str) -> ModuleType:
+    name = MOVED.get(name, name)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
@@ -15,28 +16,32 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from plaudit.errors import ConfigError
-from plaudit.records import Message, RewardResult, Rollout
+from plaudit.jobs.reward_tables import FunctionTable
+from plaudit.records import RewardResult, Rollout
+from plaudit.rewards.worker import to_fields
 
 STARTUP = 300.0
 """Seconds for importing the function's file, which may load a model."""
-TIMEOUT = 60.0
+SLACK = 5.0
+"""Seconds beyond the limits of its calls that an async function may take before its process is ended."""
 MOST_LOST = 0.2
 """Share of a batch that may be lost to timeouts and crashes; then the rest is not tried: the run stops there."""
 
 
 class IsolatedReward:
-    """A named Python function as a reward, run in a process of its own; see `FunctionReward` for its parameters.
+    """A named Python function or class as a reward, run in a process of its own; see `FunctionReward` for its
+    parameters.
 
     A call that takes too long, or that ends its process, is an error of its rollout (of the whole batch, for a function
-    that takes batches). The process is then started anew.
+    that takes batches, groups, or is async). The process is then started anew.
 
     Args:
-        spec: the function, as `load_function` reads it.
-        timeout: seconds a call may take; a function of a batch gets as much for each response. 0: no limit.
+        table: the function, with its time and options.
+        columns: further columns of the data, which are names of parameters too.
         where: the config key, for errors.
         memory: most bytes of data the process may hold; 0: half of the machine's.
 
@@ -44,34 +49,51 @@ class IsolatedReward:
         ConfigError: no such function, or one whose parameters cannot be filled.
     """
 
+    # A process and not a thread: a thread that hangs cannot be ended, a call into C that crashes takes the run with
+    # it, and neither can hold a limit of memory of its own. The run may have cost days when the function meets the
+    # one response that it cannot handle.
+
     def __init__(
-        self, spec: str, *, timeout: float = TIMEOUT, where: str = "reward", memory: int = 0
+        self, table: FunctionTable, *, columns: Collection[str] = (), where: str = "reward", memory: int = 0
     ) -> None:
-        self._spec, self._timeout, self._where, self._memory = spec, timeout, where, memory
+        self._table, self._where = table, where
+        self._task = {**table.model_dump(), "columns": sorted(columns), "where": where, "memory": memory}
         self._worker: _Worker | None = None
         started = self._start()
         self.name: str = started["name"]
-        self._batch: bool = started["batch"]
+        self._shape: str = started["shape"]
+        self._is_async: bool = started["async"]
+        self._whole: bool = started["whole"]
 
     def __call__(self, rollouts: Sequence[Rollout]) -> list[RewardResult]:
         """One result per rollout."""
         if not rollouts:
             return []
-        if self._batch:
+        if self._is_async or self._shape != "response":
             results, _ = self._ask(list(rollouts))
             return results
-        found: list[RewardResult] = []
+        results = []
         lost = 0
         for rollout in rollouts:
             if lost > MOST_LOST * len(rollouts):
-                found.append(
-                    RewardResult(None, error=f"{self.name} was not tried after {lost} calls were lost")
-                )
+                reason = f"{self.name} was not tried after {lost} calls were lost"
+                results.append(RewardResult(None, error=reason))
                 continue
-            results, alive = self._ask([rollout])
+            one, alive = self._ask([rollout])
             lost += not alive
-            found += results
-        return found
+            results += one
+        return results
+
+    def _limit(self, count: int) -> float | None:
+        """Seconds that a question about so many rollouts may take; None: any."""
+        timeout = self._table.timeout
+        if not timeout:
+            return None
+        if not self._is_async:
+            return timeout * count
+        # The other process stops each await in its time. This limit is only for one that never gives the loop back.
+        rounds = math.ceil(count / self._table.concurrency) if self._shape == "response" else count
+        return timeout * (rounds + 1) + SLACK
 
     def close(self) -> None:
         """End the process. A later call starts another."""
@@ -84,28 +106,27 @@ class IsolatedReward:
         if self._worker is None:
             self._start()
         assert self._worker is not None
-        limit = self._timeout * len(rollouts) or None
+        limit = self._limit(len(rollouts))
         try:
-            self._worker.send([_plain(r) for r in rollouts])
-            values = self._worker.receive(limit)
+            self._worker.send([to_fields(r, self._whole) for r in rollouts])
+            answers = self._worker.receive(limit)
         except (TimeoutError, EOFError, OSError) as error:
             slow = isinstance(error, TimeoutError)
             reason = f"took more than {limit:g} s" if slow else f"ended its process ({self._worker.status()})"
             self.close()
             return [RewardResult(None, error=f"{self.name} {reason}")] * len(rollouts), False
-        return [
-            RewardResult(value, {} if value is None else {self.name: value}, error) for value, error in values
-        ], True
+        return [RewardResult(**{"value": None, **answer}) for answer in answers], True
 
     def _start(self) -> dict[str, Any]:
-        worker = _Worker(self._spec, self._where, self._memory)
+        worker = _Worker()
         try:
+            worker.send(self._task)
             started: dict[str, Any] = worker.receive(STARTUP)
         except (TimeoutError, EOFError, OSError) as error:
             status = "it took too long" if isinstance(error, TimeoutError) else worker.status()
             worker.end()
             raise ConfigError(
-                f"{self._spec} could not be imported: {status}",
+                f"{self._table.path} could not be imported: {status}",
                 where=self._where,
                 cure="make it importable by itself first",
             ) from error
@@ -119,17 +140,9 @@ class IsolatedReward:
 class _Worker:
     """The other process and the line to it."""
 
-    def __init__(self, spec: str, where: str, memory: int) -> None:
+    def __init__(self) -> None:
         self._socket, theirs = socket.socketpair()
-        command = [
-            sys.executable,
-            "-m",
-            "plaudit.rewards.worker",
-            str(theirs.fileno()),
-            spec,
-            where,
-            str(memory),
-        ]
+        command = [sys.executable, "-m", "plaudit.rewards.worker", str(theirs.fileno())]
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         with theirs:
             self._process = subprocess.Popen(
@@ -176,14 +189,3 @@ def _end(process: subprocess.Popen[bytes], line: socket.socket) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _plain(rollout: Rollout) -> dict[str, Any]:
-    """What a function may be given, as JSON."""
-    content = rollout.prompt.content
-    turns = (
-        content
-        if isinstance(content, str)
-        else [[m.role, m.content] for m in content if isinstance(m, Message)]
-    )
-    return {"content": turns, "answer": rollout.prompt.answer, "response": rollout.response}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
@@ -10,20 +12,52 @@ from plaudit.records import RewardResult
 
 
 def to_result(value: Any, name: str) -> RewardResult:
-    """A result from what a reward gave: a number (Python, numpy or a tensor of one element), or an error.
+    """A result from what a reward gave.
 
-    >>> to_result(2, "length")
-    RewardResult(value=2.0, parts={'length': 2.0}, error='')
+    Args:
+        value: a number (Python, numpy or a tensor of one element); a mapping whose ``score`` is one, as in verl: its
+        other
+            numbers become parts; or a `RewardResult`. Anything else is an error.
+        name: of the reward.
+
+    >>> to_result(2, "length").parts
+    {'length': 2.0}
+    >>> to_result({"score": 1, "format": 0.5, "said": "yes"}, "check").parts
+    {'check': 1.0, 'format': 0.5}
     >>> to_result(float("nan"), "length").error
     'length returned nan, not a finite number'
     """
+    if isinstance(value, RewardResult):
+        return _checked(value, name)
+    parts: dict[str, float] = {}
+    score = value
+    if isinstance(value, Mapping) and "score" in value:
+        score = value["score"]
+        numbers = {str(key): _finite(part) for key, part in value.items() if key != "score"}
+        parts = {key: number for key, number in numbers.items() if number is not None}
+    number = _finite(score)
+    if number is not None:
+        return RewardResult(number, {name: number, **parts})
+    return RewardResult(None, error=f"{name} returned {shortened(value)}, not a finite number")
+
+
+def _checked(result: RewardResult, name: str) -> RewardResult:
+    """A result that somebody else made: its value is finite, or there is a reason."""
+    if result.value is None:
+        return result if result.error else replace(result, error=f"{name} gave no value and no reason")
+    number = _finite(result.value)
+    if number is None:
+        return RewardResult(None, error=f"{name} returned {shortened(result.value)}, not a finite number")
+    return replace(result, value=number, parts=dict(result.parts) or {name: number})
+
+
+def _finite(value: Any) -> float | None:
+    """The finite number that a value is; None for anything else."""
     try:
         number = _number(value)
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        number = math.nan
-    if math.isfinite(number):
-        return RewardResult(number, {name: number})
-    return RewardResult(None, error=f"{name} returned {shortened(value)}, not a finite number")
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _number(value: Any) -> float:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from plaudit.errors import ConfigError
+from plaudit.jobs.reward_tables import RuleName, RuleTable
 from plaudit.rewards.function import FunctionReward
 
 Rule = Callable[..., float]
@@ -77,30 +76,16 @@ def numbers(text: str) -> list[Decimal]:
     return found
 
 
-def load_rule(spec: str, *, where: str = "reward") -> FunctionReward:
-    """A rule by name: ``contains:TEXT``, ``length:WORDS``, ``json``, ``exact_answer``, ``last_number``.
-
-    Raises:
-        ConfigError: unknown rule, or an argument that is missing, superfluous or of the wrong kind.
-    """
-    name, _, argument = spec.partition(":")
-    if name in _PLAIN and not argument:
-        return FunctionReward(_PLAIN[name], name)
-    if name == "contains" and argument:
-        return FunctionReward(contains(argument), name)
-    if name == "length" and argument.isdecimal() and int(argument) > 0:
-        return FunctionReward(length(int(argument)), name)
-    forms = [*_PLAIN, "contains:TEXT", "length:WORDS"]
-    near = difflib.get_close_matches(name, [f.partition(":")[0] for f in forms], n=1)
-    form = next((f for f in forms if near and f.startswith(near[0])), "")
-    raise ConfigError(
-        f"{spec!r} is not a rule",
-        where=where,
-        cure=f"write {form}" if form else f"use one of {', '.join(forms)}",
-    )
-
-
-_PLAIN: dict[str, Rule] = {"json": valid_json, "exact_answer": exact_answer, "last_number": last_number}
+def rule_reward(table: RuleTable) -> FunctionReward:
+    """The reward that a table of kind ``rule`` describes."""
+    rules: dict[RuleName, Callable[[], Rule]] = {
+        "json": lambda: valid_json,
+        "exact_answer": lambda: exact_answer,
+        "last_number": lambda: last_number,
+        "contains": lambda: contains(table.text),
+        "length": lambda: length(table.words),
+    }
+    return FunctionReward(rules[table.rule](), table.name or table.rule)
 
 
 def _given(answer: str | None) -> str:

@@ -1,4 +1,7 @@
-"""The other process of `IsolatedReward`: imports one function and answers line by line. Run with ``python -m``."""
+"""The other process of `IsolatedReward`: imports one function and answers line by line. Run with ``python -m``.
+
+The first line says which function; every further line holds the rollouts of one question.
+"""
 
 from __future__ import annotations
 
@@ -9,49 +12,101 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from plaudit.errors import ConfigError
-from plaudit.records import Message, Prompt, Rollout
-from plaudit.rewards.function import FunctionReward, load_function
+from plaudit.records import Content, Message, Prompt, Rollout, Turn, to_json
+from plaudit.rewards.function import FunctionReward, is_async, load_function, with_options
 
 PR_SET_PDEATHSIG = 1
 
 
-def main(descriptor: str, spec: str, where: str, memory: str) -> int:
+def main(descriptor: str) -> int:
     """Answer until the other side closes the line.
 
     Args:
         descriptor: file descriptor of the socket.
-        spec, where: as of `load_function`.
-        memory: most bytes of data; "0": half of the machine's.
     """
     _die_with_parent()
-    _limit_memory(int(memory))
     # The descriptor stays unknown to the function: what it prints or forks cannot get in between.
     with socket.socket(fileno=int(descriptor)) as line, line.makefile("rwb") as stream:
         os.set_inheritable(line.fileno(), False)
+        task = json.loads(stream.readline())
+        _limit_memory(task["memory"])
         try:
-            reward = FunctionReward(load_function(spec, where=where))
+            reward = _reward(task)
         except ConfigError as error:
             _say(stream, {"what": error.what, "where": error.where, "cure": error.cure})
             return 1
-        _say(stream, {"name": reward.name, "batch": reward.takes_batches})
-        for asked in stream:
-            results = reward([_rollout(fields) for fields in json.loads(asked)])
-            _say(stream, [[r.value, r.error] for r in results])
+        shape = reward.signature.shape
+        whole = bool(reward.signature.wanted & {"rollout", "rollouts", "group"})
+        _say(stream, {"name": reward.name, "shape": shape, "async": reward.is_async, "whole": whole})
+        for question in stream:
+            _say(
+                stream,
+                [to_json(result) for result in reward([from_fields(row) for row in json.loads(question)])],
+            )
     return 0
+
+
+def _reward(task: Mapping[str, Any]) -> FunctionReward:
+    """The function that a task names, as a reward."""
+    where, columns = task["where"], task["columns"]
+    fn = with_options(load_function(task["path"], where=where), task["options"], where)
+    # Only an await is given its time here. A call that does not come back is ended from outside, with this process: it
+    # may be in C, where no signal of Python reaches it.
+    timeout = task["timeout"] if is_async(fn) else 0.0
+    return FunctionReward(
+        fn, task["name"], timeout=timeout, concurrency=task["concurrency"], columns=columns, where=where
+    )
+
+
+def to_fields(rollout: Rollout, whole: bool) -> dict[str, Any]:
+    """What a function may be given of a rollout, as JSON. Inverse: `from_fields`.
+
+    Args:
+        whole: with the log-probs, which are most of the bytes and which only a function of rollouts can read.
+    """
+    prompt = rollout.prompt
+    return {
+        "id": prompt.id,
+        "content": to_json(prompt.content),
+        "answer": prompt.answer,
+        "columns": dict(prompt.columns),
+        "group_id": rollout.group_id,
+        "tokens": rollout.tokens,
+        "turns": [[t.author, t.start, t.end, to_json(t.content), t.finish_reason] for t in rollout.turns],
+        "logprobs": rollout.logprobs if whole else (),
+        "finish_reason": rollout.finish_reason,
+        "policy_version": rollout.policy_version,
+    }
+
+
+def from_fields(fields: Mapping[str, Any]) -> Rollout:
+    """The rollout that was sent."""
+    prompt = Prompt(fields["id"], _content(fields["content"]), fields["answer"], fields["columns"])
+    turns = tuple(
+        Turn(who, start, end, _content(said), how) for who, start, end, said, how in fields["turns"]
+    )
+    return Rollout(
+        prompt,
+        fields["group_id"],
+        tuple(fields["tokens"]),
+        turns,
+        tuple(fields["logprobs"]),
+        fields["finish_reason"],
+        fields["policy_version"],
+    )
+
+
+def _content(value: Any) -> Content:
+    return value if isinstance(value, str) else tuple(Message(m["role"], m["content"]) for m in value)
 
 
 def _say(stream: Any, message: Any) -> None:
     stream.write(json.dumps(message).encode() + b"\n")
     stream.flush()
-
-
-def _rollout(fields: dict[str, Any]) -> Rollout:
-    content = fields["content"]
-    turns = content if isinstance(content, str) else tuple(Message(role, text) for role, text in content)
-    return Rollout.single(Prompt("", turns, fields["answer"]), 0, (), (), (), fields["response"], "stop")
 
 
 def _die_with_parent() -> None:

@@ -16,7 +16,7 @@ from plaudit.config.sections import SamplingSection
 from plaudit.data.collate import collate_rollouts
 from plaudit.data.split import epoch_order
 from plaudit.experience import Experience
-from plaudit.records import Rollout
+from plaudit.records import RewardResult, Rollout
 from plaudit.rewards.combine import check_rewards
 from plaudit.runtime import Reward, Runtime, TokenPrompt
 
@@ -138,16 +138,25 @@ def told_apart(prompts: Sequence[TokenPrompt], seen: Counter[str]) -> list[Token
 def scored(reward: Reward, rollouts: Sequence[Rollout]) -> list[Rollout]:
     """Rollouts with their rewards. A failed one has none, and is left out of every mean and baseline.
 
+    One that its environment could not finish counts as failed and is not scored: half an episode has no score.
+
     Raises:
         RewardError: more than a fifth of the rollouts could not be scored.
     """
-    results = reward(rollouts)
+    whole = [i for i, rollout in enumerate(rollouts) if not rollout.error]
+    results = [RewardResult(None, error=rollout.error) for rollout in rollouts]
+    for i, result in zip(whole, reward([rollouts[i] for i in whole]), strict=True):
+        results[i] = result
     check_rewards(results)
     return [rollout.scored(result) for rollout, result in zip(rollouts, results, strict=True)]
 
 
 def describe(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """Metrics of everything that was sampled, before any choice among it."""
+    """Metrics of everything that was sampled, before any choice among it.
+
+    The length of a response is the number of tokens that the policy sampled, over all turns. ``response/eos_rate`` is
+    the share of rollouts that no limit and no failure ended.
+    """
     rewards = torch.tensor([r.reward for r in rollouts if r.reward is not None])
     lengths = torch.tensor([float(len(r.response_ids)) for r in rollouts])
     metrics = {
@@ -158,6 +167,13 @@ def describe(rollouts: Sequence[Rollout]) -> dict[str, float]:
         "response/length_std": float(lengths.std(correction=0)),
         "response/eos_rate": sum(r.finish_reason == "stop" for r in rollouts) / len(rollouts),
     }
+    if any(len(r.turns) != 1 or r.error for r in rollouts):
+        others = [len(r.tokens) - len(r.prompt_ids) - len(r.response_ids) for r in rollouts]
+        metrics |= {
+            "response/turns_mean": sum(len(r.policy_turns) for r in rollouts) / len(rollouts),
+            "response/environment_tokens_mean": sum(others) / len(rollouts),
+            "response/aborted_share": sum(bool(r.error) for r in rollouts) / len(rollouts),
+        }
     parts = sorted({name for r in rollouts for name in r.reward_parts})
     for name in parts if len(parts) > 1 else ():
         values = [r.reward_parts[name] for r in rollouts if name in r.reward_parts]

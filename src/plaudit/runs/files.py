@@ -1,4 +1,4 @@
-"""The files of a run: JSON lines that survive a crash, and JSON objects that are never half written."""
+"""The files of a run: JSON lines that stay readable after a crash, and JSON objects that are replaced as a whole."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PREFERENCES, EVALUATION, BEST = "preferences.jsonl", "evaluation.jsonl", "best.j
 
 
 def jsonable(value: Any) -> Any:
-    """``value`` as plain JSON: NaN and infinities become ``None``, number-likes (numpy) become floats.
+    """``value`` as plain JSON: NaN and infinities become ``None``; numbers of other types (numpy) become floats.
 
     >>> jsonable({"a": float("nan"), "b": (1, True)})
     {'a': None, 'b': [1, True]}
@@ -33,6 +33,7 @@ def jsonable(value: Any) -> Any:
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [jsonable(item) for item in value]
+    # json.dumps writes NaN as a bare word, which is not JSON: other readers (jq, browsers, pandas) stop at that line.
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -41,10 +42,14 @@ def jsonable(value: Any) -> Any:
 
 
 class Lines:
-    """A JSONL file open for appending; every row is on disk (flushed) when ``add`` returns.
+    """A JSONL file open for appending; every row has been handed to the operating system when ``add`` returns.
 
-    A last line torn by a crash is cut off when the file is opened again, so that later rows stay readable.
+    An incomplete last line, left by a crash, is cut off when the file is opened again.
     """
+
+    # Flushed but not fsynced: a row survives the end of the process, which is the common case; after a power cut the
+    # last rows may be missing, and `resume` records them again from the checkpoint on. fsync for every row would cost
+    # more than a small step.
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -58,22 +63,24 @@ class Lines:
         self._file.flush()
 
     def keep(self, wanted: Callable[[Row], bool]) -> int:
-        """Rewrite the file with the wanted rows only; returns how many were dropped."""
+        """Rewrite the file with the rows for which ``wanted`` is true; returns how many were dropped."""
         rows = read_lines(self.path)
         kept = [row for row in rows if wanted(row)]
         if len(kept) == len(rows):
             return 0
+        # Closed first: the old file is replaced by name, and a handle kept open would go on writing into the old one.
         self._file.close()
         write_lines(self.path, kept)
         self._file = self.path.open("a", encoding="utf-8")
         return len(rows) - len(kept)
 
     def close(self) -> None:
-        """Close the file; closing twice is fine."""
+        """Close the file; a second call does nothing."""
         self._file.close()
 
 
 def _cut_torn_tail(path: Path) -> None:
+    # Without this the next row would be appended to the incomplete one, and both would be lost in one unreadable line.
     if not path.exists() or path.stat().st_size == 0:
         return
     with path.open("rb+") as file:
@@ -83,7 +90,7 @@ def _cut_torn_tail(path: Path) -> None:
 
 
 def read_lines(path: Path) -> list[Row]:
-    """The rows of a JSONL file; [] if there is none. A torn last line is left out: a run may still write.
+    """The rows of a JSONL file; [] if there is none. An incomplete last line is left out: a run may be writing it.
 
     Raises:
         DataError: a line that is not a JSON object, with file and line.
@@ -117,7 +124,7 @@ def _parse(line: str) -> Row | None:
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a whole JSONL file at once: readers see the old file or the new one, never a half."""
+    """Write a whole JSONL file at once: a reader gets the old file or the new one, never a part."""
     _replace(path, "".join(json.dumps(jsonable(row), ensure_ascii=False) + "\n" for row in rows))
 
 
@@ -146,6 +153,9 @@ def merge_json(path: Path, values: Mapping[str, Any]) -> Row:
 
 def _replace(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Write beside, sync, rename: the rename is atomic within one directory (POSIX), so at every moment the name
+    # refers to a complete file. Without the sync the rename could reach the disk before the content, and a power cut
+    # would leave an empty file under the name.
     temporary = path.with_name(path.name + ".partial")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)

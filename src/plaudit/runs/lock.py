@@ -1,4 +1,4 @@
-"""One writer to a run directory: a lock of the operating system, which ends with the process however it ends."""
+"""One writer to a run directory: a lock of the operating system, released when the process ends for any reason."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ MANIFEST = "manifest.json"
 def only_writer(run: Path) -> Iterator[None]:
     """Within it no other process, and no other thread, writes to the run directory, which must exist.
 
-    The empty file ``lock`` stays behind: to delete it would let two processes hold two locks of one name.
+    The empty file ``lock`` is left in the directory.
 
     Raises:
-        ConfigError: somebody else writes to the directory; with the process and the machine, where they are known.
+        ConfigError: another process holds the lock; names the process and the machine, where they are known.
     """
+    # The system's lock and not "does the file exist": after a kill or a power cut a file would stay and refuse every
+    # resume. The file is not deleted at the end: a second process that has it open would lock the deleted file, a third
+    # one a new file of the same name, and both would believe that they are alone.
     lock = FileLock(run / LOCK, timeout=0)
     try:
         lock.acquire()
@@ -43,7 +46,9 @@ def only_writer(run: Path) -> Iterator[None]:
 
 
 def sign(run: Path) -> None:
-    """Write into the run's manifest who writes to it."""
+    """Write process, machine and time into the run's manifest."""
+    # The lock itself cannot say who holds it, above all not on a shared file system; the manifest is for the error
+    # text.
     who = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     merge_json(run / MANIFEST, {"writer": who})
 

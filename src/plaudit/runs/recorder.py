@@ -1,46 +1,70 @@
-"""The recorder of a run: files that are always written, and sinks (console, TensorBoard) that look on."""
+"""The recorder of a run: its files, which are always written, and trackers (console, TensorBoard) beside them."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from plaudit.config.sections import LogSection
-from plaudit.errors import PlauditError
-from plaudit.runs.files import Lines, jsonable, merge_json
-from plaudit.tracking.console import ConsoleSink
-from plaudit.tracking.tensorboard import tensorboard_sink
+from plaudit.errors import PlauditError, Stopped
+from plaudit.runs.files import EVENTS, METRICS, SAMPLES, SUMMARY, Lines, jsonable, merge_json
+from plaudit.tracking.tracker import TRACKERS, Tracker
 
 
-class Sink(Protocol):
-    """Something that looks on while a run records."""
+class Files:
+    """metrics.jsonl, samples.jsonl and events.jsonl of a run. A tracker, and the one from which a run is resumed."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._metrics = Lines(run_dir / METRICS)
+        self._samples = Lines(run_dir / SAMPLES)
+        self._events = Lines(run_dir / EVENTS)
 
     def expect(self, total: int, unit: str) -> None:
-        """The run will have ``total`` steps, called ``unit``."""
+        """How long the run will be is in its settings."""
 
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """One step's figures."""
+    def metrics(self, step: int, values: Mapping[str, float | None]) -> None:
+        """One line: ``{"step", "time" (Unix seconds), "role/name": number or null, ...}``."""
+        self._metrics.add({"step": step, "time": round(time.time(), 3), **values})
+
+    def sample(self, step: int, fields: Mapping[str, Any]) -> None:
+        """One line: ``{"step", "prompt", "response", ...}``."""
+        self._samples.add({"step": step, **fields})
 
     def event(self, kind: str, fields: Mapping[str, Any]) -> None:
-        """Something happened."""
+        """One line: ``{"time", "event": kind, ...}``."""
+        self._events.add({"time": round(time.time(), 3), "event": kind, **fields})
+
+    def rewind(self, step: int) -> int:
+        """Rewrite figures and samples without the lines after ``step``; returns how many were dropped."""
+        # Kept, the lines after the checkpoint would be recorded a second time by the resumed run, and a mean over the
+        # file would count them twice. Events stay: that the run was stopped is part of its history.
+        dropped = self._metrics.keep(lambda row: row["step"] <= step)
+        return dropped + self._samples.keep(lambda row: row["step"] <= step)
 
     def close(self) -> None:
-        """The run is over."""
+        """Close the three files."""
+        for lines in (self._metrics, self._samples, self._events):
+            lines.close()
 
 
 class Recorder:
-    """Writes metrics.jsonl, samples.jsonl, events.jsonl and summary.json of a run; fans out to sinks.
+    """Writes the files of a run and summary.json, and passes the same on to every tracker.
 
     A context manager: leaving it records the event ``stopped`` with the reason ("finished", or the error).
     Figures that are not finite are written as ``null``, so that every line stays valid JSON.
 
+    A tracker that raises is left out from then on, and the event ``tracker failed`` says so, once: a console that was
+    closed or a server that is down is no reason to lose a training run. The files are: an error there ends the run,
+    because without them it could be neither judged nor resumed.
+
     Args:
         run_dir: made if it does not exist; an existing run is continued, not overwritten.
         command: the command that runs, e.g. "ppo"; it is part of the event ``started`` and of the summary.
-        log: which sinks there are; the default writes TensorBoard files if the package is installed.
+        log: which trackers to open; the default writes TensorBoard files if the package is installed.
         total: steps to come, if known already; otherwise call ``expect``.
         unit: what a step is called, "iteration" for online commands.
     """
@@ -54,73 +78,89 @@ class Recorder:
         total: int = 0,
         unit: str = "step",
     ) -> None:
-        log = log or LogSection()
         self.run_dir = Path(run_dir)
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        self._metrics = Lines(self.run_dir / "metrics.jsonl")
-        self._samples = Lines(self.run_dir / "samples.jsonl")
-        self._events = Lines(self.run_dir / "events.jsonl")
+        self._files = Files(self.run_dir)
         self._closed = False
-        self.sinks: list[Sink] = []
-        if log.progress:
-            self.sinks.append(ConsoleSink(command))
-        writer = tensorboard_sink(self.run_dir / "tensorboard") if log.tensorboard else None
-        if writer is not None:
-            self.sinks.append(writer)
+        self.trackers: dict[str, Tracker] = {}
+        for name, opened in TRACKERS.items():
+            with self._guard(name):
+                tracker = opened(self.run_dir, command, log or LogSection())
+                if tracker is not None:
+                    self.trackers[name] = tracker
         self.summary({"command": command})
         self.event("started", command=command)
         if total:
             self.expect(total, unit)
 
     def expect(self, total: int, unit: str = "step") -> None:
-        """Say how many steps the run has in all, the resumed ones included: gives the bar its end."""
-        for sink in self.sinks:
-            sink.expect(total, unit)
+        """Set how many steps the run has in all, the resumed ones included: the end of the progress bar."""
+        self._tell(lambda tracker: tracker.expect(total, unit))
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """One line of metrics.jsonl: ``{"step", "time" (Unix seconds), "role/name": number, ...}``."""
+        """The figures of one step: a line of metrics.jsonl, and every tracker's."""
         clean = jsonable(values)
-        self._metrics.add({"step": step, "time": round(time.time(), 3), **clean})
-        numbers = {name: value for name, value in clean.items() if value is not None}
-        for sink in self.sinks:
-            sink.metrics(step, numbers)
+        self._files.metrics(step, clean)
+        self._tell(lambda tracker: tracker.metrics(step, clean))
 
     def sample(self, step: int, fields: Mapping[str, Any]) -> None:
-        """One line of samples.jsonl: a prompt and its response at this step, with reward parts."""
-        self._samples.add({"step": step, **fields})
+        """A prompt and its response at this step, with reward parts: a line of samples.jsonl."""
+        self._files.sample(step, fields)
+        self._tell(lambda tracker: tracker.sample(step, fields))
 
     def event(self, kind: str, **fields: Any) -> None:
-        """One line of events.jsonl: ``{"time", "event": kind, ...}``.
+        """Something happened: a line of events.jsonl.
 
-        Kinds: started, saved, resumed, alarm, rolled back, stopped. An alarm says what in ``message``.
+        Kinds: started, saved, resumed, alarm, rolled back, tracker failed, stopped. An alarm says what in ``message``.
         """
-        self._events.add({"time": round(time.time(), 3), "event": kind, **fields})
-        for sink in self.sinks:
-            sink.event(kind, fields)
+        self._files.event(kind, fields)
+        self._tell(lambda tracker: tracker.event(kind, fields))
 
     def summary(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Merge ``values`` into summary.json, atomically; returns the whole summary."""
-        return merge_json(self.run_dir / "summary.json", values)
+        return merge_json(self.run_dir / SUMMARY, values)
 
     def rewind(self, step: int) -> int:
-        """Forget figures and samples after ``step``: a run resumed from that checkpoint records them again.
+        """Remove figures and samples after ``step``: a run resumed from that checkpoint records them again.
 
         Returns:
-            How many lines were dropped. Events stay: they happened.
+            How many lines were removed. Events are kept.
         """
-        dropped = self._metrics.keep(lambda row: row["step"] <= step)
-        return dropped + self._samples.keep(lambda row: row["step"] <= step)
+        self._tell(lambda tracker: tracker.rewind(step))
+        return self._files.rewind(step)
 
     def close(self, reason: str = "finished") -> None:
-        """Record why the run stopped and close all files; closing twice is fine."""
+        """Record why the run stopped and close everything; a second call does nothing."""
         if self._closed:
             return
         self._closed = True
-        self.event("stopped", reason=reason)
-        for sink in self.sinks:
-            sink.close()
-        for lines in (self._metrics, self._samples, self._events):
-            lines.close()
+        # Trackers first: whoever reads the run takes the last event for the reason of its end, so what a tracker
+        # that fails in its last call adds must come before it.
+        self._tell(lambda tracker: tracker.event("stopped", {"reason": reason}))
+        self._tell(lambda tracker: tracker.close())
+        try:
+            self._files.event("stopped", {"reason": reason})
+        finally:
+            self._files.close()
+
+    def _tell(self, call: Callable[[Tracker], object]) -> None:
+        for name, tracker in list(self.trackers.items()):
+            with self._guard(name):
+                call(tracker)
+
+    @contextlib.contextmanager
+    def _guard(self, name: str) -> Iterator[None]:
+        """Within it a tracker may raise: it is left out from then on, and an event says so."""
+        try:
+            yield
+        except Stopped:
+            raise  # A signal can arrive while a tracker works; the stop that it asks for is not a failure.
+        except Exception as error:
+            self.trackers.pop(name, None)
+            message = (
+                f"the tracker {name} failed ({type(error).__name__}: {error}); the run goes on without it"
+            )
+            self.event("tracker failed", tracker=name, message=message)
 
     def __enter__(self) -> Self:
         return self

@@ -85,10 +85,11 @@ def check(run: Path, job: Job, now: Mapping[str, Any]) -> dict[str, Change]:
     Raises:
         ConfigError: other data, another model, or another value of a setting that must stay.
     """
-    start = read_json(run / MANIFEST)
+    start: Mapping[str, Any] = read_json(run / MANIFEST)
     if "settings" not in start:
         return {}
     changed = changes(run, job, start)  # first: other rows may be what another setting makes of them
+    start = job.as_recorded(start)
     _same_rows(run, start, now)
     _same_inputs(run, start, now)
     return changed
@@ -100,7 +101,7 @@ def changes(run: Path, job: Job, start: Mapping[str, Any]) -> dict[str, Change]:
     Raises:
         ConfigError: a setting that must stay differs.
     """
-    was, now = _as_if_set(start["settings"], job), _settings(job)
+    was, now = job.comparable(_as_if_set(start["settings"], job), _settings(job))
     differ = {key: (was.get(key), now.get(key)) for key in {**was, **now} if was.get(key) != now.get(key)}
     fatal = {key: change for key, change in differ.items() if _must_stay(key, change)}
     if fatal:

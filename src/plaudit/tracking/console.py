@@ -15,7 +15,7 @@ RECENT = 5
 """The line shows means over this many last steps: single batches are noisy."""
 
 
-class ConsoleSink:
+class ConsoleTracker:
     """On a terminal a live bar; elsewhere (a file, CI) a line per tenth of the run. Alarms are always shown.
 
     Args:
@@ -48,9 +48,11 @@ class ConsoleSink:
         self._progress.start()
         self._progress.add_task("", total=total, line=self._command, eta="")
 
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+    def metrics(self, step: int, values: Mapping[str, float | None]) -> None:
         """Move the bar and say how learning goes."""
         for name, value in values.items():
+            if value is None:
+                continue
             self._first.setdefault(name, value)
             self._recent.setdefault(name, deque(maxlen=RECENT)).append(value)
         if self._clock is None:
@@ -64,16 +66,28 @@ class ConsoleSink:
             left = self._time_left(step)
             self._print(f"{self._command}: {line}" + (f" · {left}" if left else ""))
 
+    def sample(self, step: int, fields: Mapping[str, Any]) -> None:
+        """Samples are too long for a status line."""
+
     def event(self, kind: str, fields: Mapping[str, Any]) -> None:
-        """Alarms and resumptions are shown as they happen."""
+        """Alarms, resumptions and trackers that failed are shown as they happen."""
         if kind == "resumed":
             self._print(f"{self._command}: resumed after {self._unit} {fields.get('step')}")
         elif kind == "rolled back":
             put_back = f"put back to {self._unit} {fields.get('step')}"
             self._print(f"{self._command}: {put_back}: {fields.get('why')}", style="yellow")
         elif kind == "alarm":
-            said = ", ".join(str(value) for value in fields.values())
-            self._print(f"{self._command}: alarm: {said}", style="yellow")
+            words = ", ".join(str(value) for value in fields.values())
+            self._print(f"{self._command}: alarm: {words}", style="yellow")
+        elif kind == "tracker failed":
+            self._print(f"{self._command}: {fields.get('message')}", style="yellow")
+
+    def rewind(self, step: int) -> int:
+        """Forget the means of the last steps: they may be of steps that are done again."""
+        self._recent.clear()
+        self._clock = None
+        self._tenth = -1
+        return 0
 
     def close(self) -> None:
         """Leave the last state of the bar on the screen."""
@@ -81,7 +95,8 @@ class ConsoleSink:
             self._progress.stop()
 
     def _print(self, line: str, style: str = "") -> None:
-        # A status line must never stop a run, so characters the output cannot show are replaced.
+        # A terminal or a log file may not be able to show every character (ASCII in a container, say), and printing
+        # it would raise: such characters are replaced.
         encoding = self._console.encoding or "utf-8"
         shown = line.encode(encoding, "replace").decode(encoding)
         self._console.print(escape(shown), style=style or None)
@@ -96,6 +111,7 @@ class ConsoleSink:
         return due
 
     def _time_left(self, step: int) -> str:
+        # Measured from the first step that this process saw, not from step 0: a resumed run did not do the others.
         if self._clock is None or not self._total or step <= self._clock[0] or step >= self._total:
             return ""
         first, began = self._clock
@@ -103,7 +119,7 @@ class ConsoleSink:
 
 
 def duration(seconds: float) -> str:
-    """A time span as people say it.
+    """A time span in words, rounded.
 
     >>> duration(42), duration(200), duration(8000)
     ('42 s', '3 min', '2 h 13 min')
@@ -117,21 +133,21 @@ def duration(seconds: float) -> str:
 
 
 def learning(first: Mapping[str, float], recent: Mapping[str, float]) -> list[str]:
-    """What the figures say about learning, in plain words, most important first.
+    """What the figures say about learning, in words, most important first.
 
     >>> learning({"reward/mean": -0.1}, {"reward/mean": 0.35, "objective/kl": 3.1, "response/eos_rate": 0.98})
     ['reward +0.35 (was -0.10)', 'KL 3.1 nats', 'stops by itself 98 %']
     >>> learning({"loss": 2.31}, {"loss": 1.02, "reward_model/heldout_accuracy": 0.714})
     ['loss 2.31 → 1.02', 'held-out accuracy 71 %']
     """
-    said = []
+    phrases = []
     if "reward/mean" in recent:
         was, now = first.get("reward/mean"), recent["reward/mean"]
-        said.append(f"reward {now:+.2f}" + (f" (was {was:+.2f})" if was not in (None, now) else ""))
+        phrases.append(f"reward {now:+.2f}" + (f" (was {was:+.2f})" if was not in (None, now) else ""))
     elif "loss" in recent:
         was, now = first.get("loss"), recent["loss"]
-        said.append("loss " + (f"{was:.2f} → " if was not in (None, now) else "") + f"{now:.2f}")
-    phrases = {
+        phrases.append("loss " + (f"{was:.2f} → " if was not in (None, now) else "") + f"{now:.2f}")
+    templates = {
         "objective/kl": "KL {:.1f} nats",
         "response/length_mean": "length {:.0f}",
         "response/eos_rate": "stops by itself {:.0%}",
@@ -139,6 +155,6 @@ def learning(first: Mapping[str, float], recent: Mapping[str, float]) -> list[st
         "reward_model/heldout_accuracy": "held-out accuracy {:.0%}",
     }
     if "reward_model/heldout_accuracy" not in recent:
-        phrases["reward_model/accuracy"] = "accuracy {:.0%}"
-    shown = [phrase.format(recent[name]) for name, phrase in phrases.items() if name in recent]
-    return said + [text.replace("%", " %").replace("-0.0 ", "0.0 ") for text in shown]
+        templates["reward_model/accuracy"] = "accuracy {:.0%}"
+    shown = [template.format(recent[name]) for name, template in templates.items() if name in recent]
+    return phrases + [text.replace("%", " %").replace("-0.0 ", "0.0 ") for text in shown]

@@ -9,37 +9,58 @@ from pathlib import Path
 from typing import Any
 
 
-class TensorBoardSink:
-    """Scalars under their metric names, events as text."""
+class TensorBoardTracker:
+    """Scalars under their metric names.
+
+    Args:
+        folder: where the event files go. A resumed run adds a file; TensorBoard reads all of them as one run.
+    """
 
     def __init__(self, folder: Path) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
+        # Imported here, because the package is optional and slow to load.
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        self._event, self._summary = Event, Summary
+        self._event, self._session, self._summary = Event, SessionLog, Summary
         self._writer = EventFileWriter(str(folder))
 
     def expect(self, total: int, unit: str) -> None:
-        """TensorBoard has no use for it."""
+        """TensorBoard draws its axis from the data."""
 
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+    def metrics(self, step: int, values: Mapping[str, float | None]) -> None:
         """Every finite figure as a scalar."""
-        scalars = [self._summary.Value(tag=name, simple_value=float(value)) for name, value in values.items()]
+        scalars = [
+            self._summary.Value(tag=name, simple_value=value)
+            for name, value in values.items()
+            if value is not None
+        ]
         summary = self._summary(value=scalars)
         self._writer.add_event(self._event(step=step, wall_time=time.time(), summary=summary))
+
+    def sample(self, step: int, fields: Mapping[str, Any]) -> None:
+        """Samples are in samples.jsonl and on the report page."""
 
     def event(self, kind: str, fields: Mapping[str, Any]) -> None:
         """Events are in events.jsonl; here they only make sure that what was written is on disk."""
         self._writer.flush()
+
+    def rewind(self, step: int) -> int:
+        """Tell TensorBoard to drop what it reads of later steps; the files keep it."""
+        # Event files are only ever added to. The start of a session is the mark by which TensorBoard knows that a
+        # run went back: of all files it drops the points from the step of the mark on. Without it the curves of a
+        # resumed run would have two values for the steps that were done again.
+        start = self._session(status=self._session.START)
+        self._writer.add_event(self._event(step=step + 1, wall_time=time.time(), session_log=start))
+        return 0
 
     def close(self) -> None:
         """Write what is left."""
         self._writer.close()
 
 
-def tensorboard_sink(folder: Path) -> TensorBoardSink | None:
-    """A sink writing to ``folder``, or ``None`` where the package is not installed."""
+def tensorboard_tracker(folder: Path) -> TensorBoardTracker | None:
+    """A tracker writing to ``folder``, or ``None`` where the package is not installed."""
     if find_spec("tensorboard") is None:
         return None
-    return TensorBoardSink(folder)
+    return TensorBoardTracker(folder)

@@ -9,9 +9,9 @@ from plaudit.algorithms.protocol import SharingTrunk
 from plaudit.backends.local.backbone import Backbone
 from plaudit.backends.local.learner import LocalLearner
 from plaudit.backends.local.models import build_critic
-from plaudit.backends.local.rewards import is_reward_model
 from plaudit.config.sections import OptimizerSection
 from plaudit.jobs.online import OnlineJob
+from plaudit.jobs.reward_tables import ModelTable
 from plaudit.models.policy import Policy
 from plaudit.models.shared_trunk import SharedTrunk, TrunkCritic
 from plaudit.runtime import Learner
@@ -77,7 +77,7 @@ def critic_notes(job: OnlineJob) -> list[str]:
     algorithm = job.algorithm
     if "values" not in algorithm.needs or shares_trunk(algorithm):
         return []
-    if algorithm.critic_init != "reward" or any(map(is_reward_model, job.reward)):
+    if algorithm.critic_init != "reward" or any(isinstance(table, ModelTable) for table in job.reward):
         return []
     return [
         "no reward is a reward model, so the critic starts from the policy with a zero head, not from the reward"

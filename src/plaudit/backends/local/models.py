@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from plaudit.backends.local.backbone import Backbone
-from plaudit.backends.local.rewards import is_reward_model, member_sources, same_tokenizer
+from plaudit.backends.local.rewards import same_tokenizer
 from plaudit.config.sections import ComputeSection, LoraSection
 from plaudit.errors import ConfigError, ModelError
+from plaudit.jobs.reward_tables import ModelTable, RewardTable
 from plaudit.models.critic import Critic
 from plaudit.models.files.load import load_causal_lm, load_tokenizer
 from plaudit.models.lora import add_lora, quantization_options
@@ -88,19 +89,20 @@ def load_backbone(policy: Policy, compute: ComputeSection) -> Backbone:
 
 
 def build_critic(
-    init: Literal["reward", "sft"], rewards: Sequence[str], backbone: Backbone, tokenizer: Any, lora: LoraSection,
-    compute: ComputeSection,
+    init: Literal["reward", "sft"], rewards: Sequence[RewardTable], backbone: Backbone, tokenizer: Any,
+    lora: LoraSection, compute: ComputeSection,
 ) -> Critic:  # fmt: skip
     """A critic from the first reward model, or from the policy with a zero head; under LoRA on the policy's base.
 
     Raises:
         ConfigError: the reward is a function, an encoder, or has another tokenizer.
     """
-    if init == "sft" or not any(map(is_reward_model, rewards)):
+    models = [table for table in rewards if isinstance(table, ModelTable)]
+    if init == "sft" or not models:
         critic = Critic.from_policy(backbone.policy.lm, lora, **_forward(compute))
         critic.lower = backbone.lower_states(critic.lower)
         return critic
-    source = member_sources(next(filter(is_reward_model, rewards)))[0]  # of an ensemble: its first member
+    source = models[0].members[0]  # of an ensemble: its first member
     if not same_tokenizer(tokenizer, load_tokenizer(source)):
         raise ConfigError(
             f"the reward model {source} has another tokenizer than the policy, so it cannot become the critic",

@@ -1,19 +1,10 @@
-"""Rewards in this process, from the names in a config.
-
-runs/reward/model, owner/name     a reward model
-A,B,C  or  A,B,C@RULE             an ensemble of reward models; RULE: mean, min, mean_minus_std[=NUMBER]
-runs/ensemble  or  ...@RULE       the ensemble that `plaudit reward --members M` trained
-owner/name#LABEL                  a classifier: the log-odds of one of its labels; @prob or @logit after it
-file.py:name, module:name         a Python function, in a process of its own
-rule:last_number, rule:json ...   a rule
-"""
+"""Rewards that need a model, in this process."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,74 +15,44 @@ from plaudit.config.sections import ComputeSection
 from plaudit.data.chat import ChatFormat
 from plaudit.data.reading.transcripts import plain_text
 from plaudit.errors import ConfigError
+from plaudit.jobs.reward_tables import ClassifierTable, ModelTable
 from plaudit.models.files.load import load_classifier, load_tokenizer
 from plaudit.models.pairs import pair_ids, response_part
 from plaudit.models.reward_model import RewardModel
 from plaudit.records import Content
-from plaudit.rewards.classifier import ClassifierReward, Scale
-from plaudit.rewards.combine import WeightedReward
-from plaudit.rewards.ensemble import EnsembleReward, members_of, parse_ensemble
-from plaudit.rewards.function import FunctionReward
-from plaudit.rewards.isolation import TIMEOUT, IsolatedReward
+from plaudit.rewards.build import RewardSource, build
+from plaudit.rewards.classifier import ClassifierReward
+from plaudit.rewards.combine import EnsembleReward
 from plaudit.rewards.model import ModelReward
-from plaudit.rewards.rules import load_rule
 from plaudit.runtime import Reward
 
-FUNCTION = re.compile(r".+\.py:\w+|[A-Za-z_][\w.]*:\w+")
-SCALED = re.compile(r"(.+)@(log_odds|logit|prob)")
-RULE = "rule:"
 CLASSIFIER_BATCH = 32
 
 
 def build_reward(
-    sources: Sequence[str | Callable[..., Any]],
-    weights: Sequence[float],
+    sources: Sequence[RewardSource],
     tokenizer: Any,
     compute: ComputeSection,
     *,
     where: str,
-    timeout: float = TIMEOUT,
+    columns: Collection[str] = (),
     backbone: Backbone | None = None,
 ) -> Reward:
-    """One reward from names or functions; several are added up by weight.
+    """One reward from tables, or from functions given as values; several are added up by weight.
 
     Args:
         sources: what is rewarded.
-        weights: one a reward; none: all 1.
         tokenizer: of the policy.
         compute: where models run.
         where: the config key, for errors.
-        timeout: seconds a call of a function may take; 0: no limit.
+        columns: further columns of the data, which functions may ask for.
         backbone: of the policy; reward models that were trained on its base stand on it.
 
     Raises:
-        ConfigError: no reward, or another number of weights than rewards.
+        ConfigError: see `build`.
+        ModelError: a model that cannot be loaded.
     """
-    if not sources:
-        cure = f"set --{where} to a reward model or file.py:function"
-        raise ConfigError("no reward was given", where=where, cure=cure)
-    if weights and len(weights) != len(sources):
-        raise ConfigError(
-            f"{len(weights)} weights for {len(sources)} rewards",
-            where="reward_weights",
-            cure="give one weight a reward",
-        )
-    rewards: list[Reward] = []
-    for source in sources:
-        if not isinstance(source, str):
-            rewards.append(FunctionReward(source, timeout=timeout))
-        elif FUNCTION.fullmatch(source) and not source.startswith(RULE):
-            rewards.append(IsolatedReward(source, timeout=timeout, where=where))
-        else:
-            rewards.append(_named(source, tokenizer, compute, where, backbone))
-    if len(rewards) == 1 and not weights:
-        return rewards[0]
-    return WeightedReward(list(zip(rewards, weights or [1.0] * len(rewards), strict=True)))
-
-
-def is_reward_model(source: str) -> bool:
-    """Does the name mean a reward model, rather than a function, a rule or a classifier's label?"""
-    return not (source.startswith(RULE) or "#" in source or FUNCTION.fullmatch(source))
+    return build(sources, LocalModels(tokenizer, compute, backbone), where=where, columns=columns)
 
 
 def same_tokenizer(first: Any, second: Any) -> bool:
@@ -99,47 +60,42 @@ def same_tokenizer(first: Any, second: Any) -> bool:
     return bool(first.get_vocab() == second.get_vocab())
 
 
-def member_sources(source: str) -> tuple[str, ...]:
-    """The reward models behind a name: itself, those between commas, or the members that a directory holds."""
-    members = parse_ensemble(source).members
-    if len(members) > 1:
-        return members
-    return tuple(map(str, members_of(Path(members[0]).expanduser()))) or members
+@dataclass(frozen=True, slots=True)
+class LocalModels:
+    """Loads reward models and classifiers into this process: `plaudit.rewards.build.ModelRewards`."""
 
+    tokenizer: Any
+    """Of the policy."""
+    compute: ComputeSection
+    backbone: Backbone | None = None
 
-def _named(
-    source: str, policy_tokenizer: Any, compute: ComputeSection, where: str, backbone: Backbone | None
-) -> Reward:
-    if source.startswith(RULE):
-        return load_rule(source.removeprefix(RULE), where=where)
-    if "#" in source:
-        name, _, asked = source.partition("#")
-        scaled = SCALED.fullmatch(asked)
-        label, scale = (scaled[1], scaled[2]) if scaled else (asked, "log_odds")
-        classifier = LocalClassifier(name, compute)
-        _remember(classifier.model, backbone)
-        return ClassifierReward(classifier, label, scale=cast("Scale", scale))
-    ensemble, members = parse_ensemble(source), member_sources(source)
-    if len(members) == 1 and members[0] == source:
-        return _reward_model(source, policy_tokenizer, compute, backbone)
-    rewards = [_reward_model(member, policy_tokenizer, compute, backbone) for member in members]
-    return EnsembleReward(rewards, ensemble.rule, ensemble.coef)
+    def reward_model(self, table: ModelTable) -> Reward:
+        """The reward of a reward model, or of an ensemble of them."""
+        name = table.name or "reward_model"
+        if not table.is_ensemble:
+            return self._one(table.members[0], name)
+        members = [self._one(member, name) for member in table.members]
+        return EnsembleReward(members, table.ensemble, table.coef, name)
 
+    def classifier(self, table: ClassifierTable) -> Reward:
+        """The reward of a classifier."""
+        classifier = LocalClassifier(table.path, self.compute)
+        self._remember(classifier.model)
+        return ClassifierReward(classifier, table.label, scale=table.scale, name=table.name)
 
-def _reward_model(
-    source: str, policy_tokenizer: Any, compute: ComputeSection, backbone: Backbone | None
-) -> Reward:
-    tokenizer = load_tokenizer(source)
-    model = (backbone.reward_model if backbone else RewardModel.load)(source, tokenizer)
-    _remember(model, backbone)
-    scorer = RewardModelScorer(model, tokenizer, compute)
-    token_in = scorer.model.trained_on != "labels" and not scorer.model.is_encoder
-    return ModelReward(scorer, same_tokenizer=token_in and same_tokenizer(policy_tokenizer, tokenizer))
+    def _one(self, source: str, name: str) -> ModelReward:
+        tokenizer = load_tokenizer(source)
+        model = (self.backbone.reward_model if self.backbone else RewardModel.load)(source, tokenizer)
+        self._remember(model)
+        scorer = RewardModelScorer(model, tokenizer, self.compute)
+        token_in = scorer.model.trained_on != "labels" and not scorer.model.is_encoder
+        return ModelReward(
+            scorer, name, same_tokenizer=token_in and same_tokenizer(self.tokenizer, tokenizer)
+        )
 
-
-def _remember(model: nn.Module, backbone: Backbone | None) -> None:
-    if backbone is not None:
-        backbone.loaded.append(model)
+    def _remember(self, model: nn.Module) -> None:
+        if self.backbone is not None:
+            self.backbone.loaded.append(model)
 
 
 class RewardModelScorer:

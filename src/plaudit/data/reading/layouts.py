@@ -152,6 +152,8 @@ def _report_unused(unused: Counter[str], rows: Sequence[Row], layout: Layout, lo
             log.note(f"the field {shorten(name)} is not used; did you mean {near}?")
     if names:
         log.note(f"fields not used: {shorten_names(sorted(names))}")
+    if names and layout.kind == "prompt":
+        log.note("rewards and environments can read them as columns of the prompt")
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

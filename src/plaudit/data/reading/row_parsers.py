@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from plaudit.data.reading.fields import Fields
@@ -45,14 +46,16 @@ _CLASSES = {"positive": 1.0, "pos": 1.0, "true": 1.0, "negative": 0.0, "neg": 0.
 
 
 def prompt(fields: Fields, record_id: str) -> list[Record]:
-    """`prompt`, optionally `answer`."""
+    """`prompt`, optionally `answer`; what else is in the row is kept as it is, for rewards and environments."""
     content = fields.content("prompt", transcript="prompt")
     answer = fields.label("answer")
     if not _said(content) and not fields.faulty:
         fields.fault("prompt", "an empty prompt", "write a prompt, or remove the row")
     elif isinstance(content, tuple) and content and content[-1].role == "assistant":
         fields.fault("prompt", "a chat that ends with the assistant's turn", "end it with the user's turn")
-    return [Prompt(record_id, content, answer)]
+    others = {name: v for name, v in fields.row.values.items() if name not in fields.used and v is not None}
+    # Parquet has types that JSON has not (dates, decimals), and columns may travel to a process or a server.
+    return [Prompt(record_id, content, answer, json.loads(json.dumps(others, default=str)))]
 
 
 def demonstration(fields: Fields, record_id: str) -> list[Record]:

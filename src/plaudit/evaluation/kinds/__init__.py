@@ -85,5 +85,10 @@ def warnings(run: Run) -> list[str]:
         for e in run.events
         if e.get("event") == "rolled back"
     ]
-    alarms = [str(e.get("message") or e.get("reason") or "") for e in run.events if e.get("event") == "alarm"]
+    alarms = [_words(event) for event in run.events if event.get("event") == "alarm"]
     return messages + [f"During the run: {alarm}" for alarm in dict.fromkeys(alarms) if alarm]
+
+
+def _words(alarm: Row) -> str:
+    # Every alarm has a message; those of the first release may have the words under another name.
+    return str(alarm.get("message") or alarm.get("what") or alarm.get("reason") or "")

@@ -48,11 +48,12 @@ def load_causal_lm(
     tokenizer: PreTrainedTokenizerBase | None = None,
     **options: Any,
 ) -> PreTrainedModel:
-    """A causal language model on the CPU, in eval mode, with room for the pad token of its tokenizer.
+    """A causal language model on the CPU, in eval mode, with an embedding row for every token of its tokenizer.
 
     Args:
         source: as in `resolve`.
-        precision_dtype: of the weights. Trained weights should be fp32: RL steps vanish in bf16 rounding.
+        precision_dtype: of the weights. Trained weights should be fp32: most steps of RL are smaller than the rounding
+            of bf16 (2^-9 of a weight) and would be lost.
         tokenizer: from `load_tokenizer`, if it is loaded already.
         options: further arguments of ``from_pretrained``, such as `quantization_options`.
 
@@ -60,6 +61,8 @@ def load_causal_lm(
         ModelError: unknown name, no weights, or not a causal language model.
     """
     model, missing = _load_weights(AutoModelForCausalLM, source, {"dtype": precision_dtype} | options)
+    # transformers fills missing weights with random numbers and only logs it: a classifier loaded as language model
+    # would write noise.
     if missing:
         raise ModelError(
             f"{source} lacks {len(missing)} weights of a language model, the first is {missing[0]}",
@@ -91,6 +94,8 @@ def load_classifier(
     """
     options |= {"dtype": precision_dtype} | ({} if labels is None else {"num_labels": labels})
     model, missing = _load_weights(AutoModelForSequenceClassification, source, options)
+    # Missing in the head means a fresh head, and a pooler is new in a masked language model; missing in the body
+    # means a file that is not complete.
     lost = [key for key in missing if key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key]
     if lost:
         raise ModelError(
@@ -101,7 +106,9 @@ def load_classifier(
 
 
 def dequantized(model: Any) -> Any:
-    """Forget that the file was GGUF: the weights are plain tensors, and only so can the model be saved."""
+    """The same model without the marks of a GGUF file. Its weights are plain tensors already."""
+    # transformers refuses to save a model that it takes for quantised, and a config that says so would make the saved
+    # plain weights unreadable.
     if not is_4bit(model):
         model.hf_quantizer = None
         model.is_quantized = False
@@ -147,7 +154,7 @@ def quiet() -> Iterator[None]:
 
 
 def _load(build: Callable[[], T], source: str | Path, what: str) -> T:
-    """Run a ``from_pretrained`` and turn its faults, which the user can mend, into a `ModelError`."""
+    """Call a ``from_pretrained`` and turn the errors that a user can cause into a `ModelError`."""
     try:
         with quiet():
             return build()
@@ -161,6 +168,8 @@ def _load(build: Callable[[], T], source: str | Path, what: str) -> T:
 
 
 def _cure(text: str, source: str) -> str:
+    # These libraries have no error classes for the cases, so texts are compared. A text that changes costs the better
+    # advice, not the error.
     if "trust_remote_code" in text or "custom code" in text:
         return "the model needs code from its repository, which is not run; use one that transformers knows"
     if "Unrecognized configuration class" in text:

@@ -1,4 +1,4 @@
-"""Writing models so that plain transformers loads them: adapters merged, safetensors, tokenizer along."""
+"""Writing models so that plain transformers loads them: adapters merged, safetensors, with the tokenizer."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from plaudit.models.forward.trunk import is_4bit
 
 def merged(model: nn.Module) -> PreTrainedModel:
     """The plain model: itself, or under LoRA a copy with the adapters added to its weights, dequantised."""
+    # A copy, because training goes on after a checkpoint or an intermediate save: merging and taking the adapters out
+    # again would leave rounding in the frozen weights that policy and reference share.
     if not isinstance(model, PeftModel):
         return dequantized(model)
     copied: Any = copy.deepcopy(model)
@@ -26,13 +28,15 @@ def merged(model: nn.Module) -> PreTrainedModel:
 
 
 def with_same_tensors(model: nn.Module) -> Any:
-    """A copy of the modules around the very same parameters and buffers: for other adapters on one frozen base."""
+    """A copy of the modules around the same parameters and buffers: for other adapters on one frozen base."""
+    # deepcopy takes what is in its memo as already copied. Tied weights stay tied: they are one tensor with one id.
     tensors = [*model.parameters(), *model.buffers()]
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
 def without_adapters(plain: Any) -> PreTrainedModel:
-    """Forget that there were adapters (or a quantised file), so that the whole model is saved."""
+    """The same model without the marks that peft and quantisation leave, so that the whole model is saved."""
+    # With these marks `save_pretrained` would write an adapter only, although the adapters are merged and gone.
     if hasattr(plain, "peft_config"):
         del plain.peft_config
     plain._hf_peft_config_loaded = False
@@ -41,7 +45,9 @@ def without_adapters(plain: Any) -> PreTrainedModel:
 
 @torch.no_grad()
 def _merged_4bit(copied: Any) -> Any:
-    """Dequantise first and add the adapters then: adding them in 4 bit would round most of them away."""
+    """The fp32 model of a 4-bit base with adapters: dequantised first, then the adapters added."""
+    # peft's own merge writes the sum back in 4 bit, where a step between levels is larger than most of what the
+    # adapters have learned.
     layers: dict[str, Any] = {
         n: m for n, m in copied.get_base_model().named_modules() if isinstance(m, LoraLayer)
     }
@@ -55,7 +61,9 @@ def _merged_4bit(copied: Any) -> Any:
 
 
 def save_causal_lm(model: nn.Module, path: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write a causal LM, its tokenizer, and a generation config that knows how responses end."""
+    """Write a causal LM, its tokenizer, and a generation config with the tokens that end a response."""
+    # A new generation config: sampling settings of the base (a temperature, a repetition penalty) were not those that
+    # the policy was trained with.
     plain = merged(model)
     ends = end_tokens(plain, tokenizer)
     plain.config.pad_token_id = tokenizer.pad_token_id
@@ -68,7 +76,8 @@ def save_causal_lm(model: nn.Module, path: str | Path, tokenizer: PreTrainedToke
 
 
 def write(plain: PreTrainedModel, path: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """``save_pretrained`` of both, in safetensors."""
+    """``save_pretrained`` of model and tokenizer, in safetensors; the directory is made if needed."""
+    # `save_pretrained` writes tied weights once; raw `save_file` would refuse tensors that share memory.
     Path(path).mkdir(parents=True, exist_ok=True)
     with quiet():
         plain.save_pretrained(path, safe_serialization=True)

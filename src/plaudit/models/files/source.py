@@ -21,7 +21,7 @@ from plaudit.errors import ModelError
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a model lies: ``name`` is a hub name or a directory; ``gguf`` the file in it, if it is one."""
+    """Where a model is: ``name`` is a hub name or a directory; ``gguf`` a file in it, or None."""
 
     name: str
     gguf: str | None = None
@@ -52,6 +52,7 @@ def resolve(source: str | Path) -> Source:
         return Source(str(path.parent), path.name)
     if path.is_dir():
         return _in_directory(path)
+    # A mistyped path would otherwise be taken for a hub name, and the error would be one of the network.
     if _looks_local(str(source)):
         near = _nearest(path.name, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [])
         raise ModelError(f"no model at {source}", cure=f"check the path{near}")
@@ -80,7 +81,8 @@ def _in_directory(path: Path) -> Source:
 
 
 def _check_hub(name: str) -> None:
-    """Say at once that a hub name is wrong or the hub out of reach; a download would retry for a minute."""
+    """Raise at once if a hub name is wrong or the hub cannot be reached; a download would retry for a minute first."""
+    # A model that was downloaded before needs no network.
     cached = _cached_names()
     if name in cached:
         return

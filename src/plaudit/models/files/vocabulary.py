@@ -1,7 +1,7 @@
 """A pad token that is not the end token, and embeddings that have a row for it.
 
-With pad = eos, "the last token that is not padding" is the wrong one, and a model whose end token is masked
-as padding never learns to stop. So every tokenizer gets a pad token of its own; no logit changes.
+With pad = eos, "the last token that is not padding" is the wrong one, and a model whose end token is masked as padding
+never learns to stop. So every tokenizer gets a pad token of its own; no logit of another token changes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ NEW_PAD = "<|pad|>"
 
 def ensure_pad(tokenizer: PreTrainedTokenizerBase) -> None:
     """Give the tokenizer a pad token used for nothing else: its own, an unused special one, or a new one."""
+    # An unused special token is preferred to a new one, because a new one adds an embedding row, and then the saved
+    # model has another shape than its base.
     taken = _taken(tokenizer)
     if tokenizer.pad_token is not None and tokenizer.pad_token not in taken:
         return
@@ -34,7 +36,7 @@ def ensure_pad(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def _taken(tokenizer: PreTrainedTokenizerBase) -> set[str]:
-    """Tokens with a meaning: end, begin, unknown, mask ..., and whatever the chat template writes."""
+    """Tokens with a meaning: end, begin, unknown, mask ..., and every token that the chat template writes."""
     named = {str(value) for name, value in tokenizer.special_tokens_map.items() if name in _NAMED}
     template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
     specials = {token.content for token in tokenizer.added_tokens_decoder.values()}
@@ -50,6 +52,7 @@ def _knows_every_byte(tokenizer: PreTrainedTokenizerBase) -> bool:
         return False
     splits = core.pre_tokenizer
     return bool(getattr(core.model, "byte_fallback", False)) or (
+        # The object has no public way to ask for its type; its state is JSON.
         splits is not None and b'"ByteLevel"' in splits.__getstate__()
     )
 
@@ -61,13 +64,15 @@ _NAMED = frozenset({"bos_token", "eos_token", "unk_token", "sep_token", "cls_tok
 def fit_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     """Set the model's pad (and missing end) token; add embedding rows until every token has one.
 
-    A new token gets the rows of the token that the model thinks least likely, so that it takes no probability
-    from the others.
+    A new token gets the rows of the least likely token, so that it takes next to no probability from the others.
     """
     config = model.config.get_text_config()
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        # Neither zeros nor the mean of all rows: a row of zeros has logit 0, which in models with negative logits is
+        # the largest of all, and the mean row has an average logit. Both would change the policy before its first
+        # step.
         unlikely = _least_likely(model, rows)
         for embedding in (model.get_input_embeddings(), model.get_output_embeddings()):
             if embedding is not None:

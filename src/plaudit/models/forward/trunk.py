@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from inspect import signature
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from peft import PeftModel
@@ -19,6 +19,14 @@ from plaudit.models.forward.packing import can_pack, fits_window, pack, packed_s
 
 POSITION_TABLES = ("wpe", "embed_positions", "position_embeddings")
 """What models call their table of learned positions."""
+
+
+class ForwardOptions(TypedDict, total=False):
+    """How a model's trunk is run; options that policy, critic and reward model have in common."""
+
+    gradient_checkpointing: bool
+    packing: bool
+    lower_states_gb: float
 
 
 def bare(model: nn.Module) -> Any:

@@ -47,7 +47,7 @@ def run_best_of_n(
     if job.rounds:
         return run_rejection(job, sources, reward=reward, prompts=prompts, gold=gold)
     records = load_prompts(job.dataset, job.data.limit, prompts, least=1)
-    parts = build(job, reward, gold)
+    parts = build(job, records, reward, gold)
     tokenised = parts.reader.tokenise(records)
     if not tokenised:
         raise parts.reader.nothing_left()

@@ -9,19 +9,18 @@ from typing import Any
 from plaudit.algorithms.best_of_n import BestOfN
 from plaudit.backends.local.models import load_policy
 from plaudit.backends.local.precision import product_dtype, resolve_device
-from plaudit.backends.local.rewards import build_reward
 from plaudit.data.chat import ChatFormat
 from plaudit.errors import Stopped
 from plaudit.generation.native import NativeGenerator
 from plaudit.jobs.best_of_n import BestOfNJob
 from plaudit.models.policy import Policy
-from plaudit.records import Rollout, to_json
+from plaudit.records import Prompt, Rollout, to_json
 from plaudit.rollouts.collect import scored
 from plaudit.runs.files import Row
 from plaudit.runs.keeper import Keeper
 from plaudit.runtime import Reward, TokenPrompt
 from plaudit.stages.online.prompts import PromptReader
-from plaudit.stages.online.rl import Given, given_reward
+from plaudit.stages.online.rl import Given, columns_of, open_reward
 
 AT_ONCE = 32
 """Prompts that are answered between two looks at whether the run was asked to stop."""
@@ -40,7 +39,7 @@ class Parts:
     reader: PromptReader
 
 
-def build(job: BestOfNJob, reward: Given, gold: Given) -> Parts:
+def build(job: BestOfNJob, records: Sequence[Prompt], reward: Given, gold: Given) -> Parts:
     """Load the model and the judges."""
     compute = job.compute
     tokenizer, policy = load_policy(
@@ -49,15 +48,9 @@ def build(job: BestOfNJob, reward: Given, gold: Given) -> Parts:
     device = resolve_device(compute.device)
     policy.to(device)
     chat = ChatFormat(tokenizer, job.data.chat_template)
-    timeout = job.reward_timeout
-    judge = given_reward(reward, tokenizer, compute, "reward", timeout=timeout)
-    if judge is None:
-        judge = build_reward(
-            job.reward, job.reward_weights, tokenizer, compute, where="reward", timeout=timeout
-        )
-    second = given_reward(gold, tokenizer, compute, "gold", timeout=timeout)
-    if second is None and job.gold:
-        second = build_reward(job.gold, (), tokenizer, compute, where="gold", timeout=timeout)
+    columns = columns_of(records)
+    judge = open_reward(reward or job.reward, tokenizer, compute, "reward", columns)
+    second = open_reward(gold or job.gold, tokenizer, compute, "gold", columns) if gold or job.gold else None
     precision, graphs = product_dtype(compute, device), compute.cuda_graphs
     generator = NativeGenerator(policy.lm, tokenizer, chat.end_ids, precision=precision, cuda_graphs=graphs)
     reader = PromptReader(job, job.sampling, chat, job.dataset)

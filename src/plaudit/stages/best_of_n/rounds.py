@@ -59,7 +59,7 @@ def run_rejection(
     if done := finished(job):
         return done
     records = load_prompts(job.dataset, job.data.limit, prompts)
-    parts = build(job, reward, gold)
+    parts = build(job, records, reward, gold)
     train, heldout = split_by_prompt(records, max(job.data.eval_fraction, 1e-9), job.seed)
     tokenised, held = parts.reader.tokenise(train), parts.reader.tokenise(heldout[: job.eval_prompts])
     if not tokenised or not held:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from plaudit.models.exact_kl import ExactKL
 from plaudit.models.forward.trunk import position_limit
 from plaudit.models.policy import Policy
 from plaudit.records import Prompt, Rollout
-from plaudit.rewards.isolation import TIMEOUT
+from plaudit.rewards.build import RewardSource
 from plaudit.runs.directory import announce, finished, open_run, set_threads
 from plaudit.runs.keeper import Keeper
 from plaudit.runs.recorder import Recorder
@@ -39,7 +39,7 @@ from plaudit.stages.texts import load_texts
 from plaudit.training.online import OnlineLoop
 from plaudit.training.texts import TextStream
 
-Given = Reward | Sequence[tuple[Any, float]] | None
+Given = Reward | Sequence[RewardSource] | None
 
 
 def run_rl(
@@ -54,7 +54,7 @@ def run_rl(
 
     Args:
         reward, prompts, gold: given as values instead of by name (the Python API and the quickstart do); a
-            reward or gold may be several (function or name, weight).
+            reward or gold may be several tables and functions.
 
     Raises:
         ConfigError, DataError, ModelError, RewardError: with the cure.
@@ -125,23 +125,10 @@ def _build(job: OnlineJob, records: Sequence[Prompt], reward: Given, gold: Given
     fitting = job.model_copy(update={"data": within_positions(position_limit(policy.lm), job.data)})
     train, heldout, report = _tokenise(fitting, records, chat)
     backbone, golden = load_backbone(policy, compute), load_backbone(policy, compute)
-    timeout = job.reward_timeout
-    judge = given_reward(reward, tokenizer, compute, "reward", backbone, timeout)
-    if judge is None:
-        judge = build_reward(
-            job.reward,
-            job.reward_weights,
-            tokenizer,
-            compute,
-            where="reward",
-            timeout=timeout,
-            backbone=backbone,
-        )
-    second = given_reward(gold, tokenizer, compute, "gold", golden, timeout)
-    if second is None and job.gold:
-        second = build_reward(
-            job.gold, (), tokenizer, compute, where="gold", timeout=timeout, backbone=golden
-        )
+    columns = columns_of(records)
+    judge = open_reward(reward or job.reward, tokenizer, compute, "reward", columns, backbone)
+    named_gold = gold or job.gold
+    second = open_reward(named_gold, tokenizer, compute, "gold", columns, golden) if named_gold else None
     frozen = load_reference(policy)
     reference = LocalScorer(frozen, compute)
     learners = build_learners(job, policy, backbone, tokenizer)
@@ -163,21 +150,19 @@ def _build(job: OnlineJob, records: Sequence[Prompt], reward: Given, gold: Given
     return Parts(tokenizer, chat, policy, runtime, learners, train, heldout, report, notes, texts, memory)
 
 
-def given_reward(
-    given: Given,
-    tokenizer: Any,
-    compute: ComputeSection,
-    where: str,
-    backbone: Backbone | None = None,
-    timeout: float = TIMEOUT,
-) -> Reward | None:
-    """A reward given as a value; several (function or name, weight) are added up by weight."""
-    if given is None or callable(given):
-        return given
-    sources, weights = [source for source, _ in given], [weight for _, weight in given]
-    if weights == [1.0]:
-        weights = []  # a reward by itself, not a sum of one
-    return build_reward(sources, weights, tokenizer, compute, where=where, timeout=timeout, backbone=backbone)
+def open_reward(
+    sources: Reward | Sequence[RewardSource], tokenizer: Any, compute: ComputeSection, where: str,
+    columns: Collection[str], backbone: Backbone | None = None,
+) -> Reward:  # fmt: skip
+    """A reward from what a job names or the Python API was given; a reward itself as it is."""
+    if callable(sources):
+        return sources
+    return build_reward(sources, tokenizer, compute, where=where, columns=columns, backbone=backbone)
+
+
+def columns_of(records: Sequence[Prompt]) -> set[str]:
+    """The names of the further columns that any row of the data has."""
+    return {name for prompt in records for name in prompt.columns}
 
 
 def _train(job: OnlineJob, parts: Parts, recorder: Recorder, evaluator: Evaluator, keeper: Keeper) -> None:

@@ -10,10 +10,11 @@ from typing import Literal
 import numpy as np
 
 from plaudit.backends.local.offline import load_text_scorer
-from plaudit.backends.local.rewards import member_sources
 from plaudit.data.load import load_records
 from plaudit.data.reading.transcripts import plain_text
 from plaudit.errors import ConfigError, DataError
+from plaudit.jobs.reward_tables import ModelTable
+from plaudit.jobs.reward_texts import parse
 from plaudit.preferences.annotation import Item
 from plaudit.preferences.importing import items_of
 from plaudit.preferences.sampling import (
@@ -62,7 +63,7 @@ def ask_next(
     keys = [item.key for item in items]
     if by == "random":
         return as_priorities(random_order(keys, seed=seed))
-    models = [member for name in rewards for member in member_sources(name)]
+    models = [member for name in rewards for member in _members(name)]
     if len(models) < (2 if by == "disagreement" else 1):
         raise ConfigError(
             f"{by} needs {'two reward models or more' if by == 'disagreement' else 'a reward model'},"
@@ -78,6 +79,18 @@ def ask_next(
     taken = {keys[i] for i in first}
     rest: Mapping[str, float] = {k: float(s) for k, s in zip(keys, scores, strict=True) if k not in taken}
     return as_priorities([*(keys[i] for i in first), *by_score(rest, seed=seed)])
+
+
+def _members(name: str) -> tuple[str, ...]:
+    """The reward models that a name on the command line means."""
+    table = parse(name, "command line, --reward")
+    if isinstance(table, ModelTable):
+        return table.members
+    raise ConfigError(
+        f"{name!r} is a {table.kind}, not a reward model",
+        where="command line, --reward",
+        cure="name reward models: their differences are in one unit, and other rewards are not",
+    )
 
 
 def reward_differences(items: Sequence[Item], models: Sequence[str], tell: Callable[[str], None]) -> Array:

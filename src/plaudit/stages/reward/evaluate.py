@@ -11,8 +11,8 @@ from plaudit.backends.local.offline import load_scoring
 from plaudit.config.load import load_job
 from plaudit.errors import DataError
 from plaudit.jobs.reward import RewardJob
+from plaudit.jobs.reward_tables import members_of
 from plaudit.records import Rating
-from plaudit.rewards.ensemble import members_of
 from plaudit.runs.directory import set_threads
 from plaudit.runs.files import merge_json, read_json
 from plaudit.stages.encode import encode_rows, readable, reward_encoder

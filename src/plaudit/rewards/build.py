@@ -1,0 +1,84 @@
+"""From tables, and functions given as values, to one reward. What needs a model, a backend builds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from plaudit.errors import ConfigError
+from plaudit.jobs.reward_tables import (
+    TIMEOUT,
+    ClassifierTable,
+    FunctionTable,
+    HttpTable,
+    ModelTable,
+    RewardTable,
+    RuleTable,
+)
+from plaudit.rewards.combine import WeightedReward
+from plaudit.rewards.function import FunctionReward, with_options
+from plaudit.rewards.http import HttpReward
+from plaudit.rewards.isolation import IsolatedReward
+from plaudit.rewards.rules import rule_reward
+from plaudit.runtime import Reward
+
+
+@dataclass(frozen=True, slots=True)
+class GivenReward:
+    """A function, class or reward that the Python API was given as a value; it runs in this process."""
+
+    value: Callable[..., Any]
+    weight: float = 1.0
+    timeout: float = TIMEOUT
+    """Seconds, as of a table."""
+
+
+RewardSource = RewardTable | GivenReward
+
+
+class ModelRewards(Protocol):
+    """Builds the rewards that need a model. This is all that a backend adds: the other kinds are the same on each."""
+
+    def reward_model(self, table: ModelTable) -> Reward:
+        """The reward of a reward model, or of an ensemble of them."""
+        ...
+
+    def classifier(self, table: ClassifierTable) -> Reward:
+        """The reward of a classifier."""
+        ...
+
+
+def build(
+    sources: Sequence[RewardSource], models: ModelRewards, *, where: str, columns: Collection[str] = ()
+) -> Reward:
+    """One reward; several are added up by weight.
+
+    Args:
+        sources: tables, or functions given as values.
+        models: of the backend.
+        where: the config key, for errors.
+        columns: further columns of the data, which functions may ask for.
+
+    Raises:
+        ConfigError: no reward, or one that cannot be built.
+    """
+    if not sources:
+        cure = f"set --{where} to a reward model or file.py:function"
+        raise ConfigError("no reward was given", where=where, cure=cure)
+    # By the type of the table, in this one place: a new kind is a table, a builder and a line here.
+    builders: dict[type, Callable[[Any], Reward]] = {
+        ModelTable: models.reward_model,
+        ClassifierTable: models.classifier,
+        FunctionTable: lambda table: IsolatedReward(table, columns=columns, where=where),
+        RuleTable: rule_reward,
+        HttpTable: HttpReward,
+        GivenReward: lambda given: _given(given, columns, where),
+    }
+    rewards = [(builders[type(source)](source), source.weight) for source in sources]
+    return rewards[0][0] if len(rewards) == 1 and rewards[0][1] == 1 else WeightedReward(rewards)
+
+
+def _given(given: GivenReward, columns: Collection[str], where: str) -> Reward:
+    fn = with_options(given.value, {}, where)
+    return FunctionReward(fn, timeout=given.timeout, columns=columns, where=where)

@@ -1,0 +1,214 @@
+"""Tables of rewards and the short texts that stand for them: one meaning each, or a refusal with the cure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plaudit.config.load import load_job
+from plaudit.config.show import to_toml
+from plaudit.errors import ConfigError
+from plaudit.jobs.online import RLJob
+from plaudit.jobs.reward_tables import (
+    ClassifierTable,
+    FunctionTable,
+    HttpTable,
+    ModelTable,
+    RewardTable,
+    RuleTable,
+)
+from plaudit.jobs.reward_texts import parse, table_of
+
+MEANINGS: dict[str, RewardTable] = {
+    "runs/reward/model": ModelTable(path="runs/reward/model"),
+    "owner/name": ModelTable(path="owner/name"),
+    r"C:\models\reward": ModelTable(path=r"C:\models\reward"),
+    "A,B@min": ModelTable(path=("A", "B"), ensemble="min"),
+    "A, B": ModelTable(path=("A", "B")),
+    "runs/e@mean_minus_std=0.5": ModelTable(path="runs/e", ensemble="mean_minus_std", coef=0.5),
+    "my.py:f": FunctionTable(path="my.py:f"),
+    r"C:\my.py:f": FunctionTable(path=r"C:\my.py:f"),
+    "~/my.py:Class.method": FunctionTable(path="~/my.py:Class.method"),
+    "package.module:f": FunctionTable(path="package.module:f"),
+    "owner/name#POSITIVE": ClassifierTable(path="owner/name", label="POSITIVE"),
+    "owner/name#very good@prob": ClassifierTable(path="owner/name", label="very good", scale="prob"),
+    r"C:\classifier#1": ClassifierTable(path=r"C:\classifier", label="1"),
+    "rule:json": RuleTable(rule="json"),
+    "rule:contains:a:b # c": RuleTable(rule="contains", text="a:b # c"),
+    "rule:length:40": RuleTable(rule="length", words=40),
+    "http://127.0.0.1:5000/get_reward": HttpTable(url="http://127.0.0.1:5000/get_reward"),
+    "https://host/score#now": HttpTable(url="https://host/score#now"),
+    '{kind = "function", path = "judge:f", weight = 0.5}': FunctionTable(path="judge:f", weight=0.5),
+}
+
+
+@pytest.mark.parametrize(("text", "table"), MEANINGS.items(), ids=list(MEANINGS))
+def test_a_short_text_has_one_meaning(text: str, table: RewardTable) -> None:
+    assert parse(text) == table
+
+
+@pytest.mark.parametrize("table", MEANINGS.values(), ids=list(MEANINGS))
+def test_a_table_names_its_source_as_a_short_text(table: RewardTable) -> None:
+    if isinstance(table, FunctionTable) and table.path.startswith("judge"):
+        return  # a reserved word: only a table can name it
+    assert parse(table.source) == table
+
+
+REFUSED = {
+    "judge:x": ("no kind of reward called judge", 'path = "judge:x"'),
+    "model:runs/x": ("no short text starts with model:", "./model:runs/x"),
+    "my.py": ("no function in it", "my.py:FUNCTION"),
+    "my.py:": ("names neither a function nor a rule", "file.py:function"),
+    "a:b:c": ("names neither a function nor a rule", "rule:json"),
+    "my.py:f,runs/b": ("reward models only", "several values"),
+    "A,,B": ("does not name an ensemble", "DIR,DIR,DIR@RULE"),
+    "A,B@min=2": ("does not name an ensemble", "mean_minus_std=NUMBER"),
+    "A,B@mni": ("reward models only|no rule", ""),
+    "A@mni": ("no rule for an ensemble", "did you mean A@min?"),
+    "rule:jsn": ("'rule:jsn' is not a rule", "rule:json"),
+    "name#": ("does not name a classifier", "owner/name#LABEL"),
+    "ftp://host/x": ("ftp://host/x", "http://"),
+    "https://user:secret@host/x": ("url", "user name and password"),
+    "http://host:port/x": ("url", "Port could not be cast"),
+    "": ("is no reward", "runs/reward"),
+    '{kind = "function", path = "a.py:f"': ("is not a TOML table", "kind ="),
+    '{kind = "modle", path = "x"}': ("'modle'", 'did you mean kind = "model"'),
+    '{path = "x"}': ("no kind", "model, function"),
+    '{kind = "function", path = "a.py:f", wieght = 2}': ("no setting wieght", "did you mean weight?"),
+    '{kind = "function", path = "a.py:f", weight = "2"}': ("expected number", "weight"),
+    '{kind = "function", path = "a.py"}': ("path = 'a.py'", "file.py:function"),
+    '{kind = "rule", rule = "length"}': ("does not fit", "length needs words"),
+    '{kind = "model"}': ("has no path", "reward model"),
+    '{kind = "model", path = "x", weight = inf}': ("weight", "multiplied"),
+}
+
+
+@pytest.mark.parametrize(("text", "says"), REFUSED.items(), ids=list(REFUSED))
+def test_what_has_no_meaning_is_refused_with_the_cure(text: str, says: tuple[str, str]) -> None:
+    with pytest.raises(ConfigError, match=says[0]) as caught:
+        parse(text, "gold")
+    assert says[1] in caught.value.cure and caught.value.where == "gold"
+
+
+def test_what_lies_on_the_disk_decides_between_two_readings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a#b", "c:d", "e,f", "g@min", "clf#1"):
+        Path(name).mkdir()
+        assert parse(name) == ModelTable(path=name), name
+    assert parse("clf#1#POSITIVE") == ClassifierTable(path="clf#1", label="POSITIVE")
+    assert parse("a#b@min") == ModelTable(path="a#b", ensemble="min")
+    Path("x#y.py").write_text("")
+    assert parse("x#y.py:f") == FunctionTable(path="x#y.py:f")
+    Path("x,y.py").write_text("")
+    assert parse("x,y.py:f") == FunctionTable(path="x,y.py:f")
+
+
+@pytest.mark.parametrize(
+    ("there", "text", "ways"),
+    [
+        (("clf", "clf#POS"), "clf#POS", "model or as a classifier"),
+        (("x", "x#y.py"), "x#y.py:f", "function or as a classifier"),
+        (("json:loads",), "json:loads", "model or as a function"),
+        (("a", "a@min"), "a@min", "model or as a model"),
+    ],
+)
+def test_two_readings_that_both_exist_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: tuple[str, ...], text: str, ways: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in there:
+        Path(name).mkdir()
+    with pytest.raises(ConfigError, match=ways) as caught:
+        parse(text)
+    first, _, second = caught.value.cure.removeprefix("write ").partition(" or {")
+    for line in (first, "{" + second):  # the cure can be given back as it stands
+        assert isinstance(parse(line), (ModelTable, ClassifierTable, FunctionTable))
+
+
+def test_tables_from_a_file_and_back(tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text(
+        'policy = "m"\n'
+        '[[reward]]\nkind = "model"\npath = ["A", "B"]\nensemble = "min"\n'
+        '[[reward]]\nkind = "function"\npath = "my.py:Mine"\nweight = 0.3\noptions = {scale = 2, words = ["a"]}\n'
+        '[[gold]]\nkind = "http"\nurl = "http://host/x"\n'
+    )
+    job = load_job(RLJob, [file]).job
+    assert job.reward == (
+        ModelTable(path=("A", "B"), ensemble="min"),
+        FunctionTable(path="my.py:Mine", weight=0.3, options={"scale": 2, "words": ["a"]}),
+    )
+    assert job.gold == (HttpTable(url="http://host/x"),)
+    again = tmp_path / "config.toml"
+    again.write_text(to_toml(job))
+    assert load_job(RLJob, [again]).job == job
+    assert "[[reward]]" in again.read_text() and "[[gold]]" in again.read_text()
+
+
+def test_a_mistake_in_a_file_names_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text('policy = "m"\n[[reward]]\nkind = "model"\npath = "A"\nensembel = "min"\n')
+    with pytest.raises(ConfigError, match="no setting ensembel") as caught:
+        load_job(RLJob, [file])
+    assert caught.value.where == f"{file}:2" and "did you mean ensemble?" in caught.value.cure
+    file.write_text('reward = ["judge:x"]\n')
+    with pytest.raises(ConfigError, match="judge") as caught:
+        load_job(RLJob, [file])
+    assert caught.value.where == f"{file}:1"
+
+
+@pytest.mark.parametrize(
+    ("given", "tables"),
+    [
+        ("A", (ModelTable(path="A"),)),
+        (["A,B@min"], (ModelTable(path=("A", "B"), ensemble="min"),)),
+        (["A", "my.py:f"], (ModelTable(path="A"), FunctionTable(path="my.py:f"))),
+        (
+            ["A", '{kind = "function", path = "my.py:f", weight = 0.3}'],
+            (ModelTable(path="A"), FunctionTable(path="my.py:f", weight=0.3)),
+        ),
+        ('{kind = "model", path = "A", weight = 2}', (ModelTable(path="A", weight=2.0),)),
+    ],
+)
+def test_rewards_on_the_command_line(given: Any, tables: tuple[RewardTable, ...]) -> None:
+    assert load_job(RLJob, (), {"reward": given}).job.reward == tables
+
+
+def test_a_mistake_on_the_command_line_names_the_flag() -> None:
+    with pytest.raises(ConfigError, match="judge") as caught:
+        load_job(RLJob, (), {"gold": ["judge:x"]})
+    assert caught.value.where == "command line, --gold"
+
+
+def test_weights_and_seconds_of_earlier_versions_go_into_the_tables(tmp_path: Path) -> None:
+    file = tmp_path / "old.toml"
+    file.write_text(
+        'reward = ["A", "my.py:f"]\nreward_weights = [1.0, 0.5]\nreward_timeout = 5.0\ngold = "my.py:g"\n'
+    )
+    job = load_job(RLJob, [file]).job
+    assert job.reward == (ModelTable(path="A"), FunctionTable(path="my.py:f", weight=0.5, timeout=5.0))
+    assert job.gold == (FunctionTable(path="my.py:g", timeout=5.0),)
+    own = RLJob(reward={"kind": "function", "path": "my.py:f", "timeout": 1.0}, reward_timeout=5.0)  # type: ignore[arg-type]
+    assert own.reward == (FunctionTable(path="my.py:f", timeout=1.0),)
+    with pytest.raises(ConfigError, match="2 weights for 1 rewards"):
+        load_job(RLJob, (), {"reward": "A", "reward_weights": [1.0, 2.0]})
+
+
+def test_members_of_an_ensemble_are_read_from_its_run(tmp_path: Path) -> None:
+    for i in (10, 2, 0):
+        (tmp_path / f"member-{i}").mkdir()
+    table = ModelTable(path=str(tmp_path))
+    assert table.members == tuple(str(tmp_path / f"member-{i}") for i in (0, 2, 10)) and table.is_ensemble
+    assert ModelTable(path="A").members == ("A",) and not ModelTable(path="A").is_ensemble
+    assert ModelTable(path="A", ensemble="min").is_ensemble, "so that building it says what is missing"
+
+
+def test_only_tables_texts_and_mappings_are_rewards() -> None:
+    with pytest.raises(ConfigError, match="reward = 3 is no reward"):
+        table_of(3)
+    with pytest.raises(ConfigError, match="cannot be kept"):
+        table_of({"kind": "function", "path": "a.py:f", "options": {"x": object()}})
