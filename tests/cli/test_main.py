@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from plaudit.cli import main as front
-from plaudit.cli.failure import explain
+from plaudit.cli.main import explain
 from plaudit.errors import DataError, Stopped
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from plaudit.cli.parser import parse_flags, show, split_files, type_flag
-from plaudit.cli.train import chosen
+from plaudit.cli.parser import chosen, parse_flags, show, split_files, type_flag
 from plaudit.config.algorithm import types
 from plaudit.config.load import Layer, algorithm_type, load_job
 from plaudit.config.show import to_toml

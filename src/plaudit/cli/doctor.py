@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
 import platform
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from plaudit import __version__
-from plaudit.cli.machine import GIB, devices, existing, version, writable
 from plaudit.cli.parser import Parser, show
 from plaudit.errors import ConfigError
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "peft", "datasets", "numpy", "pydantic")
+GIB = 2**30
 OPTIONAL = {"tensorboard": "tensorboard", "bitsandbytes": "qlora"}
 
 
@@ -25,18 +28,70 @@ def run(command: str, argv: list[str]) -> int:
     given = parser.parse_args(argv)
     show(f"plaudit       {__version__}")
     show(f"python        {platform.python_version()} on {platform.system()} {platform.machine()}")
-    show("\n".join(f"{name:<14}{version(name)}" for name in LIBRARIES))
+    show("\n".join(f"{name:<14}{_version(name)}" for name in LIBRARIES))
     for name, extra in OPTIONAL.items():
-        found = version(name)
+        found = _version(name)
         show(f"{name:<14}{found or f'not installed (the extra plaudit[{extra}])'}")
-    show("\n".join(devices()))
-    missing = [f"{name} is not installed" for name in LIBRARIES if not version(name)]
-    problems = missing + writable(given.out)
+    show("\n".join(_devices()))
+    missing = [f"{name} is not installed" for name in LIBRARIES if not _version(name)]
+    problems = missing + _writable(given.out)
     if problems:
         raise ConfigError(
             "; ".join(problems), where=sys.prefix, cure="`make setup` installs everything that is needed"
         )
-    free = shutil.disk_usage(existing(given.out)).free / GIB
+    free = shutil.disk_usage(_existing(given.out)).free / GIB
     show(f"writing       works in {given.out}, {free:.1f} GiB free")
     show("Ready. `plaudit quickstart` runs the whole pipeline.")
     return 0
+
+
+def _devices() -> list[str]:
+    """One line on the CPU and memory, one on each GPU."""
+    import torch
+
+    lines = [
+        f"cpu           {os.cpu_count()} cores, PyTorch uses {torch.get_num_threads()} threads{_memory()}"
+    ]
+    x = torch.ones(2, 2)
+    assert float((x @ x).sum()) == 8.0, "matrix product on the CPU is wrong"
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
+        name = torch.cuda.get_device_name(index)
+        lines.append(f"cuda:{index}        {name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free, {bf16}")
+    return (
+        lines
+        if torch.cuda.device_count()
+        else [*lines, "gpu           none found; everything runs on the CPU"]
+    )
+
+
+def _writable(out: Path) -> list[str]:
+    """Problems with writing below ``out``."""
+    try:
+        with tempfile.TemporaryFile(dir=_existing(out)) as file:
+            file.write(b"plaudit")
+    except OSError as error:
+        return [f"cannot write to {out}: {error.strerror}"]
+    return []
+
+
+def _existing(path: Path) -> Path:
+    """The path, or its nearest parent that exists."""
+    path = path.absolute()
+    return next(p for p in (path, *path.parents) if p.is_dir())
+
+
+def _version(name: str) -> str:
+    """Of an installed distribution; empty if there is none."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _memory() -> str:
+    try:
+        return f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / GIB:.1f} GiB memory"
+    except (ValueError, OSError, AttributeError):
+        return ""

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from plaudit.cli.outcome import figures
 from plaudit.cli.parser import Parser, show
-from plaudit.cli.report import run_directory
 from plaudit.errors import ConfigError, DataError
 from plaudit.evaluation.kinds import KINDS
+from plaudit.runs.reading import run_directory
 
 ABOUT = """Compute the figures of a run again and write them to its summary.json. For a reward model: accuracy
 with its interval, Kendall's tau, calibration, and what length alone would reach. For a policy: reward, KL,

@@ -15,8 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from plaudit import __version__
-from plaudit.cli.failure import RESUME, explain
-from plaudit.errors import ConfigError, Stopped
+from plaudit.errors import ConfigError, PlauditError, Stopped
 from plaudit.jobs.registry import COMMANDS as TRAINING
 
 # name -> module of plaudit.cli, and what it does. Only commands that work are listed.
@@ -33,6 +32,8 @@ COMMANDS = {
     "config": ("config", "show the resolved settings, each with its source"),
     "doctor": ("doctor", "what this machine has, and whether Plaudit works on it"),
 }
+
+RESUME = "the same command with --out DIR --resume goes on from the last checkpoint"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,6 +89,44 @@ def overview() -> str:
         "`plaudit COMMAND --help` lists the command's settings; --debug shows the traceback of an error.\n"
         "First time here: `plaudit quickstart`."
     )
+
+
+class Bug(PlauditError):
+    """Something that should not have happened: our fault until shown otherwise."""
+
+    code, exit_code = "BUG", 70
+
+
+class System(PlauditError):
+    """The machine refused: memory, disk, permissions."""
+
+    code, exit_code = "SYSTEM", 70
+
+
+def explain(error: BaseException, stopped: str = RESUME) -> PlauditError:
+    """Any exception as an error with where and cure; ``stopped`` is the cure of an interruption that has none."""
+    if isinstance(error, KeyboardInterrupt):
+        return Stopped("interrupted", cure=stopped)
+    if isinstance(error, Stopped) and not error.cure:
+        return Stopped(error.what, where=error.where, cure=stopped)
+    if isinstance(error, PlauditError):
+        return error
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        cure = (
+            "lower --tokens-per-microbatch, or use --gradient-checkpointing, or train adapters with --rank 8"
+        )
+        return System(f"out of memory: {_first_line(error)}", where=where, cure=cure)
+    if isinstance(error, OSError) and error.filename:
+        cure = "check free space and permissions, or choose another --out; --debug shows the traceback"
+        return System(f"{error.strerror or error}", where=str(error.filename), cure=cure)
+    cure = "run again with --debug and report the traceback in the project's issues (see CONTRIBUTING.md)"
+    return Bug(f"unexpected {type(error).__name__}: {_first_line(error)}", where=where, cure=cure)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0][:200]
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

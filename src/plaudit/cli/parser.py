@@ -10,9 +10,9 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel
 
-from plaudit.config.algorithm import types
+from plaudit.config.algorithm import specialise, types
 from plaudit.config.fields import MISSING, Setting, find, nearest, settings
-from plaudit.config.load import TYPE_KEY, unknown
+from plaudit.config.load import TYPE_KEY, Layer, algorithm_type, unknown
 from plaudit.config.sections import Job
 from plaudit.errors import ConfigError
 
@@ -56,6 +56,12 @@ def type_flag(flags: Sequence[str]) -> str:
     return ""
 
 
+def chosen(job_class: type[Job], layers: Sequence[Layer], flags: Sequence[str]) -> type[Job]:
+    """The job class with the algorithm that ``--type`` names, or else the files."""
+    named = type_flag(flags)
+    return specialise(job_class, *((named, "command line, --type") if named else algorithm_type(layers)))
+
+
 def parse_flags(command: str, job_class: type[BaseModel], argv: Sequence[str]) -> dict[str, Any]:
     """Overrides by dotted key from flags such as ``--kl-coef 0.1``. ``--help`` prints them all and exits."""
     table = settings(job_class)
@@ -95,10 +101,8 @@ def _group(parser: Parser, job_class: type[BaseModel], section: str) -> Any:
     """The flags of a table; those of the algorithm start with which one it is, and what it does."""
     if section != "algorithm" or not issubclass(job_class, Job):
         return parser.add_argument_group(f"[{section}]" if section else "job")
-    algorithm: Any = job_class.model_fields["algorithm"].annotation
-    group = parser.add_argument_group(
-        "[algorithm]", " ".join((algorithm.__doc__ or "").split("\n\n")[0].split())
-    )
+    about = (job_class.model_fields["algorithm"].annotation or job_class).__doc__ or ""
+    group = parser.add_argument_group("[algorithm]", " ".join(about.split("\n\n")[0].split()))
     names = f"{', '.join(types(job_class))}, or your own as module:Class"
     group.add_argument(
         TYPE, dest=TYPE_KEY, metavar="NAME", help=f"Which algorithm, and so which flags: {names}"

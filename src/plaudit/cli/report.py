@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from plaudit.cli.parser import Parser, show
-from plaudit.errors import DataError
+from plaudit.runs.reading import run_directory
 
 
 def run(command: str, argv: list[str]) -> int:
@@ -17,22 +17,3 @@ def run(command: str, argv: list[str]) -> int:
 
     show(str(write_report(path)))
     return 0
-
-
-def run_directory(path: Path) -> Path:
-    """The path, if it is a run directory (or a quickstart's, which holds several).
-
-    Raises:
-        DataError: it is not.
-    """
-    if not path.is_dir():
-        raise DataError(
-            "there is no such run directory", where=str(path), cure="the runs are usually under runs/"
-        )
-    if not any(path.glob("**/metrics.jsonl")):
-        raise DataError(
-            "the directory holds no run: it has no metrics.jsonl",
-            where=str(path),
-            cure="give the directory that `plaudit sft`, `reward` or `ppo` printed",
-        )
-    return path

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from plaudit.cli.outcome import finish
-from plaudit.cli.parser import parse_flags, split_files, type_flag
-from plaudit.config.algorithm import specialise
+from plaudit.cli.parser import chosen, parse_flags, split_files
 from plaudit.config.fields import settings
-from plaudit.config.load import Layer, algorithm_type, load_job
+from plaudit.config.load import Layer, load_job
 from plaudit.config.sections import Job
 from plaudit.errors import ConfigError
 from plaudit.jobs.registry import COMMANDS
@@ -28,12 +26,6 @@ def run(command: str, argv: list[str]) -> int:
     require(job, row.required)
     finish(stage_of(job_class)(job, sources))
     return 0
-
-
-def chosen(job_class: type[Job], layers: Sequence[Layer], flags: Sequence[str]) -> type[Job]:
-    """The job class with the algorithm that ``--type`` names, or else the files."""
-    named = type_flag(flags)
-    return specialise(job_class, *((named, "command line, --type") if named else algorithm_type(layers)))
 
 
 def require(job: Job, names: tuple[str, ...]) -> None:

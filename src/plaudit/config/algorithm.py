@@ -59,7 +59,7 @@ def types(job_class: type[Job]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((own_type(job_class), *job_class.relatives)))
 
 
-def with_algorithm(job_class: type[J], algorithm: Any) -> type[J]:
+def with_algorithm(job_class: type[J], algorithm: object) -> type[J]:
     """The job class with another ``algorithm``: a class, or a value, whose fields become the defaults.
 
     The job class itself if it has that class already.

@@ -129,6 +129,25 @@ def runs_in(path: Path) -> list[Path]:
     return runs
 
 
+def run_directory(path: Path) -> Path:
+    """The path, if it is a run directory (or a quickstart's, which holds several).
+
+    Raises:
+        DataError: it is not.
+    """
+    if not path.is_dir():
+        raise DataError(
+            "there is no such run directory", where=str(path), cure="the runs are usually under runs/"
+        )
+    if not any(path.glob("**/metrics.jsonl")):
+        raise DataError(
+            "the directory holds no run: it has no metrics.jsonl",
+            where=str(path),
+            cure="give the directory that `plaudit sft`, `reward` or `ppo` printed",
+        )
+    return path
+
+
 def _no_run(path: Path) -> DataError:
     return DataError(
         "this directory is not a run: it has no metrics.jsonl",
