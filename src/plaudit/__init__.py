@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from plaudit.records import Rating as Rating
     from plaudit.records import RewardResult as RewardResult
     from plaudit.records import Rollout as Rollout
+    from plaudit.records import Turn as Turn
+    from plaudit.rollouts.environment import Done as Done
+    from plaudit.rollouts.environment import Environment as Environment
 
 _HOME = {
     "train": "api", "Run": "api",
@@ -64,7 +67,8 @@ _HOME = {
     "load_job": "config.load", "write_report": "evaluation.report",
     "Message": "records", "Prompt": "records", "Demonstration": "records", "Preference": "records",
     "Ranking": "records", "Rating": "records", "Judgement": "records", "Rollout": "records",
-    "RewardResult": "records",
+    "RewardResult": "records", "Turn": "records",
+    "Environment": "rollouts.environment", "Done": "rollouts.environment",
     "PlauditError": "errors", "ConfigError": "errors", "DataError": "errors",
 }  # fmt: skip
 

@@ -24,6 +24,8 @@ from plaudit.jobs.reward_tables import TIMEOUT, RewardTable
 from plaudit.jobs.reward_texts import table_of
 from plaudit.records import Content, Message, Preference, Prompt, Rating
 from plaudit.rewards.build import GivenReward
+from plaudit.rollouts.environment import Environment
+from plaudit.rollouts.turns import check_environment
 from plaudit.stages import stage_of
 from plaudit.stages.respond.policy import TrainedPolicy
 
@@ -82,6 +84,7 @@ def train(
     reward: RewardSource | None = None,
     gold: RewardSource | None = None,
     preferences: str | Sequence[Any] | None = None,
+    environment: str | Environment | None = None,
     **settings: Any,
 ) -> Run:
     """Train, evaluate, write the report.
@@ -95,6 +98,8 @@ def train(
             the command line (``runs/reward``), a table as in a config (``{"kind": "http", "url": ...}``), or a list of
             these or of ``(one of these, weight)``. See docs/howto/rewards.md.
         gold: for RL: a second judge that is never trained on.
+        environment: for RL over several turns: what replies to the policy, an object (see `plaudit.Environment`) or
+            file.py:Class. See docs/howto/environments.md.
         preferences: for ``plaudit.DPO(...)`` and its family: a file or hub name, `Preference` records, or dicts with
             ``prompt``, ``chosen`` and ``rejected``; for ``plaudit.KTO(...)`` also ``prompt``, ``response``, ``reward``.
         settings: any setting of the command, by its flat name: ``model``, ``dataset``, ``policy``, ``lr``,
@@ -104,7 +109,9 @@ def train(
         ConfigError, DataError, ModelError, RewardError, TrainingError: with the cure.
     """
     row = command_for(algorithm) or COMMANDS[_own_command(algorithm)]
-    given = {"prompts": prompts, "reward": reward, "gold": gold, "preferences": preferences}
+    given: dict[str, Any] = {
+        "prompts": prompts, "reward": reward, "gold": gold, "preferences": preferences, "environment": environment,
+    }  # fmt: skip
     strange = [name for name, value in given.items() if value is not None and name not in row.values]
     if strange:
         raise ConfigError(
@@ -137,6 +144,10 @@ def _named_and_values(given: Mapping[str, Any], timeout: float) -> tuple[dict[st
             named["dataset"] = source
         elif source is not None:
             values["records" if name == "preferences" else name] = convert(source)
+    if isinstance(given.get("environment"), str):
+        named["environment"] = given["environment"]
+    elif given.get("environment") is not None:
+        values["environment"] = check_environment(given["environment"], "environment")
     for name in ("reward", "gold"):
         if given.get(name) is None and not (name == "reward" and name in given):
             continue

@@ -23,6 +23,8 @@ from plaudit.jobs.rewarded import RewardedJob
 class OnlineJob(RewardedJob):
     """What the commands share that learn from the policy's own responses."""
 
+    environment: str = ""
+    """What replies to the policy, for rollouts of several turns: file.py:Class or module:Class. Empty: one response."""
     iterations: int = Field(100, ge=1)
     """Batches of rollouts."""
     prompts_per_iteration: int = Field(32, ge=1)

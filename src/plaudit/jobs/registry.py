@@ -45,6 +45,7 @@ class Command:
 
 _DATA, _ONLINE = ("model", "dataset"), ("policy", "reward", "dataset")
 _GIVEN = ("prompts", "reward", "gold")
+_REPLIED = (*_GIVEN, "environment")
 COMMANDS: dict[str, Command] = {
     row.name: row
     for row in (
@@ -62,7 +63,7 @@ COMMANDS: dict[str, Command] = {
             "online:RLJob",
             "policy",
             _ONLINE,
-            _GIVEN,
+            _REPLIED,
             "optimise a policy against a reward, near its reference, with a critic",
         ),
         Command(
@@ -70,18 +71,18 @@ COMMANDS: dict[str, Command] = {
             "online:GRPOJob",
             "policy",
             _ONLINE,
-            _GIVEN,
+            _REPLIED,
             "the same by comparing responses to a prompt: GRPO, Dr. GRPO, DAPO, GSPO, CISPO",
         ),
         Command(
-            "rloo", "online:RLOOJob", "policy", _ONLINE, _GIVEN, "the same with a leave-one-out baseline"
+            "rloo", "online:RLOOJob", "policy", _ONLINE, _REPLIED, "the same with a leave-one-out baseline"
         ),
         Command(
             "reinforce",
             "online:ReinforceJob",
             "policy",
             _ONLINE,
-            _GIVEN,
+            _REPLIED,
             "the same with the plain policy gradient and a baseline, or REINFORCE++",
         ),
         Command(
@@ -97,7 +98,7 @@ COMMANDS: dict[str, Command] = {
             "online:OnlineDPOJob",
             "policy",
             _ONLINE,
-            _GIVEN,
+            _REPLIED,
             "DPO on pairs of the policy's own responses, ranked by a reward",
         ),
         Command(

@@ -124,6 +124,8 @@ class Evaluator:
             "length": len(rollout.response_ids),
             "finish_reason": rollout.finish_reason,
         }
+        if len(rollout.turns) > 1:
+            row["turns"] = [{"author": turn.author, "text": turn.text} for turn in rollout.turns]
         if len(rollout.reward_parts) > 1:
             row["reward_parts"] = rollout.reward_parts
         return row if gold is None else row | {"gold": gold}

@@ -28,10 +28,12 @@ from plaudit.models.forward.trunk import position_limit
 from plaudit.models.policy import Policy
 from plaudit.records import Prompt, Rollout
 from plaudit.rewards.build import RewardSource
+from plaudit.rollouts.environment import Environment
+from plaudit.rollouts.turns import TurnGenerator, load_environment
 from plaudit.runs.directory import announce, finished, open_run, set_threads
 from plaudit.runs.keeper import Keeper
 from plaudit.runs.recorder import Recorder
-from plaudit.runtime import Reward, Runtime, TokenPrompt
+from plaudit.runtime import Generator, Reward, Runtime, TokenPrompt
 from plaudit.stages.encode import within_positions
 from plaudit.stages.online.evaluation import Evaluator
 from plaudit.stages.online.prompts import PromptReader, load_prompts
@@ -49,12 +51,13 @@ def run_rl(
     reward: Given = None,
     prompts: Sequence[Prompt] | None = None,
     gold: Given = None,
+    environment: Environment | None = None,
 ) -> Path:
     """Train and save; returns the run directory.
 
     Args:
-        reward, prompts, gold: given as values instead of by name (the Python API and the quickstart do); a
-            reward or gold may be several tables and functions.
+        reward, prompts, gold, environment: given as values instead of by name (the Python API and the quickstart do);
+            a reward or gold may be several tables and functions.
 
     Raises:
         ConfigError, DataError, ModelError, RewardError: with the cure.
@@ -66,7 +69,7 @@ def run_rl(
     set_threads(job.compute)
     _check_sizes(job)  # all that can fail does so before a file is written
     job, notes = _with_time_to_learn(job)
-    parts = _build(job, load_prompts(job.dataset, job.data.limit, prompts), reward, gold)
+    parts = _build(job, load_prompts(job.dataset, job.data.limit, prompts), reward, gold, environment)
     announce(
         {"prompts": f"{len(parts.train)} to train, {len(parts.heldout)} held out", "length": parts.report}
     )
@@ -114,7 +117,9 @@ class Parts:
     """GB that each role has to itself."""
 
 
-def _build(job: OnlineJob, records: Sequence[Prompt], reward: Given, gold: Given) -> Parts:
+def _build(
+    job: OnlineJob, records: Sequence[Prompt], reward: Given, gold: Given, environment: Environment | None
+) -> Parts:
     """Load models and rewards and put them together."""
     algorithm, compute = job.algorithm, job.compute
     tokenizer, policy = load_policy(
@@ -134,9 +139,12 @@ def _build(job: OnlineJob, records: Sequence[Prompt], reward: Given, gold: Given
     learners = build_learners(job, policy, backbone, tokenizer)
     # What samples is what is trained, in the same precision.
     precision = product_dtype(compute, learners.policy.device)
-    generator = NativeGenerator(
+    generator: Generator = NativeGenerator(
         policy.lm, tokenizer, chat.end_ids, precision=precision, cuda_graphs=compute.cuda_graphs
     )
+    replying = environment or (load_environment(job.environment) if job.environment else None)
+    if replying:  # in training and in evaluation alike, since both sample with this generator
+        generator = TurnGenerator(generator, replying, chat, fitting.data.max_length)
     exact = LocalScorer(ExactKL(policy, frozen), compute) if "full_kl" in algorithm.needs else None
     critic = learners.critic
     runtime = Runtime(
