@@ -1,4 +1,4 @@
-"""Every file in configs/ is one that its command takes."""
+"""Every file in configs/, and every config of an example, is one that its command takes."""
 
 from pathlib import Path
 
@@ -6,7 +6,8 @@ import pytest
 
 from plaudit.cli.main import main
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted([*(ROOT / "configs").glob("*.toml"), *(ROOT / "examples").rglob("*.toml")])
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -17,4 +18,4 @@ def test_config_resolves(path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_there_are_configs() -> None:
-    assert CONFIGS
+    assert {path.parent.name for path in CONFIGS} == {"configs", "calculator"}
