@@ -1,4 +1,4 @@
-"""From one kind of record to another: prompts, demonstrations, preferences, ratings out of what there is."""
+"""From one kind of record to another: prompts, demonstrations, preferences or ratings made of other records."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ KIND_OF: dict[type, Kind] = {
 
 
 def convert(records: Sequence[Record], kind: Kind, log: ReadLog) -> list[Record]:
-    """The records as records of another kind; what is left out on the way is counted in ``log``.
+    """The records as records of another kind; what is left out is counted in ``log``.
 
     Args:
         records: all of one kind.
         kind: "prompt" is made of every kind that has prompts; "preference" of rankings (all pairs), ratings
             (same prompt, different reward) and judgements (majority); "demonstration" of what was chosen;
             "rating" of preferences (chosen 1, rejected 0).
-        log: takes the counts.
+        log: receives the counts.
 
     Raises:
         DataError: there is no such conversion, or nothing is left after it.
@@ -64,17 +64,18 @@ def convert(records: Sequence[Record], kind: Kind, log: ReadLog) -> list[Record]
     return converted
 
 
-# Each step takes records of one kind. `Record` is a union, so they are told apart as they are read.
+# Each step takes records of one kind. ``Record`` is a union, so a step picks its own kind with ``isinstance``, which is
+# what the type checker needs; at run time all records have the kind for which the step is registered in ``_PATHS``.
 
 
 def _to_prompts(records: Sequence[Record], log: ReadLog) -> list[Record]:
     kept: dict[str, Record] = {}
     empty = 0
     for record in records:
-        asked = record.content if isinstance(record, Prompt) else record.prompt
-        empty += not asked
-        if asked:
-            kept.setdefault(prompt_key(asked), Prompt(record.id, asked))
+        prompt = record.content if isinstance(record, Prompt) else record.prompt
+        empty += not prompt
+        if prompt:
+            kept.setdefault(prompt_key(prompt), Prompt(record.id, prompt))
     log.count("rows without a prompt, left out", empty)
     log.count("further rows with a prompt that was there already", len(records) - empty - len(kept))
     return list(kept.values())
@@ -95,7 +96,8 @@ def _best(records: Sequence[Record], log: ReadLog) -> list[Record]:
 
 
 def _texts(records: Sequence[Record], log: ReadLog) -> list[Record]:
-    """Demonstrations: those rated 1 of 0 and 1, or all texts of a corpus without prompts."""
+    """Demonstrations: the responses rated 1, where ratings are 0 or 1; or all texts of a corpus without prompts."""
+    # With other ratings nobody can say from which number on a response is worth imitating, so that is an error.
     ratings = [r for r in records if isinstance(r, Rating)]
     if all(not r.prompt for r in ratings):
         log.note("labels are not used: all texts are demonstrations")
@@ -147,10 +149,11 @@ def _rated_pairs(records: Sequence[Record], log: ReadLog) -> list[Record]:
 
 
 def _majorities(records: Sequence[Record], log: ReadLog) -> list[Record]:
-    """Judgements of the same two responses as one preference, where one of the two has most votes.
+    """Judgements of the same two responses as one preference, where one of the two has a majority.
 
     A tie counts half for each in the agreement.
     """
+    # Margins only if somebody said "much better" at least once; else all strengths are 1 and a margin says nothing.
     pairs = judged_pairs(r for r in records if isinstance(r, Judgement))
     graded = any(isinstance(r, Judgement) and abs(r.strength) == 2 for r in records)
     decided = [_decided(pair, graded) for pair in pairs if pair.winner and not pair.is_one_text]
@@ -179,7 +182,7 @@ def _unpaired(records: Sequence[Record], log: ReadLog) -> list[Record]:
 
 
 def _extremes(records: Sequence[Record], log: ReadLog) -> list[Record]:
-    """The best of a ranking as rated 1, the worst as rated 0; what lies between says neither."""
+    """The best responses of a ranking as rated 1, the worst as rated 0; those between are left out."""
     ratings: list[Record] = []
     between = 0
     for r in records:

@@ -1,4 +1,7 @@
-"""Rows to a length limit: only prompts are ever cut, from the left, and everything is counted."""
+"""Rows to a length limit: only prompts are cut, from the left, and everything is counted."""
+
+# Responses are never cut. A response without its end teaches a model to stop nowhere, and half a response is not
+# the one that people preferred. Prompts are cut from the left, because the last turns say most about the response.
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ OnLong = Literal["truncate_prompt", "drop", "error"]
 
 @dataclass(frozen=True, slots=True)
 class FitReport:
-    """What became of the rows (or of the pairs, which stand or fall together)."""
+    """How many rows were kept, cut and left out (or pairs, which are kept or left out as a whole)."""
 
     kept: int
-    """Rows that go on, the cut ones included."""
+    """Rows that are used, those with a cut prompt included."""
     truncated: int
     """Rows whose prompt was cut."""
     dropped: int
-    """Rows left out: too long, and not to be cut, or with a response that alone is too long."""
+    """Rows left out: too long where cutting is off, or with a response that alone is too long."""
     longest: int
     """Tokens of the longest row before cutting."""
 
@@ -53,7 +56,7 @@ def fit_each(
 
     Args:
         units: rows that belong together: one row, or chosen and rejected of a pair. All rows of a unit lose
-            the same number of prompt tokens, so that they still answer the same prompt.
+            the same number of prompt tokens, so that they are still responses to the same prompt.
         max_length: most tokens of a row.
         on_long: "truncate_prompt" cuts (and leaves out what cannot be cut enough), "drop" leaves out,
             "error" stops.
@@ -95,8 +98,10 @@ def _cut(unit: tuple[Encoded, ...], max_length: int) -> tuple[Encoded, ...] | No
 def _without(row: Encoded, excess: int) -> Encoded | None:
     """The row without ``excess`` prompt tokens after its opening; at least one prompt token stays."""
     start = row.opening + excess
+    # The cut may fall into an earlier response that is trained on as well. What is left of it would be trained on
+    # without its beginning, so the cut is moved to its end.
     while start < row.prompt_length and row.mask[start - 1] and row.mask[start]:
-        start += 1  # what is left of an earlier response that was cut is not trained on: leave it out
+        start += 1
     if start > row.prompt_length or (row.opening == 0 and start == row.prompt_length):
         return None
     ids = row.ids[: row.opening] + row.ids[start:]

@@ -1,4 +1,4 @@
-"""Judgements of the same two responses, however they were turned round, as one pair with its votes."""
+"""Judgements of the same two responses, in either order, as one pair with its votes."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from plaudit.statistics.majority import decide, margin
 
 @dataclass(frozen=True, slots=True)
 class JudgedPair:
-    """What all judgements of two responses to a prompt come to."""
+    """The result of all judgements of two responses to a prompt."""
 
     first: Judgement
-    """The first of them, whose ``response_a`` is the first response."""
+    """The first judgement, whose ``response_a`` is the first response."""
     votes: int
     winner: int
     """-1: the first response, 1: the second, 0: no majority."""
     support: float
-    """Share of the votes for the first, a tie counting half."""
+    """Share of the votes for the first response, a tie counting half."""
     margin: float
     """Mean strength in the winner's favour."""
 
     @property
     def is_one_text(self) -> bool:
-        """There is nothing to choose from."""
+        """Whether both responses are the same, so that there is nothing to choose."""
         return self.first.response_a == self.first.response_b
 
     @property
     def agreement(self) -> float:
-        """The larger support."""
+        """The support of the response that has more: at least 1/2."""
         return max(self.support, 1 - self.support)
 
     @property
@@ -42,7 +42,8 @@ class JudgedPair:
 
 
 def judged_pairs(judgements: Iterable[Judgement]) -> list[JudgedPair]:
-    """One for each pair of responses, in the order in which they first come up."""
+    """One pair for each two responses to a prompt, in the order in which they first come up."""
+    # A frozenset as key: annotators see the two in either order, and both orders are about the same pair.
     groups: dict[tuple[str, frozenset[Content]], list[Judgement]] = {}
     for j in judgements:
         groups.setdefault((prompt_key(j.prompt), frozenset((j.response_a, j.response_b))), []).append(j)
@@ -57,9 +58,10 @@ def _judged(group: Sequence[Judgement]) -> JudgedPair:
 
 
 def undecided(judgements: Sequence[Judgement]) -> list[Preference]:
-    """The pairs that a conversion to preferences leaves out, because neither response has most votes.
+    """The pairs that a conversion to preferences leaves out, because neither response has a majority.
 
-    ``agreement`` is the share of votes for ``chosen``, a tie counting half for each: at least 1/2.
+    ``agreement`` is the share of votes for ``chosen``, a tie counting half for each: at least 1/2. A reward model can
+    be trained on it as a target.
     """
     return [
         Preference(f"{pair.first.id}/tie", pair.first.prompt, *pair.ordered, 0.0, pair.agreement)

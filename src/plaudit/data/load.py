@@ -1,4 +1,4 @@
-"""Records from a file, a directory or the hub. Their kind is found out and said; all faults come at once."""
+"""Records from a file, a directory or the hub. Their kind is recognised and reported; all faults are listed at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from plaudit.records import Kind, Record
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Records of one kind, and what was found out while they were read."""
+    """Records of one kind, and what was noticed while they were read."""
 
     records: tuple[Record, ...]
     kind: Kind
@@ -26,9 +26,9 @@ class Loaded:
     """One line, as "preferences with the prompt inside both texts (HH-RLHF transcripts), JSONL gzip"."""
     source: str
     rows: int
-    """Rows read; several records can come of one row."""
+    """Rows read; a row can give several records."""
     notes: tuple[str, ...] = ()
-    """What was left out, numbered or read in a particular way, each with its count."""
+    """What was left out, renumbered or read in a particular way, each with its count."""
 
 
 def load_records(source: str, kind: Kind | None = None, *, limit: int = 0) -> Loaded:
@@ -41,26 +41,28 @@ def load_records(source: str, kind: Kind | None = None, *, limit: int = 0) -> Lo
         limit: read only so many rows (0 = all).
 
     Raises:
-        DataError: nothing there, nothing in it, or no known kind of data.
+        DataError: there is no such source, nothing in it, or no known kind of data.
         BadRows: a DataError that lists the faults of all rows.
     """
     log = ReadLog(source)
-    names, rows_of = _find(source, log, limit)
-    stems: list[tuple[str, list[Row]]] = []
+    encodings, parts = _open(source, log, limit)
+    by_part: list[tuple[str, list[Row]]] = []
     left = limit or None
-    for name, some_rows in rows_of:
-        stems.append((name, list(islice(some_rows, left))))
-        left = None if left is None else left - len(stems[-1][1])
+    for stem, part_rows in parts:
+        by_part.append((stem, list(islice(part_rows, left))))
+        left = None if left is None else left - len(by_part[-1][1])
         if left == 0:
             break
-    rows = [row for _, some in stems for row in some]
+    # The layout is recognised from all rows together, before any of them is parsed: by the first row alone, one with an
+    # optional field missing would decide for the whole file.
+    rows = [row for _, part_rows in by_part for row in part_rows]
     layout = _layout(rows, source, log)
-    records = [record for stem, some in stems for record in parse_rows(some, layout, stem, log)]
+    records = [record for stem, part in by_part for record in parse_rows(part, layout, stem, log)]
     log.raise_if_faulty()
     unique = number_repeated_ids(records, log)
     converted = convert(unique, kind, log) if kind else unique
     return Loaded(
-        tuple(converted), kind or layout.kind, _say(layout, names, log), source, len(rows), log.notes
+        tuple(converted), kind or layout.kind, _describe(layout, encodings, log), source, len(rows), log.notes
     )
 
 
@@ -71,12 +73,14 @@ def _layout(rows: Sequence[Row], source: str, log: ReadLog) -> Layout:
     try:
         return detect(rows, source)
     except DataError:
+        # Rows that could not be read at all are the likelier reason why no layout fits.
         log.raise_if_faulty()
         raise
 
 
-def _say(layout: Layout, encodings: Sequence[str], log: ReadLog) -> str:
-    """One readable line: layout, how texts are written, encoding. A response to a chat is plain text."""
+def _describe(layout: Layout, encodings: Sequence[str], log: ReadLog) -> str:
+    """One readable line: layout, how texts are written, encoding."""
+    # Plain text is named only where nothing else was found: the responses to chats are plain text too.
     styles = [style for style, _ in log.styles.most_common() if style != "plain text"] or ["plain text"]
     return f"{layout.name} ({' and '.join(styles)}), {' and '.join(dict.fromkeys(encodings))}"
 
@@ -84,8 +88,8 @@ def _say(layout: Layout, encodings: Sequence[str], log: ReadLog) -> str:
 # Where a source is
 
 
-def _find(source: str, log: ReadLog, limit: int) -> tuple[list[str], Iterator[tuple[str, Iterator[Row]]]]:
-    """How the parts of a source are encoded, and each part's name and rows."""
+def _open(source: str, log: ReadLog, limit: int) -> tuple[list[str], Iterator[tuple[str, Iterator[Row]]]]:
+    """The encodings of the parts of a source, and the name and rows of each part."""
     path = Path(source).expanduser()
     if path.is_dir():
         files = _files_in(path)
@@ -108,6 +112,8 @@ def _files_in(path: Path) -> list[Path]:
 
 
 def _is_hub_name(source: str) -> bool:
+    # A mistyped file name can look like a hub name ("data/train"). If a file of a similar name exists, that is
+    # meant: the person gets a suggestion instead of an error of the network.
     path = Path(source)
     looks_local = encoding_of(path) is not None or source.startswith((".", "~", "/", "\\"))
     return not looks_local and bool(HUB_NAME.fullmatch(source)) and not _similar(path)

@@ -32,13 +32,13 @@ Layout = Literal["plaudit", "trl", "hh"]
 
 
 def write_records(records: Sequence[Record], path: str | Path, layout: Layout = "plaudit") -> tuple[str, ...]:
-    """Write records, all of one kind, and say what changed on the way (empty if they read back as they were).
+    """Write records, all of one kind; returns what changed on the way (empty if reading gives the same records).
 
     Args:
         records: at least one.
-        path: ends with .jsonl, .json, .csv or .parquet, and .gz to compress. It is replaced in one step,
-            when all is written. Text cells of CSV that a spreadsheet would run as a formula get a quote in
-            front, which ``load_records`` takes away again.
+        path: ends with .jsonl, .json, .csv or .parquet, and .gz to compress. The file is replaced in one step,
+            when everything is written. Text cells of CSV that a spreadsheet would run as a formula get a quote in
+            front, which ``load_records`` removes again.
         layout: "plaudit" keeps everything; "trl" writes TRL's dataset types (prompt and completion,
             preference, unpaired preference, prompt only); "hh" writes preferences as `Human:/Assistant:`
             transcripts.
@@ -54,7 +54,7 @@ def write_records(records: Sequence[Record], path: str | Path, layout: Layout = 
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], path: str | Path) -> tuple[str, ...]:
-    """Write JSON-ready rows, such as an export of annotations, as ``write_records`` writes those of records.
+    """Write JSON-ready rows, such as an export of annotations, in the way of ``write_records``.
 
     Raises:
         DataError: nothing to write, an unknown ending, or text that is no Unicode.
@@ -79,6 +79,7 @@ def _target(path: str | Path) -> Path:
 def _write(rows: list[dict[str, Any]], target: Path, log: ReadLog) -> tuple[str, ...]:
     encoding = encoding_of(target)
     assert encoding is not None, "checked before"
+    # mtime=0: gzip stores a time, and the same rows should give the same bytes.
     data = _encoded(rows, encoding, log)
     _replace(target, gzip.compress(data, mtime=0) if target.suffix.lower() == ".gz" else data)
     return log.notes
@@ -102,7 +103,7 @@ def _rows(records: Sequence[Record], layout: Layout, log: ReadLog) -> list[dict[
 
 
 def _own_row(record: Record) -> dict[str, Any]:
-    """The fields of the record under the names that are read, without those that say nothing."""
+    """The fields of the record under the names that are read, without empty ones."""
     row: dict[str, Any] = {"prompt" if name == "content" else name: v for name, v in to_json(record).items()}
     if isinstance(record, Preference) and record.agreement == 1.0:
         del row["agreement"]
@@ -136,7 +137,7 @@ def _trl_fields(prompt: Content, **responses: Content) -> dict[str, Any]:
     if not is_chat:
         return {"prompt": prompt, **responses}
     row: dict[str, Any] = {"prompt": to_json(as_messages(prompt, "user") if prompt else ())}
-    return row | {name: to_json(as_messages(said, "assistant")) for name, said in responses.items()}
+    return row | {name: to_json(as_messages(content, "assistant")) for name, content in responses.items()}
 
 
 def _has_more(record: Preference) -> bool:
@@ -148,9 +149,9 @@ def _transcripts_row(record: Record, log: ReadLog) -> dict[str, Any]:
     assert isinstance(record, Preference), "converted before"
     log.count("margins, agreements or annotators left out", _has_more(record))
     log.count("plain-text prompts written as a turn of Human", isinstance(record.prompt, str))
-    asked = as_messages(record.prompt, "user") if record.prompt else ()
+    turns = as_messages(record.prompt, "user") if record.prompt else ()
     both = {"chosen": record.chosen, "rejected": record.rejected}
-    return {name: write_transcript((*asked, *as_messages(said, "assistant"))) for name, said in both.items()}
+    return {name: write_transcript((*turns, *as_messages(c, "assistant"))) for name, c in both.items()}
 
 
 # Encodings
@@ -221,7 +222,8 @@ def _parquet(rows: list[dict[str, Any]], log: ReadLog) -> bytes:
 
 
 def _replace(target: Path, data: bytes) -> None:
-    """Write beside the target and rename, so that a reader sees all of it or nothing."""
+    """Replace the target in one step."""
+    # Written beside the target and renamed: a reader sees the old file or the new one, also when the disk fills up.
     partial = target.with_name(f".{target.name}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
