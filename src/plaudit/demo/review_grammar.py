@@ -1,9 +1,11 @@
-"""Sentence shapes of the small world of reviews, and a reader that tells what a text says.
+"""Sentence patterns of the reviews, and a parser that finds out what a text says.
 
-The generator fills the shapes; the reader compiles the same shapes to patterns, so what one writes the
-other reads. The reader does not mind letter case or spaces before punctuation: it reads decoded tokens as
-well as tidy text.
+The parser ignores letter case and spaces before punctuation: it reads decoded tokens as well as normal text.
 """
+
+# One list of shapes serves both directions: ``reviews.py`` fills them in, and this module compiles the same shapes to
+# regular expressions. So everything that the generator writes can be parsed, and the score of a text never depends on a
+# second description of the grammar that could differ from the first.
 
 from __future__ import annotations
 
@@ -62,6 +64,7 @@ def an(word: str) -> str:
 
 
 def _either(options: tuple[str, ...] | dict[str, float]) -> str:
+    # The longest first, so that the first alternative that matches is the right one and nothing is tried twice.
     return "|".join(sorted((option.lower() for option in options), key=len, reverse=True))
 
 
@@ -106,7 +109,7 @@ _CONNECTOR = re.compile(r" (?:and|but) ")
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """What is said of one aspect; ``level`` from -1 (blame) to 1 (praise), ``word`` is what says it."""
+    """An opinion on one aspect: ``level`` from -1 (blame) to 1 (praise), and the ``word`` that expresses it."""
 
     aspect: str
     level: float
@@ -115,13 +118,13 @@ class Opinion:
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """One sentence as the reader understands it.
+    """One parsed sentence.
 
     Args:
         text: its words in lower case, separated by single spaces, without the final mark.
         level: of a verdict or a closing, from -1 to 1.
         finished: it ends with a full stop, an exclamation mark or a question mark.
-        noun, name, again: the thing, the name and the closing phrase it mentions, if any.
+        noun, name, again: the thing, the name and the closing phrase that it mentions, if any.
     """
 
     text: str
@@ -135,12 +138,12 @@ class Sentence:
 
 
 def tokens(text: str) -> list[str]:
-    """Words and punctuation marks, as a whitespace pre-tokenizer of the WordLevel kind cuts them."""
+    """Words and punctuation marks, cut like the whitespace pre-tokenizer of a WordLevel tokenizer does."""
     return _TOKEN.findall(text)
 
 
 def read(text: str) -> list[Sentence]:
-    """The sentences of a text; what is not of this grammar comes back as ``unreadable``."""
+    """The sentences of a text; those that do not follow the grammar are ``unreadable``."""
     return [
         _read_sentence(" ".join(tokens(part.lower()))) for part in _SENTENCE.findall(text) if part.strip()
     ]
@@ -154,12 +157,12 @@ def _read_sentence(text: str) -> Sentence:
     if opinions:
         return Sentence(body, "opinion", finished, opinions=opinions)
     for pattern in _VERDICTS:
-        if found := pattern.fullmatch(body):
-            return _verdict(body, finished, found.groupdict())
+        if match := pattern.fullmatch(body):
+            return _verdict(body, finished, match.groupdict())
     for level, patterns in ((1.0, _WARM), (-1.0, _COLD)):
         for pattern in patterns:
-            if found := pattern.fullmatch(body):
-                return Sentence(body, "closing", finished, level, again=found.groupdict().get("again") or "")
+            if match := pattern.fullmatch(body):
+                return Sentence(body, "closing", finished, level, again=match.groupdict().get("again") or "")
     filler = any(pattern.fullmatch(body) for pattern in _FILLERS)
     return Sentence(body, "filler" if filler else "unreadable", finished)
 
@@ -176,6 +179,7 @@ def _read_opinions(body: str) -> tuple[Opinion, ...]:
     """The opinions of one clause, or of two joined by "and" or "but"; none if it is anything else."""
     if single := _read_clause(body):
         return single
+    # "and" also joins two aspects inside a clause ("I loved the room and the pool"), so every place is tried.
     for joint in _CONNECTOR.finditer(body):
         left, right = _read_clause(body[: joint.start()]), _read_clause(body[joint.end() :])
         if left and right:
@@ -185,15 +189,15 @@ def _read_opinions(body: str) -> tuple[Opinion, ...]:
 
 def _read_clause(clause: str) -> tuple[Opinion, ...]:
     for pattern in _OPINIONS:
-        found = pattern.fullmatch(clause)
-        if not found:
+        match = pattern.fullmatch(clause)
+        if not match:
             continue
-        slots = found.groupdict()
+        slots = match.groupdict()
         if "verb" in slots:
             aspects = [slots["aspect"], *([slots["second"]] if slots.get("second") else [])]
             return tuple(Opinion(aspect, words.VERBS[slots["verb"]], slots["verb"]) for aspect in aspects)
         levels = words.ADJECTIVE_LEVELS[words.FAMILY_OF[slots["aspect"]]]
-        if slots["adjective"] not in levels:
+        if slots["adjective"] not in levels:  # "the soup was gripping": grammatical, but it makes no sense
             return ()
         strength = words.INTENSIFIERS.get(slots["intensifier"] or "", 1.0)
         level = max(-1.0, min(1.0, levels[slots["adjective"]] * strength))

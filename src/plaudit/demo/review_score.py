@@ -1,9 +1,14 @@
-"""The known true preference of the small world of reviews: what a reader wants, as a sum of named rules.
+"""The known true preference of the reviews: what a reader wants, as a sum of named rules.
 
-A good review is warm, says a few different concrete things about the thing that was asked about, gives a
-verdict, and closes with a recommendation. It does not repeat itself, change the subject, contradict itself,
+A good review is warm, says a few different concrete things about the thing that the prompt names, gives a
+verdict, and ends with a recommendation. It does not repeat itself, change the subject, contradict itself,
 ramble, or break off.
 """
+
+# Why so many penalties: every rule that gives points can be exploited by a policy (repeat the same praise, add words,
+# list all aspects of all things). The score must have its maximum where a reader would also see the best review, or the
+# quickstart would show reward hacking where it means to show learning. Each penalty has a limit, so that one fault does
+# not decide everything and the scores of bad texts remain comparable.
 
 from __future__ import annotations
 
@@ -27,7 +32,7 @@ RULES: dict[str, str] = {
     "unreadable": "-0.8 for each sentence that is not of the grammar, -2.4 for an empty text; at most -2.4",
     "unfinished": "-0.7 when the text breaks off",
 }
-"""Rule -> what it gives. The true score is the plain sum."""
+"""Rule -> the points that it gives. The true score is their sum."""
 
 DETAIL_GAINS = (0.5, 0.4, 0.3, 0.2)
 MAX_WORDS = 30
@@ -37,7 +42,7 @@ BEST_SCORE = 3.1
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a prompt asks about."""
+    """The thing that a prompt asks about, and its name."""
 
     thing: words.Thing
     name: str
@@ -47,33 +52,33 @@ def subject_of(prompt: str) -> Subject:
     """The thing and the name a prompt asks about.
 
     Raises:
-        DataError: the prompt names none of the things of this world.
+        DataError: the prompt names nothing that can be reviewed.
     """
-    found = [word.lower() for word in tokens(prompt)]
-    nouns = [word for word in found if word in words.THING_BY_NOUN]
+    prompt_words = [word.lower() for word in tokens(prompt)]
+    nouns = [word for word in prompt_words if word in words.THING_BY_NOUN]
     if not nouns:
         raise DataError(
             f"no thing that can be reviewed is named in the prompt {prompt[:60]!r}",
             cure=f"name one of: {', '.join(words.THING_BY_NOUN)}",
         )
-    names = [name for name in words.NAMES if name.lower() in found]
+    names = [name for name in words.NAMES if name.lower() in prompt_words]
     return Subject(words.THING_BY_NOUN[nouns[-1]], names[0] if names else "")
 
 
 def true_score(prompt: str, response: str) -> float:
-    """How good a reader finds the response: at most 3.1; over demonstrations about mean 0.5 and sd 1.
+    """The true score of a response: at most 3.1; over the demonstrations it has mean 0.5 and standard deviation 1.
 
     Raises:
-        DataError: the prompt names none of the things of this world.
+        DataError: the prompt names nothing that can be reviewed.
     """
     return sum(true_score_parts(prompt, response).values())
 
 
 def true_score_parts(prompt: str, response: str) -> dict[str, float]:
-    """The true score, rule by rule (see ``RULES``).
+    """The points of each rule (see ``RULES``), whose sum is the true score.
 
     Raises:
-        DataError: the prompt names none of the things of this world.
+        DataError: the prompt names nothing that can be reviewed.
     """
     subject = subject_of(prompt)
     sentences = read(response)
@@ -81,6 +86,8 @@ def true_score_parts(prompt: str, response: str) -> dict[str, float]:
     verdicts = [s for s in sentences if s.kind == "verdict"]
     closings = [s for s in sentences if s.kind == "closing"]
     on_topic = {o.aspect for o in opinions} & set(subject.thing.aspects)
+    # An unfinished sentence cannot be read either; it is counted once, by the rule "unfinished". An empty text
+    # counts as three unreadable sentences, or saying nothing would be better than saying something wrong.
     unreadable = sum(s.kind == "unreadable" and s.finished for s in sentences) if sentences else 3
     return {
         "warmth": _warmth(opinions, verdicts),
@@ -125,9 +132,10 @@ def _contradictions(opinions: list[Opinion], verdicts: list[Sentence], closings:
 def _repetition(sentences: list[Sentence], opinions: list[Opinion], verdicts: int, closings: int) -> float:
     again = sum(n - 1 for n in Counter(s.text for s in sentences).values())
     aspects = sum(n - 1 for n in Counter(o.aspect for o in opinions).values())
-    said = [{o.word for o in s.opinions} for s in sentences]
-    spoken = sum(n - 1 for n in Counter(word for each in said for word in each).values())
-    return 0.8 * again + 0.4 * (aspects + max(0, verdicts - 1) + max(0, closings - 1)) + 0.15 * spoken
+    # A set for each sentence: "I loved the room and the pool" is one use of "loved" about two aspects.
+    word_sets = [{o.word for o in s.opinions} for s in sentences]
+    repeated = sum(n - 1 for n in Counter(word for each in word_sets for word in each).values())
+    return 0.8 * again + 0.4 * (aspects + max(0, verdicts - 1) + max(0, closings - 1)) + 0.15 * repeated
 
 
 def _rambling(sentences: list[Sentence], response: str) -> float:

@@ -1,8 +1,11 @@
-"""The words of the small world of reviews: the things reviewed, what they have, and what can be said of it.
+"""The words of the reviews: the things that are reviewed, their aspects, and what can be said about these.
 
-Everything here is plain data. ``review_grammar`` makes sentences of it and reads them back, ``reviews``
-draws from it, and ``review_score`` holds the known true preference.
+Everything here is plain data. ``review_grammar`` holds the sentences and parses them, ``reviews`` writes texts, and
+``review_score`` holds the known true preference.
 """
+
+# Texts are drawn by index, so any word added, removed or moved changes the texts of all seeds, and with them every
+# figure of the quickstart that the documentation shows.
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ class Thing:
     Args:
         aspects: the nouns that belong to it; an opinion on any other noun is off topic.
         again: the verb phrase of a warm closing ("I would stay there again").
-        venue: one goes there; otherwise one buys it.
+        venue: people go there; otherwise they buy it.
         named_after: the name follows the noun ("the film Aurora") instead of leading it ("the Aurora hotel").
     """
 
@@ -59,7 +62,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "sight": ("view", "paintings", "sculptures", "exhibits", "lights", "graphics", "design"),
     "device": ("battery", "camera", "screen", "keyboard", "touchpad", "controls"),
 }
-"""Aspects by the adjectives that make sense of them."""
+"""Aspects grouped by the adjectives that make sense for them."""
 
 FAMILY_ADJECTIVES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "space": (
@@ -80,7 +83,7 @@ FAMILY_ADJECTIVES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "sight": (("colourful", "elegant", "striking", "beautiful"), ("ugly", "faded", "crude", "dated")),
     "device": (("fast", "sharp", "reliable", "sturdy"), ("slow", "weak", "fragile", "unreliable")),
 }
-"""For each family the adjectives that praise (level 0.8) and those that blame (level -0.8)."""
+"""For each family, the adjectives that praise (level 0.8) and those that blame (level -0.8)."""
 
 GENERAL_ADJECTIVES = {"great": 1.0, "lovely": 0.9, "good": 0.6, "poor": -0.6, "bad": -0.8, "awful": -1.0}
 """Adjectives that fit every aspect, with their level from -1 (blame) to 1 (praise)."""
@@ -101,7 +104,7 @@ VERDICTS = {
     "dreadful": -1.0,
     "awful": -1.0,
 }
-"""Adjectives of a verdict on the whole thing."""
+"""Adjectives of a verdict on the whole thing, with their level."""
 
 FEELINGS = {
     "delighted": 1.0,
@@ -113,7 +116,7 @@ FEELINGS = {
 }
 VERBS = {"loved": 1.0, "adored": 1.0, "enjoyed": 0.7, "liked": 0.6, "disliked": -0.7, "hated": -1.0}
 INTENSIFIERS = {"very": 1.2, "really": 1.2, "so": 1.2, "quite": 0.8, "rather": 0.8}
-"""Factors on the level of the adjective that follows."""
+"""Factors for the level of the adjective that follows."""
 
 AUDIENCES = ("anyone", "everyone", "friends", "families", "students", "couples")
 RELATIVES = ("sister", "brother", "mother", "father", "friend", "cousin", "neighbour", "colleague")
@@ -139,4 +142,4 @@ ADJECTIVE_LEVELS: dict[str, dict[str, float]] = {
     family: {**dict.fromkeys(praise, 0.8), **dict.fromkeys(blame, -0.8), **GENERAL_ADJECTIVES}
     for family, (praise, blame) in FAMILY_ADJECTIVES.items()
 }
-"""Family of the aspect -> adjective that makes sense of it -> level."""
+"""Family of the aspect -> adjective that makes sense for it -> level."""

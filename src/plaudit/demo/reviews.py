@@ -1,10 +1,13 @@
-"""A small world of short reviews with a known true preference: prompts, demonstrations, pairs, from a seed.
+"""A small artificial language of short reviews with a known true preference: prompts, demonstrations, pairs, by seed.
 
-The quickstart learns in it from nothing: the demonstrations are fluent but of mixed quality (warm, mixed
-and cold; some ramble, repeat themselves or change the subject), so there is much to gain, and
-``true_score`` says exactly how much was gained. Item ``i`` of a list depends on the seed and ``i`` alone: a
-longer list begins with the shorter one.
+The quickstart trains a model in it from random weights. The demonstrations are grammatical but of mixed quality: warm,
+mixed or cold; some ramble, repeat themselves or change the subject. So there is much to improve, and ``true_score``
+measures exactly how much a policy has improved. Item ``i`` of a list depends on the seed and ``i`` alone: a longer list
+begins with the shorter one.
 """
+
+# Why an artificial language: a model of a million parameters can learn it in minutes on a CPU, and a formula instead of
+# people says how good a text is. So the whole pipeline can be run, and its result checked, on a laptop without data.
 
 from __future__ import annotations
 
@@ -45,7 +48,10 @@ HELDOUT_SHARE = 0.2
 
 
 class Draw:
-    """Random choices of one item, and in ``nats`` the negative log-probability of all choices made so far."""
+    """Random choices, and in ``nats`` the negative log-probability of all choices made so far."""
+
+    # Each choice uses exactly one number of the generator, computed here and not by ``random.choice``: how that
+    # function uses the generator may change with the version of Python, and the texts of a seed must not.
 
     def __init__(self, *key: object) -> None:
         self._random = random.Random("/".join(map(str, key)))
@@ -63,9 +69,10 @@ class Draw:
         return hit
 
     def weighted(self, options: dict[Item, float]) -> Item:
-        """One of the options by its weight; the weights sum to 1."""
+        """One of the options with its weight as probability; the weights sum to 1."""
         point = self._random.random()
         chosen = next(iter(options))
+        # After the loop ``chosen`` is the last option, should rounding leave the weights a little below 1.
         for option, weight in options.items():
             chosen = option
             point -= weight
@@ -77,7 +84,9 @@ class Draw:
 
 @lru_cache(maxsize=2)
 def all_prompts(split: Split) -> tuple[Prompt, ...]:
-    """Every prompt of a split, in a fixed order. A hash of the text decides on the split, not the seed."""
+    """Every prompt of a split, in a fixed order."""
+    # A hash of the text decides the split, not the seed: runs with different seeds hold out the same prompts, and
+    # can be compared.
     texts = [
         shape.format(np=_noun_phrase(thing, name), relative=relative)
         for shape in words.PROMPTS
@@ -92,7 +101,7 @@ def all_prompts(split: Split) -> tuple[Prompt, ...]:
 
 
 def prompts(n: int, seed: int, *, split: Split = "train") -> list[Prompt]:
-    """``n`` different prompts of a split, in an order that the seed decides.
+    """``n`` different prompts of a split, in an order that depends on the seed.
 
     Raises:
         DataError: the split has fewer prompts.
@@ -100,8 +109,8 @@ def prompts(n: int, seed: int, *, split: Split = "train") -> list[Prompt]:
     every = all_prompts(split)
     if n > len(every):
         raise DataError(
-            f"{n} different {split} prompts asked for, but the world has {len(every)}",
-            cure=f"ask for at most {len(every)}, and go through them several times",
+            f"{n} different {split} prompts are wanted, and there are {len(every)}",
+            cure=f"ask for at most {len(every)}, and use them several times",
         )
     return sorted(every, key=lambda p: hashlib.blake2b(f"{seed}/{p.id}".encode(), digest_size=8).digest())[:n]
 
@@ -113,7 +122,7 @@ def demonstrations(n: int, seed: int, *, split: Split = "train") -> list[Demonst
 
 
 def sample_pairs(n: int, seed: int, *, split: Split = "train") -> list[tuple[str, str, str]]:
-    """``n`` times a prompt and two different responses of the demonstrations' grammar: (prompt, a, b)."""
+    """``n`` times a prompt and two different responses, written like the demonstrations: (prompt, a, b)."""
     every = all_prompts(split)
     pairs = []
     for index in range(n):
@@ -127,10 +136,10 @@ def sample_pairs(n: int, seed: int, *, split: Split = "train") -> list[tuple[str
 
 
 def entropy_bound(n: int, seed: int) -> float:
-    """Nats per token (end token included) that the choices behind ``n`` demonstrations took, on the average.
+    """Mean nats per token (end token included) of the random choices that made ``n`` demonstrations.
 
-    A text can come about in more than one way, so this bounds the entropy of the grammar from above, closely:
-    a model that has learned it reaches about this loss on held-out demonstrations, or a little less.
+    It is an upper bound of the entropy of the grammar, and close to it, because few texts can be made in more than one
+    way. A model that has learned the grammar reaches about this loss on held-out demonstrations, or a little less.
     """
     every = all_prompts("train")
     drawn = [_demonstration(every, "train", seed, index) for index in range(n)]
@@ -139,7 +148,9 @@ def entropy_bound(n: int, seed: int) -> float:
 
 
 def write_review(prompt: str, draw: Draw) -> str:
-    """One review for a prompt, as people write them: good, bad, off the point, or all of these."""
+    """One review for a prompt, of any quality: good, bad, off topic, or all of these."""
+    # Each review has one attitude (praise), drawn first, and every opinion follows it with that probability. So most
+    # reviews are consistent, some contradict themselves, and the mean quality leaves much to gain.
     subject = subject_of(prompt)
     praise = draw.weighted({0.9: 0.35, 0.5: 0.35, 0.1: 0.3})
     sentences = [_filler(subject, draw)] if draw.chance(0.25) else []
@@ -162,17 +173,17 @@ def write_review(prompt: str, draw: Draw) -> str:
 
 
 def readable(text: str) -> str:
-    """The text with tidy spacing and capitals: ``the cake was cold .`` -> ``The cake was cold.``"""
+    """The text with normal spacing and capitals: ``the cake was cold .`` -> ``The cake was cold.``"""
     tidy = re.sub(r"\s+([.,!?:])", r"\1", " ".join(text.split()))
     for proper in (*words.NAMES, *words.DAYS, "I"):
         tidy = re.sub(rf"\b{proper.lower()}\b", proper, tidy)
-    return re.sub(r"(?:^|(?<=[.!?] ))[a-z]", lambda found: found.group().upper(), tidy)
+    return re.sub(r"(?:^|(?<=[.!?] ))[a-z]", lambda letter: letter.group().upper(), tidy)
 
 
 def vocabulary() -> list[str]:
-    """Every word and mark of the world, sorted, in the spellings that occur ("The" and "the" are two).
+    """Every word and punctuation mark, sorted, in the spellings that occur ("The" and "the" are two).
 
-    Bare words: a tokenizer whose tokens carry the space before them is built from texts, not from this list.
+    The words stand without spaces: a tokenizer whose tokens include the space before a word must be built from texts.
     """
     texts = [_text(prompt) for prompt in all_prompts("train") + all_prompts("heldout")]
     shapes = (
@@ -199,7 +210,7 @@ def vocabulary() -> list[str]:
 def _demonstration(
     every: Sequence[Prompt], split: Split, seed: int, index: int
 ) -> tuple[Demonstration, float]:
-    """The demonstration and the nats of its response."""
+    """The demonstration, and the nats of its response (the choice of the prompt is not counted)."""
     draw = Draw("demonstration", split, seed, index)
     prompt = _text(draw.one(every))
     before = draw.nats
@@ -208,7 +219,7 @@ def _demonstration(
 
 
 def _text(prompt: Prompt) -> str:
-    assert isinstance(prompt.content, str), "prompts of this world are plain text"
+    assert isinstance(prompt.content, str), "prompts of reviews are plain text"
     return prompt.content
 
 
@@ -241,7 +252,7 @@ def _closing(subject: Subject, praise: float, draw: Draw) -> str:
 
 
 def _opinion(free: list[str], subject: Subject, praise: float, draw: Draw) -> str:
-    """A sentence of one or two clauses; takes the aspects it speaks of from ``free``."""
+    """A sentence of one or two clauses; the aspects that it mentions are removed from ``free``."""
     if draw.chance(0.3):
         warm = draw.chance(praise)
         aspect = _aspect(free, subject, draw)
@@ -253,6 +264,7 @@ def _opinion(free: list[str], subject: Subject, praise: float, draw: Draw) -> st
         return f"{first}."
     second_warm = draw.chance(praise)
     second = _clause(second_warm, free, subject, draw)
+    # "but" between praise and blame: the grammar has meaning, and a model that writes "and" there has not learned it.
     joint = "and" if first_warm == second_warm else "but"
     return f"{first} {joint} {second[0].lower()}{second[1:]}."
 
@@ -266,7 +278,7 @@ def _clause(warm: bool, free: list[str], subject: Subject, draw: Draw) -> str:
 
 
 def _aspect(free: list[str], subject: Subject, draw: Draw) -> str:
-    """Mostly a new aspect of the thing, at times one of another thing."""
+    """A new aspect of the thing, or in one of ten cases an aspect of another thing (off topic)."""
     if draw.chance(0.1):
         other = draw.one([thing for thing in words.THINGS if thing is not subject.thing])
         return draw.one(other.aspects)

@@ -1,5 +1,10 @@
 """Tables to rows: CSV and Parquet."""
 
+# A cell that begins with one of these characters is run as a formula when somebody opens the file in a spreadsheet,
+# and formulas can send data away. Responses of models are such text. So cells are written with a quote in front,
+# and that quote is removed when the file is read. Cells that begin with quotes and such a character get one more,
+# so that reading always gives back exactly what was written.
+
 from __future__ import annotations
 
 import csv
@@ -13,7 +18,7 @@ from plaudit.data.reading.decoding import BROKEN
 from plaudit.data.reading.rows import ReadLog, Row, shorten
 
 FORMULA = re.compile(r"'*[=+\-@\t\r\0]")
-"""Text that a spreadsheet would run as a formula: written with a quote in front, and read without it."""
+"""Text that a spreadsheet would run as a formula, also with quotes in front."""
 
 _LONGEST_CELL = 2**31 - 1
 _UNQUOTED = "quote cells that hold commas, quotes or line ends"
@@ -36,6 +41,7 @@ def restore(cell: str) -> str:
 def csv_rows(text: str, where: str, log: ReadLog) -> Iterator[Row]:
     """Rows of a CSV text with a header line. Cells are separated by commas, else by semicolons or tabs."""
     delimiter = _delimiter(text, log)
+    # The limit of the csv module is one for the whole process, so it is put back at the end.
     limit = csv.field_size_limit(_LONGEST_CELL)
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -52,6 +58,8 @@ def csv_rows(text: str, where: str, log: ReadLog) -> Iterator[Row]:
 
 
 def _delimiter(text: str, log: ReadLog) -> str:
+    # Decided by the header alone: names of columns hold no commas, texts below them do. Spreadsheets in many countries
+    # write semicolons.
     header = text.lstrip("\r\n").split("\n", 1)[0]
     if "," not in header:
         for name, mark in (("semicolons", ";"), ("tabs", "\t")):
@@ -64,6 +72,7 @@ def _delimiter(text: str, log: ReadLog) -> str:
 def _records(reader: Any, where: str, log: ReadLog) -> Iterator[tuple[int, list[str]]]:
     """Records that are not blank, each with the line on which it starts."""
     while True:
+        # Before reading: a quoted cell may hold line ends, and the fault should name the line where its record begins.
         line = reader.line_num + 1
         try:
             cells = next(reader)
@@ -95,7 +104,8 @@ def _csv_row(header: list[str], cells: list[str], where: str, log: ReadLog) -> d
 
 
 def parquet_rows(stream: BinaryIO, where: str, log: ReadLog) -> Iterator[Row]:
-    """Rows of a Parquet file, read batch by batch."""
+    """Rows of a Parquet file, read in batches."""
+    # Imported here: pyarrow takes a large part of a second to load, and most data are JSON.
     try:
         import pyarrow
         import pyarrow.parquet
@@ -104,7 +114,7 @@ def parquet_rows(stream: BinaryIO, where: str, log: ReadLog) -> Iterator[Row]:
         return
     number = 0
     try:
-        # Parquet is read from its end, which a gzip stream can reach only by reading everything, again and again.
+        # Parquet is read from its end, which a gzip stream can reach only by unpacking everything before it, each time.
         source = io.BytesIO(stream.read()) if isinstance(cast(object, stream), gzip.GzipFile) else stream
         for batch in pyarrow.parquet.ParquetFile(source).iter_batches(1024):
             for values in batch.to_pylist():

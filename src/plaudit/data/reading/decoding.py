@@ -1,5 +1,8 @@
 """Bytes to text: gzip, UTF-8 with or without a byte order mark, any line end. Damage becomes a fault."""
 
+# Only UTF-8 is read. Guessing another encoding would succeed for nearly every file, since almost all bytes are legal in
+# Latin-1, and would fill the training data with wrong letters. So other encodings are recognised only to name the cure.
+
 from __future__ import annotations
 
 import gzip
@@ -11,7 +14,7 @@ from typing import BinaryIO, cast
 from plaudit.data.reading.rows import ReadLog
 
 BROKEN = (EOFError, gzip.BadGzipFile, zlib.error, OSError)
-"""What reading a cut or damaged file raises."""
+"""The exceptions that reading a cut or damaged file raises."""
 
 _BYTE_ORDER_MARKS = (
     (b"\xff\xfe\x00\x00", "UTF-32"),
@@ -29,7 +32,7 @@ def is_gzip(path: Path) -> bool:
 
 
 def open_stream(path: Path) -> BinaryIO:
-    """The bytes of a file, decompressed if need be."""
+    """The bytes of a file, decompressed if it is gzipped."""
     return cast(BinaryIO, gzip.open(path)) if is_gzip(path) else path.open("rb")
 
 
@@ -53,6 +56,8 @@ def whole_text(stream: BinaryIO, where: str, log: ReadLog) -> str | None:
 
 def numbered_lines(stream: BinaryIO, where: str, log: ReadLog) -> Iterator[tuple[int, str]]:
     """Numbered lines (LF, CRLF or CR) that are not blank."""
+    # Line by line and from bytes: a bad byte then spoils one line, with its number, and files larger than the
+    # memory can be read.
     for number, line in enumerate(_raw_lines(stream, where, log), 1):
         try:
             text = line.decode("utf-8")
@@ -70,6 +75,7 @@ def _raw_lines(stream: BinaryIO, where: str, log: ReadLog) -> Iterator[bytes]:
         for chunk in stream:
             if number == 0 and _other_encoding(chunk[:4], where, log):
                 return
+            # Python splits bytes at LF only, so a chunk may hold several lines that end with CR.
             lines = chunk if number else _without_mark(chunk, log)
             for line in lines.removesuffix(b"\n").removesuffix(b"\r").split(b"\r"):
                 number += 1
@@ -86,6 +92,7 @@ def _without_mark(data: bytes, log: ReadLog) -> bytes:
 
 def _other_encoding(start: bytes, where: str, log: ReadLog) -> bool:
     name = next((name for mark, name in _BYTE_ORDER_MARKS if start.startswith(mark)), "")
+    # UTF-16 without a mark: every second byte of Latin text is zero, which JSON and CSV never contain.
     if not name and len(start) >= 2 and start.count(0) * 2 >= len(start):
         name = "UTF-16"
     if name:

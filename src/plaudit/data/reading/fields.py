@@ -1,4 +1,4 @@
-"""Reading the fields of one row: each reader checks type and text, and lists faults instead of raising."""
+"""Reading the fields of one row: every method checks type and text, and lists faults instead of raising."""
 
 from __future__ import annotations
 
@@ -22,11 +22,19 @@ ROLES: dict[str, Role] = {
 }
 
 Transcript = Literal["never", "prompt", "whole"]
-"""How to take a `Human:/Assistant:` text: as mere text, as a prompt, or as a prompt with its response."""
+"""How to read a `Human:/Assistant:` text: as plain text, as a prompt, or as a prompt with its response."""
 
 
 class Fields:
-    """The fields of one row. After a fault readers return a stand-in, so that all faults are found."""
+    """The fields of one row.
+
+    After a fault a method returns a value of the right type (an empty text, 0), so that reading goes on and all faults
+    of the row are listed. A row with ``faulty`` set gives no record.
+    """
+
+    # CSV cells are texts, whatever they mean. They are not converted when the file is read, because only the field
+    # says what is wanted: "007" is an id in one column and a number in another, and "[1, 2]" may be a text or a
+    # list. So each method looks once more at the text of a cell.
 
     def __init__(self, row: Row, log: ReadLog) -> None:
         self.row, self.log = row, log
@@ -39,7 +47,7 @@ class Fields:
         self.log.fault(self.row.where, field, found, cure)
 
     def has(self, *names: str) -> str:
-        """The first of the names that the row has a value for, or ""."""
+        """The first of the names for which the row has a value, or "". An empty CSV cell is no value."""
         for name in names:
             value = self.row.values.get(name)
             if value is not None and not (self.row.cells and value == ""):
@@ -59,21 +67,23 @@ class Fields:
     # Text
 
     def text(self, *names: str) -> str:
-        """A text that may be empty."""
+        """The text of a field, which may be empty."""
         name = self.has(*names) or names[0]
-        return self._sound(self.value(*names), name) if self._given(*names) else ""
+        return self._checked(self.value(*names), name) if self._present(*names) else ""
 
     def label(self, name: str) -> str | None:
-        """A short text that may be missing; whole numbers count as text (ids, annotators, answers)."""
+        """A short text that may be missing; numbers count as text (ids, annotators, answers)."""
         if not self.has(name):
             self.used.add(name)
             return None
         value = self.value(name)
         if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**128:
             return str(value)
-        return self._sound(value, name)
+        return self._checked(value, name)
 
-    def _sound(self, value: Any, field: str) -> str:
+    def _checked(self, value: Any, field: str) -> str:
+        # NUL and halves of surrogate pairs are legal in JSON, but tokenizers, CSV and databases fail on them, much
+        # later and without naming the row.
         if not isinstance(value, str):
             self.fault(field, shorten(value), "expected text")
             return ""
@@ -88,9 +98,9 @@ class Fields:
     def content(self, *names: str, transcript: Transcript = "never") -> Content:
         """A text or a chat; ``transcript`` says whether a `Human:/Assistant:` text becomes a chat."""
         name = self.has(*names) or names[0]
-        return self.as_content(self.value(*names), name, transcript) if self._given(*names) else ""
+        return self.as_content(self.value(*names), name, transcript) if self._present(*names) else ""
 
-    def _given(self, *names: str) -> bool:
+    def _present(self, *names: str) -> bool:
         """Whether the row has the field at all; a fault if not."""
         if any(name in self.row.values for name in names):
             return True
@@ -107,7 +117,7 @@ class Fields:
         if isinstance(value, dict):
             self.fault(field, shorten(value), "expected text, or a list of messages")
             return ""
-        text = self._sound(value, field)
+        text = self._checked(value, field)
         if transcript != "never" and is_transcript(text):
             self.log.styles["HH-RLHF transcripts"] += 1
             return parse_transcript(text, whole=transcript == "whole")
@@ -126,16 +136,17 @@ class Fields:
         if known is None:
             self.fault(f"{field}.role", shorten(role), "expected system, user, assistant or tool")
         content = value.get("content", value.get("value"))
+        # Some sources write a message as a list of parts; text parts are joined, images and the like are a fault.
         if isinstance(content, list) and content and all(_is_text_part(part) for part in content):
             content = "".join(part["text"] for part in content)
-        return Message(known or "user", self._sound(content, f"{field}.content"))
+        return Message(known or "user", self._checked(content, f"{field}.content"))
 
     # Numbers, lists, objects
 
     def number(self, *names: str) -> float:
         """A finite number."""
         name = self.has(*names) or names[0]
-        return self.as_number(self.value(*names), name) if self._given(*names) else 0.0
+        return self.as_number(self.value(*names), name) if self._present(*names) else 0.0
 
     def as_number(self, value: Any, field: str) -> float:
         """The finite number in a value; text of a CSV cell counts."""
@@ -159,11 +170,12 @@ class Fields:
 
     def named(self, name: str) -> dict[str, Any]:
         """An object of named values; in CSV, a cell that holds a JSON object."""
-        given = cast(dict[str, Any], self._nested(name, dict, "an object"))
-        return {key: value for key, value in given.items() if value is not None}
+        # Parquet gives all rows the same names, with null where a row has no value.
+        values = cast(dict[str, Any], self._nested(name, dict, "an object"))
+        return {key: value for key, value in values.items() if value is not None}
 
     def _nested(self, name: str, kind: type, words: str) -> Any:
-        if not self._given(name):
+        if not self._present(name):
             return kind()
         value = self.value(name)
         if self.row.cells and isinstance(value, str):
@@ -186,7 +198,8 @@ def _json_in_cell(cell: str) -> Any:
 
 
 def _chat_in_cell(cell: str) -> Any:
-    """The messages in a cell, if that is what it holds; else the cell as it stands."""
+    """The messages in a cell, if it holds a JSON list of messages; else the text of the cell."""
+    # A response may itself be JSON; only a list whose items all look like turns is a chat.
     value = _json_in_cell(cell) if cell.startswith("[{") else cell
     turns = value if isinstance(value, list) else [None]
     is_chat = all(isinstance(turn, dict) and ("role" in turn or "from" in turn) for turn in turns)

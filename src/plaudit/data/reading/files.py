@@ -41,7 +41,7 @@ def encoding_of(path: Path) -> Encoding | None:
 
 
 def read_file(path: Path, log: ReadLog) -> tuple[str, Iterator[Row]]:
-    """How the file is encoded, in words, and its rows. Rows that cannot be read become faults of ``log``.
+    """The encoding of the file, in words, and its rows. Rows that cannot be read become faults of ``log``.
 
     Raises:
         DataError: the file cannot be opened, or is of no known encoding.
@@ -51,9 +51,10 @@ def read_file(path: Path, log: ReadLog) -> tuple[str, Iterator[Row]]:
         with open_stream(path) as stream:
             start = stream.read(8)
     except BROKEN as error:
-        why = getattr(error, "strerror", None) or str(error)
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         cure = "check its path, rights and size"
         raise DataError(f"cannot read the file: {why}", where=str(path), cure=cure) from error
+    # The content counts, not the name: ".gz" files that a browser has unpacked on the way are common.
     encoding = _sniff(path, start)
     if path.suffix.lower() == ".gz" and start and not zipped:
         log.note(f"{path.name} is not gzipped, in spite of its name")
@@ -61,6 +62,8 @@ def read_file(path: Path, log: ReadLog) -> tuple[str, Iterator[Row]]:
 
 
 def _sniff(path: Path, start: bytes) -> Encoding:
+    """The encoding by the first bytes, else by the name; JSON for a file without a known ending that looks like it."""
+    # JSON and JSON Lines begin alike; ``json_rows`` finds out which it is.
     if start.startswith(b"PAR1"):
         return "Parquet"
     known = encoding_of(path)
@@ -79,13 +82,15 @@ def _rows(path: Path, encoding: Encoding, log: ReadLog) -> Iterator[Row]:
         elif encoding == "JSONL":
             yield from jsonl_rows(stream, where, log)
         else:
+            # CSV and JSON are read as a whole: a record can go over any number of lines, and their faults are reported
+            # with line numbers, which needs the text before the fault.
             text = whole_text(stream, where, log)
             if text is not None:
                 yield from (csv_rows if encoding == "CSV" else json_rows)(text, where, log)
 
 
 def hub_rows(source: str, log: ReadLog, *, limit: int = 0) -> Iterator[Row]:
-    """The rows of one split of a hub dataset; "train" if none is named.
+    """The rows of one split of a hub dataset, read with the package `datasets`; "train" if no split is named.
 
     Raises:
         DataError: `datasets` is not installed, or cannot load the dataset.

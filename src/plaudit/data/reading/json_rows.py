@@ -1,4 +1,4 @@
-"""JSON to rows: one object per line, a list of objects, or one object that holds such a list."""
+"""JSON to rows: one object on each line, a list of objects, or one object that holds such a list."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class _JsonReader:
-    """A JSON decoder that also notices what Python's lets pass: NaN, Infinity, and a field given twice."""
+    """A JSON decoder that also reports what Python's accepts: NaN, Infinity, and a field that occurs twice."""
+
+    # NaN as a reward spoils every mean silently. Of a field that occurs twice Python keeps the last value, other
+    # readers the first: two programs would train on different data.
 
     def __init__(self) -> None:
         self._odd: list[tuple[str, str, str]] = []
@@ -34,8 +37,9 @@ class _JsonReader:
         return result
 
     def read(self, text: str, start: int, where: str, log: ReadLog) -> tuple[Any, int] | None:
-        """The value at ``start`` and where it ends; ``None`` if it is no JSON (a fault is noted)."""
+        """The value at ``start`` and where it ends; ``None`` if it is no JSON (then ``log`` has a fault)."""
         self._odd.clear()
+        # A file may be hostile as well as broken: deep nesting and huge numbers have exceptions of their own.
         try:
             value, end = self._decoder.raw_decode(text, start)
         except RecursionError:
@@ -53,7 +57,7 @@ class _JsonReader:
 
 
 def jsonl_rows(stream: BinaryIO, where: str, log: ReadLog) -> Iterator[Row]:
-    """Rows of a stream with one JSON object per line. Blank lines are passed over."""
+    """Rows of a stream with one JSON object on each line. Blank lines are skipped."""
     reader = _JsonReader()
     count = 0
     for number, line in numbered_lines(stream, where, log):
@@ -71,7 +75,7 @@ def jsonl_rows(stream: BinaryIO, where: str, log: ReadLog) -> Iterator[Row]:
 
 
 def json_rows(text: str, where: str, log: ReadLog) -> Iterator[Row]:
-    """Rows of a JSON text. What turns out to be JSON Lines is read as such."""
+    """Rows of a JSON text; JSON Lines under the ending .json is recognised and read as such."""
     start = _skip(text, 0)
     if start == len(text):
         return
@@ -90,7 +94,8 @@ def json_rows(text: str, where: str, log: ReadLog) -> Iterator[Row]:
 
 
 def _array_rows(text: str, position: int, where: str, log: ReadLog) -> Iterator[Row]:
-    """The items of an array, one by one, so that each knows its line."""
+    """The items of an array, decoded one by one."""
+    # One by one and not the whole array at once: a fault can then name its line, and the rows before it are still read.
     reader = _JsonReader()
     line, seen, count = 1, 0, 0
     position = _skip(text, position)
@@ -115,7 +120,8 @@ def _array_rows(text: str, position: int, where: str, log: ReadLog) -> Iterator[
 
 
 def _object_rows(value: Any, where: str, log: ReadLog) -> Iterator[Row]:
-    """A file that is one object: rows under one of its fields, or a single row."""
+    """The rows of a file that is one object: a list under its only field, or the object itself as a single row."""
+    # Fields that hold the turns of a chat are lists too, but such an object is a row.
     if isinstance(value, dict) and len(value) == 1:
         name, items = next(iter(value.items()))
         if isinstance(items, list) and name not in ("messages", "conversations", "prompt"):

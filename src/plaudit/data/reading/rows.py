@@ -1,4 +1,7 @@
-"""What reading a source gives: rows, faults that stop it, and notes that are only said."""
+"""The results of reading a source: rows, faults, which refuse the source, and notes, which are only shown."""
+
+# Why faults are collected and not raised at the first one: somebody with a file of 50 000 rows wants to mend all of
+# them at once. At most ``MOST_SHOWN`` are kept; a file in the wrong encoding has one in every row.
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ _NUMBER = re.compile(r"([0-9]{1,18})")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a source, not yet understood."""
+    """One row of a source, before its fields are interpreted."""
 
     where: str
     """File and line ("a.jsonl:3"), or file and row where there are no lines."""
@@ -23,17 +26,18 @@ class Row:
     """Counts rows of the file from 1."""
     values: dict[str, Any]
     cells: bool = False
-    """Every value is the text of a CSV cell: numbers and lists are still to be read out of it."""
+    """Whether every value is the text of a CSV cell, from which numbers and lists must still be parsed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong with one row."""
+    """One thing that is wrong in one row."""
 
     where: str
     """File and line, or file and row."""
     field: str
     found: str
+    """What is there, shortened."""
     cure: str
 
     def __str__(self) -> str:
@@ -77,11 +81,11 @@ class ReadLog:
             self.faults.append(Fault(where, field, found, cure))
 
     def note(self, text: str) -> None:
-        """Say something once about the whole source."""
+        """Add a note about the whole source, once."""
         self._notes.setdefault(text, 0)
 
     def count(self, text: str, times: int = 1) -> None:
-        """Say something about some rows; the number of times is put in front of the text."""
+        """Add to a note about some rows; their number is put in front of the text."""
         if times:
             self._notes[text] = self._notes.get(text, 0) + times
 
@@ -97,12 +101,12 @@ class ReadLog:
 
 
 def _place(fault: Fault) -> list[tuple[int, str]]:
-    """Sorts faults by file and line, line 9 before line 10."""
+    """The key by which faults are sorted: by file and line, line 9 before line 10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in _NUMBER.split(fault.where)]
 
 
 def shorten(value: Any, width: int = 60) -> str:
-    """A value as an error message shows it: one short line, whatever it is.
+    """A value for an error message: one short line, whatever the value is.
 
     >>> shorten("a" * 100, width=10)
     "'aaaaaaaaa...'"
@@ -120,7 +124,7 @@ def shorten(value: Any, width: int = 60) -> str:
             return "an object with " + (shorten_names(value) or "no fields")
         case bool():
             return "true" if value else "false"
-        case int() if abs(value) >= 10**15:
+        case int() if abs(value) >= 10**15:  # Python refuses to print whole numbers of more than 4 300 digits
             return f"a whole number of {value.bit_length()} bits"
         case int() | float():
             return repr(value)

@@ -1,4 +1,4 @@
-"""`Human:/Assistant:` transcripts, what two transcripts have in common, and texts as people read them."""
+"""`Human:/Assistant:` transcripts: reading, writing, and splitting two of them into a prompt and two responses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAME_OF: dict[str, str] = {"user": "Human", "assistant": "Assistant", "system":
 
 
 def is_transcript(text: str) -> bool:
-    """Whether a text is a conversation as HH-RLHF writes it: "Human:" first, and an "Assistant:" turn.
+    """Whether a text is a conversation in the format of HH-RLHF: "Human:" first, and an "Assistant:" turn.
 
     >>> is_transcript("\\n\\nHuman: Hi\\n\\nAssistant: Hello"), is_transcript("Human: after all")
     (True, False)
@@ -26,14 +26,15 @@ def parse_transcript(text: str, *, whole: bool = False) -> tuple[Message, ...]:
     """The turns of a transcript. One space after each colon belongs to the format; all other space is kept.
 
     An empty last assistant turn is an empty response if the transcript is ``whole``; otherwise it only marks
-    where a response belongs, and is left out.
+    the place of the response, and is left out.
 
     >>> parse_transcript("\\n\\nHuman: Hi\\n\\nAssistant:")
     (Message(role='user', content='Hi'),)
     """
     parts = _TURN.split(text)[1:]
+    # Splitting by a pattern with a group gives names and texts in turn.
     named = zip(parts[::2], parts[1::2], strict=True)
-    turns = [Message(_ROLE_OF[name], said.removeprefix(" ")) for name, said in named]
+    turns = [Message(_ROLE_OF[name], text.removeprefix(" ")) for name, text in named]
     open_end = turns[-1].role == "assistant" and not turns[-1].content
     return tuple(turns[:-1] if open_end and not whole else turns)
 
@@ -49,12 +50,12 @@ def write_transcript(messages: Sequence[Message], *, open_end: bool = False) -> 
 
 
 def as_messages(content: Content, role: Role) -> tuple[Message, ...]:
-    """A chat as it stands; a text as one turn of ``role``."""
+    """A chat unchanged; a text as one turn of ``role``."""
     return (Message(role, content),) if isinstance(content, str) else content
 
 
 def plain_text(content: Content) -> str:
-    """A text or chat for people and reward functions: one lone turn is its text, several are named turns."""
+    """A text or chat for people and reward functions: a single turn gives its text, several give named turns."""
     if isinstance(content, str):
         return content
     if len(content) == 1:
@@ -63,17 +64,17 @@ def plain_text(content: Content) -> str:
 
 
 def prompt_key(prompt: Content) -> str:
-    """What makes two prompts the same one: roles and words, whatever the case and the spaces."""
-    said = as_messages(prompt, "user")
-    return "\n".join(f"{m.role}:{' '.join(m.content.casefold().split())}" for m in said)
+    """The key of a prompt: two prompts that differ in case or spaces only have the same one."""
+    turns = as_messages(prompt, "user")
+    return "\n".join(f"{m.role}:{' '.join(m.content.casefold().split())}" for m in turns)
 
 
 def split_shared(chosen: Content, rejected: Content) -> tuple[Content, Content, Content]:
     """Two whole transcripts as prompt, chosen, rejected: the prompt is what they share.
 
-    Chats are split before the first assistant turn that differs, so earlier turns may differ as well: they
-    are then part of the responses. Chats that differ from the first turn on share an empty prompt. Plain
-    texts are split at the last space that they share.
+    Chats are split before the first turn that differs if it is the assistant's, else before the last assistant turn
+    before it. Chats that differ from the first turn on share an empty prompt. Plain texts are split at the last space
+    that they share.
 
     >>> split_shared("The sky is blue.", "The sky is green.")
     ('The sky is', ' blue.', ' green.')
@@ -87,13 +88,14 @@ def split_shared(chosen: Content, rejected: Content) -> tuple[Content, Content, 
 
 
 def response_of(turns: tuple[Message, ...]) -> Content:
-    """Turns that answer a prompt: a lone assistant turn is its text."""
+    """Turns as a response: a single assistant turn gives its text."""
     return turns[0].content if len(turns) == 1 and turns[0].role == "assistant" else turns
 
 
 def _shared_turns(first: tuple[Message, ...], second: tuple[Message, ...]) -> int:
     shortest = min(len(first), len(second))
     at = next((i for i in range(shortest) if first[i] != second[i]), shortest)
+    # Back to a turn of the assistant: a response begins with one, and the difference may lie in a turn of the user.
     while at > 0 and not (at < shortest and first[at].role == second[at].role == "assistant"):
         at -= 1
     return at
@@ -102,6 +104,7 @@ def _shared_turns(first: tuple[Message, ...], second: tuple[Message, ...]) -> in
 def _shared_text(first: str, second: str) -> int:
     shortest = min(len(first), len(second))
     at = next((i for i in range(shortest) if first[i] != second[i]), shortest)
+    # Back to a space: "green" and "grey" share "gre", and a response must not begin inside a word.
     while at > 0 and not (at < shortest and first[at].isspace()):
         at -= 1
     return at
