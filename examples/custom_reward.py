@@ -1,7 +1,17 @@
 """Rewards of one's own. Each function is named on the command line as file and function:
 
     plaudit ppo --reward examples/custom_reward.py:brief_and_warm --policy MODEL --dataset prompts.jsonl
-    plaudit ppo --reward runs/reward/model examples/custom_reward.py:brief_and_warm --reward-weights 1 0.3 ...
+
+or, with a weight and beside another reward, in a config:
+
+    [[reward]]
+    kind = "model"
+    path = "runs/reward"
+
+    [[reward]]
+    kind = "function"
+    path = "examples/custom_reward.py:brief_and_warm"
+    weight = 0.3
 
 or handed over in Python: ``plaudit.train(plaudit.PPO(), reward=brief_and_warm, ...)``. What a function is given
 depends on the names of its parameters; what it returns must be a finite number. An exception counts as a failed
