@@ -28,6 +28,7 @@ from plaudit.rollouts.environment import Environment
 from plaudit.rollouts.turns import check_environment
 from plaudit.stages import stage_of
 from plaudit.stages.respond.policy import TrainedPolicy
+from plaudit.stages.session import OnIteration
 
 J = TypeVar("J", bound=Job)
 RewardSource = str | Callable[..., Any] | Mapping[str, Any] | RewardTable | Sequence[Any]
@@ -103,7 +104,9 @@ def train(
         preferences: for ``plaudit.DPO(...)`` and its family: a file or hub name, `Preference` records, or dicts with
             ``prompt``, ``chosen`` and ``rejected``; for ``plaudit.KTO(...)`` also ``prompt``, ``response``, ``reward``.
         settings: any setting of the command, by its flat name: ``model``, ``dataset``, ``policy``, ``lr``,
-            ``batch_size``, ``out`` ... See docs/reference/config.md.
+            ``batch_size``, ``out`` ... See docs/reference/config.md. And ``on_iteration``, a function that is called
+            as ``f(number, metrics, rollouts)`` after each iteration of RL; where the data set is fixed, after each
+            optimizer step, with no rollouts. What it raises ends the run.
 
     Raises:
         ConfigError, DataError, ModelError, RewardError, TrainingError: with the cure.
@@ -119,8 +122,11 @@ def train(
             where=f"plaudit.train({strange[0]}=...)",
             cure="leave it out" + (f"; what it takes is {', '.join(row.values)}" if row.values else ""),
         )
+    on_iteration: OnIteration | None = settings.pop("on_iteration", None)
     timeout = settings.get("reward_timeout", TIMEOUT)
     named, values = _named_and_values({name: given[name] for name in row.values}, timeout)
+    if on_iteration is not None:
+        values["on_iteration"] = on_iteration
     if "policy" in settings and "policy" not in row.job.model_fields:
         settings["model"] = settings.pop("policy")  # the model that is trained, by the name that it has in RL
     path = stage_of(row.job)(*_job(row.job, algorithm, settings | named), **values)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from plaudit.backends.local.offline import build_policy
+from plaudit import backends
 from plaudit.data.collate import collate_demonstrations
 from plaudit.data.load import load_records
 from plaudit.experience import Experience
@@ -38,7 +38,7 @@ def run_sft(
     set_threads(job.compute)
     loaded = load_records(job.dataset, "demonstration", limit=job.data.limit)
     train, heldout = split(loaded.records, job.data, job.seed, job.dataset)
-    runtime = build_policy(job)
+    runtime = backends.open(job)
     learner, text = runtime.learner, runtime.format
     data, encoder = readable(text, job.data), demonstration_encoder(text.chat, job.algorithm.all_turns)
     rows, heldout_rows = (encode_rows(part, encoder, data, job.dataset) for part in (train, heldout))

@@ -25,6 +25,7 @@ from plaudit.models.length import LengthRule
 from plaudit.models.pairs import POSITIONS
 from plaudit.models.reward_extras import LastStates, set_head
 from plaudit.models.reward_model import RewardModel
+from plaudit.rewards.model import Scorer as TextScorer
 from plaudit.runtime import (
     Generator,
     LengthRuleName,
@@ -98,14 +99,15 @@ def load_generator(source: str) -> tuple[Generator, ChatFormat]:
     return NativeGenerator(load_causal_lm(source).eval(), tokenizer, chat.end_ids), chat
 
 
-def load_text_scorer(source: str) -> RewardModelScorer:
-    """A trained reward model that scores texts.
+def load_text_scorer(source: str) -> tuple[TextScorer, float]:
+    """A trained reward model that scores texts, and by what its raw scores were divided.
 
     Raises:
         ModelError: see `RewardModel.load`.
     """
     tokenizer = load_tokenizer(source)
-    return RewardModelScorer(RewardModel.load(source, tokenizer), tokenizer, ComputeSection())
+    model = RewardModel.load(source, tokenizer)
+    return RewardModelScorer(model, tokenizer, ComputeSection()), model.std
 
 
 def _format(tokenizer: Any, model: nn.Module, template: Any, encoder: bool = False) -> TextFormat:

@@ -10,8 +10,8 @@ from typing import Any, Literal, cast
 
 import torch
 
+from plaudit import backends
 from plaudit.algorithms.protocol import OfflineAlgorithm, PreferenceAlgorithm, RatingAlgorithm
-from plaudit.backends.local.offline import build_policy
 from plaudit.config.algorithm import type_name
 from plaudit.data.chat import Encoded
 from plaudit.data.load import load_records
@@ -63,7 +63,7 @@ def run_dpo(
     algorithm = cast("Algorithm", job.algorithm)
     rated, what = _records(job, algorithm, records)
     train, heldout = split(rated, job.data, job.seed, job.dataset)
-    runtime = build_policy(job)
+    runtime = backends.open(job)
     learner, text = runtime.learner, runtime.format
     data = readable(text, job.data)
     encoder: Callable[[Any], tuple[Encoded, ...]] = (

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from plaudit.backends.local.offline import load_text_scorer
+from plaudit import backends
 from plaudit.data.load import load_records
 from plaudit.data.reading.transcripts import plain_text
 from plaudit.errors import ConfigError, DataError
@@ -101,14 +101,14 @@ def reward_differences(items: Sequence[Item], models: Sequence[str], tell: Calla
         tell(f"{name}: {2 * len(items)} responses")
         inside = Path(name) / "model"
         source = str(inside if inside.is_dir() else name)
-        scorer = load_text_scorer(source)
+        scorer, std = backends.open_text_scorer(source)
         sides = [
             scorer.score_texts(
                 prompts, [plain_text(item.responses[k].content) for item in items], [False] * len(items)
             )
             for k in (0, 1)
         ]
-        rows.append((np.array(sides[0]) - np.array(sides[1])) * scorer.model.std)
+        rows.append((np.array(sides[0]) - np.array(sides[1])) * std)
     return np.array(rows)
 
 

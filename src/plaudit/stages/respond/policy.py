@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from plaudit.backends.local.offline import load_generator
+from plaudit import backends
 from plaudit.config.sections import SamplingSection
 from plaudit.records import Content, Prompt, Rollout
 from plaudit.runtime import TokenPrompt
@@ -24,7 +24,7 @@ class TrainedPolicy:
     def __init__(self, source: str | Path) -> None:
         inside = Path(source) / "model"
         name = str(inside if inside.is_dir() else source)
-        self._generator, self._chat = load_generator(name)
+        self._generator, self._chat = backends.open_policy(name)
         self.has_template = self._chat.uses_template
         """Whether it was made for conversations; otherwise it goes on from a text."""
 

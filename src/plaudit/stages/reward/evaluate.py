@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from plaudit import backends
 from plaudit.algorithms.reward_model import RewardModel
-from plaudit.backends.local.offline import load_scoring
 from plaudit.config.load import load_job
 from plaudit.errors import DataError
 from plaudit.jobs.reward import RewardJob
@@ -41,7 +41,7 @@ def score_dataset(run: Path, dataset: str) -> Path:
         )
     job = load_job(RewardJob, [run / "config.toml"], {"dataset": dataset}).job
     set_threads(job.compute)
-    model = load_scoring(run / "model", job)
+    model = backends.open_reward_model(run / "model", job)
     text, algorithm = model.format, job.algorithm
     records: Any = load_source(
         dataset, algorithm, limit=job.data.limit, min_agreement=job.min_agreement

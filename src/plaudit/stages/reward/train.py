@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plaudit.backends.local.offline import build_reward_model
+from plaudit import backends
 from plaudit.config.sections import DataSection
 from plaudit.data.chat import Encoded
 from plaudit.data.load import load_records
@@ -111,7 +111,7 @@ def prepare(job: RewardJob) -> Parts:
         job.dataset, job.algorithm, limit=job.data.limit, min_agreement=job.min_agreement, ties=job.ties
     )
     train, heldout = split(source.records, job.data, job.seed, job.dataset)
-    runtime = build_reward_model(job)
+    runtime = backends.open(job)
     text = runtime.format
     encoder, data = reward_encoder(text, train[0]), readable(text, job.data)
     (train, lost), (heldout, lost_too) = (
