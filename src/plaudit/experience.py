@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 
-def _select(batch: Any, rows: Tensor, units: Tensor, width: int) -> dict[str, Any]:
+def _select(batch: Batch, rows: Tensor, units: Tensor, width: int) -> dict[str, Any]:
     """Fields for some rows: ``[rows, T]`` fields are trimmed to ``width``, ``[units]`` fields indexed by unit."""
     # Told by shape, so that a new column needs no entry here. Two-dimensional fields are per token, except those
     # declared "kept"; of the others, one with as many entries as rows is per row. Where units are rows both ways
@@ -89,9 +89,9 @@ class Experience:
         """Indices of the rows of some units, in their order."""
         return units
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self, **changes: Tensor | None) -> Self:
         """A copy with some fields changed."""
-        return replace(self, **changes)
+        return replace(self, **changes)  # type: ignore[arg-type]  # only optional columns may be None
 
     def select(self, rows: Tensor) -> Self:
         """The given rows, with columns that are padding in all of them cut off."""
@@ -149,9 +149,9 @@ class Pairs:
         """Indices of the rows of some pairs, in their order."""
         return torch.stack([2 * units, 2 * units + 1], -1).flatten()
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self, **changes: Tensor | None) -> Self:
         """A copy with some fields changed."""
-        return replace(self, **changes)
+        return replace(self, **changes)  # type: ignore[arg-type]  # only optional columns may be None
 
     def select(self, units: Tensor) -> Self:
         """The given pairs, with columns that are padding in all of them cut off."""
@@ -211,9 +211,9 @@ class Rankings:
         spans = [torch.arange(ends[u] - int(self.sizes[u]), ends[u]) for u in units.tolist()]
         return torch.cat(spans).to(self.tokens.device)
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self, **changes: Tensor | None) -> Self:
         """A copy with some fields changed."""
-        return replace(self, **changes)
+        return replace(self, **changes)  # type: ignore[arg-type]  # only optional columns may be None
 
     def select(self, units: Tensor) -> Self:
         """The given prompts, with columns that are padding in all of their rows cut off."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from transformers import PreTrainedTokenizerBase
 
 from plaudit.errors import ModelError
 
@@ -10,7 +10,7 @@ POSITIONS = 512
 """What encoders of the BERT family can read."""
 
 
-def pair_ids(tokenizer: Any, prompt: str, response: str, limit: int = POSITIONS) -> list[int]:
+def pair_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str, limit: int = POSITIONS) -> list[int]:
     """Token ids of the pair. One that is too long loses the beginning of its prompt, never of its response.
 
     Args:
@@ -45,7 +45,7 @@ def pair_ids(tokenizer: Any, prompt: str, response: str, limit: int = POSITIONS)
     return ids
 
 
-def response_part(tokenizer: Any, prompt: str, response: str) -> int:
+def response_part(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> int:
     """Tokens of a pair from the end of its prompt on, separators included; all of them where there is no prompt."""
     if not prompt:
         return len(tokenizer(response, truncation=False)["input_ids"])

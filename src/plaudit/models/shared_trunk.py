@@ -8,11 +8,12 @@ Stiennon et al. (arXiv:2009.01325, section 3.4) keep them apart.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from plaudit.experience import Batch, Outputs
 from plaudit.functional.logprobs import at_mask
@@ -50,10 +51,11 @@ class TrunkCritic(nn.Module):
 
     def values(self, states: Tensor, mask: Tensor) -> Tensor:
         """``states [N, D]`` before the N masked tokens -> values ``[B, T]``."""
+        # fp32 as in `Critic`: errors of a value enter every advantage before it.
         with torch.autocast(states.device.type, enabled=False):
             return at_mask(self.head(states.float()).squeeze(-1), mask)
 
-    def save(self, path: Path, tokenizer: Any = None) -> None:
+    def save(self, path: Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
         """Write ``value_head.safetensors``: weight ``[1, D]``, bias ``[1]``, for the last states of the policy."""
         path.mkdir(parents=True, exist_ok=True)
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.head.state_dict().items()}
@@ -78,7 +80,7 @@ class SharedTrunk(nn.Module):
         values = self._critic[0].values(states, batch.response_mask)
         return Outputs(logprobs=policy.logprobs, entropy=policy.entropy, values=values)
 
-    def save(self, path: Path, tokenizer: Any) -> None:
+    def save(self, path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write the policy, a plain model; the head is written by the critic."""
         self.policy.save(path, tokenizer)
 
