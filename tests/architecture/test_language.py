@@ -11,8 +11,8 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "plaudit"
 LEAST_COMMENTS = 15  # lines of comments per 1 000 lines of source
 
-# A word of the house's table of words that are not used, as it is searched for, and what is written instead. Only docstrings,
-# comments and texts are searched; a word joins this list once the tree is free of it.
+# Words that the house does not use, as they are searched for, and what is written instead. Only docstrings, comments
+# and texts are searched; a word joins this list once the tree is free of it.
 BANNED = {
     r"\blaws?\b": "next-token distribution, or distribution",
     r"\bgolden\b": "gold reward",

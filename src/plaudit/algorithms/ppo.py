@@ -258,9 +258,10 @@ class PPO:
         return estimate
 
     def _own_token(self, batch: Experience, mask: Tensor) -> Tensor:
-        """``k1 - full``, ``[B, T]``: the exact KL of a position is the same for every token that may stand there.
+        """``k1 - full``, ``[B, T]``: the part of the KL penalty that depends on the token itself.
 
-        So it teaches the tokens before, but not its own; for that one the sampled k1 has to say which token is dear.
+        The exact KL of a position is an expectation over all tokens, the same whichever token was drawn there: as a
+        reward it acts on the tokens before. For the drawn token itself the sampled k1 is needed.
         """
         assert batch.old_logprobs is not None and batch.ref_logprobs is not None and batch.full_kl is not None
         return torch.where(

@@ -94,7 +94,7 @@ class SamplingSection(Section):
     temperature: float = Field(1.0, gt=0)
     """Divides the logits, in sampling and in every log-prob that is trained on."""
     top_p: float = Field(1.0, gt=0, le=1)
-    """Nucleus sampling. Below 1 the sampled law is not the trained one: biased in training."""
+    """Nucleus sampling. Below 1 the sampled distribution is not the trained one: biased in training."""
     top_k: int = Field(0, ge=0)
     """Sample among the k most likely tokens (0 = all). Biased in training, as top_p."""
     min_p: float = Field(0.0, ge=0, le=1)
@@ -121,7 +121,7 @@ class SamplingSection(Section):
         if not cut:
             return ()
         return (
-            f"{', '.join(cut)}: responses are not drawn from the law that is trained, so gradients are biased",
+            f"{', '.join(cut)}: responses are not drawn from the distribution that is trained, so gradients are biased",
         )
 
     def origin(self, samples: int, seed: int) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def open_run(
     *,
     records: Iterable[Any] | None = None,
 ) -> Iterator[Path]:
-    """The run directory, held by this process alone, with config.toml and manifest.json; finished when left in peace.
+    """The run directory with config.toml and manifest.json, locked for this process; marked finished at a normal exit.
 
     Args:
         sources: where each value came from, by dotted key; what is missing is a default.
