@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "plaudit"
-LEAST_COMMENTS = 12  # lines of comments per 1 000 lines of source; 15 once all rooms are through
+LEAST_COMMENTS = 15  # lines of comments per 1 000 lines of source
 
 # Words that the house does not use, as they are searched for, and what is written instead. Only docstrings, comments
 # and texts are searched; a word joins this list once the tree is free of it.

@@ -257,7 +257,7 @@ def robust_scores(values: Sequence[float]) -> list[float]:
 
 def _less_usual(logs: Sequence[float], sizes: Sequence[int]) -> list[float]:
     """Log seconds minus the median of items of about the same length: up to five groups of 20 answers or more."""
-    # Medians of groups and no fitted line: there is no law of how reading time grows with length, and a median is not
+    # Medians of groups and no fitted line: nothing says how reading time grows with length, and a median is not
     # moved by the outliers that are looked for.
     order = sorted(range(len(logs)), key=lambda i: sizes[i])
     groups = max(1, min(GROUPS, len(order) // LEAST_IN_GROUP))
