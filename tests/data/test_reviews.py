@@ -45,7 +45,7 @@ def test_train_and_heldout_prompts_are_apart_many_and_named_once() -> None:
 
 def test_prompts_beyond_the_split_are_refused_with_the_number_there_is() -> None:
     count = len(reviews.all_prompts("heldout"))
-    with pytest.raises(DataError, match=f"the world has {count}"):
+    with pytest.raises(DataError, match=f"there are {count}"):
         reviews.prompts(count + 1, 0, split="heldout")
 
 
