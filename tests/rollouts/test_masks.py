@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import plaudit
@@ -158,6 +158,7 @@ ALGORITHMS = [
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda a: type(a).__name__)
+@settings(max_examples=25)
 @given(drawn=ROLLOUTS)
 def test_a_gap_changes_neither_credit_nor_loss(algorithm, drawn) -> None:
     """Everything that is computed of sampled tokens is what it is without the environment's tokens between them."""
