@@ -19,8 +19,8 @@ from plaudit.records import Prompt, RewardResult, Rollout
 
 Progress = Callable[[int, int], None]
 """Called now and then with (responses finished, responses in all)."""
-LossFunction = Callable[[Batch, Outputs], Loss]
-"""The loss of one microbatch, from the batch and the outputs of the model."""
+LossFunction = Callable[[Any, Outputs], Loss]
+"""The loss of one microbatch, from a batch of the type that the learner was given, and the outputs of the model."""
 SignalName = Literal["logprobs", "values", "scores", "features", "full_kl"]
 """What a model can say of a batch: ``[B, T]``; "scores" and "features" are ``[B]`` and ``[B, F]``."""
 TrainedOn = Literal["comparisons", "ratings", "labels"]

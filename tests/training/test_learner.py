@@ -175,3 +175,54 @@ def test_a_plan_made_afresh_forgets_moments_and_steps_and_keeps_the_weights():
     assert learner.step == 1 and learner.optimizer.state
     learner.plan(3, afresh=True)
     assert learner.step == 0 and not learner.optimizer.state and torch.equal(learner.module.table, before)
+
+
+class TwoRanks:
+    """The reduction of rank 0 of two: it adds what the other rank is known to have."""
+
+    def __init__(self, ratio=0.0, norm=0.0):
+        self.ratio, self.other_norm = ratio, norm
+
+    def sums(self, values):
+        return {
+            name: value + (self.ratio if name == "policy/ratio_mean" else 0.0)
+            for name, value in values.items()
+        }
+
+    def maxima(self, values):
+        return values
+
+    def norm(self, own):
+        return (own**2 + self.other_norm**2) ** 0.5
+
+
+def on_two_ranks(**other):
+    section = OptimizerSection(lr=0.1, max_grad_norm=1.0)
+    learner = LocalLearner(Bigram(), section, ComputeSection(), total_steps=9, reduction=TwoRanks(**other))
+    metrics = learner.update(PPO().weights(experience()), PPO().loss)
+    return metrics, torch.equal(learner.module.table, Bigram().table)
+
+
+def test_ranks_skip_a_step_alike_by_the_figures_of_all_of_them():
+    """What this rank has seen is well; what the other has is not."""
+    metrics, unmoved = on_two_ranks()
+    assert metrics["steps_skipped"] == 0 and not unmoved
+    metrics, unmoved = on_two_ranks(ratio=20.0)
+    assert metrics["steps_skipped"] == 1 and unmoved and metrics["policy/ratio_mean"] > 10
+    metrics, unmoved = on_two_ranks(norm=float("inf"))
+    assert metrics["steps_skipped"] == 1 and unmoved
+
+
+def test_ranks_stop_alike_after_three_steps_that_are_not_finite_on_any_of_them():
+    reduction = TwoRanks(norm=float("nan"))
+    learner = LocalLearner(Bigram(), OptimizerSection(), ComputeSection(), total_steps=9, reduction=reduction)
+    batch = PPO().weights(experience())
+    learner.update(batch, PPO().loss)
+    learner.update(batch, PPO().loss)
+    with pytest.raises(TrainingError, match="3 steps in a row"):
+        learner.update(batch, PPO().loss)
+
+
+def test_the_norm_of_all_ranks_is_limited_and_logged():
+    alone, shared = on_two_ranks()[0]["grad_norm"], on_two_ranks(norm=3.0)[0]["grad_norm"]
+    assert shared == pytest.approx((alone**2 + 9) ** 0.5, rel=1e-5)

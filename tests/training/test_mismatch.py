@@ -7,7 +7,7 @@ import torch
 
 from plaudit.config.sections import MismatchSection
 from plaudit.experience import Experience
-from plaudit.training.mismatch import correct_mismatch
+from plaudit.training.signals import correct_mismatch
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from plaudit.data.chat import Encoded
 from plaudit.experience import Experience, Loss
 from plaudit.models.critic import Critic
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
+from plaudit.training.offline import TextStream
 from plaudit.training.signals import fill_signals, values_to_the_end
-from plaudit.training.texts import TextStream
 
 OLD = frozenset({"old_logprobs"})
 ROWS = [[2, 9, 11, 8, 10, 3], [2, 12, 9, 3], [2, 8, 8, 9, 13]]

@@ -14,6 +14,7 @@ docs/algorithms/ppo.md for the list, and ppo_presets.py for the values of that p
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -28,7 +29,7 @@ from plaudit.algorithms.metrics import (
     reward_metrics,
     value_metrics,
 )
-from plaudit.algorithms.protocol import Credit, Signal
+from plaudit.algorithms.protocol import Credit, Phase, Signal, end_warm_up, warm_up
 from plaudit.experience import Experience, Loss, Outputs
 from plaudit.functional import advantages as adv
 from plaudit.functional import kl as kl_estimators
@@ -149,6 +150,14 @@ class PPO:
     def while_critic_warms_up(self) -> Self:
         """While only the critic learns: sampled returns as targets, and no trust region. No coefficient adapts."""
         return replace(self, critic_lambda=1.0, value_clip=0.0, kl_target=0.0, entropy_step=0.0)
+
+    def phase(self, iteration: int, carry: Carry) -> Phase:
+        """At first only the critic learns: advantages from a critic that knows nothing would be noise."""
+        return warm_up(self, self.while_critic_warms_up(), iteration, carry)
+
+    def after(self, iteration: int, carry: Carry, metrics: Mapping[str, float]) -> Carry:
+        """The warm-up ends early once the critic explains half the variance."""
+        return end_warm_up(self, iteration, carry, metrics)
 
     def credit(self, batch: Experience, carry: Carry) -> Credit:
         """Score -> per-token reward -> advantages and returns. Rows whose scoring failed are masked out."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
@@ -48,14 +48,25 @@ class Algorithm(Protocol):
 class OnlineAlgorithm(Algorithm, Protocol):
     """Learns from responses it samples itself: PPO, REINFORCE, RLOO, GRPO ..."""
 
-    group_size: int
-    """Responses sampled per prompt."""
-    epochs: int
-    """Passes over each batch of rollouts."""
-    minibatches: int
-    """Optimizer steps per epoch."""
-    target_kl: float
-    """Inner epochs stop when the policy moved 1.5 times this from where it sampled (nats per token; 0: never)."""
+    @property
+    def group_size(self) -> int:
+        """Responses sampled per prompt."""
+        ...
+
+    @property
+    def epochs(self) -> int:
+        """Passes over each batch of rollouts."""
+        ...
+
+    @property
+    def minibatches(self) -> int:
+        """Optimizer steps per epoch."""
+        ...
+
+    @property
+    def target_kl(self) -> float:
+        """Inner epochs stop when the policy moved 1.5 times this from where it sampled (nats per token; 0: never)."""
+        ...
 
     @property
     def needs(self) -> frozenset[Signal]:
@@ -70,11 +81,12 @@ class OnlineAlgorithm(Algorithm, Protocol):
         """Rewards to advantages (and returns): whole batch, on the driver, no gradient."""
         ...
 
-    def weights(self, batch: Experience) -> Experience:
+    # Of the type that `credit` of the same algorithm gives: the responses themselves, or pairs of them.
+    def weights(self, batch: Any) -> Any:
         """Fill in ``loss_weights`` for one optimizer step."""
         ...
 
-    def loss(self, batch: Experience, out: Outputs) -> Loss:
+    def loss(self, batch: Any, out: Outputs) -> Loss:
         """Policy loss of one microbatch."""
         ...
 
@@ -83,24 +95,53 @@ class OnlineAlgorithm(Algorithm, Protocol):
 class Resampling(OnlineAlgorithm, Protocol):
     """An online algorithm that learns from some groups only, and has further prompts sampled for the others."""
 
-    sampling_rounds: int
-    """At most so many batches of prompts are sampled for one batch of groups that are kept."""
+    @property
+    def sampling_rounds(self) -> int:
+        """At most so many batches of prompts are sampled for one batch of groups that are kept."""
+        ...
 
     def keeps(self, rewards: Tensor, group_ids: Tensor) -> Tensor:
         """``[B]`` bool: rows of groups worth learning from. Rewards are raw; NaN: scoring failed."""
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """How one iteration learns."""
+
+    algorithm: OnlineAlgorithm
+    """What gives credit and losses in it: the algorithm itself, or it with other settings."""
+    policy_learns: bool = True
+    """Or only the critic does."""
+    rested: int = 0
+    """Iterations that the policy rests in all, as far as is known: its schedule counts the others."""
+
+
 @runtime_checkable
 class ActorCritic(OnlineAlgorithm, Protocol):
-    """An online algorithm that needs "values", and so trains a critic as well."""
+    """An online algorithm that may need "values", and then trains a critic as well."""
 
-    critic_lr: float
-    critic_init: Literal["reward", "sft"]
-    critic_warmup: int
+    @property
+    def critic_lr(self) -> float:
+        """Learning rate of the critic."""
+        ...
 
-    def while_critic_warms_up(self) -> Self:
-        """The algorithm for credit and value loss while only the critic learns."""
+    @property
+    def critic_init(self) -> Literal["reward", "sft"]:
+        """What the critic starts from: the reward model, or the policy with a zero head."""
+        ...
+
+    @property
+    def critic_warmup(self) -> int:
+        """Iterations at the start in which only the critic learns."""
+        ...
+
+    def phase(self, iteration: int, carry: Carry) -> Phase:
+        """What learns in the 0-based iteration, and with which settings; asked before `credit`."""
+        ...
+
+    def after(self, iteration: int, carry: Carry, metrics: Mapping[str, float]) -> Carry:
+        """What is carried on, given the metrics of the iteration: a warm-up may end early."""
         ...
 
     def value_loss(self, batch: Experience, out: Outputs) -> Loss:
@@ -112,11 +153,74 @@ class ActorCritic(OnlineAlgorithm, Protocol):
 class SharingTrunk(ActorCritic, Protocol):
     """An actor-critic whose critic may be a head on the policy's trunk, where one loss of one pass trains both."""
 
-    critic: Literal["separate", "trunk"]
+    @property
+    def critic(self) -> Literal["separate", "trunk"]:
+        """A model of its own, or a head on the policy's trunk."""
+        ...
 
     def joint_loss(self, batch: Experience, out: Outputs) -> Loss:
         """Loss of policy and critic of one microbatch."""
         ...
+
+
+@runtime_checkable
+class Rehearsing(OnlineAlgorithm, Protocol):
+    """An online algorithm that may go on imitating texts while it learns from rewards, so as not to forget them."""
+
+    @property
+    def ptx_dataset(self) -> str:
+        """Where the texts are; empty: there are none."""
+        ...
+
+    def ptx_loss(self, batch: Experience, out: Outputs) -> Loss:
+        """Loss of a microbatch of texts, added to each step of the policy."""
+        ...
+
+
+@runtime_checkable
+class EntropyBonus(Protocol):
+    """An algorithm that may reward entropy, whose gradient costs memory and is computed for this alone."""
+
+    @property
+    def entropy_coef(self) -> float:
+        """0: no bonus."""
+        ...
+
+
+@runtime_checkable
+class Cautious(Protocol):
+    """An algorithm that can say which of its settings are allowed and probably not meant."""
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """In words for the user."""
+        ...
+
+
+GOOD_CRITIC = 0.5
+"""Share of the variance of the returns that a critic explains when it needs no more time alone."""
+
+
+def warm_up(algorithm: ActorCritic, alone: OnlineAlgorithm, iteration: int, carry: Carry) -> Phase:
+    """The phase of an iteration where the critic learns alone at first; ``alone`` is the algorithm in that time."""
+    if "values" not in algorithm.needs:
+        return Phase(algorithm)
+    rested = algorithm.critic_warmup if carry.warmup is None else carry.warmup
+    if iteration >= rested:
+        return Phase(algorithm, rested=rested)
+    return Phase(alone, policy_learns=False, rested=rested)
+
+
+def end_warm_up(algorithm: ActorCritic, iteration: int, carry: Carry, metrics: Mapping[str, float]) -> Carry:
+    """The carry, which says how long the warm-up was once the critic is good enough.
+
+    Explained variance is measured before the updates of an iteration, on responses that the critic has not seen: it
+    cannot be reached by learning them by heart.
+    """
+    warming_up = not algorithm.phase(iteration, carry).policy_learns
+    if warming_up and metrics.get("critic/explained_variance", 0.0) > GOOD_CRITIC:
+        return replace(carry, warmup=iteration + 1)
+    return carry
 
 
 B = TypeVar("B", bound=Batch)

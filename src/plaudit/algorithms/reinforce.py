@@ -10,15 +10,16 @@ optimizer step is taken per batch, since there is no importance ratio for a seco
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from plaudit.algorithms import policy_gradient as pg
 from plaudit.algorithms.metrics import reward_metrics, value_metrics
-from plaudit.algorithms.protocol import Credit, Signal
+from plaudit.algorithms.protocol import Credit, Phase, Signal, end_warm_up, warm_up
 from plaudit.errors import ConfigError
 from plaudit.experience import Experience, Loss, Outputs
 from plaudit.functional import advantages as adv
@@ -79,9 +80,13 @@ class REINFORCE:
         """No reward seen yet."""
         return Carry(kl_coef=self.kl_coef)
 
-    def while_critic_warms_up(self) -> Self:
-        """Nothing changes: the critic's targets are sampled returns always."""
-        return self
+    def phase(self, iteration: int, carry: Carry) -> Phase:
+        """At first only the critic of baseline value learns; its targets are sampled returns, then and later."""
+        return warm_up(self, self, iteration, carry)
+
+    def after(self, iteration: int, carry: Carry, metrics: Mapping[str, float]) -> Carry:
+        """The warm-up ends early once the critic explains half the variance."""
+        return end_warm_up(self, iteration, carry, metrics)
 
     def credit(self, batch: Experience, carry: Carry) -> Credit:
         """Score -> per-token reward -> returns minus baseline. Rows whose scoring failed are masked out."""

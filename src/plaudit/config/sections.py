@@ -147,6 +147,9 @@ class MismatchSection(Section):
     drop_beyond: float = Field(0.0, ge=0)
     """Leave out responses whose geometric-mean ratio is above this, or below its inverse (1.01 is strict,
     2 loose); 0: none."""
+    max_staleness: int = Field(0, ge=0)
+    """Iterations by which the weights that a response was drawn from may be older than the policy; beyond it the run
+    stops. Above 0 only for a generator that samples ahead."""
 
 
 class LogSection(Section):

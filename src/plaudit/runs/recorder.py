@@ -108,10 +108,11 @@ class Recorder:
         self._files.sample(step, fields)
         self._tell(lambda tracker: tracker.sample(step, fields))
 
-    def event(self, kind: str, **fields: Any) -> None:
+    def event(self, kind: str, /, **fields: Any) -> None:
         """Something happened: a line of events.jsonl.
 
-        Kinds: started, saved, resumed, alarm, rolled back, tracker failed, stopped. An alarm says what in ``message``.
+        Kinds: started, saved, resumed, alarm, rolled back, tracker failed, stopped. An alarm has ``step``
+        and ``kind``, and says in ``message`` what is wrong.
         """
         self._files.event(kind, fields)
         self._tell(lambda tracker: tracker.event(kind, fields))

@@ -9,7 +9,7 @@ from plaudit.data.chat import ChatFormat
 from plaudit.data.load import load_records
 from plaudit.records import Demonstration
 from plaudit.stages.encode import demonstration_encoder, encode_rows
-from plaudit.training.texts import TextStream
+from plaudit.training.offline import TextStream
 
 
 def load_texts(source: str, job: Job, tokenizer: Any, chat: ChatFormat) -> TextStream | None:

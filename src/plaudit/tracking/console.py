@@ -77,7 +77,7 @@ class ConsoleTracker:
             put_back = f"put back to {self._unit} {fields.get('step')}"
             self._print(f"{self._command}: {put_back}: {fields.get('why')}", style="yellow")
         elif kind == "alarm":
-            words = ", ".join(str(value) for value in fields.values())
+            words = fields.get("message") or ", ".join(str(value) for value in fields.values())
             self._print(f"{self._command}: alarm: {words}", style="yellow")
         elif kind == "tracker failed":
             self._print(f"{self._command}: {fields.get('message')}", style="yellow")

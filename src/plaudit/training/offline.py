@@ -1,4 +1,7 @@
-"""The offline loop: a fixed data set, a fixed number of epochs. SFT, reward models, and the DPO family."""
+"""The offline loop: a fixed data set, a fixed number of epochs. SFT, reward models, and the DPO family.
+
+And texts to go on imitating, which the online loop takes from such a data set.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ from dataclasses import dataclass
 from typing import Generic, cast
 
 from plaudit.algorithms.protocol import B, OfflineAlgorithm
+from plaudit.data.chat import Encoded
+from plaudit.data.collate import collate_demonstrations
 from plaudit.data.split import epoch_order
+from plaudit.experience import Experience
 from plaudit.runtime import Learner, LossFunction
 
 OnStep = Callable[[int, dict[str, float]], None]
@@ -65,3 +71,22 @@ class OfflineLoop(Generic[B]):
                 "throughput/tokens_per_second": tokens / seconds,
             }
             self.on_step(step, metrics)
+
+
+@dataclass(frozen=True, slots=True)
+class TextStream:
+    """Texts that the policy goes on imitating while it learns from rewards, so that it does not forget them (ptx).
+
+    Encoded texts in an endless sequence of shuffled passes, a function of the place: resume is exact.
+    """
+
+    rows: Sequence[Encoded]
+    pad_id: int
+    seed: int
+
+    def at(self, first: int, count: int) -> Experience:
+        """The ``count`` texts from place ``first`` of the sequence on."""
+        size = len(self.rows)
+        places = (divmod(place, size) for place in range(first, first + count))
+        chosen = [self.rows[epoch_order(size, self.seed, epoch)[place]] for epoch, place in places]
+        return collate_demonstrations(chosen, self.pad_id)

@@ -6,24 +6,23 @@ prompts -> rollouts -> rewards -> Experience -> + signals -> + advantages -> opt
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
+from plaudit.algorithms.protocol import ActorCritic, OnlineAlgorithm, Phase, Rehearsing, SharingTrunk
 from plaudit.config.sections import MismatchSection, SamplingSection
 from plaudit.data.split import epoch_order
+from plaudit.errors import TrainingError
 from plaudit.experience import Batch, Experience
 from plaudit.functional.controllers import Carry, Moments
 from plaudit.records import Rollout
 from plaudit.rollouts.collect import Clock, Collector, describe
 from plaudit.runtime import LossFunction, Runtime, TokenPrompt
-from plaudit.training.mismatch import correct_mismatch
-from plaudit.training.signals import fill_signals
-from plaudit.training.texts import TextStream
+from plaudit.training.offline import TextStream
+from plaudit.training.signals import correct_mismatch, fill_signals
 
-GOOD_CRITIC = 0.5
-"""Explained variance at which the critic's warm-up ends early."""
 OnIteration = Callable[[int, dict[str, float], Sequence[Rollout]], None]
 
 
@@ -31,7 +30,8 @@ OnIteration = Callable[[int, dict[str, float], Sequence[Rollout]], None]
 class OnlineLoop:
     """Iterations of sampling and learning. Not in it: models, files, devices, or which algorithm runs."""
 
-    algorithm: Any  # OnlineAlgorithm; one that needs values is an ActorCritic
+    algorithm: OnlineAlgorithm
+    """One that needs "values" is an `ActorCritic`."""
     runtime: Runtime
     prompts: Sequence[TokenPrompt]
     sampling: SamplingSection
@@ -41,10 +41,12 @@ class OnlineLoop:
     on_iteration: OnIteration
     """Called after each iteration with its 1-based number; may evaluate, save, or raise to stop."""
     texts: TextStream | None = None
-    """What the policy goes on imitating, for an algorithm with a ``ptx_loss``."""
+    """What the policy goes on imitating, for a `Rehearsing` algorithm."""
     mismatch: MismatchSection = MismatchSection()
     carry: Carry = field(init=False)
     collector: Collector = field(init=False)
+    published: int | None = field(init=False, default=None)
+    """Version of the weights that the generator has; None before the first."""
 
     def __post_init__(self) -> None:
         self.carry = self.algorithm.start()
@@ -53,30 +55,41 @@ class OnlineLoop:
         )
 
     def run(self, iterations: int, start: int = 0) -> None:
-        """Train from the 0-based iteration ``start`` to ``iterations``."""
+        """Train from the 0-based iteration ``start`` to ``iterations``.
+
+        Raises:
+            TrainingError: a response was drawn from weights that are too old.
+        """
+        if self.published != start:
+            self.publish(start)
         for iteration in range(start, iterations):
             clock = Clock()
             collected = self.collector.collect(iteration, clock)
+            refuse_stale(collected.sampled, iteration, self.mismatch.max_staleness)
             batch = collected.batch(self.pad_id, self.sampling.max_new_tokens)
             batch, measured = fill_signals(
                 batch, self.algorithm.needs, self.runtime, self.mismatch.reuse_below
             )
             clock.lap("time/score")
-            algorithm = self._at(iteration, iterations)
-            credit = algorithm.credit(batch, self.carry)
-            self.carry = credit.carry
+            phase = self._phase(iteration, iterations)
+            credit = phase.algorithm.credit(batch, self.carry)
             learned, distance = self._corrected(credit.batch, batch)
             metrics = describe(collected.sampled) | collected.metrics | credit.metrics | distance | measured
-            metrics |= self.update(learned, iteration, algorithm)
-            self._end_warmup(iteration, metrics)
+            metrics |= self.update(learned, iteration, phase)
+            self.carry = self._carried(iteration, credit.carry, metrics)
             clock.lap("time/update")
             # After the last update and before the next rollouts, evaluation's included: a generator with weights of its
             # own would otherwise go on drawing from the old ones, and nothing in the losses would show it.
-            self.runtime.generator.publish(self.runtime.policy.weights(), iteration + 1)
+            self.publish(iteration + 1)
             clock.lap("time/publish")
             tokens = sum(len(r.response_ids) for r in collected.sampled)
             metrics |= clock.laps | {"throughput/tokens_per_second": tokens / clock.total}
             self.on_iteration(iteration + 1, metrics, collected.sampled)
+
+    def publish(self, version: int) -> None:
+        """Hand the policy's weights to the generator; ``version`` is the number of iterations they have seen."""
+        self.runtime.generator.publish(self.runtime.policy.weights(), version)
+        self.published = version
 
     def _corrected(self, learned: Batch, sampled: Experience) -> tuple[Batch, dict[str, float]]:
         """What is learned from, corrected for the sampler. Pairs have no policy gradient to correct: only measured."""
@@ -94,45 +107,41 @@ class OnlineLoop:
         self.carry = Carry(**(carry | {"reward": Moments(**carry["reward"])}))
         self.collector.used = state["prompts_used"]
 
-    def _at(self, iteration: int, iterations: int) -> Any:
-        """The algorithm in this iteration: that of the warm-up while the critic learns alone, then the plain one."""
-        if self.runtime.critic is None:
-            return self.algorithm
-        if self._warming_up(iteration):
-            return getattr(self.algorithm, "while_critic_warms_up", lambda: self.algorithm)()
-        alone = self.algorithm.critic_warmup if self.carry.warmup is None else self.carry.warmup
-        steps = self.algorithm.epochs * self.algorithm.minibatches
-        self.runtime.policy.plan((iterations - alone) * steps)  # its learning rate counts its own steps
-        return self.algorithm
+    def _phase(self, iteration: int, iterations: int) -> Phase:
+        """How this iteration learns; the schedule of the policy counts the iterations in which it does."""
+        algorithm = self.algorithm
+        phase = (
+            algorithm.phase(iteration, self.carry) if isinstance(algorithm, ActorCritic) else Phase(algorithm)
+        )
+        if phase.policy_learns:
+            steps = algorithm.epochs * algorithm.minibatches
+            self.runtime.policy.plan((iterations - phase.rested) * steps)
+        return phase
 
-    def _warming_up(self, iteration: int) -> bool:
-        alone = self.carry.warmup is None and self.runtime.critic is not None
-        return alone and iteration < self.algorithm.critic_warmup
+    def _carried(self, iteration: int, carry: Carry, metrics: dict[str, float]) -> Carry:
+        if not isinstance(self.algorithm, ActorCritic):
+            return carry
+        return self.algorithm.after(iteration, carry, metrics)
 
-    def _end_warmup(self, iteration: int, metrics: dict[str, float]) -> None:
-        """A critic that explains half the variance of what it had not seen needs no more time alone."""
-        good = metrics.get("critic/explained_variance", 0.0) > GOOD_CRITIC
-        if good and self._warming_up(iteration):
-            self.carry = replace(self.carry, warmup=iteration + 1)
-
-    def update(self, batch: Batch, iteration: int, algorithm: Any) -> dict[str, float]:
+    def update(self, batch: Batch, iteration: int, phase: Phase) -> dict[str, float]:
         """Inner epochs over shuffled minibatches, each one optimizer step of the policy and of the critic."""
+        algorithm, policy, critic = phase.algorithm, self.runtime.policy, self.runtime.critic
         history: list[dict[str, float]] = []
-        warming_up = self._warming_up(iteration)
         stopped = False
-        for epoch in range(self.algorithm.epochs):
+        for epoch in range(algorithm.epochs):
             for rows in self._minibatches(len(batch), iteration, epoch):
                 minibatch = algorithm.weights(batch.select(rows))
                 step: dict[str, float] = {}
-                resting = stopped or warming_up
-                if self.runtime.critic is not None and (resting or not self.runtime.shared_trunk):
-                    step |= _critic_names(self.runtime.critic.update(minibatch, algorithm.value_loss))
+                resting = stopped or not phase.policy_learns
+                # On one trunk a step of the policy trains the critic along: it steps by itself only where the policy
+                # rests, or each of its heads would be moved twice by the same rows.
+                if critic is not None and (resting or not self.runtime.shared_trunk):
+                    step |= _critic_names(critic.update(minibatch, _value_loss(algorithm)))
                 if stopped:
-                    self.runtime.policy.rest()
-                elif not warming_up:
-                    loss = algorithm.joint_loss if self.runtime.shared_trunk else algorithm.loss
-                    step |= self.runtime.policy.update(minibatch, loss, self._further(len(minibatch)))
-                    limit = 1.5 * self.algorithm.target_kl
+                    policy.rest()
+                elif phase.policy_learns:
+                    step |= policy.update(minibatch, self._loss(algorithm), self._further(len(minibatch)))
+                    limit = 1.5 * algorithm.target_kl
                     # The policy has left its trust region: it rests until the next rollouts, the critic goes on.
                     stopped = bool(limit) and step.get("policy/approx_kl", 0.0) > limit
                 history.append(step)
@@ -144,10 +153,20 @@ class OnlineLoop:
             "policy/stopped_early": float(stopped),
         }
 
+    def _loss(self, algorithm: OnlineAlgorithm) -> LossFunction:
+        """The loss of a step of the policy."""
+        if not self.runtime.shared_trunk:
+            return algorithm.loss
+        assert isinstance(algorithm, SharingTrunk), (
+            "only such an algorithm gets a critic on the policy's trunk"
+        )
+        return algorithm.joint_loss
+
     def _further(self, rows: int) -> Sequence[tuple[Experience, LossFunction]]:
         """What counts in a step of the policy besides the rollouts: as many texts, under a loss of their own."""
         if self.texts is None:
             return ()
+        assert isinstance(self.algorithm, Rehearsing), "texts are for an algorithm that has a loss on them"
         texts = self.texts.at(self.runtime.policy.step * rows, rows)
         return [(self.algorithm.weights(texts), self.algorithm.ptx_loss)]
 
@@ -155,6 +174,28 @@ class OnlineLoop:
         order = epoch_order(rows, self.seed, iteration * self.algorithm.epochs + epoch)
         parts = torch.tensor(order).tensor_split(self.algorithm.minibatches)
         return (part for part in parts if len(part))  # few groups may be left of dynamic sampling
+
+
+def refuse_stale(rollouts: Sequence[Rollout], iteration: int, max_staleness: int) -> None:
+    """Stop where a response was drawn from weights that are more than ``max_staleness`` iterations old.
+
+    Raises:
+        TrainingError: one was.
+    """
+    oldest = min(rollouts, key=lambda rollout: rollout.policy_version)
+    if iteration - oldest.policy_version > max_staleness:
+        raise TrainingError(
+            f"a response was drawn from the weights of iteration {oldest.policy_version}, and the policy has had "
+            f"{iteration} iterations; at most {max_staleness} between them are allowed",
+            where=f"iteration {iteration + 1}, prompt {oldest.prompt.id!r}",
+            cure="let the generator draw from what its publish() was given last; "
+            "one that samples ahead on purpose needs a higher --max-staleness",
+        )
+
+
+def _value_loss(algorithm: OnlineAlgorithm) -> LossFunction:
+    assert isinstance(algorithm, ActorCritic), "an algorithm that needs values says how a critic learns them"
+    return algorithm.value_loss
 
 
 def _critic_names(metrics: dict[str, float]) -> dict[str, float]:

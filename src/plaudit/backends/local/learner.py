@@ -76,6 +76,44 @@ class Exported(Protocol):
         ...
 
 
+class Reduction(Protocol):
+    """Puts the figures of one optimizer step together over the ranks that share it: sums, maxima, the norm.
+
+    Everything by which a step is taken, skipped or refused goes through here, and through nothing else. Each rank sees
+    other rows: one that decided by its own figures could skip a step that the others take, and from then on the ranks
+    would hold different weights without an error. So all of them decide by the same reduced figures. Gradients are not
+    reduced here; a sharded module does that in its backward pass. Names are the same on all ranks.
+    """
+
+    def sums(self, values: dict[str, float]) -> dict[str, float]:
+        """Metrics that add up over microbatches, and so over ranks."""
+        ...
+
+    def maxima(self, values: dict[str, float]) -> dict[str, float]:
+        """Metrics of which the largest counts."""
+        ...
+
+    def norm(self, own: Tensor) -> Tensor:
+        """Norm of the whole gradient, from that of this rank's shard of it."""
+        ...
+
+
+class Alone:
+    """The reduction of a learner that is one process: nothing changes."""
+
+    def sums(self, values: dict[str, float]) -> dict[str, float]:
+        """Its own."""
+        return values
+
+    def maxima(self, values: dict[str, float]) -> dict[str, float]:
+        """Its own."""
+        return values
+
+    def norm(self, own: Tensor) -> Tensor:
+        """Its own."""
+        return own
+
+
 @dataclass(frozen=True, slots=True)
 class LocalWeights:
     """See `Weights`: of a learner in this process."""
@@ -102,6 +140,7 @@ class LocalLearner(LocalScorer):
         partners: learners, by name, that own parameters which this model's backward pass reaches as well, such as a
             head on its trunk: they step along with it, at their own rate and under their own norm limit, and their
             metrics bear their name.
+        reduction: over the ranks that share each step.
     """
 
     def __init__(
@@ -113,8 +152,10 @@ class LocalLearner(LocalScorer):
         total_steps: int,
         name: str = "policy",
         partners: Mapping[str, LocalLearner] | None = None,
+        reduction: Reduction | None = None,
     ) -> None:
         super().__init__(module, compute)
+        self.reduction = reduction or Alone()
         self.name, self.section, self.partners = name, optimizer, dict(partners or {})
         self.parameters = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         self.plan(total_steps, afresh=True)
@@ -161,6 +202,7 @@ class LocalLearner(LocalScorer):
                     sums[name] = sums.get(name, 0.0) + float(value)
                 for name, value in result.maxima.items():
                     maxima[name] = max(maxima.get(name, float("-inf")), float(value))
+        sums, maxima = self.reduction.sums(sums), self.reduction.maxima(maxima)
         return sums | maxima | self._step(all(sums[name] <= most for name, most in limits.items()))
 
     def _backward(self, part: Batch, loss: LossFunction) -> Loss:
@@ -175,7 +217,10 @@ class LocalLearner(LocalScorer):
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         limit = self.section.max_grad_norm or math.inf
-        norm = nn.utils.clip_grad_norm_(list(self.parameters.values()), limit)
+        parameters = list(self.parameters.values())
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = self.reduction.norm(nn.utils.get_total_norm(gradients))
+        nn.utils.clip_grads_with_norm_(parameters, limit, norm)
         finite = bool(norm.isfinite())
         if finite and allowed:
             self.optimizer.step()

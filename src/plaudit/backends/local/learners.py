@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from plaudit.algorithms.protocol import SharingTrunk
+from plaudit.algorithms.protocol import ActorCritic, OnlineAlgorithm, SharingTrunk
 from plaudit.backends.local.backbone import Backbone
 from plaudit.backends.local.learner import LocalLearner
 from plaudit.backends.local.models import build_critic
 from plaudit.config.sections import OptimizerSection
+from plaudit.errors import ConfigError
 from plaudit.jobs.online import OnlineJob
 from plaudit.jobs.reward_tables import ModelTable
 from plaudit.models.policy import Policy
@@ -36,12 +37,19 @@ def build_learners(job: OnlineJob, policy: Policy, backbone: Backbone, tokenizer
     """Optimizers around the policy and its critic, if any.
 
     Raises:
-        ConfigError: see `build_critic`.
+        ConfigError: the algorithm needs a critic and is no `ActorCritic`, or see `build_critic`.
     """
-    algorithm, compute = job.algorithm, job.compute
+    algorithm: OnlineAlgorithm = job.algorithm
+    compute = job.compute
     steps = job.iterations * algorithm.epochs * algorithm.minibatches
     if "values" not in algorithm.needs:
         return Learners(LocalLearner(policy, job.optimizer, compute, total_steps=steps), None)
+    if not isinstance(algorithm, ActorCritic):
+        raise ConfigError(
+            f"{type(algorithm).__name__} needs values, but does not say how a critic learns them",
+            where="[algorithm] type",
+            cure="give it what plaudit.algorithms.protocol.ActorCritic lists: value_loss, phase, after, critic_lr ...",
+        )
     alone = algorithm.critic_warmup * algorithm.epochs * algorithm.minibatches
     rate = job.optimizer.model_copy(update={"lr": algorithm.critic_lr})
     if shares_trunk(algorithm):
@@ -51,7 +59,7 @@ def build_learners(job: OnlineJob, policy: Policy, backbone: Backbone, tokenizer
     return Learners(learner, LocalLearner(critic, rate, compute, total_steps=steps, name="critic"))
 
 
-def shares_trunk(algorithm: Any) -> bool:
+def shares_trunk(algorithm: OnlineAlgorithm) -> bool:
     """Is the critic a head on the policy's trunk?"""
     return isinstance(algorithm, SharingTrunk) and algorithm.critic == "trunk"
 

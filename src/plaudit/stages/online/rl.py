@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from plaudit.algorithms.protocol import ActorCritic, Cautious, EntropyBonus, OnlineAlgorithm, Rehearsing
 from plaudit.backends.local.backbone import Backbone
 from plaudit.backends.local.learner import LocalScorer
 from plaudit.backends.local.learners import Learners, build_learners, critic_notes
@@ -20,6 +21,7 @@ from plaudit.config.sections import ComputeSection
 from plaudit.data.chat import ChatFormat
 from plaudit.data.split import split_by_prompt
 from plaudit.errors import ConfigError, TrainingError
+from plaudit.evaluation.alarms.sampler import SamplerWatch
 from plaudit.generation.native import NativeGenerator
 from plaudit.jobs.online import OnlineJob
 from plaudit.jobs.registry import command_of
@@ -38,8 +40,8 @@ from plaudit.stages.encode import within_positions
 from plaudit.stages.online.evaluation import Evaluator
 from plaudit.stages.online.prompts import PromptReader, load_prompts
 from plaudit.stages.texts import load_texts
+from plaudit.training.offline import TextStream
 from plaudit.training.online import OnlineLoop
-from plaudit.training.texts import TextStream
 
 Given = Reward | Sequence[RewardSource] | None
 
@@ -73,7 +75,7 @@ def run_rl(
     announce(
         {"prompts": f"{len(parts.train)} to train, {len(parts.heldout)} held out", "length": parts.report}
     )
-    notes += [*parts.notes, *getattr(job.algorithm, "cautions", ()), *job.sampling.cautions]
+    notes += [*parts.notes, *cautions_of(job.algorithm), *job.sampling.cautions]
     if notes:
         announce({f"note {number}": note for number, note in enumerate(notes, 1)})
     command = command_of(type(job)).name
@@ -124,7 +126,7 @@ def _build(
     algorithm, compute = job.algorithm, job.compute
     tokenizer, policy = load_policy(
         job.policy, job.lora, compute, seed=job.seed, temperature=job.sampling.temperature,
-        entropy_grad=getattr(algorithm, "entropy_coef", 0.0) > 0,
+        entropy_grad=isinstance(algorithm, EntropyBonus) and algorithm.entropy_coef > 0,
     )  # fmt: skip
     chat = ChatFormat(tokenizer, job.data.chat_template)
     fitting = job.model_copy(update={"data": within_positions(position_limit(policy.lm), job.data)})
@@ -154,7 +156,8 @@ def _build(
     roles: dict[str, Iterable[nn.Module]] = {"policy": [policy], "reference": [frozen]}
     roles |= {"critic": [critic.module] if critic else [], "reward": backbone.loaded, "gold": golden.loaded}
     memory = role_memory(roles)
-    texts = load_texts(getattr(algorithm, "ptx_dataset", ""), job, tokenizer, chat)
+    source = algorithm.ptx_dataset if isinstance(algorithm, Rehearsing) else ""
+    texts = load_texts(source, job, tokenizer, chat)
     return Parts(tokenizer, chat, policy, runtime, learners, train, heldout, report, notes, texts, memory)
 
 
@@ -175,11 +178,14 @@ def columns_of(records: Sequence[Prompt]) -> set[str]:
 
 def _train(job: OnlineJob, parts: Parts, recorder: Recorder, evaluator: Evaluator, keeper: Keeper) -> None:
     """Restore or start, run the loop with evaluations and checkpoints, and end with the weights that are kept."""
+    watch = SamplerWatch()
 
     def on_iteration(iteration: int, metrics: dict[str, float], rollouts: Sequence[Rollout]) -> None:
         metrics |= evaluator.after(iteration)
         metrics["memory/peak"] = peak_gb(resolve_device(job.compute.device))
         recorder.metrics(iteration, metrics)
+        for alarm in watch.look(metrics):
+            recorder.event("alarm", step=iteration, kind=alarm.kind, message=alarm.message)
         try:
             _check_kl(job, metrics, iteration)
         except TrainingError:
@@ -195,10 +201,12 @@ def _train(job: OnlineJob, parts: Parts, recorder: Recorder, evaluator: Evaluato
         parts.tokenizer.pad_token_id, job.seed, on_iteration, texts=parts.texts, mismatch=job.mismatch,
     )  # fmt: skip
     start, found = keeper.restore()
+    # Now and not in the loop alone: the policy may have other weights than it was built with, and the evaluation of the
+    # start draws responses before the loop does.
+    loop.publish(start)
     if start:
         loop.resume(found["loop"])
         evaluator.resume(found["evaluation"])
-        parts.runtime.generator.publish(parts.runtime.policy.weights(), start)
     else:
         evaluator.before()
     with keeper.watch():
@@ -237,12 +245,20 @@ def _check_sizes(job: OnlineJob) -> None:
 
 def _with_time_to_learn(job: OnlineJob) -> tuple[OnlineJob, list[str]]:
     """The job with a warm-up of the critic that leaves iterations for the policy; what was changed, in words."""
-    warmup = getattr(job.algorithm, "critic_warmup", 0)
-    if "values" not in job.algorithm.needs or not warmup or job.iterations > warmup:
+    algorithm: OnlineAlgorithm = job.algorithm
+    if "values" not in algorithm.needs or not isinstance(algorithm, ActorCritic):
+        return job, []
+    warmup = algorithm.critic_warmup
+    if not warmup or job.iterations > warmup:
         return job, []
     shorter = job.iterations // 3
     said = f"critic_warmup {warmup} would take all {job.iterations} iterations: shortened to {shorter}"
     return job.model_copy(update={"algorithm": replace(job.algorithm, critic_warmup=shorter)}), [said]
+
+
+def cautions_of(algorithm: OnlineAlgorithm) -> tuple[str, ...]:
+    """What an algorithm says of its settings, where it says something."""
+    return algorithm.cautions if isinstance(algorithm, Cautious) else ()
 
 
 def _check_kl(job: OnlineJob, metrics: Mapping[str, float], iteration: int) -> None:
