@@ -21,7 +21,7 @@ from plaudit.config.sections import Job
 from plaudit.jobs.registry import COMMANDS
 
 MOST_FIELDS = 244
-MOST_NAMES = 146
+MOST_NAMES = 147
 
 
 def tables_in(owner: type) -> Iterator[type]:
