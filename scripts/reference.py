@@ -10,6 +10,7 @@ from typing import Any
 from plaudit.config.algorithm import specialise, types
 from plaudit.config.fields import MISSING, Setting, settings
 from plaudit.jobs.registry import COMMANDS
+from plaudit.jobs.reward_tables import KINDS
 from plaudit.stages import stage_of
 from plaudit.tracking.names import reference_table
 
@@ -42,6 +43,7 @@ def config_page() -> str:
             if inside and section != "algorithm":
                 parts.append(f"### [{section}]\n\n{_rows(inside)}")
         parts += [text for command in commands for text in _algorithms(command)]
+    parts += _rewards()
     parts.append("## Tables that commands share\n")
     for section in dict.fromkeys(s.section for s in shared.values()):
         inside = [s for s in shared.values() if s.section == section]
@@ -56,6 +58,23 @@ def _algorithms(command: str) -> list[str]:
         inside = [s for s in settings(specialise(COMMANDS[command].job, name, "")) if s.section == "algorithm"]
         if inside:
             parts.append(f'### plaudit {command}, [algorithm] type = "{name}"\n\n{_rows(inside)}')
+    return parts
+
+
+def _rewards() -> list[str]:
+    """The tables of rewards, one kind after the other."""
+    parts = [
+        "## [[reward]] and [[gold]]\n\nOne table a reward; `kind` says which keys it has. Short texts that stand for a "
+        "table, on the command line and in a file, are described in [rewards](../howto/rewards.md).\n"
+    ]
+    for kind, table in KINDS.items():
+        rows = [s for s in settings(table) if s.name != "kind"]
+        lines = [
+            f"| `{s.name}` | {s.expected.replace('|', chr(92) + '|')} | {_shown(s.default)} | {s.help} |" for s in rows
+        ]
+        head = "| key | type | default | what it does |\n|---|---|---|---|\n"
+        about = " ".join((table.__doc__ or "").split())
+        parts.append(f'### [[reward]] kind = "{kind}"\n\n{about}\n\n{head}' + "\n".join(lines) + "\n")
     return parts
 
 

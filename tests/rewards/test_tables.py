@@ -20,6 +20,7 @@ from plaudit.jobs.reward_tables import (
     RuleTable,
 )
 from plaudit.jobs.reward_texts import parse, table_of
+from plaudit.runs.resume import changes, described
 
 MEANINGS: dict[str, RewardTable] = {
     "runs/reward/model": ModelTable(path="runs/reward/model"),
@@ -212,3 +213,51 @@ def test_only_tables_texts_and_mappings_are_rewards() -> None:
         table_of(3)
     with pytest.raises(ConfigError, match="cannot be kept"):
         table_of({"kind": "function", "path": "a.py:f", "options": {"x": object()}})
+
+
+OLD: dict[str, Any] = {
+    "reward": ["A,B@mean", "my.py:f"],
+    "reward_weights": [1.0, 0.5],
+    "reward_timeout": 60.0,
+    "gold": [],
+}
+"""What the first version kept of a job in a manifest."""
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        ({}, True),
+        ({"reward_timeout": 5.0}, True),
+        ({"reward": ["C,D@mean", "other.py:g"]}, True),  # places are compared by content
+        ({"reward_weights": [1.0, 2.0]}, False),
+        ({"reward": ["A,B@min", "my.py:f"]}, False),
+        ({"reward": ["A,B@mean", "rule:json"]}, False),
+        ({"gold": ["my.py:g"]}, False),
+    ],
+)
+def test_a_resumed_run_is_rewarded_as_it_was(tmp_path: Path, change: dict[str, Any], kept: bool) -> None:
+    job = load_job(RLJob, (), {**OLD, **change}).job
+    start = {"settings": {**described(RLJob(), None)["settings"], **OLD}}
+    if kept:
+        assert changes(tmp_path, job, start) == {}
+    else:
+        with pytest.raises(ConfigError, match="started with other settings"):
+            changes(tmp_path, job, start)
+
+
+def test_weights_that_the_first_version_did_not_keep_are_not_compared(tmp_path: Path) -> None:
+    job = load_job(RLJob, (), {"reward": {"kind": "rule", "rule": "json", "weight": 2.0}}).job
+    settings = described(RLJob(), None)["settings"]
+    old = {"settings": {**settings, "reward": ["rule:json"], "reward_weights": [], "reward_timeout": 60.0}}
+    assert changes(tmp_path, job, old) == {}
+    new = {"settings": {**settings, "reward": [{"kind": "rule", "rule": "json", "weight": 1.0}]}}
+    with pytest.raises(ConfigError, match="weight"):
+        changes(tmp_path, job, new)
+
+
+def test_sources_of_an_earlier_version_are_read_as_today() -> None:
+    source = {"source": "A,B@mean", "sha256": ""}
+    manifest = {"settings": {}, "inputs": {"reward 0": source, "policy": source}}
+    inputs = RLJob.as_recorded(manifest)["inputs"]
+    assert inputs["reward 0"]["source"] == "A,B" and inputs["policy"] == source

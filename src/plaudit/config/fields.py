@@ -155,6 +155,8 @@ def describe(annotation: Any) -> str:
         return " | ".join(dict.fromkeys("table" if is_table(a) else describe(a) for a in args))
     if origin in (tuple, list, set, frozenset) and args:
         return f"list of {describe(args[0])}"
+    if origin is dict:
+        return "table"
     if origin is typing.Annotated:
         return describe(args[0])
     return getattr(annotation, "__name__", str(annotation)).lower()

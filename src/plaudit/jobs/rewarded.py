@@ -51,13 +51,15 @@ class RewardedJob(Job):
     def as_recorded(cls, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
         """As of `Job`: short texts of an earlier version become the ones of today, and its weights go into tables."""
         inputs = dict(manifest["inputs"])
-        for role, found in inputs.items():
+        for role, source in inputs.items():
             if role.split(" ")[0] in ROLES:
-                inputs[role] = {**found, "source": _source(found["source"])}
+                inputs[role] = {**source, "source": _source(source["source"])}
         return {**manifest, "inputs": inputs}
 
     @classmethod
-    def comparable(cls, was: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def comparable(
+        cls, was: Mapping[str, Any], now: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """As of `Job`: a reward may lie elsewhere, and take its time, but not count otherwise."""
         # The first version wrote short texts. Its Python API kept no weights, so where it says none nobody knows them.
         texts = any(isinstance(reward, str) for reward in was.get("reward") or ())
@@ -65,7 +67,11 @@ class RewardedJob(Job):
 
         def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
             gone = {"reward_weights": None, "reward_timeout": None}
-            return {**settings, **gone, **{f"kinds of {role}": _kinds(settings, role, left_out) for role in ROLES}}
+            return {
+                **settings,
+                **gone,
+                **{f"kinds of {role}": _kinds(settings, role, left_out) for role in ROLES},
+            }
 
         return plain(was), plain(now)
 
@@ -124,4 +130,6 @@ def _number(value: Any, where: str, least: float = -math.inf) -> float:
         number = math.nan
     if math.isfinite(number) and number >= least:
         return number
-    raise ConfigError(f"{where} = {value!r} does not fit", where=where, cure="give numbers; seconds are 0 or more")
+    raise ConfigError(
+        f"{where} = {value!r} does not fit", where=where, cure="give numbers; seconds are 0 or more"
+    )

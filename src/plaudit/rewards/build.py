@@ -73,12 +73,12 @@ def build(
         FunctionTable: lambda table: IsolatedReward(table, columns=columns, where=where),
         RuleTable: rule_reward,
         HttpTable: HttpReward,
-        GivenReward: lambda given: _given(given, columns, where),
+        GivenReward: lambda source: _in_this_process(source, columns, where),
     }
     rewards = [(builders[type(source)](source), source.weight) for source in sources]
     return rewards[0][0] if len(rewards) == 1 and rewards[0][1] == 1 else WeightedReward(rewards)
 
 
-def _given(given: GivenReward, columns: Collection[str], where: str) -> Reward:
-    fn = with_options(given.value, {}, where)
-    return FunctionReward(fn, timeout=given.timeout, columns=columns, where=where)
+def _in_this_process(source: GivenReward, columns: Collection[str], where: str) -> Reward:
+    fn = with_options(source.value, {}, where)
+    return FunctionReward(fn, timeout=source.timeout, columns=columns, where=where)

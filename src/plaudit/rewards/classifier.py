@@ -75,6 +75,7 @@ def rescale(logits: Sequence[float], index: int, scale: Scale) -> float:
         return math.nan
     if scale == "logit":
         return logits[index]
+    # The others are summed under their maximum: exp of a large logit alone would overflow.
     others = [z for i, z in enumerate(logits) if i != index]
     peak = max(others)
     log_odds = logits[index] - peak - math.log(sum(math.exp(z - peak) for z in others))

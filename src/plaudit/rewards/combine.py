@@ -139,6 +139,9 @@ def combine(values: Sequence[float], rule: EnsembleRule, coef: float = 1.0) -> f
     return mean - coef * pstdev(values) if rule == "mean_minus_std" else mean
 
 
+# Some failures are part of life (a timeout, a parser that meets odd text), and the rest of the batch is still a fair
+# sample. When many fail, those that are left are the responses that happen to be easy to score, and a policy trained on
+# them learns that.
 def check_rewards(results: Sequence[RewardResult], max_error_share: float = 0.2) -> None:
     """Go on while few rewards fail; stop when many do.
 

@@ -281,14 +281,14 @@ def load_function(spec: str, *, where: str = "reward") -> Callable[..., Any]:
     if not colon or not source or not name:
         raise ConfigError(f"{spec!r} does not name a function", where=where, cure=_CURE)
     module = _from_file(Path(source), where) if source.endswith(".py") else _from_module(source, where)
-    found: Any = module
+    value: Any = module
     for part in name.split("."):
-        if not hasattr(found, part):
+        if not hasattr(value, part):
             raise _missing(source, name, module, where)
-        found = getattr(found, part)
-    if not callable(found):
-        raise ConfigError(f"{spec!r} is a {type(found).__name__}, not a function", where=where, cure=_CURE)
-    return found
+        value = getattr(value, part)
+    if not callable(value):
+        raise ConfigError(f"{spec!r} is a {type(value).__name__}, not a function", where=where, cure=_CURE)
+    return cast("Callable[..., Any]", value)
 
 
 def _from_file(path: Path, where: str) -> ModuleType:

@@ -106,10 +106,8 @@ class HttpReward:
     def _results(self, answer: Any, count: int) -> list[RewardResult]:
         rewards = answer.get("rewards") if isinstance(answer, Mapping) else None
         if not isinstance(rewards, list) or len(rewards) != count:
-            given = f"{len(rewards)} rewards" if isinstance(rewards, list) else shortened(answer)
-            reason = (
-                f'{self.name}: {self._table.url} answered {given}, expected {{"rewards": [{count} numbers]}}'
-            )
+            content = f"{len(rewards)} rewards" if isinstance(rewards, list) else shortened(answer)
+            reason = f'{self.name}: {self._table.url} answered {content}, expected {{"rewards": [{count} numbers]}}'
             return [RewardResult(None, error=reason)] * count
         return [to_result(reward, self.name) for reward in rewards]
 

@@ -38,6 +38,7 @@ def to_result(value: Any, name: str) -> RewardResult:
     number = _finite(score)
     if number is not None:
         return RewardResult(number, {name: number, **parts})
+    # No value, and never 0: a 0 would say that the response is worse or better than others, and nobody knows that.
     return RewardResult(None, error=f"{name} returned {shortened(value)}, not a finite number")
 
 

@@ -13,6 +13,8 @@ from plaudit.rewards.function import FunctionReward
 
 Rule = Callable[..., float]
 
+# Where a policy has several turns, its answer stands in the last one, so the rules that check an answer read `final`.
+# For a single response it is the response.
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+")
 _FENCE = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n\s*```\s*\Z", re.DOTALL)
 
@@ -35,31 +37,31 @@ def length(words: int) -> Rule:
     return rule
 
 
-def valid_json(prompt: str, response: str) -> float:
+def valid_json(final: str) -> float:
     """1 if the whole response is one JSON value (RFC 8259: no NaN), alone or in a code fence; else 0."""
-    fence = _FENCE.match(response)
+    fence = _FENCE.match(final)
     try:
-        json.loads(fence.group(1) if fence else response, parse_constant=_refuse)
+        json.loads(fence.group(1) if fence else final, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return 0.0
     return 1.0
 
 
-def exact_answer(prompt: str, response: str, answer: str | None) -> float:
+def exact_answer(final: str, answer: str | None) -> float:
     """1 if the response is the answer; case, runs of blanks and a final full stop do not matter."""
-    return float(_normal(response) == _normal(_given(answer)))
+    return float(_normal(final) == _normal(_known(answer)))
 
 
-def last_number(prompt: str, response: str, answer: str | None) -> float:
+def last_number(final: str, answer: str | None) -> float:
     """1 if the last number of the response equals the answer: the usual check for GSM8K (Cobbe et al. 2021).
 
     The answer may be a bare number or end in ``#### number``. 1,000 = 1000 and 42.0 = 42.
     """
-    truth = numbers(_given(answer).rpartition("####")[2])
+    truth = numbers(_known(answer).rpartition("####")[2])
     if not truth:
         raise ValueError(f"the answer {answer!r} has no number")
-    found = numbers(response)
-    return float(bool(found) and found[-1] == truth[-1])
+    written = numbers(final)
+    return float(bool(written) and written[-1] == truth[-1])
 
 
 def numbers(text: str) -> list[Decimal]:
@@ -68,12 +70,12 @@ def numbers(text: str) -> list[Decimal]:
     >>> [str(n) for n in numbers("From 1,000.50 to -3.")]
     ['1000.50', '-3']
     """
-    found = []
+    values = []
     for match in _NUMBER.finditer(text):
         joined = match.start() > 0 and text[match.start() - 1].isalnum()  # "3-2" is 3 and 2, not 3 and -2
         digits = match.group().replace(",", "")
-        found.append(Decimal(digits.lstrip("+-") if joined else digits))
-    return found
+        values.append(Decimal(digits.lstrip("+-") if joined else digits))
+    return values
 
 
 def rule_reward(table: RuleTable) -> FunctionReward:
@@ -88,7 +90,8 @@ def rule_reward(table: RuleTable) -> FunctionReward:
     return FunctionReward(rules[table.rule](), table.name or table.rule)
 
 
-def _given(answer: str | None) -> str:
+def _known(answer: str | None) -> str:
+    # An error and not a 0: without an answer nobody knows whether the response is wrong.
     if answer is None:
         raise ValueError("the prompt has no answer; give one in the data (field answer)")
     return answer

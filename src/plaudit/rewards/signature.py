@@ -178,20 +178,21 @@ def read_signature(
         ConfigError: parameters that nothing can fill, or that cannot be seen.
     """
     try:
-        found = inspect.signature(fn)
+        signature = inspect.signature(fn)
     except (TypeError, ValueError):
         raise ConfigError(
             f"the parameters of the reward {name} cannot be seen",
             where=where,
             cure="write a function around it: def reward(prompt, response): ...",
         ) from None
+    # What a partial has bound is the choice of who wrote it, and a column of the same name must not undo it.
     bound = set(fn.keywords) if isinstance(fn, functools.partial) else set()
     plain = [
         p
-        for p in found.parameters.values()
+        for p in signature.parameters.values()
         if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.name not in bound
     ]
-    rest = any(p.kind is p.VAR_KEYWORD for p in found.parameters.values())
+    rest = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     aliases = INITIALS if name == "<lambda>" else {}
     names = {p.name: aliases.get(p.name, p.name) for p in plain}
     shape = _shape(set(names.values()))
@@ -200,10 +201,11 @@ def read_signature(
     both = sorted(BATCHES & set(names.values())), sorted(SCORED & set(names.values()))
     if strange or all(both) or not any(names[p.name] in known for p in plain):
         raise ConfigError(
-            f"the reward function {name}{found} {_fault(strange, both)}",
+            f"the reward function {name}{signature} {_fault(strange, both)}",
             where=where,
             cure=_cure(strange, shape, known - set(columns), columns),
         )
+    # Without a name they can only be given as the first arguments, so the run of them ends at one that nothing fits.
     by_position = []
     for p in plain:
         if p.kind is not p.POSITIONAL_ONLY or names[p.name] not in known:

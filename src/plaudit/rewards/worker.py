@@ -87,7 +87,8 @@ def from_fields(fields: Mapping[str, Any]) -> Rollout:
     """The rollout that was sent."""
     prompt = Prompt(fields["id"], _content(fields["content"]), fields["answer"], fields["columns"])
     turns = tuple(
-        Turn(who, start, end, _content(said), how) for who, start, end, said, how in fields["turns"]
+        Turn(author, start, end, _content(text), finish)
+        for author, start, end, text, finish in fields["turns"]
     )
     return Rollout(
         prompt,

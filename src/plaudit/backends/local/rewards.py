@@ -110,6 +110,7 @@ class RewardModelScorer:
         """Normalised scores of rows of token ids."""
         lengths = torch.tensor([len(row) - n for row, n in zip(rows, prompt_lengths, strict=True)])
         with torch.no_grad(), autocast(self.compute, self.device):
+            # fp64, so that normalising adds no rounding of its own to what the model computed.
             scores = torch.tensor(self.model.score_rows(rows), dtype=torch.float64)
         return [float(score) for score in self.model.normalise(scores, lengths)]
 
@@ -126,15 +127,14 @@ class RewardModelScorer:
 
     def _encode(self, prompt: Content, response: str, truncated: bool) -> tuple[list[int], int]:
         """Token ids, and how many of them come before the response."""
-        finished = (
-            self.model.trained_on == "labels"
-        )  # a classifier of texts reads all of it as one finished text
+        # A classifier of texts was trained on whole texts without a prompt, so it reads both as one finished text.
+        finished = self.model.trained_on == "labels"
         if finished:
             prompt, response = "", (prompt if isinstance(prompt, str) else "") + response
         if self.chat is None:
-            asked = plain_text(prompt)
-            ids = pair_ids(self.tokenizer, asked, response)
-            return ids, len(ids) - response_part(self.tokenizer, asked, response)
+            text = plain_text(prompt)
+            ids = pair_ids(self.tokenizer, text, response)
+            return ids, len(ids) - response_part(self.tokenizer, text, response)
         row = self.chat.encode(prompt, response)
         return list(row.ids[:-1] if truncated and not finished else row.ids), row.prompt_length
 
