@@ -44,19 +44,24 @@ def open_run(
             it; or it is resumed with other data, another model, or settings that must stay.
     """
     path = _path(job)
+    # Before the lock as well: a directory that is refused must stay as it is, without even a lock file in it.
     if _is_taken(path):
         _refuse(path, job)
     path.mkdir(parents=True, exist_ok=True)
     with only_writer(path):
-        if _is_taken(path):  # again: somebody may have come in between
+        # Again: between the look and the lock another process may have made a run of it.
+        if _is_taken(path):
             _refuse(path, job)
             _make_way(path, job)
-        found = described(job, records)
-        changed = check(path, job, found)
+        now = described(job, records)
+        # The comparison comes before anything is written, so that a resume that is refused changes no file: the
+        # manifest still says what the run was started with.
+        changed = check(path, job, now)
         sign(path)
         (path / "config.toml").write_text(to_toml(job, dict(sources or {})), encoding="utf-8")
-        _write_manifest(path, job, found, changed)
+        _write_manifest(path, job, now, changed)
         yield path
+        # Not in a `finally`: after an error the run is unfinished, and --resume goes on with it.
         merge_json(path / MANIFEST, {"finished": True})
 
 
@@ -70,6 +75,8 @@ def finished(job: Job) -> Path | None:
     start = read_json(path / MANIFEST) if job.checkpoint.resume and job.out != "auto" else {}
     if not start.get("finished"):
         return None
+    # Checked although nothing will run: a user who resumes with other settings and is told "finished" would take the
+    # run for one with the new settings.
     changes(path, job, start)
     if is_longer(job, start):
         return None
@@ -125,7 +132,7 @@ def _make_way(path: Path, job: Job) -> None:
             entry.unlink()
 
 
-def _write_manifest(path: Path, job: Job, found: Mapping[str, Any], changed: Mapping[str, Change]) -> None:
+def _write_manifest(path: Path, job: Job, now: Mapping[str, Any], changed: Mapping[str, Change]) -> None:
     """manifest.json: settings, versions, hashes of the inputs, topology, git revision, and what was changed since."""
     before = read_json(path / MANIFEST)
     topology = {
@@ -135,7 +142,8 @@ def _write_manifest(path: Path, job: Job, found: Mapping[str, Any], changed: Map
         "precision": job.compute.precision,
         "tokens_per_microbatch": job.compute.tokens_per_microbatch,
     }
-    now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    written = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    # Said and not refused: sums in another order round differently, but it is the same training.
     if before.get("topology", topology) != topology:
         announce(
             {
@@ -143,18 +151,18 @@ def _write_manifest(path: Path, job: Job, found: Mapping[str, Any], changed: Map
             }
         )
     if changed:
-        said = [f"{key} {old} -> {new}" for key, (old, new) in changed.items()]
-        announce({"changed": ", ".join(said)})
-        before["changed"] = [*before.get("changed", []), {"time": now, "settings": said}]
+        settings = [f"{key} {old} -> {new}" for key, (old, new) in changed.items()]
+        announce({"changed": ", ".join(settings)})
+        before["changed"] = [*before.get("changed", []), {"time": written, "settings": settings}]
     merge_json(
         path / MANIFEST,
         {
-            "created": before.get("created", now),
+            "created": before.get("created", written),
             "seed": job.seed,
             "versions": {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
             "platform": platform.platform(),
             "topology": topology,
-            **found,
+            **now,
             "changed": before.get("changed", []),
             "git": _git_revision(),
             "finished": False,
