@@ -91,7 +91,7 @@ def test_reward_models(tmp_path, synthetic):
     said, found = read(synthetic["reward"](tmp_path / "good"))
     assert said.tone == "good" and "as the annotators did" in said.headline and found == []
     said, _ = read(synthetic["reward"](tmp_path / "coin", skill=0.0))
-    assert said.headline == "It is not certain that it ranks better than chance."
+    assert said.headline == "It may rank no better than chance."
     _, found = read(synthetic["reward"](tmp_path / "few", pairs=40))
     assert "Only 40 held-out pairs" in found[0]
 

@@ -17,6 +17,8 @@ WIDTH, HEIGHT, WIDE = 360, 190, 430
 """Of a chart in CSS pixels: text keeps about its size from a phone to a page of two or three columns."""
 LABEL_ROOM = 0.12
 """Share of the height that the name of a bound takes."""
+# matplotlib knows no CSS variables. It draws with these colours, which nobody would choose, and `_svg` replaces them in
+# the text, so that the page decides how the chart looks in light and in dark.
 INKS = {
     "#010101": "var(--ink)",
     "#020202": "var(--muted)",
@@ -63,7 +65,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """A figure with its interval, on a row of its own. The first kind is the one that matters."""
+    """A figure with its interval, on a row of its own; ``strong`` for the one that the chart is about."""
 
     label: str
     mean: float
@@ -74,6 +76,8 @@ class Dot:
 
 @contextmanager
 def _canvas(width: float, height: float, left: float = 44) -> Iterator[tuple[Any, Any]]:
+    # Imported here, because matplotlib takes long to load and most commands draw nothing. Without pyplot, which would
+    # keep every figure in memory and choose a window system.
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -89,6 +93,8 @@ def _svg(figure: Any, title: str) -> str:
     """The figure as an SVG element that takes fonts and colours from the page around it."""
     import matplotlib
 
+    # Ids in the SVG are hashes with this salt. Without one they would be random, and the page another each time; with
+    # one for all charts, two charts on a page would share ids.
     buffer = io.StringIO()
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": title}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -145,6 +151,8 @@ def smooth(values: Sequence[float]) -> NDArray[np.float64]:
     [1.0, 1.0, 4.0]
     """
     y = np.asarray(values, dtype=np.float64)
+    # At the ends the window shrinks on both sides alike. A window cut on one side only would lean toward the middle of
+    # the curve and hide where it starts and ends.
     half = len(y) // 16
     total = np.concatenate([[0.0], np.cumsum(y)])
     index = np.arange(len(y))
@@ -154,13 +162,14 @@ def smooth(values: Sequence[float]) -> NDArray[np.float64]:
 
 
 def _limits(axes: Any, series: Sequence[Series], share: bool) -> None:
+    # In a long series a single spike must not press the rest into a flat line: the most extreme values may lie outside.
     values = np.concatenate([np.asarray(one.y, dtype=np.float64) for one in series])
     low, high = np.quantile(values, [0.005, 0.995]) if len(values) > 200 else (values.min(), values.max())
     room = 0.08 * (high - low) or 0.05 * abs(high) or 0.05
     low, high = low - room, high + room
     if share:
         low, high = max(low, -0.02), min(high, 1.03)
-    elif values.min() >= 0 and low < 0.3 * high:
+    elif values.min() >= 0 and low < 0.3 * high:  # Near enough to 0 that 0 belongs on the axis.
         low = min(0.0, low) if low < 0 else 0.0
     axes.set_ylim(low, high)
     axes.margins(x=0.015)
@@ -169,6 +178,8 @@ def _limits(axes: Any, series: Sequence[Series], share: bool) -> None:
 def _bound(axes: Any, bound: float | None, word: str, share: bool) -> None:
     if bound is None:
         return
+    # A bound that is far from the curve is left out: to show it, the axis would have to reach there, and the curve
+    # would be a flat line at the other end.
     low, high = axes.get_ylim()
     near = (
         high < bound < high + 0.6 * (high - low)
@@ -180,13 +191,13 @@ def _bound(axes: Any, bound: float | None, word: str, share: bool) -> None:
     elif not low < bound < high:
         return
     axes.axhline(bound, color=SECOND, linewidth=1, dashes=(3, 3))
-    said = f"{100 * bound:g} %" if share else f"{bound:g}"
+    value = f"{100 * bound:g} %" if share else f"{bound:g}"
     low, high = axes.get_ylim()
     room = (bound - low if word == "above" else high - bound) / (high - low)
-    # Off the healthy side, where the curve is, if there is room.
+    # The label stands on the unhealthy side of the bound, where no curve is in a healthy run, if there is room.
     under = (word == "above") == (room > LABEL_ROOM)
     axes.annotate(
-        f"healthy {word} {said}",
+        f"healthy {word} {value}",
         (1, bound),
         xytext=(0, -4 if under else 3),
         xycoords=axes.get_yaxis_transform(),
@@ -227,7 +238,10 @@ def intervals(title: str, dots: Sequence[Dot], *, share: bool = False, reference
         for row, dot in enumerate(dots):
             colour = ACCENT if dot.strong else MUTED
             axes.plot([dot.low, dot.high], [-row, -row], color=colour, linewidth=3, alpha=0.45)
-            axes.plot([dot.mean], [-row], color=colour, marker="o", markersize=8, markeredgewidth=0)
+            # Not clipped to the axes: a share of 100 % lies on their edge, and half of its dot would be cut off.
+            axes.plot(
+                [dot.mean], [-row], color=colour, marker="o", markersize=8, markeredgewidth=0, clip_on=False
+            )
         axes.set_yticks([-row for row in range(len(dots))], [dot.label for dot in dots])
         axes.tick_params(axis="y", labelcolor=INK, labelsize=12)
         axes.set_ylim(0.6 - len(dots), 0.6)
@@ -256,8 +270,8 @@ def reliability(title: str, bins: Sequence[dict[str, float]]) -> str:
         axes.set_ylim(min(0.48, *y) - 0.02, 1.03)
         _format(axes, share=True)
         _format_x(axes, share=True)
-        axes.set_xlabel("how sure it is", loc="right", labelpad=2)
-        axes.set_ylabel("how often it is right", loc="top", labelpad=4)
+        axes.set_xlabel("confidence", loc="right", labelpad=2)
+        axes.set_ylabel("accuracy", loc="top", labelpad=4)
         return _svg(figure, title)
 
 

@@ -120,7 +120,7 @@ def verdict(run: Run) -> Verdict:
     )
     if interval[0] > 0:
         return Verdict("good", f"The best of {n} is better than one sample.", evidence)
-    return Verdict("flat", f"It is not certain that the best of {n} is better than one sample.", evidence)
+    return Verdict("flat", f"The best of {n} may be no better than one sample.", evidence)
 
 
 def figures(run: Run) -> list[Figure]:
@@ -131,7 +131,7 @@ def figures(run: Run) -> list[Figure]:
             note = f"of one sample {number(card[f'{name}_mean'])}; gain {span(card.get(f'{name}_gain_ci'), 'signed')}"
             items.append(Figure(f"{label} of the best", number(card[f"{name}_best"]), note))
     if card.get("win_rate") is not None:
-        bound = f"at most {percent(card.get('win_rate_bound'))} is possible"
+        bound = f"expected: at most {percent(card.get('win_rate_bound'))}"
         items += [
             Figure("Wins against one sample", percent(card["win_rate"]), bound),
             Figure("KL, at most", number(card.get("kl_bound")), "nats per response"),

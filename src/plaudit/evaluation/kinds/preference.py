@@ -90,7 +90,7 @@ def verdict(run: Run) -> Verdict:
         return Verdict("good", f"It ranks {percent(accuracy)} of unseen rows as people did.", evidence)
     if interval[1] < 0.5:
         return Verdict("bad", "It ranks unseen rows the wrong way round.", evidence)
-    return Verdict("flat", "It is not certain that it ranks better than chance.", evidence)
+    return Verdict("flat", "It may rank no better than chance.", evidence)
 
 
 def warnings(run: Run) -> list[str]:

@@ -259,7 +259,7 @@ def verdict(run: Run) -> Verdict:
     )
     over = card.get("over_length_baseline_ci")
     if interval[0] <= 0.5:
-        return Verdict("bad", "It is not certain that it ranks better than chance.", evidence)
+        return Verdict("bad", "It may rank no better than chance.", evidence)
     if over is not None and over[0] <= 0:
         return Verdict("flat", f"It ranks {percent(accuracy)} right, but so might length alone.", evidence)
     return Verdict("good", f"It ranks {percent(accuracy)} of unseen pairs as the annotators did.", evidence)
