@@ -1,9 +1,9 @@
-"""Prompts and responses to token ids, the same way for training, scoring and generation.
+"""Prompts and responses to token ids, the same way for training, scoring and generation."""
 
-The prompt and the response are tokenized apart and joined as tokens, so that a trained sequence is token for
-token what generation sees: no merge at the boundary, one beginning-of-text token at most, one end token
-after the response.
-"""
+# The prompt and the response are tokenized apart and joined as tokens. In generation the response is sampled token by
+# token behind the prompt's tokens, so no token ever covers the boundary. Tokenizing both as one text could merge the
+# last character of the prompt with the first of the response, and training would see tokens that generation never does.
+# For the same reason there is one beginning-of-text token at most, and one end token after the response.
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ class Tokenizer(Protocol):
     chat_template: Any
     eos_token_id: int | None
     bos_token_id: int | None
+    sep_token_id: int | None
+    all_special_ids: Any
+    added_tokens_decoder: Any
 
     def __call__(self, text: str, **options: Any) -> Any:
         """Token ids under "input_ids", and "offset_mapping" where asked for."""
@@ -80,10 +83,11 @@ class ChatFormat:
     @cached_property
     def opening(self) -> tuple[int, ...]:
         """Tokens that the tokenizer puts before every text: the beginning-of-text token, or none."""
+        # Found by encoding a letter with and without special tokens: not every tokenizer that has a bos_token uses it.
         bare = self._ids("a")
-        dressed = list(self.tokenizer("a")["input_ids"])
-        at = next((i for i in range(len(dressed)) if bare and dressed[i : i + len(bare)] == bare), 0)
-        return tuple(dressed[:at])
+        complete = list(self.tokenizer("a")["input_ids"])
+        at = next((i for i in range(len(complete)) if bare and complete[i : i + len(bare)] == bare), 0)
+        return tuple(complete[:at])
 
     @cached_property
     def end_ids(self) -> tuple[int, ...]:
@@ -94,38 +98,43 @@ class ChatFormat:
         """
         plain = self.tokenizer.eos_token_id
         if plain is None:
-            plain = getattr(self.tokenizer, "sep_token_id", None)
+            plain = self.tokenizer.sep_token_id  # encoders such as BERT end a text with a separator
+        # Chat models often end a turn with another token than a text (<|im_end|> and <|endoftext|>). Generation
+        # stops at either; a model that was trained on one of them only would go on after the other.
         of_chat = self._end_of_turn() if self.uses_template else None
-        found = [end for end in (of_chat, plain) if end is not None]
-        if not found:
+        ends = [end for end in (of_chat, plain) if end is not None]
+        if not ends:
             raise ModelError("the tokenizer has no end token", cure="set its eos_token, and save it again")
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(ends))
 
     @cached_property
     def _around_turn(self) -> tuple[str, str]:
-        """What chats put between the opening of an assistant turn and its text, and what after the text."""
+        """The text that chats put between the opening of an assistant turn and its words, and the text after them."""
         if not self.uses_template:
             return " ", ""
-        said = "plaudit"
-        asked = (Message("user", "a"),)
-        text = self._render((*asked, Message("assistant", said)), open_end=False)
-        at = text.rfind(said)
-        opened = self._render(asked, open_end=True)
+        # A template is a program; what it writes around a turn is found by giving it a chat with a word that can be
+        # recognised in the result.
+        word = "plaudit"
+        prompt = (Message("user", "a"),)
+        text = self._render((*prompt, Message("assistant", word)), open_end=False)
+        at = text.rfind(word)
+        opened = self._render(prompt, open_end=True)
         lead = text[len(opened) : at] if text.startswith(opened) else ""
-        return lead if lead.isspace() else "", text[at + len(said) :]
+        return lead if lead.isspace() else "", text[at + len(word) :]
 
     def _end_of_turn(self) -> int | None:
         """The special token that the template puts after an assistant turn."""
         return next((i for i in self._ids(self._around_turn[1]) if self._is_special(i)), None)
 
-    def _said(self, text: str) -> str:
-        """The text of an assistant turn with the space that chats put in front of it, if it has none yet."""
+    def _with_lead(self, text: str) -> str:
+        """The text of an assistant turn with the space that chats put before it, if it has none yet."""
         lead = self._around_turn[0]
         return text if text.startswith(lead) else lead + text
 
     def _is_special(self, token: int) -> bool:
-        added = getattr(self.tokenizer, "added_tokens_decoder", {}).get(token)
-        return token in getattr(self.tokenizer, "all_special_ids", ()) or bool(added and added.special)
+        # Some tokenizers list the end of a turn among the added tokens only, and not among the special ones.
+        added = self.tokenizer.added_tokens_decoder.get(token)
+        return token in self.tokenizer.all_special_ids or bool(added and added.special)
 
     # Encoding
 
@@ -158,15 +167,16 @@ class ChatFormat:
         if isinstance(response, str) and (isinstance(prompt, str) or not prompt):
             ids = self.prompt_ids(prompt or "")
             return self._joined(ids, [False] * len(ids), len(ids), response, self.end_ids[-1])
-        asked = as_messages(prompt, "user") if prompt else ()
-        *earlier, last = (*asked, *as_messages(response, "assistant"))
+        turns = as_messages(prompt, "user") if prompt else ()
+        *earlier, last = (*turns, *as_messages(response, "assistant"))
         if last.role != "assistant":
             raise DataError(
                 f"the response ends with a turn of {last.role}", cure="end it with the assistant's turn"
             )
-        ids, mask, starts = self._history(tuple(earlier), 0 if all_turns else len(asked))
-        length = min((at for turn, at in starts.items() if turn >= len(asked)), default=len(ids))
-        return self._joined(ids, mask, length, self._said(last.content), self.end_ids[0])
+        ids, mask, starts = self._history(tuple(earlier), 0 if all_turns else len(turns))
+        # A response of several turns begins with its first assistant turn, which stands among the earlier turns.
+        length = min((at for turn, at in starts.items() if turn >= len(turns)), default=len(ids))
+        return self._joined(ids, mask, length, self._with_lead(last.content), self.end_ids[0])
 
     def continuation(self, reply: Content, after: int, *, chat: bool) -> list[int]:
         """The tokens that follow a response when somebody answers it, up to where the next response begins.
@@ -211,18 +221,21 @@ class ChatFormat:
         """A content as people read it."""
         return plain_text(content)
 
-    def _joined(self, ids: list[int], mask: list[bool], length: int, said: str, end: int) -> Encoded:
-        answer = self._ids(said)
-        while answer and answer[-1] == end:
-            answer.pop()
-        answer.append(end)
-        return Encoded(ids + answer, mask + [True] * len(answer), length, self._opening_of(ids))
+    def _joined(self, ids: list[int], mask: list[bool], length: int, text: str, end: int) -> Encoded:
+        # Data sets that hold end tokens as text ("</s>") would otherwise give two of them.
+        response = self._ids(text)
+        while response and response[-1] == end:
+            response.pop()
+        response.append(end)
+        return Encoded(ids + response, mask + [True] * len(response), length, self._opening_of(ids))
 
     def _history(
         self, turns: tuple[Message, ...], first: int
     ) -> tuple[list[int], list[bool], dict[int, int]]:
-        """Tokens of all turns before the response, which of them are assistant turns from turn ``first`` on,
-        and the token with which each of these turns starts."""
+        """Tokens of all turns before the response, a mask of the assistant turns from turn ``first`` on, and the
+        index of the token with which each of these turns starts."""
+        # The history is tokenized as one text, as in generation. Which tokens belong to a turn is read from the
+        # characters that each token covers, because tokenizing turn by turn could give other tokens.
         text = self._write(turns)
         spans = self._spans(text, turns, first)
         if not spans:
@@ -240,19 +253,20 @@ class ChatFormat:
         return ids, mask, starts
 
     def _spans(self, text: str, turns: tuple[Message, ...], first: int) -> dict[int, tuple[int, int]]:
-        """Where in ``text`` the assistant turns stand, each with its end token. Turns that the template
-        leaves out or rewrites have no span."""
+        """The places of the assistant turns in ``text``, each with its end token. Turns that the template leaves out
+        or rewrites have none, and are not trained on."""
         spans: dict[int, tuple[int, int]] = {}
         end_token = str(self.tokenizer.convert_ids_to_tokens(self.end_ids[0])) if self.uses_template else ""
         for index in range(first, len(turns)):
             if turns[index].role != "assistant":
                 continue
             before = self._write(turns[:index]) if index else ""
-            said = turns[index].content
-            forms = (self._said(said), self._said(said.strip()), said, said.strip())
-            found = next((form for form in forms if form and text.startswith(before + form)), None)
-            if found is not None:
-                end = len(before) + len(found)
+            # Some templates strip turns, some add a space.
+            words = turns[index].content
+            forms = (self._with_lead(words), self._with_lead(words.strip()), words, words.strip())
+            written = next((form for form in forms if form and text.startswith(before + form)), None)
+            if written is not None:
+                end = len(before) + len(written)
                 spans[index] = (len(before), end + len(end_token) * text.startswith(end_token, end))
         return spans
 
@@ -282,11 +296,12 @@ class ChatFormat:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
     def _opened(self, ids: list[int]) -> tuple[list[int], int]:
-        """The tokens with the opening exactly once in front, and by how much they moved to the right.
+        """The tokens with the opening exactly once in front, and by how many places they moved to the right.
 
-        A text with no tokens at all gets the beginning-of-text or the end token, since something must come
-        first.
+        A text without any token gets the beginning-of-text or the end token.
         """
+        # Templates often write the beginning-of-text token themselves, and the tokenizer would add a second one. And
+        # something must come first, for a model predicts each token from those before it.
         opening, bare = list(self.opening), ids
         while opening and bare[: len(opening)] == opening:
             bare = bare[len(opening) :]

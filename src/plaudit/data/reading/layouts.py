@@ -25,13 +25,15 @@ class Layout:
     needs: tuple[tuple[str, ...], ...]
     parse: Callable[[Fields, str], list[Record]]
     may: tuple[str, ...] = ()
-    """Fields that may be there as well."""
+    """Optional fields."""
 
     def fits(self, fields: frozenset[str]) -> bool:
         """Whether a row with these fields can be read."""
         return all(any(name in fields for name in names) for names in self.needs)
 
 
+# The order of the list decides where several layouts fit: those that need more, and more special, fields stand first.
+# "prompt, response, reward" is a rating and also a demonstration and a prompt; the rating uses all of it.
 _PROMPT = ("prompt",)
 _RESPONSE = ("response", "completion")
 _REWARD = ("reward", "rating", "score")
@@ -102,27 +104,29 @@ LAYOUTS: tuple[Layout, ...] = (
 
 
 def detect(rows: Sequence[Row], source: str) -> Layout:
-    """The layout that says most among those that fit at least half of the rows; else the one that fits most.
+    """The first layout of the list that fits at least half of the rows; else the first that fits the most rows.
 
-    So a few rows that lack a field are faults, and do not turn the file into one of another kind. A field
-    counts as there if any row has a value for it.
+    A field counts as present if any row has a value for it.
 
     Raises:
         DataError: no row has any known layout.
     """
-    alive = {name for row in rows for name, value in row.values.items() if value is not None}
-    shapes = Counter(frozenset(alive.intersection(row.values)) for row in rows)
+    # Half of the rows and not all: a few rows that lack a field are faults of these rows, and must not turn a file
+    # of ratings into one of demonstrations without a word. Rows are counted by their set of fields, of which there
+    # are few.
+    used = {name for row in rows for name, value in row.values.items() if value is not None}
+    shapes = Counter(frozenset(used.intersection(row.values)) for row in rows)
     fitting = [sum(times for fields, times in shapes.items() if layout.fits(fields)) for layout in LAYOUTS]
     enough = min(max(fitting), (len(rows) + 1) // 2)
     if enough:
         return next(layout for layout, fits in zip(LAYOUTS, fitting, strict=True) if fits >= enough)
-    found = [name for name, _ in Counter(name for fields in shapes for name in sorted(fields)).most_common()]
+    names = [name for name, _ in Counter(name for fields in shapes for name in sorted(fields)).most_common()]
     known = sorted({name for layout in LAYOUTS for names in layout.needs for name in names})
-    guesses = [f"{near} for {shorten(name)}" for name in found if (near := _nearest(name, known))]
+    guesses = [f"{near} for {shorten(name)}" for name in names if (near := _nearest(name, known))]
     cure = "give prompt and response, messages, prompt with chosen and rejected, or prompt alone"
     if guesses:
         cure = f"did you mean {', '.join(guesses[:4])}? Else {cure}"
-    raise DataError(f"no known kind of data: the fields are {shorten_names(found)}", where=source, cure=cure)
+    raise DataError(f"no known kind of data: the fields are {shorten_names(names)}", where=source, cure=cure)
 
 
 def parse_rows(rows: Sequence[Row], layout: Layout, stem: str, log: ReadLog) -> list[Record]:

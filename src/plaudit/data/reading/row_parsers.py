@@ -49,7 +49,7 @@ def prompt(fields: Fields, record_id: str) -> list[Record]:
     """`prompt`, optionally `answer`; what else is in the row is kept as it is, for rewards and environments."""
     content = fields.content("prompt", transcript="prompt")
     answer = fields.label("answer")
-    if not _said(content) and not fields.faulty:
+    if not _has_words(content) and not fields.faulty:
         fields.fault("prompt", "an empty prompt", "write a prompt, or remove the row")
     elif isinstance(content, tuple) and content and content[-1].role == "assistant":
         fields.fault("prompt", "a chat that ends with the assistant's turn", "end it with the user's turn")
@@ -60,20 +60,20 @@ def prompt(fields: Fields, record_id: str) -> list[Record]:
 
 def demonstration(fields: Fields, record_id: str) -> list[Record]:
     """`prompt` and `response` (or `completion`)."""
-    asked, said = _answered(
+    prompt, response = _in_one_style(
         fields.content("prompt", transcript="prompt"), fields.content("response", "completion"), fields
     )
-    _no_empty_response(said, fields.has("response", "completion") or "response", fields)
-    return [Demonstration(record_id, asked, said)]
+    _no_empty_response(response, fields.has("response", "completion") or "response", fields)
+    return [Demonstration(record_id, prompt, response)]
 
 
 def instruction(fields: Fields, record_id: str) -> list[Record]:
     """`instruction`, optional `input`, `output`: a user turn and its response."""
-    asked, more = fields.text("instruction"), fields.label("input")
-    said = fields.text("output")
-    _no_empty_response(said, "output", fields)
-    turn = Message("user", f"{asked}\n\n{more}" if more else asked)
-    return [Demonstration(record_id, (turn,), said)]
+    prompt, more = fields.text("instruction"), fields.label("input")
+    response = fields.text("output")
+    _no_empty_response(response, "output", fields)
+    turn = Message("user", f"{prompt}\n\n{more}" if more else prompt)
+    return [Demonstration(record_id, (turn,), response)]
 
 
 def chat(fields: Fields, record_id: str) -> list[Record]:
@@ -102,8 +102,8 @@ def _whole_chat(turns: Content, name: str, fields: Fields, record_id: str) -> li
     return [Demonstration(record_id, turns[:-1], turns[-1].content)]
 
 
-def _no_empty_response(said: Content, name: str, fields: Fields) -> None:
-    if not _said(said) and not fields.faulty:
+def _no_empty_response(response: Content, name: str, fields: Fields) -> None:
+    if not _has_words(response) and not fields.faulty:
         fields.fault(name, "an empty response", "write a response, or remove the row")
 
 
@@ -112,22 +112,24 @@ def _no_empty_response(said: Content, name: str, fields: Fields) -> None:
 
 def preference(fields: Fields, record_id: str) -> list[Record]:
     """`chosen` and `rejected`, with `prompt` or as whole texts that share it."""
-    asked = fields.content("prompt", transcript="prompt") if fields.has("prompt") else ""
-    whole = not asked or all(is_transcript(str(fields.row.values.get(x))) for x in ("chosen", "rejected"))
+    prompt = fields.content("prompt", transcript="prompt") if fields.has("prompt") else ""
+    # Without a prompt both texts hold it (HH-RLHF). Some data sets give the prompt and repeat it in both texts.
+    whole = not prompt or all(is_transcript(str(fields.row.values.get(x))) for x in ("chosen", "rejected"))
     chosen = fields.content("chosen", transcript="whole" if whole else "never")
     rejected = fields.content("rejected", transcript="whole" if whole else "never")
-    if not asked or (_is_whole(chosen) and _is_whole(rejected)):
-        asked, chosen, rejected = split_shared(chosen, rejected)
-        _report_shared(asked, chosen, fields)
+    if not prompt or (_is_whole(chosen) and _is_whole(rejected)):
+        prompt, chosen, rejected = split_shared(chosen, rejected)
+        _report_shared(prompt, chosen, fields)
     else:
-        (_, rejected), (asked, chosen) = _answered(asked, rejected, fields), _answered(asked, chosen, fields)
+        _, rejected = _in_one_style(prompt, rejected, fields)
+        prompt, chosen = _in_one_style(prompt, chosen, fields)
     chosen, rejected = _until_assistant(chosen, fields), _until_assistant(rejected, fields)
-    fields.log.count("empty responses", (not _said(chosen)) + (not _said(rejected)))
+    fields.log.count("empty responses", (not _has_words(chosen)) + (not _has_words(rejected)))
     agreement = fields.number("agreement") if fields.has("agreement") else 1.0
     if not 0 <= agreement <= 1:
         fields.fault("agreement", shorten(agreement), "expected a share from 0 to 1")
     margin = _margin(fields)
-    return [Preference(record_id, asked, chosen, rejected, margin, agreement, fields.label("annotator"))]
+    return [Preference(record_id, prompt, chosen, rejected, margin, agreement, fields.label("annotator"))]
 
 
 def _margin(fields: Fields) -> float | None:
@@ -139,14 +141,14 @@ def _margin(fields: Fields) -> float | None:
 
 
 def _is_whole(content: Content) -> bool:
-    """Whether a response brings its own prompt along."""
+    """Whether a response contains its prompt."""
     return isinstance(content, tuple) and len(content) > 1 and content[0].role in ("user", "system")
 
 
-def _report_shared(asked: Content, chosen: Content, fields: Fields) -> None:
+def _report_shared(prompt: Content, chosen: Content, fields: Fields) -> None:
     if not isinstance(chosen, str):
         fields.log.count("pairs that differ in an earlier turn: what follows it counts as the response")
-    if not asked and not fields.faulty:
+    if not prompt and not fields.faulty:
         fields.log.count("pairs that share no prompt: the whole texts count as responses")
 
 
@@ -162,18 +164,19 @@ def _until_assistant(content: Content, fields: Fields) -> Content:
     return response_of(content[: last + 1])
 
 
-def _answered(asked: Content, said: Content, fields: Fields) -> tuple[Content, Content]:
-    """Prompt and response in one style: a response given as messages makes the prompt a chat."""
-    if isinstance(said, str):
-        from_transcript = isinstance(asked, tuple) and _is_transcript_row(fields)
-        return asked, said.removeprefix(" ") if from_transcript else said
-    if isinstance(asked, tuple) and said[: len(asked)] == asked:
-        said = said[len(asked) :]
-    return as_messages(asked, "user") if asked else (), response_of(said)
+def _in_one_style(prompt: Content, response: Content, fields: Fields) -> tuple[Content, Content]:
+    """Prompt and response in one style: a response written as messages makes the prompt a chat."""
+    # A transcript ends with "Assistant:", and the space behind the colon belongs to the format, not to the response.
+    if isinstance(response, str):
+        from_transcript = isinstance(prompt, tuple) and _is_transcript_row(fields)
+        return prompt, response.removeprefix(" ") if from_transcript else response
+    if isinstance(prompt, tuple) and response[: len(prompt)] == prompt:  # the response repeats the prompt
+        response = response[len(prompt) :]
+    return as_messages(prompt, "user") if prompt else (), response_of(response)
 
 
 def _is_transcript_row(fields: Fields) -> bool:
-    """Whether the prompt is a transcript, after whose "Assistant:" a space belongs to the format."""
+    """Whether the prompt was read from a transcript: a chat that was written as one text."""
     return isinstance(fields.row.values.get("prompt"), str)
 
 
@@ -182,19 +185,20 @@ def _is_transcript_row(fields: Fields) -> bool:
 
 def judgements(fields: Fields, record_id: str) -> list[Record]:
     """`response_a`, `response_b` and one verdict (`label` or `strength`), or `labels` by annotator."""
-    asked = fields.content("prompt", transcript="prompt")
-    (_, first), (asked, second) = (_answered(asked, fields.content(f"response_{x}"), fields) for x in "ab")
-    fields.log.count("empty responses", (not _said(first)) + (not _said(second)))
+    prompt = fields.content("prompt", transcript="prompt")
+    _, first = _in_one_style(prompt, fields.content("response_a"), fields)
+    prompt, second = _in_one_style(prompt, fields.content("response_b"), fields)
+    fields.log.count("empty responses", (not _has_words(first)) + (not _has_words(second)))
     models = fields.label("model_a") or "", fields.label("model_b") or ""
     if not fields.has("labels"):
         annotator = fields.label("annotator") or ""
-        return [Judgement(record_id, asked, first, second, _verdict_of(fields), *models, annotator)]
+        return [Judgement(record_id, prompt, first, second, _verdict_of(fields), *models, annotator)]
     labels = fields.named("labels")
     verdicts = {name: _verdict(label, f"labels.{name}", fields) for name, label in labels.items()}
     if not verdicts:
         fields.fault("labels", "no label", "expected an object with one label per annotator")
     return [
-        Judgement(f"{record_id}/{name}", asked, first, second, verdict, *models, name)
+        Judgement(f"{record_id}/{name}", prompt, first, second, verdict, *models, name)
         for name, verdict in verdicts.items()
     ]
 
@@ -228,62 +232,62 @@ def _verdict(value: Any, name: str, fields: Fields) -> int:
 
 def ranking(fields: Fields, record_id: str) -> list[Record]:
     """`responses` and their `ranks`."""
-    asked = fields.content("prompt", transcript="prompt")
-    given = [fields.as_content(v, f"responses[{i}]") for i, v in enumerate(fields.items("responses"))]
-    answered = [_answered(asked, said, fields) for said in given]
+    prompt = fields.content("prompt", transcript="prompt")
+    contents = [fields.as_content(v, f"responses[{i}]") for i, v in enumerate(fields.items("responses"))]
+    pairs = [_in_one_style(prompt, response, fields) for response in contents]
     ranks = [fields.whole(v, f"ranks[{i}]") for i, v in enumerate(fields.items("ranks"))]
-    if not 2 <= len(given) <= 9:
-        fields.fault("responses", f"{len(given)} responses", "expected 2 to 9")
-    elif len(ranks) != len(given):
-        fields.fault("ranks", f"{len(ranks)} ranks for {len(given)} responses", "expected one for each")
-    elif min(ranks) == 0:
+    if not 2 <= len(contents) <= 9:
+        fields.fault("responses", f"{len(contents)} responses", "expected 2 to 9")
+    elif len(ranks) != len(contents):
+        fields.fault("ranks", f"{len(ranks)} ranks for {len(contents)} responses", "expected one for each")
+    elif min(ranks) == 0:  # many programs count ranks from 0: unambiguous, so no fault
         fields.log.count("rankings whose ranks count from 0, read as 1 = best")
         ranks = [rank + 1 for rank in ranks]
     elif min(ranks) != 1:
         fields.fault("ranks", f"a best rank of {min(ranks)}", "expected ranks from 1 (best)")
-    fields.log.count("empty responses", sum(not _said(said) for said in given))
-    responses = tuple(said for _, said in answered)
-    return [Ranking(record_id, answered[0][0] if answered else asked, responses, tuple(ranks))]
+    fields.log.count("empty responses", sum(not _has_words(response) for response in contents))
+    responses = tuple(response for _, response in pairs)
+    return [Ranking(record_id, pairs[0][0] if pairs else prompt, responses, tuple(ranks))]
 
 
 def comparison(fields: Fields, record_id: str) -> list[Record]:
     """`responses`, or `response_a` and `response_b`, without a verdict; optionally who wrote each, and how."""
-    asked = fields.content("prompt", transcript="prompt")
+    prompt = fields.content("prompt", transcript="prompt")
     listed = bool(fields.has("responses"))
-    given = (
+    contents = (
         [fields.as_content(v, f"responses[{i}]") for i, v in enumerate(fields.items("responses"))]
         if listed
         else [fields.content(f"response_{x}") for x in "ab"]
     )
-    answered = [_answered(asked, said, fields) for said in given]
-    if not 1 <= len(given) <= 9:
-        fields.fault("responses", f"{len(given)} responses", "expected 1 to 9")
+    pairs = [_in_one_style(prompt, response, fields) for response in contents]
+    if not 1 <= len(contents) <= 9:
+        fields.fault("responses", f"{len(contents)} responses", "expected 1 to 9")
     models = fields.items("models") if listed and fields.has("models") else []
     if not listed and fields.has("model_a", "model_b"):
         models = [fields.label(f"model_{x}") or "" for x in "ab"]
     origins = fields.items("provenance") if fields.has("provenance") else []
-    _one_for_each("models", models, str, given, fields)
-    _one_for_each("provenance", origins, dict, given, fields)
-    fields.log.count("empty responses", sum(not _said(said) for said in given))
-    responses = tuple(said for _, said in answered)
-    prompt = answered[0][0] if answered else asked
+    _one_for_each("models", models, str, contents, fields)
+    _one_for_each("provenance", origins, dict, contents, fields)
+    fields.log.count("empty responses", sum(not _has_words(response) for response in contents))
+    responses = tuple(response for _, response in pairs)
+    prompt = pairs[0][0] if pairs else prompt
     return [Comparison(record_id, prompt, responses, tuple(models), tuple(origins))]
 
 
-def _one_for_each(name: str, found: list[Any], kind: type, given: list[Content], fields: Fields) -> None:
-    if found and len(found) != len(given):
-        fields.fault(name, f"{len(found)} for {len(given)} responses", "expected one for each")
-    bad = next((value for value in found if not isinstance(value, kind)), None)
+def _one_for_each(name: str, values: list[Any], kind: type, contents: list[Content], fields: Fields) -> None:
+    if values and len(values) != len(contents):
+        fields.fault(name, f"{len(values)} for {len(contents)} responses", "expected one for each")
+    bad = next((value for value in values if not isinstance(value, kind)), None)
     if bad is not None:
         fields.fault(name, shorten(bad), "expected text" if kind is str else "expected objects")
 
 
 def rating(fields: Fields, record_id: str) -> list[Record]:
     """A number for one response: `reward`, `rating` or `score`, a `label`, or named axes."""
-    asked = fields.content("prompt", transcript="prompt") if fields.has("prompt") else ""
-    said = fields.content("response", "completion", "text")
-    asked, said = _answered(asked, said, fields)
-    fields.log.count("empty responses", not _said(said))
+    prompt = fields.content("prompt", transcript="prompt") if fields.has("prompt") else ""
+    response = fields.content("response", "completion", "text")
+    prompt, response = _in_one_style(prompt, response, fields)
+    fields.log.count("empty responses", not _has_words(response))
     axes = _axes(fields)
     name = fields.has("reward", "rating", "score")
     if name:
@@ -294,7 +298,7 @@ def rating(fields: Fields, record_id: str) -> list[Record]:
         reward = axes.get("overall", sum(axes.values()) / len(axes))
     else:
         reward = _class(fields)
-    return [Rating(record_id, asked, said, reward, axes)]
+    return [Rating(record_id, prompt, response, reward, axes)]
 
 
 def _axes(fields: Fields) -> dict[str, float]:
@@ -315,7 +319,7 @@ def _class(fields: Fields) -> float:
     return fields.as_number(value, "label")
 
 
-def _said(content: Content) -> bool:
-    """Whether a text or the last turn of a chat has any words."""
+def _has_words(content: Content) -> bool:
+    """Whether a text, or the last turn of a chat, is more than spaces."""
     text = content if isinstance(content, str) else content[-1].content if content else ""
     return bool(text.strip())
