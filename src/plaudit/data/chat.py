@@ -24,8 +24,14 @@ class Tokenizer(Protocol):
     eos_token_id: int | None
     bos_token_id: int | None
     sep_token_id: int | None
-    all_special_ids: Any
-    added_tokens_decoder: Any
+
+    @property
+    def all_special_ids(self) -> Any:
+        """The ids of the special tokens."""
+
+    @property
+    def added_tokens_decoder(self) -> Any:
+        """The tokens that were added to the vocabulary, by id; each has ``special``."""
 
     def __call__(self, text: str, **options: Any) -> Any:
         """Token ids under "input_ids", and "offset_mapping" where asked for."""
