@@ -1,0 +1,80 @@
+"""What a run directory says of itself, and which runs a directory holds."""
+
+import json
+
+import pytest
+
+from plaudit.errors import DataError
+from plaudit.runs.reading import is_run, read_run, runs_in
+
+
+def make(path, *, metrics=(), events=(), **files):
+    path.mkdir(parents=True)
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metrics))
+    (path / "events.jsonl").write_text("".join(json.dumps(row) + "\n" for row in events))
+    for name, text in files.items():
+        (path / name.replace("_", ".")).write_text(text)
+    return path
+
+
+def test_settings_have_their_sources_and_texts_with_a_hash_stay_whole(tmp_path):
+    config = 'seed = 0      # default\n# a remark\n\n[optimizer]\nlr = 1e-4    # command line\nname = "a # b"  # file\n'
+    run = read_run(make(tmp_path / "r", config_toml=config))
+    assert [tuple(setting) for setting in run.settings] == [
+        ("seed", "0", "default"),
+        ("optimizer.lr", "1e-4", "command line"),
+        ("optimizer.name", '"a # b"', "file"),
+    ]
+
+
+def test_the_manifest_is_flat_and_leaves_the_settings_to_the_config(tmp_path):
+    manifest = {"seed": 3, "settings": {"lr": 1}, "versions": {"torch": "2.13.0"}, "changed": []}
+    run = read_run(make(tmp_path / "r", manifest_json=json.dumps(manifest)))
+    assert run.manifest == [("seed", "3"), ("versions.torch", "2.13.0"), ("changed", "[]")]
+
+
+def test_start_and_end_are_means_over_at_most_a_tenth_and_five_steps(tmp_path):
+    def ends(n):
+        rows = [
+            {"step": s, "time": 1.0, "loss": float(s)} for s in range(n, 0, -1)
+        ]  # order in the file is no matter
+        run = read_run(make(tmp_path / f"r{n}", metrics=rows))
+        return run.start("loss"), run.end("loss")
+
+    assert ends(5) == (1.0, 5.0)
+    assert ends(20) == (2.0, 19.0)  # three steps
+    assert ends(200) == (3.0, 198.0)  # five
+
+
+def test_a_figure_that_was_not_finite_is_no_point_of_the_curve(tmp_path):
+    rows = [{"step": s, "loss": None if s == 2 else 1.0} for s in (1, 2, 3)]
+    run = read_run(make(tmp_path / "r", metrics=rows))
+    assert run.series("loss") == ([1, 3], [1.0, 1.0])
+    assert run.start("reward/mean") is None and run.end("reward/mean") is None
+
+
+def test_the_reason_of_the_end_is_that_of_the_last_event(tmp_path):
+    stopped = {"time": 5.0, "event": "stopped", "reason": "STOPPED: SIGTERM"}
+    events = [{"time": 1.0, "event": "started"}, stopped]
+    assert read_run(make(tmp_path / "a", events=events)).reason == "STOPPED: SIGTERM"
+    resumed = read_run(make(tmp_path / "b", events=[*events, {"time": 9.0, "event": "started"}]))
+    assert resumed.reason == "", "it runs again"
+    assert resumed.seconds == 8.0
+
+
+def test_a_directory_of_runs_holds_its_sub_directories_that_are_runs(tmp_path):
+    for name in ("ppo", "sft"):
+        make(tmp_path / name)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "preferences.jsonl").write_text("{}\n")
+    assert runs_in(tmp_path) == [tmp_path / "ppo", tmp_path / "sft"]
+    assert runs_in(tmp_path / "ppo") == [tmp_path / "ppo"]
+    assert not is_run(tmp_path / "data")
+
+
+@pytest.mark.parametrize("name", ["", "absent"])
+def test_what_holds_no_run_is_an_error_with_a_cure(tmp_path, name):
+    with pytest.raises(DataError, match=r"not a run[\s\S]*fix"):
+        runs_in(tmp_path / name)
+    with pytest.raises(DataError, match="not a run"):
+        read_run(tmp_path / name)
