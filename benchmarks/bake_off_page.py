@@ -16,7 +16,7 @@ Found = Sequence[dict[str, dict[str, Any]]]
 """One dict a seed: name of a method -> its points, and the seconds; a method that was not run is not in it."""
 
 T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-"""Quantile of Student's law by degrees of freedom."""
+"""Quantile of Student's t distribution by degrees of freedom."""
 BUDGETS = (1.84, 2.5)
 """Nats: the KL bound of best of 16, and one that the trained policies reach."""
 MARKS = ("<!-- tables, by benchmarks/bake_off.py -->", "<!-- end of the tables -->")
@@ -40,7 +40,7 @@ def at_kl(points: Curve, kl: float) -> float:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean over seeds and half the width of its 95 % interval, by Student's law.
+    """Mean over seeds and half the width of its 95 % interval, by Student's t distribution.
 
     >>> [round(x, 3) for x in interval([1.0, 2.0, 3.0, 4.0])]
     [2.5, 2.054]
@@ -94,7 +94,7 @@ def golds(found: Found, name: str) -> tuple[list[float], list[float]]:
 def tables(methods: Sequence[Method], found: Found) -> str:
     """Markdown: equal KL with differences paired by seed; the end of each run; settings."""
     seeds = f"{len(found)} seeds. In round brackets each seed (-: not run, or not reached); in square "
-    seeds += "ones 95 % intervals over seeds, paired, by Student's law."
+    seeds += "ones 95 % intervals over seeds, paired, by Student's t distribution."
     return "\n\n".join((seeds, _equal(methods, found), _ends(methods, found), _settings(methods, found)))
 
 

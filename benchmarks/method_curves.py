@@ -170,7 +170,7 @@ PICTURES: dict[str, tuple[Panel, ...]] = {
         )),
     ),
     "sft": (
-        Panel("Imitating a known law", "demonstrations", "KL of the law to the model", 0.0, "learned", (
+        Panel("Imitating a known distribution", "demonstrations", "KL of it to the model", 0.0, "learned", (
             Line("sft", lambda seed: runs.imitation(seed, 0.1)),
         )),
     ),

@@ -128,7 +128,7 @@ def thumbs(batch: Pairs, table: Table) -> Experience:
 
 
 def imitation(seed: int, lr: float, law: Tensor = world.OPTIMUM) -> Curve:
-    """SFT on samples of a known law: KL of the law to the model, whose best is 0."""
+    """SFT on samples of a known distribution: KL of that to the model; 0 is the best."""
     table = Table(world.START)
     steps = PAIRS // STEP_PAIRS
     its, rows = learner(table, lr, steps), drawn(law, PAIRS, seed)
