@@ -22,20 +22,16 @@ import word_world as world
 from method_runs import Curve
 
 from plaudit.algorithms.best_of_n import BestOfN
-from plaudit.algorithms.dapo import DAPO
-from plaudit.algorithms.dpo import DPO, IPO, Hinge
-from plaudit.algorithms.grpo import GRPO, DrGRPO
-from plaudit.algorithms.gspo import CISPO, GSPO
+from plaudit.algorithms.dpo import DPO, IPO, ORPO, Hinge, SimPO
+from plaudit.algorithms.grpo import CISPO, DAPO, GRPO, GSPO, DrGRPO
 from plaudit.algorithms.kto import KTO
 from plaudit.algorithms.online_dpo import OnlineDPO
-from plaudit.algorithms.orpo import ORPO
 from plaudit.algorithms.ppo import PPO
 from plaudit.algorithms.ppo_presets import PPO_MAX_CODE, PPO_MAX_PAPER
 from plaudit.algorithms.reinforce import REINFORCE
 from plaudit.algorithms.reinforce_pp import REINFORCEPlusPlus
 from plaudit.algorithms.reward_model import RewardModel
 from plaudit.algorithms.rloo import RLOO
-from plaudit.algorithms.simpo import SimPO
 
 BETA = world.BETA
 KL = {"kl_coef": BETA, "missing_eos_penalty": 0.0}

@@ -18,6 +18,7 @@ import torch
 from gate import Gate
 from plan import OFFLINE, Plan, Row
 from plan import PPO as PPO_TASKS
+from plaudit.data.order import epoch_order
 
 from plaudit.algorithms.dpo import DPO
 from plaudit.algorithms.grpo import GRPO
@@ -38,7 +39,6 @@ from plaudit.config.sections import (
 )
 from plaudit.data.chat import Encoded
 from plaudit.data.collate import collate_demonstrations, collate_pairs
-from plaudit.data.order import epoch_order
 from plaudit.experience import Batch
 from plaudit.generation import native
 from plaudit.generation.sampling import sample_seed

@@ -24,6 +24,7 @@ FLOORS = {
 }  # fmt: skip
 NEIGHBOURS = {
     ("algorithms", "functional"): "an algorithm is made of pure functions",
+    ("algorithms", "config"): "its fields are settings, with their bounds",
     ("cli", "annotate"): "the command `plaudit annotate` opens the web door",
     ("cli", "demo"): "the command `plaudit quickstart` runs the demo",
 }

@@ -33,7 +33,7 @@ from mutations import Mutant, mutants
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "plaudit"
 PARTS = ("functional", "algorithms")
-LEFT_OUT = ("__init__", "protocol", "metrics", "ppo_checks", "probe", "logprob_cache")
+LEFT_OUT = ("__init__", "protocol", "metrics", "probe", "logprob_cache")
 TESTS = ("functional", "algorithms", "numerics")
 EQUAL = Path(__file__).with_name("mutants_equal.txt")
 SECONDS = 180

@@ -28,7 +28,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def ppo(model: str, out: Path, **settings: Any) -> plaudit.Run:
     prompts = [f"the {word} was" for word in WORDS]
-    algorithm = plaudit.PPO(kl_coef=0.07, critic_warmup=0, critic_init="sft")
+    algorithm = plaudit.PPO(kl_coef=0.07, critic_warmup=0, critic="sft")
     arguments = {"prompts": prompts, "batch_size": 4, "iterations": 2, "max_new_tokens": 5, "lr": 1e-3}
     return plaudit.train(algorithm, policy=model, out=str(out), **{**COMMON, **arguments, **settings})
 

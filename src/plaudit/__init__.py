@@ -13,24 +13,24 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from plaudit.algorithms.best_of_n import BestOfN as BestOfN
-    from plaudit.algorithms.dapo import DAPO as DAPO
     from plaudit.algorithms.dpo import DPO as DPO
     from plaudit.algorithms.dpo import IPO as IPO
+    from plaudit.algorithms.dpo import ORPO as ORPO
     from plaudit.algorithms.dpo import Hinge as Hinge
+    from plaudit.algorithms.dpo import SimPO as SimPO
+    from plaudit.algorithms.grpo import CISPO as CISPO
+    from plaudit.algorithms.grpo import DAPO as DAPO
     from plaudit.algorithms.grpo import GRPO as GRPO
+    from plaudit.algorithms.grpo import GSPO as GSPO
     from plaudit.algorithms.grpo import DrGRPO as DrGRPO
-    from plaudit.algorithms.gspo import CISPO as CISPO
-    from plaudit.algorithms.gspo import GSPO as GSPO
     from plaudit.algorithms.kto import KTO as KTO
     from plaudit.algorithms.online_dpo import OnlineDPO as OnlineDPO
-    from plaudit.algorithms.orpo import ORPO as ORPO
     from plaudit.algorithms.ppo import PPO as PPO
     from plaudit.algorithms.reinforce import REINFORCE as REINFORCE
     from plaudit.algorithms.reinforce_pp import REINFORCEPlusPlus as REINFORCEPlusPlus
     from plaudit.algorithms.reward_model import RewardModel as RewardModel
     from plaudit.algorithms.rloo import RLOO as RLOO
     from plaudit.algorithms.sft import SFT as SFT
-    from plaudit.algorithms.simpo import SimPO as SimPO
     from plaudit.api import Run as Run
     from plaudit.api import train as train
     from plaudit.config.load import load_job as load_job
@@ -57,11 +57,11 @@ if TYPE_CHECKING:
 _HOME = {
     "train": "api", "Run": "api",
     "SFT": "algorithms.sft", "RewardModel": "algorithms.reward_model", "PPO": "algorithms.ppo",
-    "GRPO": "algorithms.grpo", "DrGRPO": "algorithms.grpo", "DAPO": "algorithms.dapo", "GSPO": "algorithms.gspo",
-    "CISPO": "algorithms.gspo", "RLOO": "algorithms.rloo", "REINFORCE": "algorithms.reinforce",
+    "GRPO": "algorithms.grpo", "DrGRPO": "algorithms.grpo", "DAPO": "algorithms.grpo", "GSPO": "algorithms.grpo",
+    "CISPO": "algorithms.grpo", "RLOO": "algorithms.rloo", "REINFORCE": "algorithms.reinforce",
     "REINFORCEPlusPlus": "algorithms.reinforce_pp",
     "DPO": "algorithms.dpo", "IPO": "algorithms.dpo", "Hinge": "algorithms.dpo", "KTO": "algorithms.kto",
-    "ORPO": "algorithms.orpo", "SimPO": "algorithms.simpo", "OnlineDPO": "algorithms.online_dpo",
+    "ORPO": "algorithms.dpo", "SimPO": "algorithms.dpo", "OnlineDPO": "algorithms.online_dpo",
     "BestOfN": "algorithms.best_of_n",
     "load_records": "data.load", "write_records": "data.write", "lint": "data.lint",
     "load_job": "config.load", "write_report": "evaluation.report",

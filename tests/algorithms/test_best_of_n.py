@@ -27,11 +27,9 @@ def words(rollouts):
     [
         ({}, ["b"]),
         ({"keep_best": 2}, ["b"]),  # b twice is one response, and c is under the mean of 2.75
-        ({"keep_best": 5, "margin": 1.3}, []),
-        ({"keep_best": 5, "margin": 1.25}, ["b"]),
+        ({"keep_best": 5}, ["b"]),
         ({"threshold": 4.5}, []),
         ({"threshold": 4.0}, ["b"]),
-        ({"max_kept_length": 1}, []),
     ],
 )
 def test_keep(settings, expected):

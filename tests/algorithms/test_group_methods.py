@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-from plaudit.algorithms.dapo import DAPO
-from plaudit.algorithms.grpo import GRPO, DrGRPO
-from plaudit.algorithms.gspo import CISPO, GSPO
+from plaudit.algorithms.grpo import CISPO, DAPO, GRPO, GSPO, DrGRPO
 from plaudit.algorithms.rloo import RLOO
 from plaudit.experience import Outputs
 

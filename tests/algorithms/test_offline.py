@@ -43,7 +43,6 @@ def test_b1_pairs():
 
 def test_b1_variants():
     assert reward_loss(RewardModel(label_smoothing=0.1), [2.0, 1.0]).value.item() == pytest.approx(0.413262, abs=1e-6)
-    assert reward_loss(RewardModel(temperature=2), [2.0, 1.0]).value.item() == pytest.approx(0.474077, abs=1e-6)
     margin = reward_loss(RewardModel(margin=1.0), [2.0, 1.0], margins=[0.5])
     assert margin.value.item() == pytest.approx(0.474077, abs=1e-6)
     centered = reward_loss(RewardModel(centering=0.01), [2.0, 1.0])
@@ -64,7 +63,7 @@ def test_labels_train_log_odds():
     assert loss.metrics["reward_model/accuracy"].item() == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("wrong", [{"label_smoothing": 0.5}, {"temperature": 0.0}])
+@pytest.mark.parametrize("wrong", [{"label_smoothing": 0.5}, {"lm_coef": -0.1}])
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ConfigError):
         RewardModel(**wrong)

@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-from plaudit.algorithms.dapo import DAPO
-from plaudit.algorithms.grpo import GRPO, DrGRPO
-from plaudit.algorithms.gspo import CISPO, GSPO
+from plaudit.algorithms.grpo import CISPO, DAPO, GRPO, GSPO, DrGRPO
 from plaudit.algorithms.protocol import OnlineAlgorithm, Resampling
 from plaudit.algorithms.reinforce import REINFORCE
 from plaudit.algorithms.reinforce_pp import REINFORCEPlusPlus
@@ -21,12 +19,12 @@ METHODS = {
     "reinforce_pp": REINFORCEPlusPlus(),
     "reinforce_pp group": REINFORCEPlusPlus(baseline="group", group_size=4, kl_coef=0.3),
     **{f"grpo {mode}": GRPO(aggregation=mode) for mode in AGGREGATIONS},
-    **{f"grpo {kl} naive": GRPO(kl_estimator=kl, kl_grad="naive", kl_coef=0.3) for kl in ("k1", "k2", "k3")},
+    **{f"grpo {kl}": GRPO(kl_estimator=kl, kl_coef=0.3) for kl in ("k2_naive", "k3_naive")},
     **{f"grpo {kl}": GRPO(kl_estimator=kl, kl_coef=0.3) for kl in ("k1", "k3")},
     "dr_grpo": DrGRPO(kl_coef=0.3),
     "dapo": DAPO(),
     "gspo": GSPO(clip=0.2, clip_high=0.3),
-    "gspo token": GSPO(ratio="token", clip=0.2, clip_high=0.3),
+    "gspo token": GSPO(ratio_of="response_token", clip=0.2, clip_high=0.3),
     "cispo": CISPO(),
 }
 GROUPED = {"rloo": RLOO, "grpo": GRPO, "dr_grpo": DrGRPO, "dapo": DAPO, "gspo": GSPO, "cispo": CISPO}
@@ -51,7 +49,8 @@ def credited(experience):
 @pytest.mark.parametrize("name", METHODS)
 def test_it_is_an_online_algorithm(name):
     assert isinstance(METHODS[name], OnlineAlgorithm)
-    assert isinstance(METHODS[name], Resampling) == (name == "dapo")
+    resamples = isinstance(METHODS[name], Resampling) and METHODS[name].sampling_rounds > 0
+    assert resamples == (name == "dapo")
 
 
 def test_the_reward_of_a_response_counts_once_whatever_its_length(credited):
@@ -72,10 +71,11 @@ def test_a_group_of_one_is_refused(name):
     [
         lambda: REINFORCEPlusPlus(baseline="group"),
         lambda: REINFORCE(group_size=0),
-        lambda: REINFORCE(ema_decay=1.0),
+        lambda: REINFORCE(gamma=1.5),
         lambda: GRPO(epochs=0),
-        lambda: DAPO(sampling_rounds=0),
-        lambda: DAPO(overlong_buffer=0.0),
+        lambda: DAPO(sampling_rounds=-1),
+        lambda: DAPO(overlong_buffer=1.5),
+        lambda: CISPO(clip_high=0.0),
         lambda: CISPO(ratio_max=0.28),
     ],
 )

@@ -7,11 +7,9 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from plaudit.algorithms.dpo import DPO, IPO, Hinge
+from plaudit.algorithms.dpo import DPO, IPO, ORPO, Hinge, SimPO
 from plaudit.algorithms.kto import KTO
 from plaudit.algorithms.online_dpo import OnlineDPO, best_and_worst
-from plaudit.algorithms.orpo import ORPO
-from plaudit.algorithms.simpo import SimPO
 from plaudit.errors import ConfigError
 from plaudit.experience import Experience, Outputs, Pairs
 

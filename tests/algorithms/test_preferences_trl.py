@@ -7,10 +7,8 @@ from types import MethodType, SimpleNamespace
 import pytest
 import torch
 
-from plaudit.algorithms.dpo import DPO, IPO, Hinge
+from plaudit.algorithms.dpo import DPO, IPO, ORPO, Hinge, SimPO
 from plaudit.algorithms.kto import KTO
-from plaudit.algorithms.orpo import ORPO
-from plaudit.algorithms.simpo import SimPO
 from plaudit.data.chat import Encoded
 from plaudit.data.collate import collate_pairs, collate_ratings
 from plaudit.functional.preference_losses import row_sums

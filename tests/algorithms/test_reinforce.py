@@ -42,12 +42,12 @@ def test_mean_baseline(r3):
 
 
 def test_ema_baseline_is_that_of_earlier_batches(r3):
-    algorithm = REINFORCE(**(NONE | {"baseline": "ema", "ema_decay": 0.9}))
+    algorithm = REINFORCE(**(NONE | {"baseline": "ema"}))
     first = algorithm.credit(r3(), algorithm.start())
     assert first.carry.baseline == pytest.approx(2.75) and first.batch.advantages[0, 1] == pytest.approx(0)
     second = algorithm.credit(r3((6.0,)), first.carry)
     assert second.batch.advantages[0, 1].item() == pytest.approx(3.75 - 2.75)
-    assert second.carry.baseline == pytest.approx(0.9 * 2.75 + 0.1 * 3.75)
+    assert second.carry.baseline == pytest.approx(0.99 * 2.75 + 0.01 * 3.75)
 
 
 def test_greedy_baseline_has_the_same_penalty(r3):

@@ -44,7 +44,7 @@ def test_b5_each_prompt_counts_alike_and_a_list_of_ties_does_not_count():
 
 
 def test_weight_by_pairs():
-    algorithm = RewardModel(ranking_weight="pairs")
+    algorithm = RewardModel(ranking_loss="all_pairs")
     loss = algorithm.loss(algorithm.weights(rankings(*BATCH)), Outputs(scores=SCORES))
     assert loss.value.item() == pytest.approx((0.313262 * 2 + 0.126928 + 1.313262) / 4, abs=1e-6)
 
@@ -58,8 +58,8 @@ def test_listwise(kind, expected):
 
 ALGORITHMS = [
     RewardModel(),
-    RewardModel(ranking_weight="pairs", label_smoothing=0.1, centering=0.01, temperature=2.0),
-    RewardModel(smoothing="robust", label_smoothing=0.2, centering=0.01, centering_form="squares"),
+    RewardModel(ranking_loss="all_pairs", label_smoothing=0.1, centering=0.01),
+    RewardModel(smoothing="robust", label_smoothing=0.2, centering=0.01),
     RewardModel(ranking_loss="plackett_luce"),
     RewardModel(ranking_loss="best"),
 ]
@@ -93,9 +93,9 @@ def test_gradients_by_finite_differences(algorithm):
 @pytest.mark.parametrize(
     "algorithm",
     [
-        RewardModel(margin=0.5, temperature=2.0),
+        RewardModel(margin=0.5),
         RewardModel(smoothing="robust", label_smoothing=0.2),
-        RewardModel(centering=0.1, centering_form="squares"),
+        RewardModel(centering=0.1),
     ],
 )
 def test_gradients_of_pairs_by_finite_differences(algorithm):

@@ -20,8 +20,8 @@ from plaudit.config.fields import is_table
 from plaudit.config.sections import Job
 from plaudit.jobs.registry import COMMANDS
 
-MOST_FIELDS = 244
-MOST_NAMES = 147
+MOST_FIELDS = 164
+MOST_NAMES = 130
 
 
 def tables_in(owner: type) -> Iterator[type]:

@@ -9,11 +9,9 @@ import pytest
 import torch
 from tests.learning.test_bandit import BETA, OPTIMUM, REWARDS, ArmPuller, Arms, OneTokenPrompt, reward
 
-from plaudit.algorithms.dpo import DPO, IPO, Hinge
+from plaudit.algorithms.dpo import DPO, IPO, ORPO, Hinge, SimPO
 from plaudit.algorithms.kto import KTO
 from plaudit.algorithms.online_dpo import OnlineDPO
-from plaudit.algorithms.orpo import ORPO
-from plaudit.algorithms.simpo import SimPO
 from plaudit.backends.local.learner import LocalLearner, LocalScorer
 from plaudit.config.sections import ComputeSection, OptimizerSection, SamplingSection
 from plaudit.experience import Experience, Pairs

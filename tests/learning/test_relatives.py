@@ -8,8 +8,7 @@ import torch
 from tests.learning.test_bandit import BETA, OPTIMUM, ArmPuller, Arms, OneTokenPrompt, learn, reward
 
 from plaudit.algorithms.best_of_n import BestOfN
-from plaudit.algorithms.dapo import DAPO
-from plaudit.algorithms.gspo import CISPO, GSPO
+from plaudit.algorithms.grpo import CISPO, DAPO, GSPO
 from plaudit.algorithms.ppo_presets import PPO_MAX_CODE, PPO_MAX_PAPER
 from plaudit.algorithms.reinforce_pp import REINFORCEPlusPlus
 from plaudit.algorithms.sft import SFT

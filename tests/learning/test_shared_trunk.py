@@ -45,7 +45,7 @@ def test_ppo_on_one_trunk_reaches_the_closed_form(tokenizer):
 
     algorithm = PPO(
         critic="trunk", kl_coef=BETA, epochs=2, critic_warmup=2, target_kl=0.0, reward_scaling="none", reward_clip=0.0,
-        whiten_advantages=False, value_clip=0.0, missing_eos_penalty=0.0,
+        whiten_advantages="none", value_clip=0.0, missing_eos_penalty=0.0,
     )  # fmt: skip
     steps = ITERATIONS * algorithm.epochs
     critic = LocalLearner(head, section(0.02), COMPUTE, total_steps=steps, name="critic")

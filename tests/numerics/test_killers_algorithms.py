@@ -6,12 +6,10 @@ import pytest
 import torch
 
 from plaudit.algorithms import policy_gradient as pg
-from plaudit.algorithms.dapo import DAPO
-from plaudit.algorithms.dpo import DPO, IPO
-from plaudit.algorithms.gspo import CISPO, GSPO
+from plaudit.algorithms.dpo import DPO, IPO, ORPO
+from plaudit.algorithms.grpo import CISPO, DAPO, GSPO
 from plaudit.algorithms.kto import KTO
 from plaudit.algorithms.online_dpo import OnlineDPO
-from plaudit.algorithms.orpo import ORPO
 from plaudit.algorithms.ppo import PPO
 from plaudit.algorithms.reinforce import REINFORCE
 from plaudit.algorithms.reinforce_pp import REINFORCEPlusPlus
@@ -95,7 +93,7 @@ def test_kl_of_a_response_does_not_read_padding():
 def test_kl_in_the_loss_is_weighed_by_the_ratio_of_new_to_old():
     batch = pg.weighted(experience((1.0,), (3,)), "token_mean")
     start = Loss(torch.zeros(()), {})
-    found = pg.with_kl(start, batch, outputs(batch, -1.0), 0.1, "k1", "unbiased").value.item()
+    found = pg.with_kl(start, batch, outputs(batch, -1.0), 0.1, "k1").value.item()
     assert found == pytest.approx(0.1 * (-1.0 - -1.5) * math.exp(-1.0 - -2.0))
 
 
@@ -143,7 +141,7 @@ def test_failed_and_truncated_rows_stay_out_of_the_moments():
     batch = experience(
         (1.0, NAN, 5.0), (1, 2, 3), truncated=torch.tensor([False, False, True]), last_values=torch.zeros(3)
     )
-    carry = PPO(bootstrap_truncated=True).credit(batch, PPO().start()).carry
+    carry = PPO(missing_eos="bootstrap").credit(batch, PPO().start()).carry
     assert (carry.reward.count, carry.reward.mean) == (1, 1.0)
 
 

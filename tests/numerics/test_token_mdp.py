@@ -19,7 +19,7 @@ LENGTH = 3
 SEQUENCES = torch.tensor(list(product((0, 1), repeat=LENGTH)))  # [8, 3]
 REWARDS = torch.tensor([0.3, -1.0, 2.0, 0.5, -0.7, 1.5, 0.0, 1.0], dtype=torch.float64)
 PLAIN = {
-    "reward_scaling": "none", "reward_clip": 0.0, "whiten_advantages": False, "value_clip": 0.0,
+    "reward_scaling": "none", "reward_clip": 0.0, "whiten_advantages": "none", "value_clip": 0.0,
     "missing_eos_penalty": 0.0,
 }  # fmt: skip
 KL_COEF = 0.3

@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-from plaudit.algorithms.dapo import DAPO
-from plaudit.algorithms.grpo import GRPO, DrGRPO
-from plaudit.algorithms.gspo import CISPO, GSPO
+from plaudit.algorithms.grpo import CISPO, DAPO, GRPO, GSPO, DrGRPO
 from plaudit.algorithms.rloo import RLOO
 from plaudit.algorithms.sft import SFT
 
@@ -81,7 +79,7 @@ def test_sft(rows, lm, policy, tokenizer, gradients, agree, tmp_path, loss_type)
 
 GRPO_CASES = {
     "paper": (
-        GRPO(kl_coef=0.04, kl_grad="naive", aggregation="sequence_mean_token_mean"),
+        GRPO(kl_coef=0.04, kl_estimator="k3_naive", aggregation="sequence_mean_token_mean"),
         {"loss_type": "grpo"}, 0.04, False,
     ),
     "unbiased kl": (GRPO(kl_coef=0.04), {"loss_type": "dapo"}, 0.04, True),

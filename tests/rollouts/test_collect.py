@@ -5,8 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from plaudit.algorithms.dapo import DAPO
-from plaudit.algorithms.grpo import GRPO
+from plaudit.algorithms.grpo import DAPO, GRPO
 from plaudit.algorithms.reinforce import REINFORCE
 from plaudit.config.sections import SamplingSection
 from plaudit.errors import RewardError

@@ -8,10 +8,8 @@ import torch
 from safetensors.torch import load_file
 from tests.stages.conftest import QUIET
 
-from plaudit.algorithms.dpo import DPO, IPO, Hinge
+from plaudit.algorithms.dpo import DPO, IPO, ORPO, Hinge, SimPO
 from plaudit.algorithms.kto import KTO
-from plaudit.algorithms.orpo import ORPO
-from plaudit.algorithms.simpo import SimPO
 from plaudit.backends.local.learner import LocalLearner
 from plaudit.config.algorithm import with_algorithm
 from plaudit.config.sections import (

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 import plaudit
-from plaudit.algorithms.dapo import DAPO
+from plaudit.algorithms.grpo import DAPO, GRPO
 from plaudit.algorithms.ppo import PPO
 from plaudit.algorithms.reinforce import REINFORCE
 from plaudit.cli.main import main
@@ -141,9 +141,9 @@ def test_a_preset_is_the_algorithm_with_other_defaults():
 
 def test_a_key_of_another_method_is_refused(world, tmp_path, capsys):
     config = tmp_path / "a.toml"
-    config.write_text('[algorithm]\ntype = "dapo"\nkl_coef = 0.1\n')
-    assert main(["grpo", str(config), "--policy", world.lm]) == 78
-    assert "there is no setting algorithm.kl_coef" in capsys.readouterr().err
+    config.write_text('[algorithm]\ntype = "reinforce"\nclip = 0.1\n')
+    assert main(["reinforce", str(config), "--policy", world.lm]) == 78
+    assert "there is no setting algorithm.clip" in capsys.readouterr().err
 
 
 def test_a_group_of_one_is_refused_before_a_file_is_written(world, tmp_path, capsys):
@@ -167,8 +167,8 @@ def test_what_is_probably_not_meant_is_said(world, tmp_path, capsys):
 def test_help_teaches_which_type_has_which_flags(capsys):
     assert main(["grpo", "--type", "dapo", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "--overlong-buffer" in text and "--kl-coef" not in text and "dr_grpo" in text
-    assert " ".join(DAPO.__doc__.split()) in text
+    assert "--overlong-buffer" in text and "dr_grpo" in text
+    assert " ".join(GRPO.__doc__.split()) in text
     assert main(["reinforce", "--help"]) == 0
     assert " ".join(REINFORCE.__doc__.split()) in " ".join(capsys.readouterr().out.split())
 
@@ -177,8 +177,8 @@ def test_an_encoder_cannot_become_the_critic(world, tmp_path):
     tokenizer = load_tokenizer(world.lm)
     write(tiny_classifier("roberta", tokenizer, hidden=16, layers=1), tmp_path / "start", tokenizer)
     reward = run_reward(world.reward(tmp_path / "reward", model=str(tmp_path / "start")))
-    algorithm = PPO(critic_init="reward", critic_warmup=0)
+    algorithm = PPO(critic="reward", critic_warmup=0)
     job = world.rl(tmp_path / "run", reward=(str(reward / "model"),), algorithm=algorithm, iterations=1)
     with pytest.raises(ConfigError, match="encoder") as caught:
         run_rl(job)
-    assert "critic_init = 'sft'" in caught.value.cure and not (tmp_path / "run").exists()
+    assert "critic = 'sft'" in caught.value.cure and not (tmp_path / "run").exists()

@@ -32,7 +32,7 @@ def run(world, out, algorithm, **changes):
     [
         replace(PPO_MAX_PAPER, critic_warmup=1),
         PPO_MAX_CODE,
-        PPO(critic_warmup=0, kl_estimator="full", bootstrap_truncated=True, critic_lambda=1.0),
+        PPO(critic_warmup=0, kl_estimator="full", missing_eos="bootstrap", gae_lambda=(0.95, 1.0)),
         PPO(
             critic_warmup=0,
             kl_in="loss",
@@ -45,14 +45,14 @@ def run(world, out, algorithm, **changes):
             critic_warmup=0,
             old_policy="ref",
             clip=0.0,
-            whiten_scope="minibatch",
+            whiten_advantages="minibatch",
             minibatches=2,
             missing_eos="mask",
         ),
         PPO(
             critic_warmup=0,
-            whiten_rewards=True,
-            lambda_alpha=0.5,
+            reward_scaling="whiten",
+            gae_lambda="length",
             dual_clip=3.0,
             missing_eos="fixed",
             gamma=0.99,

@@ -70,7 +70,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(world, tmp_path, reward, lora,
 def test_the_metrics_are_those_of_separate_models(world, tmp_path, reward):
     trunk = metrics(run_rl(job(world, tmp_path / "trunk", reward)))
     apart = metrics(
-        run_rl(job(world, tmp_path / "apart", reward, algorithm=PPO(critic_warmup=1, critic_init="sft")))
+        run_rl(job(world, tmp_path / "apart", reward, algorithm=PPO(critic_warmup=1, critic="sft")))
     )
     for ours, theirs in zip(trunk, apart, strict=True):
         assert ours.keys() == theirs.keys()
@@ -132,7 +132,9 @@ def test_old_logprobs_and_values_cost_one_pass_where_both_are_scored(
     run_rl(
         job(
             world, tmp_path / "run", reward, mismatch=MismatchSection(reuse_below=reuse_below), iterations=2,
-            algorithm=PPO(critic="trunk", critic_warmup=0, critic_lr=1e-2, bootstrap_truncated=bootstrap),
+            algorithm=PPO(
+                critic="trunk", critic_warmup=0, critic_lr=1e-2, missing_eos="bootstrap" if bootstrap else "subtract"
+            ),
         )
     )  # fmt: skip
     assert seen == [passes, passes]

@@ -8,48 +8,37 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
+from plaudit.algorithms import policy_gradient as pg
+from plaudit.config.values import Count, settings_value
 from plaudit.errors import ConfigError
 from plaudit.records import Rollout
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BestOfN:
+@settings_value
+class BestOfN(pg.SampledSettings):
     """Keep the best of n responses to each prompt."""
 
-    group_size: int = 8
+    group_size: Count = 8
     """Responses sampled per prompt: n."""
-    keep_best: int = 1
-    """Responses kept per prompt and round, the best ones (top-k)."""
+    keep_best: Count = 1
+    """Responses kept per prompt and round, the best ones (top-k); none that is worse than the mean of its prompt."""
     threshold: float | Literal["none"] = "none"
     """Keep only responses with at least this score."""
-    margin: float = 0.0
-    """Keep only responses that are at least so far above the mean of their prompt; 0: no less than the mean."""
-    max_per_prompt: int = 4
+    max_per_prompt: Count = 4
     """Most responses of one prompt that are trained on, over all rounds: the best ones."""
-    max_kept_length: int = 0
-    """Responses with more tokens are never kept; 0: no limit. Against a reward that likes length."""
-    missing_eos_penalty: float = 1.0
-    """Taken off the score of a response that ran into the length limit, before ranking."""
     start_from: Literal["base", "latest"] = "base"
     """Fine-tune the starting model anew in each round, or go on from the last round's."""
     accumulate: bool = True
     """Train on what earlier rounds kept as well: without it rounds forget (Llama 2, arXiv:2307.09288)."""
 
     def __post_init__(self) -> None:
-        if self.group_size < 1 or not 1 <= self.keep_best <= self.group_size or self.max_per_prompt < 1:
+        if self.keep_best > self.group_size:
             raise ConfigError(
-                f"cannot keep {self.keep_best} of {self.group_size} responses, at most {self.max_per_prompt} a prompt",
-                where="[algorithm] keep_best, group_size, max_per_prompt",
-                cure="keep_best and max_per_prompt must be at least 1, and keep_best at most group_size",
-            )
-        if self.margin < 0:
-            raise ConfigError(
-                f"margin must be 0 or more, found {self.margin}",
-                where="[algorithm] margin",
-                cure="0 keeps what is no worse than the mean of its prompt",
+                f"cannot keep {self.keep_best} of {self.group_size} responses",
+                where="[algorithm] keep_best, group_size",
+                cure="keep_best must be at most group_size",
             )
 
     def score(self, rollout: Rollout) -> float | None:
@@ -68,10 +57,10 @@ class BestOfN:
         ranked = self.ranked(group)
         if not ranked:
             return []
-        least = statistics.fmean(map(self._sure, ranked)) + self.margin
+        least = statistics.fmean(map(self._sure, ranked))
         if self.threshold != "none":
             least = max(least, self.threshold)
-        good = [r for r in ranked if self._sure(r) >= least - 1e-9 and self._short_enough(r)]
+        good = [r for r in ranked if self._sure(r) >= least - 1e-9]
         return distinct(good)[: self.keep_best]
 
     def pool(self, earlier: Sequence[Rollout], new: Sequence[Rollout]) -> list[Rollout]:
@@ -88,9 +77,6 @@ class BestOfN:
         score = self.score(rollout)
         assert score is not None, "only scored rollouts are ranked"
         return score
-
-    def _short_enough(self, rollout: Rollout) -> bool:
-        return not self.max_kept_length or len(rollout.response_ids) <= self.max_kept_length
 
 
 def distinct(rollouts: Sequence[Rollout]) -> list[Rollout]:

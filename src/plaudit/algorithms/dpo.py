@@ -1,133 +1,164 @@
-"""Preferences without a reward model, against a frozen reference: DPO, IPO, hinge.
+"""Preferences without a reward model: DPO and its relatives, which differ in the loss of a pair only.
 
-With the gap of a pair, ``(logp_w - ref_w) - (logp_l - ref_l)``, log-probs summed over the response:
+With ``logp`` the log-prob of a whole response and ``m`` its mean over tokens, w chosen and l rejected:
 
-    DPO    -log sigma(beta gap)                 Rafailov et al., arXiv:2305.18290, eq. 7
-    IPO    (gap - 1 / (2 beta))^2               Azar et al., arXiv:2310.12036, eq. 17
-    hinge  max(0, 1 - beta gap)                 the loss of SLiC, Zhao et al., arXiv:2305.10425
+    gap    = (logp_w - ref_w) - (logp_l - ref_l)
+    dpo    -log sigma(beta gap)                         Rafailov et al., arXiv:2305.18290, eq. 7
+    robust the same without the bias of wrong labels    Chowdhury et al., arXiv:2403.00409
+    ipo    (gap - 1 / (2 beta))^2                       Azar et al., arXiv:2310.12036, eq. 17
+    hinge  max(0, 1 - beta gap)                         the loss of SLiC, Zhao et al., arXiv:2305.10425
+    simpo  -log sigma(beta (m_w - m_l) - margin)        Meng et al., arXiv:2405.14734, eq. 6; no reference
+    orpo   -m_w + beta * -log sigma(log odds_w - log odds_l), odds = p / (1 - p), p = exp(m)
+                                                        Hong et al., arXiv:2403.07691, eq. 6 and 7; no reference
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from plaudit.algorithms.protocol import Signal
+from plaudit.config.values import Mislabelled, NotNegative, Positive, settings_value
 from plaudit.errors import ConfigError
 from plaudit.experience import Loss, Outputs, Pairs
 from plaudit.functional import preference_losses as losses
 from plaudit.records import Kind
 
+WITHOUT_REFERENCE = ("simpo", "orpo")
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@settings_value
 class DPO:
     """Direct preference optimisation: the reward model is the policy itself, measured against its start."""
 
-    beta: float = 0.1
-    """Strength of the KL to the reference that is implied: smaller lets the policy go further."""
-    label_smoothing: float = 0.0
-    """Assumed share of preferences that are wrong, in [0, 0.5): conservative DPO."""
-    robust: bool = False
-    """Correct for label_smoothing without bias instead of smoothing (arXiv:2403.00409)."""
+    pair_loss: Literal["dpo", "robust", "ipo", "ipo_sum", "hinge", "simpo", "orpo"] = "dpo"
+    """The loss of a pair. ipo measures the gap in nats per token, as its authors do; ipo_sum per response, as printed.
+    robust: dpo corrected for label_smoothing without bias."""
+    beta: Positive = 0.1
+    """Turns log-ratios into rewards: smaller lets the policy go further from its start. ipo: the gap aimed at is
+    1 / (2 beta). orpo: weight of the odds ratio against the imitation."""
+    margin: NotNegative = 0.0
+    """How far chosen should be ahead, in units of the reward; of simpo, where 0.3 to 0.5 times beta is usual."""
+    label_smoothing: Mislabelled = 0.0
+    """Assumed share of preferences that are wrong, in [0, 0.5); of dpo (then called conservative) and robust."""
     use_agreement: bool = True
-    """Use the share of annotators who agreed as soft target instead of 1."""
+    """Use the share of annotators who agreed as soft target of dpo instead of 1."""
 
-    needs: ClassVar[frozenset[Signal]] = frozenset({"ref_logprobs"})
     learns_from: ClassVar[Kind] = "preference"
 
     def __post_init__(self) -> None:
-        check_positive(self.beta, "beta")
-        if not 0 <= self.label_smoothing < 0.5:
-            raise ConfigError(
-                f"label_smoothing must be in [0, 0.5), found {self.label_smoothing}",
-                where="[algorithm] label_smoothing",
-                cure="give the share of preferences you expect to be wrong, e.g. 0.1",
-            )
-        if self.robust and not self.label_smoothing:
+        for name, value, where in (
+            ("label_smoothing", self.label_smoothing, ("dpo", "robust")),
+            ("margin", self.margin, ("simpo",)),
+        ):
+            if value and self.pair_loss not in where:
+                raise ConfigError(
+                    f"{name} = {value:g} has no part in the loss of {self.pair_loss}",
+                    where=f"[algorithm] {name}",
+                    cure=f"set {name} to 0, or --pair-loss {' or '.join(where)}",
+                )
+        if self.pair_loss == "robust" and not self.label_smoothing:
             raise ConfigError(
                 "robust corrects for a known share of wrong preferences, and label_smoothing says there are none",
-                where="[algorithm] robust",
+                where="[algorithm] label_smoothing",
                 cure="set label_smoothing to that share, e.g. 0.1",
             )
 
-    def weights(self, batch: Pairs) -> Pairs:
-        """Every pair of the optimizer step weighs the same."""
-        return pair_mean(batch)
+    @property
+    def type_name(self) -> str:
+        """What ``[algorithm] type`` calls these values: the relative whose loss it is."""
+        return {"robust": "dpo", "ipo_sum": "ipo"}.get(self.pair_loss, self.pair_loss)
 
-    def loss(self, batch: Pairs, out: Outputs) -> Loss:
-        """Weighted sum over pairs."""
-        policy, reference = sums(batch, out)
-        margin = self.beta * gap(policy - reference)
-        if self.robust:
-            values = losses.robust_logistic(margin, self.label_smoothing)
-        else:
-            targets = batch.targets if self.use_agreement else torch.ones_like(batch.targets)
-            smoothing = self.label_smoothing
-            values = losses.logistic(margin, targets * (1 - smoothing) + (1 - targets) * smoothing)
-        return pair_loss(batch, out, values, self.beta * (policy - reference))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IPO:
-    """Identity preference optimisation: a finite gap is aimed at, so sure labels do not drive the policy away."""
-
-    beta: float = 0.1
-    """Strength of the regularisation, tau in the paper: the gap aimed at is 1 / (2 beta)."""
-    average: bool = True
-    """Measure the gap in nats per token, as the paper's authors do; off: in nats per response, as it is printed."""
-
-    needs: ClassVar[frozenset[Signal]] = frozenset({"ref_logprobs"})
-    learns_from: ClassVar[Kind] = "preference"
-
-    def __post_init__(self) -> None:
-        check_positive(self.beta, "beta")
+    @property
+    def needs(self) -> frozenset[Signal]:
+        """The reference's log-probs, but for the losses without a reference."""
+        return frozenset(() if self.pair_loss in WITHOUT_REFERENCE else ("ref_logprobs",))
 
     def weights(self, batch: Pairs) -> Pairs:
         """Every pair of the optimizer step weighs the same."""
-        return pair_mean(batch)
+        # Once per optimizer step, not per microbatch: how a step is split must not change its mean.
+        return batch.replace(loss_weights=torch.full((len(batch),), 1 / max(len(batch), 1)))
 
     def loss(self, batch: Pairs, out: Outputs) -> Loss:
         """Weighted sum over pairs."""
+        if self.pair_loss == "simpo":
+            means = mean_logprobs(batch, out)
+            values = losses.logistic(self.beta * gap(means) - self.margin)
+            return pair_result(batch, out, values, self.beta * means)
+        if self.pair_loss == "orpo":
+            return self._odds_ratio(batch, out)
         policy, reference = sums(batch, out)
         ratio = policy - reference
-        if self.average:
+        if self.pair_loss == "ipo":
             ratio = ratio / response_lengths(batch)
-        return pair_loss(batch, out, losses.squared(gap(ratio), self.beta), self.beta * ratio)
+        return pair_result(batch, out, self._against_reference(batch, ratio), self.beta * ratio)
+
+    def _against_reference(self, batch: Pairs, ratio: Tensor) -> Tensor:
+        """``[P]`` loss of each pair, from the log-ratios ``[2P]`` of policy and reference."""
+        if self.pair_loss in ("ipo", "ipo_sum"):
+            return losses.squared(gap(ratio), self.beta)
+        margin = self.beta * gap(ratio)
+        if self.pair_loss == "hinge":
+            return losses.hinge(margin)
+        if self.pair_loss == "robust":
+            return losses.robust_logistic(margin, self.label_smoothing)
+        targets = batch.targets if self.use_agreement else torch.ones_like(batch.targets)
+        smoothing = self.label_smoothing
+        return losses.logistic(margin, targets * (1 - smoothing) + (1 - targets) * smoothing)
+
+    def _odds_ratio(self, batch: Pairs, out: Outputs) -> Loss:
+        """The imitation is the mean over the tokens of a response, then over responses."""
+        means = mean_logprobs(batch, out)
+        nll, ahead = -means.view(-1, 2)[:, 0], gap(losses.log_odds(means))
+        result = pair_result(batch, out, nll + self.beta * losses.logistic(ahead), self.beta * means)
+        result.metrics["policy/nll_chosen"] = batch.weighted_sum(nll.detach())
+        result.metrics["policy/log_odds_ratio"] = batch.weighted_sum(ahead.detach())
+        return result
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hinge:
-    """Hinge loss on the rewards of DPO: a pair that is ranked right by a margin of 1 teaches nothing any more."""
+# The relatives. A setting that is given wins over the preset's.
 
-    beta: float = 0.1
-    """Turns log-ratios into rewards, as in DPO."""
 
-    needs: ClassVar[frozenset[Signal]] = frozenset({"ref_logprobs"})
-    learns_from: ClassVar[Kind] = "preference"
+def IPO(**settings: Any) -> DPO:  # noqa: N802
+    """Identity preference optimisation: a finite gap is aimed at, so sure labels do not drive the policy away.
 
-    def __post_init__(self) -> None:
-        check_positive(self.beta, "beta")
+    Args:
+        settings: of `DPO`.
+    """
+    return DPO(**({"pair_loss": "ipo"} | settings))
 
-    def weights(self, batch: Pairs) -> Pairs:
-        """Every pair of the optimizer step weighs the same."""
-        return pair_mean(batch)
 
-    def loss(self, batch: Pairs, out: Outputs) -> Loss:
-        """Weighted sum over pairs."""
-        policy, reference = sums(batch, out)
-        margin = self.beta * gap(policy - reference)
-        return pair_loss(batch, out, losses.hinge(margin), self.beta * (policy - reference))
+def Hinge(**settings: Any) -> DPO:  # noqa: N802
+    """Hinge loss on the rewards of DPO: a pair that is ranked right by a margin of 1 teaches nothing any more.
+
+    Args:
+        settings: of `DPO`.
+    """
+    return DPO(**({"pair_loss": "hinge"} | settings))
+
+
+def SimPO(**settings: Any) -> DPO:  # noqa: N802
+    """Simple preference optimisation: the reward is the mean log-probability of a token, and there is no reference.
+
+    Args:
+        settings: of `DPO`. A beta of 2 to 2.5 is usual.
+    """
+    values: dict[str, Any] = {"pair_loss": "simpo", "beta": 2.0, "margin": 1.0}
+    return DPO(**(values | settings))
+
+
+def ORPO(**settings: Any) -> DPO:  # noqa: N802
+    """Odds-ratio preference optimisation: imitate what was chosen, and make what was rejected less likely.
+
+    Args:
+        settings: of `DPO`; beta is lambda in the paper.
+    """
+    return DPO(**({"pair_loss": "orpo"} | settings))
 
 
 # What the losses on pairs share. Rows are chosen, rejected, chosen, rejected ...
-
-
-def pair_mean(batch: Pairs) -> Pairs:
-    """The batch with the weights of a mean over the pairs of one optimizer step."""
-    return batch.replace(loss_weights=torch.full((len(batch),), 1 / max(len(batch), 1)))
 
 
 def sums(batch: Pairs, out: Outputs) -> tuple[Tensor, Tensor]:
@@ -137,6 +168,12 @@ def sums(batch: Pairs, out: Outputs) -> tuple[Tensor, Tensor]:
     )
     mask = batch.response_mask
     return losses.row_sums(out.logprobs, mask), losses.row_sums(batch.ref_logprobs, mask)
+
+
+def mean_logprobs(batch: Pairs, out: Outputs) -> Tensor:
+    """``[2P]`` mean log-prob of the tokens of each response under the policy, in nats."""
+    assert out.logprobs is not None
+    return losses.row_sums(out.logprobs, batch.response_mask) / response_lengths(batch)
 
 
 def response_lengths(batch: Pairs) -> Tensor:
@@ -150,7 +187,7 @@ def gap(rows: Tensor) -> Tensor:
     return chosen - rejected
 
 
-def pair_loss(batch: Pairs, out: Outputs, values: Tensor, rewards: Tensor) -> Loss:
+def pair_result(batch: Pairs, out: Outputs, values: Tensor, rewards: Tensor) -> Loss:
     """Loss and metrics of a microbatch of pairs.
 
     Args:
@@ -176,13 +213,3 @@ def pair_loss(batch: Pairs, out: Outputs, values: Tensor, rewards: Tensor) -> Lo
         "policy/entropy": mean(entropy),
     }
     return Loss(value, metrics)
-
-
-def check_positive(value: float, name: str) -> None:
-    """Raise ConfigError unless a setting is over 0."""
-    if value <= 0:
-        raise ConfigError(
-            f"{name} must be positive, found {value}",
-            where=f"[algorithm] {name}",
-            cure=f"leave {name} at its default",
-        )

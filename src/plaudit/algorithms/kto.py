@@ -9,13 +9,12 @@ loss = w_up   (1 - sigma(beta (lr - zero)))     thumbs up
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
-from plaudit.algorithms.dpo import check_positive
 from plaudit.algorithms.protocol import Signal
+from plaudit.config.values import Positive, settings_value
 from plaudit.experience import Experience, Loss, Outputs
 from plaudit.functional import preference_losses as losses
 from plaudit.records import Kind
@@ -24,25 +23,21 @@ RATIO = (1.0, 4 / 3)
 """Where up_weight * ups : down_weight * downs should lie (section 4.1 of the paper)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@settings_value
 class KTO:
     """Kahneman-Tversky optimisation: learns from thumbs, which need no second response to compare with."""
 
-    beta: float = 0.1
+    beta: Positive = 0.1
     """Turns log-ratios into rewards, as in DPO."""
-    up_weight: float = 1.0
+    up_weight: Positive = 1.0
     """Weight of responses that were liked. With few of them, raise it: see the line that the run prints."""
-    down_weight: float = 1.0
+    down_weight: Positive = 1.0
     """Weight of responses that were disliked."""
     good_above: float = 0.5
     """Ratings over this are thumbs up, ratings under it thumbs down, and equal ones are left out. 5 for 1 to 10."""
 
     needs: ClassVar[frozenset[Signal]] = frozenset({"ref_logprobs", "mismatched_kl"})
     learns_from: ClassVar[Kind] = "rating"
-
-    def __post_init__(self) -> None:
-        for name in ("beta", "up_weight", "down_weight"):
-            check_positive(getattr(self, name), name)
 
     def weights(self, batch: Experience) -> Experience:
         """Every response weighs the same; a row's weight stands at its last real token."""

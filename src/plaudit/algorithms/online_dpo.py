@@ -6,54 +6,36 @@ loss = -log sigma(beta ((logp_w - ref_w) - (logp_l - ref_l)))
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from plaudit.algorithms.dpo import DPO, check_positive
+from plaudit.algorithms import policy_gradient as pg
+from plaudit.algorithms.dpo import DPO
 from plaudit.algorithms.protocol import Credit, Signal
-from plaudit.errors import ConfigError
+from plaudit.config.values import Count, Mislabelled, Positive, settings_value
 from plaudit.experience import Experience, Loss, Outputs, Pairs
 from plaudit.functional.controllers import Carry
 from plaudit.functional.statistics import masked_mean
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OnlineDPO:
+@settings_value
+class OnlineDPO(pg.SampledSettings):
     """DPO on pairs that the policy writes and a reward ranks, new ones in every iteration."""
 
-    group_size: int = 2
+    group_size: pg.SeveralResponses = 2
     """Responses sampled per prompt; of more than two the best and the worst make the pair."""
-    epochs: int = 1
+    epochs: Count = 1
     """Passes over each batch of pairs."""
-    minibatches: int = 1
+    minibatches: Count = 1
     """Optimizer steps per pass."""
-    beta: float = 0.1
+    beta: Positive = 0.1
     """Strength of the KL to the reference that is implied."""
-    label_smoothing: float = 0.0
+    label_smoothing: Mislabelled = 0.0
     """Assumed share of pairs that the reward ranks wrongly, in [0, 0.5)."""
-    missing_eos_penalty: float = 1.0
-    """Taken off the score of a response that ran into the length limit, before ranking."""
 
     target_kl: ClassVar[float] = 0.0  # pairs have no trust region
-
-    def __post_init__(self) -> None:
-        check_positive(self.beta, "beta")
-        if self.group_size < 2:
-            raise ConfigError(
-                f"a pair needs two responses to a prompt, and group_size is {self.group_size}",
-                where="[algorithm] group_size",
-                cure="set group_size to 2 or more",
-            )
-        if self.epochs < 1 or self.minibatches < 1:
-            raise ConfigError(
-                f"epochs and minibatches must be at least 1, found {self.epochs}, {self.minibatches}",
-                where="[algorithm]",
-                cure="set them to 1 or more",
-            )
-        DPO(beta=self.beta, label_smoothing=self.label_smoothing)
 
     @property
     def needs(self) -> frozenset[Signal]:

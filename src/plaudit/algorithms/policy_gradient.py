@@ -1,18 +1,56 @@
-"""What the methods besides PPO share: which rows count, what a response is worth, how a policy loss is put together."""
+"""What the online methods share: their common settings, which rows count, how a policy loss is put together."""
 
 from __future__ import annotations
 
+from typing import Annotated, Literal, cast
+
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from plaudit.algorithms.metrics import advantage_metrics, law_metrics, ratio_metrics
 from plaudit.algorithms.protocol import Credit, Signal
-from plaudit.errors import ConfigError
+from plaudit.config.values import Count, NotNegative, settings_value
 from plaudit.experience import Experience, Loss, Outputs
 from plaudit.functional.controllers import Carry
 from plaudit.functional.groups import Scale, compare, group_advantages
 from plaudit.functional.kl import Estimator, Gradient, kl_loss
 from plaudit.functional.weights import Aggregation, loss_weights
+
+SeveralResponses = Annotated[int, Ge(2)]
+"""Responses to a prompt where each is compared with the others: of one there is nothing to compare."""
+LossKL = Literal["k1", "k2", "k3", "k2_naive", "k3_naive"]
+"""A KL in the loss: the estimator whose value is logged, with the gradient of KL(policy || reference) for all of them;
+naive: differentiated as it stands. k1_naive is not among them: its gradient is 0 on average."""
+
+
+@settings_value
+class SampledSettings:
+    """Settings of every method that learns from responses of the policy."""
+
+    group_size: Count = 1
+    """Responses sampled per prompt."""
+    missing_eos_penalty: NotNegative = 1.0
+    """Taken off the score of a response that ran into the length limit."""
+
+
+@settings_value
+class UpdateSettings(SampledSettings):
+    """Settings of the methods that take several steps on one batch, with a clipped ratio."""
+
+    epochs: Count = 1
+    """Passes over each batch of rollouts."""
+    minibatches: Count = 1
+    """Optimizer steps per pass."""
+    clip: NotNegative = 0.2
+    """Half-width of the ratio's trust region."""
+    clip_high: NotNegative = 0.0
+    """Upper half-width where it differs (clip-higher); 0: the same as clip."""
+    kl_coef: NotNegative = 0.05
+    """Weight of the KL to the reference, per nat; 0 switches it off."""
+    target_kl: NotNegative = 0.0
+    """Inner epochs stop when the policy moved 1.5 times this from where it sampled (nats per token); 0: never."""
+
 
 NEEDS: frozenset[Signal] = frozenset({"old_logprobs", "ref_logprobs"})
 """What methods need whose reward or loss holds the KL."""
@@ -104,34 +142,22 @@ def with_kl(
     batch: Experience,
     out: Outputs,
     coef: float,
-    estimator: Estimator = "k3",
-    gradient: Gradient = "unbiased",
+    estimator: LossKL = "k3",
 ) -> Loss:
     """The loss plus ``coef`` times the KL to the reference, aggregated in the same way; as it is for ``coef`` 0."""
     if coef == 0:
         return loss
     assert out.logprobs is not None and batch.old_logprobs is not None and batch.ref_logprobs is not None
-    per_token = kl_loss(out.logprobs, batch.old_logprobs, batch.ref_logprobs, estimator, gradient)
+    per_token = kl_loss(out.logprobs, batch.old_logprobs, batch.ref_logprobs, *kl_form(estimator))
     metrics = loss.metrics | {"policy/kl_loss": batch.token_mean(per_token.detach())}
     return Loss(loss.value + coef * batch.weighted_sum(per_token), metrics, loss.maxima)
 
 
-def check_counts(algorithm: str, least_group: int, **counts: int) -> None:
-    """Refuse counts below 1, and a group too small to compare in.
+def kl_form(kl: LossKL) -> tuple[Estimator, Gradient]:
+    """Estimator and gradient of a KL in the loss.
 
-    Raises:
-        ConfigError: with the cure.
+    >>> kl_form("k3"), kl_form("k3_naive")
+    (('k3', 'unbiased'), ('k3', 'naive'))
     """
-    for name, value in counts.items():
-        least = least_group if name == "group_size" else 1
-        if value < least:
-            why = (
-                "a response is compared with others to the same prompt"
-                if least > 1
-                else "at least 1 is needed"
-            )
-            raise ConfigError(
-                f"{name} = {value} does not work with {algorithm}: {why}",
-                where=f"[algorithm] {name}",
-                cure=f"set --{name.replace('_', '-')} to {max(4, least) if least > 1 else 1} or more",
-            )
+    estimator, _, naive = kl.partition("_")
+    return cast("Estimator", estimator), "naive" if naive else "unbiased"

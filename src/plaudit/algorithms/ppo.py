@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
-from plaudit.algorithms import ppo_checks
+from plaudit.algorithms import policy_gradient as pg
 from plaudit.algorithms.metrics import (
     advantage_metrics,
     law_metrics,
@@ -30,6 +30,8 @@ from plaudit.algorithms.metrics import (
     value_metrics,
 )
 from plaudit.algorithms.protocol import Credit, Phase, Signal, end_warm_up, warm_up
+from plaudit.config.values import Count, CountOrNone, NotNegative, Positive, Share, settings_value
+from plaudit.errors import ConfigError
 from plaudit.experience import Experience, Loss, Outputs
 from plaudit.functional import advantages as adv
 from plaudit.functional import kl as kl_estimators
@@ -39,99 +41,86 @@ from plaudit.functional.scores import missing_eos, scale
 from plaudit.functional.statistics import whiten
 from plaudit.functional.weights import loss_weights
 
+RATIO_LIMIT = 10.0
+"""A step over whose tokens the mean ratio is above this is not taken: the policy is no longer the one that sampled."""
+KL_HORIZON = 10_000.0
+"""Responses over which the adaptive kl_coef corrects a 20 % error by 20 % (Ziegler et al., section 2.2)."""
+LENGTH_ALPHA = 0.05
+"""Of gae_lambda "length": lambda = 1 - 1 / (alpha * length) (VAPO, arXiv:2504.05118, section 4.2)."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PPO:
+Lambda = Share | Literal["length"]
+
+
+@settings_value
+class PPO(pg.UpdateSettings):
     """Proximal policy optimisation with a critic, a reference model and the details that make it work."""
 
-    group_size: int = 1
-    """Responses sampled per prompt."""
-    epochs: int = 4
-    """Passes over each batch of rollouts."""
-    minibatches: int = 1
-    """Optimizer steps per pass."""
-    clip: float = 0.2
-    """Half-width of the ratio's trust region; 0 switches the clip off."""
-    clip_high: float = 0.0
-    """Upper half-width where it differs (DAPO's clip-higher); 0: the same as clip."""
-    dual_clip: float = 0.0
+    epochs: Count = 4
+    target_kl: NotNegative = 0.02
+    dual_clip: NotNegative = 0.0
     """Bounds the loss at dual_clip * |A| for negative advantages; 3 is usual, 0 switches it off."""
     old_policy: Literal["start", "ref"] = "start"
     """Denominator of the ratio: the policy at the start of the update; ref (experimental): the reference, always."""
-    kl_coef: float = 0.05
-    """Weight of the KL to the reference, per nat; 0 switches it off."""
     kl_in: Literal["reward", "loss"] = "reward"
     """Where the KL counts: in the reward of each token, or as a term of the policy's loss."""
-    kl_estimator: Literal["k1", "k2", "k3", "full"] = "k1"
+    kl_estimator: Literal["k1", "k2", "k3", "full", "k2_naive", "k3_naive"] = "k1"
     """In the reward: k1, or full (exact over the vocabulary, less noise, more time); k2 and k3 are other objectives.
-    In the loss: k2 or k3."""
-    kl_grad: Literal["naive", "unbiased"] = "unbiased"
-    """Gradient of a KL in the loss: that of KL(policy || reference); naive: of the estimator as it stands."""
-    kl_target: float = 0.0
+    In the loss: k1, k2 or k3 with the gradient of KL(policy || reference); naive: that of the estimator itself."""
+    kl_target: NotNegative = 0.0
     """KL per response in nats that an adaptive kl_coef steers to; 0 keeps kl_coef fixed. 6 is classic."""
-    kl_horizon: float = 10_000.0
-    """Responses over which the adaptive kl_coef corrects a 20 % error by 20 %."""
-    missing_eos: Literal["subtract", "fixed", "mask"] = "subtract"
-    """A response cut by the length limit: subtract the penalty, let its score be minus the penalty, or leave it out."""
-    missing_eos_penalty: float = 1.0
-    """What subtract takes off the score, and what fixed puts in its place with a minus; before any scaling."""
-    bootstrap_truncated: bool = False
-    """The critic's value after the last token replaces the score of a response cut by the length limit."""
-    reward_scaling: Literal["none", "scale", "normalize"] = "normalize"
-    """scale divides scores by their running std; normalize subtracts the running mean as well."""
-    reward_clip: float = 5.0
+    missing_eos: Literal["subtract", "fixed", "mask", "bootstrap"] = "subtract"
+    """A response cut by the length limit: subtract the penalty, let its score be minus the penalty, leave it out, or
+    let the critic's value after the last token take the place of its score."""
+    reward_scaling: Literal["none", "scale", "normalize", "whiten"] = "normalize"
+    """scale divides scores by their running std; normalize subtracts the running mean as well. whiten leaves scores
+    and divides the rewards of all tokens, KL included, by their std over the batch (as Ziegler et al.)."""
+    reward_clip: NotNegative = 5.0
     """Scores are clipped to +- this after scaling; 0 switches it off. The KL part is never clipped."""
-    whiten_rewards: bool = False
-    """Divide the rewards of all tokens, KL included, by their std over the batch (as Ziegler et al.)."""
-    gamma: float = 1.0
+    gamma: Share = 1.0
     """Discount per token."""
-    gae_lambda: float = 0.95
-    """Trades bias (0: trust the critic) for variance (1: trust the sampled return)."""
-    critic_lambda: float | Literal["auto"] = "auto"
-    """The lambda of the critic's targets; auto: that of the advantages. 1 for long responses (VC-PPO)."""
-    lambda_alpha: float = 0.0
-    """Above 0, lambda grows with the response: 1 - 1 / (lambda_alpha * length), instead of gae_lambda."""
-    whiten_advantages: bool = True
-    """Give the advantages mean 0 and variance 1."""
-    whiten_scope: Literal["batch", "minibatch"] = "batch"
-    """Over which responses advantages are whitened: all of the iteration, or those of one optimizer step."""
-    advantage_clip: float = 0.0
+    gae_lambda: Lambda | tuple[Lambda, Share] = 0.95
+    """Trades bias (0: trust the critic) for variance (1: trust the sampled return). length: grows with the response,
+    1 - 1 / (0.05 * length). Two values: of the advantages, and of the critic's targets (VC-PPO: 0.95 and 1)."""
+    whiten_advantages: Literal["batch", "minibatch", "none"] = "batch"
+    """Give the advantages mean 0 and variance 1: over the responses of the iteration, or of one optimizer step."""
+    advantage_clip: NotNegative = 0.0
     """Clip advantages to +- this after whitening; 0 switches it off."""
-    value_clip: float = 0.2
+    value_clip: NotNegative = 0.2
     """Half-width of the critic's trust region, in units of the scaled reward; 0 switches it off."""
-    entropy_coef: float = 0.0
+    entropy_coef: NotNegative = 0.0
     """Weight of the entropy bonus."""
-    entropy_target: float = 0.0
+    entropy_target: NotNegative = 0.0
     """Above 0, the bonus pulls the entropy to this, in nats per token, from either side."""
-    entropy_step: float = 0.0
+    entropy_step: NotNegative = 0.0
     """Above 0, entropy_coef rises by this in an iteration below entropy_target, and falls above it, to 0 at least."""
-    ptx_coef: float = 0.0
+    ptx_coef: NotNegative = 0.0
     """Weight of the loss on ptx_dataset in each step of the policy; 0 switches it off. 0.1 to 1 on SFT data."""
     ptx_dataset: str = ""
     """Demonstrations or plain texts that the policy must not forget: a file, a directory, or a hub name."""
-    target_kl: float = 0.02
-    """Inner epochs stop when the policy moved 1.5 times this from where it sampled (nats per token); 0: never."""
-    ratio_limit: float = 10.0
-    """A step over whose tokens the mean ratio is above this is not taken; 0 switches it off."""
-    critic: Literal["separate", "trunk"] = "separate"
-    """A model of its own, or a value head on the policy's trunk: one pass trains both, in half the memory of two."""
-    value_coef: float = 0.1
+    critic: Literal["reward", "sft", "trunk"] = "reward"
+    """A model of its own that starts from the reward model (a decoder with the policy's tokenizer), or from the policy
+    with a zero head; or a zero head on the policy's trunk: one pass trains both, in half the memory of two."""
+    value_coef: NotNegative = 0.1
     """Weight of the critic's loss beside the policy's where they share a trunk."""
-    critic_lr: float = 1e-5
+    critic_lr: Positive = 1e-5
     """Learning rate of the critic, which has its own optimizer; on the policy's trunk that of the head."""
-    critic_init: Literal["reward", "sft"] = "reward"
-    """Start the critic from the reward model (a decoder with the policy's tokenizer), or the policy and a zero head.
-    On the policy's trunk it starts with a zero head."""
-    critic_warmup: int = 5
+    critic_warmup: CountOrNone = 5
     """Iterations at the start in which only the critic learns, fewer once it explains half the variance."""
 
     def __post_init__(self) -> None:
-        ppo_checks.refuse_impossible(self)
+        for contradicts, name, what, cure in _contradictions(self):
+            if contradicts:
+                raise ConfigError(what, where=f"[algorithm] {name}", cure=cure)
 
     @property
     def cautions(self) -> tuple[str, ...]:
         """What is allowed and probably not meant, in words for the user."""
-        return ppo_checks.cautions(self)
+        return tuple(words for holds, words in _cautions(self) if holds)
+
+    @property
+    def critic_init(self) -> Literal["reward", "sft"]:
+        """What the weights of a critic of its own start from."""
+        return "reward" if self.critic == "reward" else "sft"
 
     @property
     def needs(self) -> frozenset[Signal]:
@@ -139,7 +128,7 @@ class PPO:
         needs: set[Signal] = {"old_logprobs", "ref_logprobs", "values"}
         if self.kl_estimator == "full":
             needs.add("full_kl")
-        if self.bootstrap_truncated:
+        if self.missing_eos == "bootstrap":
             needs.add("last_values")
         return frozenset(needs)
 
@@ -149,7 +138,9 @@ class PPO:
 
     def while_critic_warms_up(self) -> Self:
         """While only the critic learns: sampled returns as targets, and no trust region. No coefficient adapts."""
-        return replace(self, critic_lambda=1.0, value_clip=0.0, kl_target=0.0, entropy_step=0.0)
+        # A bad critic is no good target for itself, and it has to move far.
+        lambdas = (self._lambdas[0], 1.0)
+        return replace(self, gae_lambda=lambdas, value_clip=0.0, kl_target=0.0, entropy_step=0.0)
 
     def phase(self, iteration: int, carry: Carry) -> Phase:
         """At first only the critic learns: advantages from a critic that knows nothing would be noise."""
@@ -167,7 +158,8 @@ class PPO:
         kl, in_reward = self._kl(batch), carry.kl_coef if self.kl_in == "reward" else 0.0
         rewards = adv.token_rewards(scores, kl, in_reward, mask)
         metrics = {"objective/kl_coef": carry.kl_coef} | reward_metrics(scores, rewards, mask)
-        if self.whiten_rewards:
+        if self.reward_scaling == "whiten":
+            # The mean stays: most tokens have no reward but a small KL, and a shift would reward mere length.
             rewards = whiten(rewards, mask, shift_mean=False)
         advantages, returns = self._advantages(batch, rewards, mask)
         if self.kl_estimator == "full":
@@ -176,7 +168,8 @@ class PPO:
         metrics |= advantage_metrics(advantages, mask)
         if self.entropy_step:
             metrics["policy/entropy_coef"] = carry.entropy_coef
-        if self.whiten_scope == "batch":
+        if self.whiten_advantages != "minibatch":
+            # Here, on the whole batch: the mean over a microbatch would depend on how the batch is split.
             advantages = self._standardised(advantages, mask)
             metrics |= advantage_metrics(advantages, mask, "_used")
         batch = batch.replace(
@@ -188,7 +181,7 @@ class PPO:
 
     def weights(self, batch: Experience) -> Experience:
         """Every response token of the optimizer step weighs the same."""
-        if self.whiten_scope == "minibatch" and batch.advantages is not None:
+        if self.whiten_advantages == "minibatch" and batch.advantages is not None:
             batch = batch.replace(advantages=self._standardised(batch.advantages, batch.response_mask))
         return batch.replace(loss_weights=loss_weights(batch.response_mask, "token_mean"))
 
@@ -217,13 +210,11 @@ class PPO:
         if self.kl_in == "loss" and self.kl_estimator != "full":
             assert batch.ref_logprobs is not None
             kl = kl_estimators.kl_loss(
-                out.logprobs, batch.old_logprobs, batch.ref_logprobs, self.kl_estimator, self.kl_grad
+                out.logprobs, batch.old_logprobs, batch.ref_logprobs, *pg.kl_form(self.kl_estimator)
             )
             value = value + mean(_column(batch.kl_coefs, self.kl_coef) * kl)
             metrics["policy/kl_loss"] = mean(kl.detach())
-        return Loss(
-            value, metrics, maxima, {"policy/ratio_mean": self.ratio_limit} if self.ratio_limit else {}
-        )
+        return Loss(value, metrics, maxima, {"policy/ratio_mean": RATIO_LIMIT})
 
     def value_loss(self, batch: Experience, out: Outputs) -> Loss:
         """Clipped squared error of the critic."""
@@ -249,13 +240,14 @@ class PPO:
         """Scores as used, rows that take part in nothing, and the carry whose moments have seen these scores."""
         assert batch.rewards is not None
         scores, counted = batch.rewards, ~batch.rewards.isnan()
-        if batch.truncated is not None and self.bootstrap_truncated:
+        if batch.truncated is not None and self.missing_eos == "bootstrap":
             counted = counted & ~batch.truncated
-        elif batch.truncated is not None:
+        elif batch.truncated is not None and self.missing_eos != "bootstrap":
             scores = missing_eos(scores, batch.truncated, self.missing_eos, self.missing_eos_penalty)
             counted = ~scores.isnan()
         moments = carry.reward.update(scores[counted].tolist())
-        used = torch.where(counted, scale(scores, moments, self.reward_scaling, self.reward_clip), 0.0)
+        scaling = "none" if self.reward_scaling == "whiten" else self.reward_scaling
+        used = torch.where(counted, scale(scores, moments, scaling, self.reward_clip), 0.0)
         return used, scores.isnan(), replace(carry, reward=moments)
 
     def _kl(self, batch: Experience) -> Tensor:
@@ -263,8 +255,9 @@ class PPO:
         if self.kl_estimator == "full":
             assert batch.full_kl is not None
             return batch.full_kl
-        estimate: Tensor = getattr(kl_estimators, self.kl_estimator)(batch.old_logprobs, batch.ref_logprobs)
-        return estimate
+        estimator, _ = pg.kl_form(self.kl_estimator)
+        estimators = {"k1": kl_estimators.k1, "k2": kl_estimators.k2, "k3": kl_estimators.k3}
+        return estimators[estimator](batch.old_logprobs, batch.ref_logprobs)
 
     def _own_token(self, batch: Experience, mask: Tensor) -> Tensor:
         """``k1 - full``, ``[B, T]``: the part of the KL penalty that depends on the token itself.
@@ -281,17 +274,23 @@ class PPO:
         """Advantages before whitening, and the critic's targets."""
         assert batch.values is not None
         last = None
-        if self.bootstrap_truncated:
+        if self.missing_eos == "bootstrap":
             assert batch.last_values is not None and batch.truncated is not None
             last = torch.where(batch.truncated, batch.last_values, 0.0)
-        actor = adv.length_lambda(mask, self.lambda_alpha) if self.lambda_alpha else self.gae_lambda
+        of_actor, of_critic = self._lambdas
+        actor = adv.length_lambda(mask, LENGTH_ALPHA) if of_actor == "length" else of_actor
         advantages, returns = adv.gae(rewards, batch.values, mask, self.gamma, actor, last)
-        if self.critic_lambda != "auto":
-            returns = adv.gae(rewards, batch.values, mask, self.gamma, self.critic_lambda, last)[1]
+        if of_critic is not None:
+            returns = adv.gae(rewards, batch.values, mask, self.gamma, of_critic, last)[1]
         return advantages, returns
 
+    @property
+    def _lambdas(self) -> tuple[float | Literal["length"], float | None]:
+        """Lambda of the advantages and of the critic's targets; None: the same."""
+        return self.gae_lambda if isinstance(self.gae_lambda, tuple) else (self.gae_lambda, None)
+
     def _standardised(self, advantages: Tensor, mask: Tensor) -> Tensor:
-        if self.whiten_advantages:
+        if self.whiten_advantages != "none":
             advantages = whiten(advantages, mask)
         if self.advantage_clip:
             advantages = advantages.clamp(-self.advantage_clip, self.advantage_clip)
@@ -309,9 +308,7 @@ class PPO:
     def _adapted(self, carry: Carry, metrics: dict[str, float], episodes: int) -> Carry:
         if self.kl_target:
             kl, target = metrics["objective/kl"], self.kl_target
-            carry = replace(
-                carry, kl_coef=adapt_kl_coef(carry.kl_coef, kl, target, self.kl_horizon, episodes)
-            )
+            carry = replace(carry, kl_coef=adapt_kl_coef(carry.kl_coef, kl, target, KL_HORIZON, episodes))
         if self.entropy_step:
             step = (
                 self.entropy_step if metrics["policy/entropy"] < self.entropy_target else -self.entropy_step
@@ -323,3 +320,57 @@ class PPO:
 def _column(rows: Tensor | None, constant: float) -> Tensor | float:
     """A coefficient that the batch brings, one a row ``[B, 1]``; else the constant."""
     return constant if rows is None else rows[:, None]
+
+
+# What no bound of a single setting can say: settings that contradict each other, or mean nothing together.
+
+
+def _contradictions(ppo: PPO) -> list[tuple[bool, str, str, str]]:
+    """Whether it is so, the setting, what is wrong, the cure."""
+    in_loss = ppo.kl_in == "loss"
+    return [
+        (ppo.kl_target > 0 and not ppo.kl_coef, "kl_coef",
+         "kl_target asks for an adaptive kl_coef, which cannot grow from 0",
+         "set kl_coef to a start value such as 0.1, or kl_target to 0"),
+        (0 < ppo.dual_clip <= 1, "dual_clip",
+         f"dual_clip is {ppo.dual_clip}: it would bound every loss of a negative advantage",
+         "use a number above 1, such as 3, or 0 to switch it off"),
+        (in_loss and ppo.kl_estimator == "full", "kl_estimator",
+         "the full KL is computed once, without a gradient, so it cannot be a loss",
+         'use kl_in = "reward", or kl_estimator = "k3"'),
+        (not in_loss and ppo.kl_estimator.endswith("_naive"), "kl_estimator",
+         f"{ppo.kl_estimator} says how a KL in the loss is differentiated, and kl_in = 'reward'",
+         'use kl_in = "loss", or kl_estimator = "k1"'),
+        (ppo.kl_estimator == "full" and ppo.reward_scaling == "whiten", "reward_scaling",
+         "whitened rewards have another unit than the KL of kl_estimator = full",
+         "switch one of the two off"),
+        (ppo.entropy_target > 0 and not ppo.entropy_coef, "entropy_coef", "entropy_target needs a weight",
+         "set entropy_coef, such as 0.01, or entropy_target to 0"),
+        (ppo.entropy_step > 0 and not ppo.entropy_target, "entropy_step",
+         "entropy_step moves entropy_coef while the entropy is off entropy_target, which is 0",
+         "set entropy_target in nats per token, or entropy_step to 0"),
+        (ppo.critic == "trunk" and not ppo.value_coef, "value_coef",
+         "value_coef is 0, so a critic on the policy's trunk would learn nothing",
+         'use a weight above 0, such as 0.1, or critic = "sft"'),
+        ((ppo.ptx_coef > 0) != bool(ppo.ptx_dataset), "ptx_dataset",
+         "ptx_coef and ptx_dataset go together: a weight, and texts for it", "set both, or neither"),
+    ]  # fmt: skip
+
+
+def _cautions(ppo: PPO) -> list[tuple[bool, str]]:
+    """Whether it is so, and what is allowed and probably not meant."""
+    in_loss, kl = ppo.kl_in == "loss", ppo.kl_estimator
+    return [
+        (bool(ppo.value_clip) and ppo.reward_scaling in ("none", "whiten"),
+         f"value_clip {ppo.value_clip:g} is in units of the reward, which is not scaled: so "
+         "the critic may learn slowly; use reward_scaling normalize, or value_clip 0"),
+        (ppo.old_policy == "ref",
+         "old_policy ref is an experiment of arXiv:2307.04964: steadier, and worse in the end"),
+        (not in_loss and kl in ("k2", "k3"),
+         f"{kl} in the reward does not have the gradient of the KL; k1 and full do"),
+        (in_loss and kl == "k3_naive",
+         "k3 differentiated as it stands is KL(reference || policy), another objective"),
+        (bool(ppo.entropy_coef) and not ppo.entropy_target and not ppo.clip,
+         "an entropy bonus without clip has no bound"),
+        (not ppo.kl_coef, "kl_coef 0: nothing holds the policy near its reference but kl_limit"),
+    ]  # fmt: skip

@@ -16,9 +16,9 @@ _SHARED = PPO(
     target_kl=0.0,
     missing_eos_penalty=0.0,
     gae_lambda=0.95,
-    whiten_advantages=False,
+    whiten_advantages="none",
     value_clip=0.2,
-    critic_init="reward",
+    critic="reward",
 )
 
 PPO_MAX_PAPER = replace(

@@ -97,7 +97,7 @@ class Resampling(OnlineAlgorithm, Protocol):
 
     @property
     def sampling_rounds(self) -> int:
-        """At most so many batches of prompts are sampled for one batch of groups that are kept."""
+        """At most so many batches of prompts are sampled for one batch of groups that are kept; 0: all are kept."""
         ...
 
     def keeps(self, rewards: Tensor, group_ids: Tensor) -> Tensor:

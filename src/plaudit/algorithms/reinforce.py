@@ -11,7 +11,7 @@ optimizer step is taken per batch, since there is no importance ratio for a seco
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -20,52 +20,40 @@ from torch import Tensor
 from plaudit.algorithms import policy_gradient as pg
 from plaudit.algorithms.metrics import reward_metrics, value_metrics
 from plaudit.algorithms.protocol import Credit, Phase, Signal, end_warm_up, warm_up
-from plaudit.errors import ConfigError
+from plaudit.config.values import CountOrNone, NotNegative, Share, settings_value
 from plaudit.experience import Experience, Loss, Outputs
 from plaudit.functional import advantages as adv
 from plaudit.functional.controllers import Carry
 from plaudit.functional.losses import value_loss
 from plaudit.functional.statistics import masked_mean
 
+EMA_DECAY = 0.99
+"""Share of the old value that baseline ema keeps: it is the mean of about the last hundred batches."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class REINFORCE:
+
+@settings_value
+class REINFORCE(pg.SampledSettings):
     """Policy gradient with the return and a baseline, one step a batch: the simplest method, and unbiased."""
 
-    group_size: int = 1
-    """Responses sampled per prompt."""
+    kl_coef: NotNegative = 0.05
+    """Weight of the KL to the reference in the reward, per nat."""
     rewards_to_go: bool = True
     """Weigh a token by what came after it only, not by the whole return: the same mean, less variance."""
     baseline: Literal["none", "mean", "ema", "greedy", "value"] = "mean"
     """Taken off the return. mean: of the batch. ema: running mean of earlier batches. greedy: reward of the most
-    likely response to the prompt, one more sample each (ReMax). value: a critic."""
-    ema_decay: float = 0.99
-    """Share of the old value that baseline ema keeps at each iteration."""
-    gamma: float = 1.0
+    likely response to the prompt, one more sample each (ReMax). value: a critic, as PPO's is by default."""
+    gamma: Share = 1.0
     """Discount per token."""
-    kl_coef: float = 0.05
-    """Weight of the KL to the reference in the reward, per nat."""
-    missing_eos_penalty: float = 1.0
-    """Taken off the score of a response that ran into the length limit."""
-    critic_lr: float = 1e-5
-    """Learning rate of the critic of baseline value."""
-    critic_init: Literal["reward", "sft"] = "reward"
-    """Start that critic from the reward model (a decoder with the policy's tokenizer), or the policy."""
-    critic_warmup: int = 5
-    """Iterations at the start in which only that critic learns."""
+    critic_warmup: CountOrNone = 5
+    """Iterations at the start in which only the critic of baseline value learns."""
 
+    # One step a batch: after it the samples are no longer the policy's, and there is no ratio that would correct this.
     epochs: ClassVar[int] = 1
     minibatches: ClassVar[int] = 1
     target_kl: ClassVar[float] = 0.0
-
-    def __post_init__(self) -> None:
-        pg.check_counts("REINFORCE", 1, group_size=self.group_size)
-        if not 0 <= self.ema_decay < 1:
-            raise ConfigError(
-                f"ema_decay must be in [0, 1), found {self.ema_decay}",
-                where="[algorithm] ema_decay",
-                cure="use 0.99; the baseline is the mean of about 1 / (1 - ema_decay) batches",
-            )
+    # The critic of baseline value. Who wants to tune a critic wants PPO.
+    critic_lr: ClassVar[float] = 1e-5
+    critic_init: ClassVar[Literal["reward", "sft"]] = "reward"
 
     @property
     def needs(self) -> frozenset[Signal]:
@@ -106,7 +94,7 @@ class REINFORCE:
             metrics |= value_metrics(batch.values, returns, mask)
         if self.baseline == "ema":
             old = mean if carry.baseline is None else carry.baseline
-            carry = replace(carry, baseline=self.ema_decay * old + (1 - self.ema_decay) * mean)
+            carry = replace(carry, baseline=EMA_DECAY * old + (1 - EMA_DECAY) * mean)
         batch = batch.replace(
             response_mask=mask, token_rewards=rewards, advantages=advantages, returns=returns
         )

@@ -10,7 +10,6 @@ the KL becomes a term of the loss.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -19,6 +18,8 @@ from torch import Tensor
 from plaudit.algorithms import policy_gradient as pg
 from plaudit.algorithms.metrics import reward_metrics
 from plaudit.algorithms.protocol import Credit, Signal
+from plaudit.config.values import NotNegative, Share, settings_value
+from plaudit.errors import ConfigError
 from plaudit.experience import Experience, Loss, Outputs
 from plaudit.functional import advantages as adv
 from plaudit.functional.controllers import Carry
@@ -27,38 +28,26 @@ from plaudit.functional.losses import clipped_policy_loss
 from plaudit.functional.statistics import whiten
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class REINFORCEPlusPlus:
+@settings_value
+class REINFORCEPlusPlus(pg.UpdateSettings):
     """Rewards-to-go whitened over the whole batch, and PPO's clip; no critic, and no groups unless asked for."""
 
     type_name: ClassVar[str] = "reinforce_pp"
 
-    group_size: int = 1
-    """Responses sampled per prompt; at least 2 for baseline group."""
-    epochs: int = 1
-    """Passes over each batch of rollouts."""
-    minibatches: int = 1
-    """Optimizer steps per pass."""
+    kl_coef: NotNegative = 0.01
     baseline: Literal["none", "group"] = "none"
-    """group: take the mean score of the prompt's responses off first (REINFORCE++-baseline)."""
-    clip: float = 0.2
-    """Half-width of the ratio's trust region."""
-    kl_coef: float = 0.01
-    """Weight of the KL to the reference, per nat."""
-    kl_in: Literal["auto", "reward", "loss"] = "auto"
-    """Where the KL goes: into the reward (k1), or the loss (k2, whose gradient is that of the KL). auto: into the
-    loss with baseline group, else into the reward."""
-    gamma: float = 1.0
+    """group: take the mean score of the prompt's responses off first (REINFORCE++-baseline). The KL is then a term of
+    the loss (k2, whose gradient is that of the KL); else it is part of each token's reward (k1)."""
+    gamma: Share = 1.0
     """Discount per token."""
-    missing_eos_penalty: float = 1.0
-    """Taken off the score of a response that ran into the length limit."""
-    target_kl: float = 0.0
-    """Inner epochs stop when the policy moved 1.5 times this from where it sampled (nats per token); 0: never."""
 
     def __post_init__(self) -> None:
-        least = 2 if self.baseline == "group" else 1
-        counts = {"group_size": self.group_size, "epochs": self.epochs, "minibatches": self.minibatches}
-        pg.check_counts("REINFORCE++ and this baseline", least, **counts)
+        if self.baseline == "group" and self.group_size < 2:
+            raise ConfigError(
+                "baseline group compares a response with others to the same prompt, and group_size is 1",
+                where="[algorithm] group_size",
+                cure="set --group-size to 4 or more, or --baseline none",
+            )
 
     @property
     def needs(self) -> frozenset[Signal]:
@@ -67,8 +56,8 @@ class REINFORCEPlusPlus:
 
     @property
     def kl_in_loss(self) -> bool:
-        """Is the KL a term of the loss?"""
-        return self.kl_in == "loss" or (self.kl_in == "auto" and self.baseline == "group")
+        """Is the KL a term of the loss? With a group baseline the reward is only compared within a prompt."""
+        return self.baseline == "group"
 
     def start(self) -> Carry:
         """The KL coefficient."""
@@ -97,7 +86,7 @@ class REINFORCEPlusPlus:
         assert out.logprobs is not None
         assert batch.old_logprobs is not None and batch.advantages is not None
         surrogate, clipped = clipped_policy_loss(
-            out.logprobs, batch.old_logprobs, batch.advantages, self.clip, self.clip
+            out.logprobs, batch.old_logprobs, batch.advantages, self.clip, self.clip_high or self.clip
         )
         loss = pg.policy_loss(batch, out, surrogate, clipped)
         return pg.with_kl(loss, batch, out, self.kl_coef if self.kl_in_loss else 0.0, "k2")

@@ -1,6 +1,6 @@
 """Reward models: from pairs (Bradley-Terry), ranked lists, ratings, several qualities at once, or class labels.
 
-pairs:      -log sigma((s_chosen - s_rejected) / temperature - margin), with smoothed or annotators' targets
+pairs:      -log sigma(s_chosen - s_rejected - margin), with smoothed or annotators' targets
 rankings:   the mean of that loss over all ordered pairs of a prompt, or a likelihood of the whole order
 ratings:    (s - standardised rating)^2, for one score or for one a quality
 labels:     binary cross-entropy, so that the score is the log-odds of label 1
@@ -8,13 +8,13 @@ labels:     binary cross-entropy, so that the score is the log-odds of label 1
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from plaudit.algorithms.protocol import Signal
+from plaudit.config.values import Mislabelled, NotNegative, settings_value
 from plaudit.errors import ConfigError
 from plaudit.experience import Experience, Loss, Outputs, Pairs, Rankings
 from plaudit.functional import losses
@@ -24,31 +24,25 @@ Compared = Experience | Pairs | Rankings
 LISTWISE = {"plackett_luce": ranked.plackett_luce, "best": ranked.best_choice}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@settings_value
 class RewardModel:
     """Learn a score that ranks responses as people do."""
 
-    temperature: float = 1.0
-    """Divides score differences. Anything but 1 changes the unit of the KL coefficient in RL."""
-    margin: float = 0.0
+    margin: NotNegative = 0.0
     """Multiplies the margin of each preference, which is asked of the score difference; 0 ignores margins."""
-    label_smoothing: float = 0.0
+    label_smoothing: Mislabelled = 0.0
     """Assumed share of wrong labels, in [0, 0.5)."""
     smoothing: Literal["conservative", "robust"] = "conservative"
     """conservative: targets of 1 - label_smoothing; robust: the unbiased estimate of the loss of the right labels,
     which can be negative."""
     use_agreement: bool = True
     """Use the share of annotators who agreed as soft target instead of 1."""
-    centering: float = 0.0
+    centering: NotNegative = 0.0
     """Weight of the term that pulls scores to 0; 0.01 is usual."""
-    centering_form: Literal["sum", "squares"] = "sum"
-    """sum: (s_chosen + s_rejected)^2, which leaves differences alone; squares: s_chosen^2 + s_rejected^2."""
-    ranking_loss: Literal["pairs", "plackett_luce", "best"] = "pairs"
-    """Of ranked lists. pairs: mean over all pairs of a prompt that are not ties; plackett_luce: likelihood of the
-    order; best: softmax cross-entropy of the best response."""
-    ranking_weight: Literal["prompts", "pairs"] = "prompts"
-    """prompts: every ranked list counts alike; pairs: by its number of pairs."""
-    lm_coef: float = 0.0
+    ranking_loss: Literal["pairs", "all_pairs", "plackett_luce", "best"] = "pairs"
+    """Of ranked lists. pairs: mean over all pairs of a prompt that are not ties, then over prompts; all_pairs: mean
+    over the pairs of all prompts; plackett_luce: likelihood of the order; best: cross-entropy of the best response."""
+    lm_coef: NotNegative = 0.0
     """Weight of the negative log-likelihood of the chosen response (mean over its tokens). Decoders only."""
     ratings: Literal["pairs", "regression"] = "pairs"
     """Rated responses. pairs: two responses to one prompt with different ratings; regression: predict the rating."""
@@ -65,24 +59,6 @@ class RewardModel:
     needs: ClassVar[frozenset[Signal]] = frozenset()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 0.5:
-            raise ConfigError(
-                f"label_smoothing must be in [0, 0.5), found {self.label_smoothing}",
-                where="[algorithm] label_smoothing",
-                cure="give the share of labels you expect to be wrong, e.g. 0.1",
-            )
-        if self.temperature <= 0:
-            raise ConfigError(
-                f"temperature must be positive, found {self.temperature}",
-                where="[algorithm] temperature",
-                cure="use 1.0",
-            )
-        if self.lm_coef < 0:
-            raise ConfigError(
-                f"lm_coef must be 0 or more, found {self.lm_coef}",
-                where="[algorithm] lm_coef",
-                cure="use 0.01",
-            )
         self._check_ratings()
         self._check_lists()
 
@@ -103,7 +79,7 @@ class RewardModel:
     def _check_lists(self) -> None:
         pairwise = {"label_smoothing": self.label_smoothing, "centering": self.centering}
         given = [name for name, value in pairwise.items() if value]
-        if self.ranking_loss != "pairs" and given:
+        if self.ranking_loss in LISTWISE and given:
             raise ConfigError(
                 f"{given[0]} is about pairs, and ranking_loss = {self.ranking_loss!r} has none",
                 where=f"[algorithm] {given[0]}",
@@ -125,7 +101,7 @@ class RewardModel:
         if isinstance(batch, Rankings):
             better, _ = ranked.ordered_pairs(batch.ranks, batch.groups)
             kept = ranked.group_sizes(batch.groups[better], len(batch)).float()
-            counted = kept if self.ranking_weight == "pairs" else (kept > 0).float()
+            counted = kept if self.ranking_loss == "all_pairs" else (kept > 0).float()
             return batch.replace(loss_weights=counted / counted.sum().clamp(min=1))
         last = torch.arange(batch.tokens.shape[1]) == (batch.lengths - 1)[:, None]
         return batch.replace(loss_weights=last / len(batch))
@@ -154,11 +130,9 @@ class RewardModel:
             rejected,
             margins=self.margin * margins,
             targets=smooth(targets, self.label_smoothing),
-            temperature=self.temperature,
         )
         if self.centering:
-            centre = losses.centering if self.centering_form == "sum" else ranked.squared_scores
-            loss = loss + self.centering * centre(chosen, rejected)
+            loss = loss + self.centering * losses.centering(chosen, rejected)
         return loss
 
     def _pair_loss(self, batch: Pairs, scores: Tensor) -> Loss:
@@ -172,13 +146,13 @@ class RewardModel:
         groups, count = batch.groups, len(batch)
         better, worse = ranked.ordered_pairs(batch.ranks, groups)
         of_pair = groups[better]
-        if self.ranking_loss == "pairs":
+        if self.ranking_loss not in LISTWISE:
             ones = torch.ones_like(scores[better])
             loss = ranked.group_means(
                 self._compared(scores[better], scores[worse], ones, torch.zeros_like(ones)), of_pair, count
             )
         else:
-            loss = LISTWISE[self.ranking_loss](scores / self.temperature, batch.ranks, groups, count)
+            loss = LISTWISE[self.ranking_loss](scores, batch.ranks, groups, count)
         value = batch.weighted_sum(loss)
         metrics = _ranked_right(scores[better].detach(), scores[worse].detach())
         means = {name: ranked.group_means(x, of_pair, count) for name, x in metrics.items()}

@@ -8,13 +8,12 @@ loss = mean_i max(-A_i rho_i, -A_i clip(rho_i, 1 +- clip))
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
 from plaudit.algorithms import policy_gradient as pg
 from plaudit.algorithms.metrics import reward_metrics
 from plaudit.algorithms.protocol import Credit, Signal
+from plaudit.config.values import settings_value
 from plaudit.experience import Experience, Loss, Outputs
 from plaudit.functional.advantages import last_counted
 from plaudit.functional.controllers import Carry
@@ -24,31 +23,13 @@ from plaudit.functional.ratios import sequence_log_ratio
 from plaudit.functional.statistics import whiten
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RLOO:
+@settings_value
+class RLOO(pg.UpdateSettings):
     """Each response against the mean of the others to its prompt: no critic, unbiased, the KL in the reward."""
 
-    group_size: int = 4
-    """Responses sampled per prompt; at least 2."""
-    epochs: int = 1
-    """Passes over each batch of rollouts. The ratio of a whole response soon leaves the clip: keep to one."""
-    minibatches: int = 1
-    """Optimizer steps per pass."""
-    clip: float = 0.2
-    """Half-width of the trust region of the ratio of whole responses."""
-    kl_coef: float = 0.05
-    """Weight of the KL to the reference in the reward, per nat."""
+    group_size: pg.SeveralResponses = 4
     whiten_advantages: bool = False
     """Give the advantages of a batch mean 0 and variance 1."""
-    missing_eos_penalty: float = 1.0
-    """Taken off the score of a response that ran into the length limit."""
-    target_kl: float = 0.0
-    """Inner epochs stop when the policy moved 1.5 times this from where it sampled (nats per token); 0: never."""
-
-    def __post_init__(self) -> None:
-        pg.check_counts(
-            "RLOO", 2, group_size=self.group_size, epochs=self.epochs, minibatches=self.minibatches
-        )
 
     @property
     def needs(self) -> frozenset[Signal]:
@@ -85,6 +66,6 @@ class RLOO:
         assert batch.old_logprobs is not None and batch.advantages is not None
         moved = sequence_log_ratio(out.logprobs, batch.old_logprobs, batch.response_mask)
         surrogate, clipped = clipped_policy_loss(
-            moved, torch.zeros_like(moved), batch.advantages, self.clip, self.clip
+            moved, torch.zeros_like(moved), batch.advantages, self.clip, self.clip_high or self.clip
         )
         return pg.policy_loss(batch, out, surrogate, clipped)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from plaudit.algorithms.protocol import Signal
+from plaudit.config.values import settings_value
 from plaudit.experience import Experience, Loss, Outputs
 from plaudit.functional.weights import loss_weights
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@settings_value
 class SFT:
     """Imitate demonstrations."""
 
@@ -27,4 +27,6 @@ class SFT:
         """``-sum w logp``."""
         assert out.logprobs is not None and out.entropy is not None
         value = batch.weighted_sum(-out.logprobs)
-        return Loss(value, {"loss": value.detach(), "policy/entropy": batch.weighted_sum(out.entropy.detach())})
+        return Loss(
+            value, {"loss": value.detach(), "policy/entropy": batch.weighted_sum(out.entropy.detach())}
+        )

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from plaudit.config.algorithm import specialise, types
 from plaudit.config.fields import MISSING, Setting, find, nearest, settings
 from plaudit.config.load import TYPE_KEY, Layer, algorithm_type, unknown
+from plaudit.config.moved import gone
 from plaudit.config.sections import Job
 from plaudit.errors import ConfigError
 
@@ -66,7 +67,11 @@ def parse_flags(command: str, job_class: type[BaseModel], argv: Sequence[str]) -
     """Overrides by dotted key from flags such as ``--kl-coef 0.1``. ``--help`` prints them all and exits."""
     table = settings(job_class)
     parser = job_parser(command, job_class, table)
-    given = vars(parser.parse_args([_canonical(word, table) for word in argv]))
+    # Flags of earlier versions are read and answered with what took their place, but not shown.
+    was = tuple(setting for setting in gone(job_class) if find(setting.name, table) is None)
+    for setting in was:
+        _add(parser, setting, shown=False)
+    given = vars(parser.parse_args([_canonical(word, (*was, *table)) for word in argv]))
     return {key: value for key, value in given.items() if value is not None}
 
 
@@ -113,7 +118,7 @@ def _group(parser: Parser, job_class: type[BaseModel], section: str) -> Any:
 GUIDE = "`plaudit config CONFIG.toml` shows the resolved values. All settings: docs/reference/config.md"
 
 
-def _add(group: Any, setting: Setting) -> None:
+def _add(group: Any, setting: Setting, shown: bool = True) -> None:
     default = "required" if setting.default is MISSING else f"default: {_short(setting.default)}"
     text = f"{setting.help} ({default})".replace("%", "%%")
     shape: dict[str, Any] = {"metavar": setting.expected.split(" ")[0].upper()}
@@ -130,7 +135,7 @@ def _add(group: Any, setting: Setting) -> None:
         shape = {"nargs": "*", "metavar": "VALUE"}
     elif "|" in setting.expected:
         shape = {"metavar": setting.expected.replace(" ", "")}
-    group.add_argument(setting.flag, dest=setting.key, help=text, **shape)
+    group.add_argument(setting.flag, dest=setting.key, help=text if shown else argparse.SUPPRESS, **shape)
 
 
 def _short(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from pydantic import Field, create_model
 
@@ -20,9 +20,25 @@ def type_name(algorithm: type) -> str:
     """What ``type`` says for an algorithm: ``ppo``, ``reward_model``; ``module:Class`` for a user's own."""
     if not algorithm.__module__.startswith("plaudit."):
         return f"{algorithm.__module__}:{algorithm.__qualname__}"
-    if "type_name" in vars(algorithm):  # where the class is called by a name of several words in capitals
-        return str(vars(algorithm)["type_name"])
+    own = vars(algorithm).get("type_name")
+    if isinstance(own, str):  # where the class is called by a name of several words in capitals
+        return own
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", algorithm.__name__).lower()
+
+
+@runtime_checkable
+class Named(Protocol):
+    """An algorithm some of whose values are known by a name of their own, such as Dr. GRPO."""
+
+    @property
+    def type_name(self) -> str:
+        """The value of ``[algorithm] type``."""
+        ...
+
+
+def name_of(algorithm: object) -> str:
+    """What ``type`` says for the values of an algorithm: ``dr_grpo``, where those of GRPO are Dr. GRPO's."""
+    return algorithm.type_name if isinstance(algorithm, Named) else type_name(type(algorithm))
 
 
 def specialise(job_class: type[J], name: str, where: str) -> type[J]:

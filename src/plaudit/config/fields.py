@@ -90,6 +90,14 @@ def is_list_of_tables(annotation: Any) -> bool:
     return typing.get_origin(annotation) in (tuple, list) and describe(annotation) == "list of table"
 
 
+def tables(owner: type, prefix: str = "") -> Iterator[tuple[str, type]]:
+    """The tables of a job: the dotted prefix of their keys, and the class of their settings. The job comes first."""
+    yield prefix, owner
+    for name, annotation, _, _ in _fields(owner):
+        if is_table(annotation):
+            yield from tables(annotation, f"{prefix}{name}.")
+
+
 def _walk(owner: Any, instance: Any, prefix: str) -> Iterator[Setting]:
     """Leaves of ``owner``; defaults are read off ``instance`` where there is one."""
     for name, annotation, default, text in _fields(owner):
@@ -108,23 +116,25 @@ def _fields(owner: Any) -> Iterator[tuple[str, Any, Any, str]]:
             default = MISSING if info.is_required() else info.get_default(call_default_factory=True)
             yield name, info.annotation, default, " ".join((info.description or "").split())
         return
-    hints, texts = typing.get_type_hints(owner), _docstrings(owner)
+    hints, texts = typing.get_type_hints(owner, include_extras=True), _docstrings(owner)
     for field in dataclasses.fields(owner):
         factory: Any = field.default_factory
         default = field.default if factory is MISSING else factory()
         yield field.name, hints[field.name], default, texts.get(field.name, "")
 
 
+SIGNS = {Gt: ">", Ge: ">=", Lt: "<", Le: "<="}
+
+
+def bounds(metadata: Iterable[Any]) -> str:
+    """Limits of a number in words, such as ``> 0``."""
+    limits = [limit for limit in metadata if type(limit) in SIGNS]
+    return " and ".join(f"{SIGNS[type(x)]} {getattr(x, type(x).__name__.lower()):g}" for x in limits)
+
+
 def _bounds(owner: Any, name: str) -> str:
-    if not issubclass(owner, BaseModel):
-        return ""
-    signs = {Gt: ">", Ge: ">=", Lt: "<", Le: "<="}
-    found = []
-    for limit in owner.model_fields[name].metadata:
-        sign = signs.get(type(limit))
-        if sign:
-            found.append(f"{sign} {getattr(limit, type(limit).__name__.lower()):g}")
-    return " and ".join(found)
+    """Those that pydantic took off the annotation of a section's field; an algorithm's still stand in it."""
+    return bounds(owner.model_fields[name].metadata) if issubclass(owner, BaseModel) else ""
 
 
 def _docstrings(owner: type) -> dict[str, str]:
@@ -158,7 +168,7 @@ def describe(annotation: Any) -> str:
     if origin is dict:
         return "table"
     if origin is typing.Annotated:
-        return describe(args[0])
+        return f"{describe(args[0])} {bounds(args[1:])}".strip()
     return getattr(annotation, "__name__", str(annotation)).lower()
 
 

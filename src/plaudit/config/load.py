@@ -20,7 +20,17 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, to_jsonable_python
 
 from plaudit.config.algorithm import specialise
-from plaudit.config.fields import ALIASES, MISSING, Setting, find, is_list_of_tables, nearest, settings
+from plaudit.config.fields import (
+    ALIASES,
+    MISSING,
+    Setting,
+    find,
+    is_list_of_tables,
+    nearest,
+    settings,
+    tables,
+)
+from plaudit.config.moved import changes, gone
 from plaudit.config.sections import Job
 from plaudit.errors import ConfigError
 
@@ -61,14 +71,46 @@ def load_job(
     named = given.pop(TYPE_KEY, "")
     job_class = specialise(job_class, *((named, origin) if named else algorithm_type(layers)))
     table = settings(job_class)
-    values = {s.key: s.default for s in table if s.default is not MISSING and s.default is not None}
+    explicit: dict[str, Any] = {}
     sources = dict.fromkeys((s.key for s in table), "default")
     for layer in layers:
-        for key, value in layer.flat(table).items():
-            values[key], sources[key] = value, layer.where(key)
-    for setting, value in _overrides(given, table, origin):
-        values[setting.key], sources[setting.key] = value, origin
-    return Loaded(_validate(job_class, values, sources, table), sources)
+        for key, value in layer.flat((*table, *gone(job_class))).items():
+            explicit[key], sources[key] = value, layer.where(key)
+    for setting, value in _overrides(given, job_class, origin):
+        explicit[setting.key], sources[setting.key] = value, origin
+    defaults = {s.key: s.default for s in table if s.default is not MISSING and s.default is not None}
+    values = defaults | of_today(job_class, explicit, sources)
+    return Loaded(_validate(job_class, values, sources, table), {s.key: sources[s.key] for s in table})
+
+
+def of_today(job_class: type[Job], explicit: Mapping[str, Any], sources: dict[str, str]) -> dict[str, Any]:
+    """What was given under keys of any version, by the keys of today.
+
+    Args:
+        explicit: dotted key -> value.
+        sources: where each was given; one that took another's place gets its source.
+
+    Raises:
+        ConfigError: a setting that is gone, with a value that has no equal.
+    """
+    defaults = {s.key: s.default for s in settings(job_class)}
+    result: dict[str, Any] = {}
+    for prefix, owner in tables(job_class):
+        mine, where = _names(explicit, prefix), _names(sources, prefix)
+        for row, change in changes(owner, mine, _names(defaults, prefix), where):
+            where |= dict.fromkeys(change, where[row.name])
+        result |= {prefix + name: value for name, value in mine.items()}
+        sources |= {prefix + name: source for name, source in where.items()}
+    return result
+
+
+def _names(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The values of one table, by the last part of their keys."""
+    return {
+        key.removeprefix(prefix): value
+        for key, value in values.items()
+        if key.startswith(prefix) and "." not in key.removeprefix(prefix)
+    }
 
 
 def algorithm_type(layers: Sequence[Layer]) -> tuple[str, str]:
@@ -154,10 +196,11 @@ def unknown(key: str, table: Table, where: str) -> ConfigError:
     return ConfigError(f"there is no setting {named}", where=where, cure=cure)
 
 
-def _overrides(given: Mapping[str, Any], table: Table, origin: str) -> list[tuple[Setting, Any]]:
+def _overrides(given: Mapping[str, Any], job_class: type[Job], origin: str) -> list[tuple[Setting, Any]]:
     result = []
+    table = settings(job_class)
     for name, value in given.items():
-        setting = find(name, table)
+        setting = find(name, table) or find(name, gone(job_class))
         if setting is None:
             raise unknown(name.lstrip("-").replace("-", "_"), table, origin)
         result.append((setting, from_text(setting, value)))

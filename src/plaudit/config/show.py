@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from plaudit.config.algorithm import type_name
+from plaudit.config.algorithm import name_of
 from plaudit.config.fields import is_list_of_tables, settings
 from plaudit.config.sections import Job
 
@@ -44,7 +44,7 @@ def to_toml(job: Job, sources: Mapping[str, str] | None = None) -> str:
     for section, group in groupby(settings(type(job)), key=lambda s: s.section):
         lines = [f"[{section}]"] if section else []
         if section == "algorithm":
-            lines.append(f'type = "{type_name(type(getattr(job, section)))}"')
+            lines.append(f'type = "{name_of(getattr(job, section))}"')
         listed: list[str] = []
         for setting in group:
             if setting.key not in values:

@@ -7,9 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from plaudit.algorithms.dapo import DAPO
-from plaudit.algorithms.grpo import GRPO, DrGRPO
-from plaudit.algorithms.gspo import CISPO, GSPO
+from plaudit.algorithms.grpo import CISPO, DAPO, GRPO, GSPO, DrGRPO
 from plaudit.algorithms.online_dpo import OnlineDPO
 from plaudit.algorithms.ppo import PPO
 from plaudit.algorithms.ppo_presets import PPO_MAX_CODE, PPO_MAX_PAPER
@@ -53,7 +51,7 @@ class GRPOJob(OnlineJob):
     """Optimise a policy against a reward by comparing responses to the same prompt: GRPO and relatives, no critic."""
 
     relatives: ClassVar[Mapping[str, Any]] = {
-        "grpo": GRPO, "dr_grpo": DrGRPO, "dapo": DAPO, "gspo": GSPO, "cispo": CISPO,
+        "grpo": GRPO(), "dr_grpo": DrGRPO(), "dapo": DAPO(), "gspo": GSPO(), "cispo": CISPO(),
     }  # fmt: skip
     algorithm: GRPO = GRPO()
 
@@ -73,5 +71,5 @@ class RLOOJob(OnlineJob):
 class ReinforceJob(OnlineJob):
     """Optimise a policy against a reward with REINFORCE and a baseline, or with REINFORCE++."""
 
-    relatives: ClassVar[Mapping[str, Any]] = {"reinforce": REINFORCE, "reinforce_pp": REINFORCEPlusPlus}
+    relatives: ClassVar[Mapping[str, Any]] = {"reinforce": REINFORCE(), "reinforce_pp": REINFORCEPlusPlus()}
     algorithm: REINFORCE = REINFORCE()

@@ -7,10 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from plaudit.algorithms.dpo import DPO, IPO, Hinge
+from plaudit.algorithms.dpo import DPO, IPO, ORPO, Hinge, SimPO
 from plaudit.algorithms.kto import KTO
-from plaudit.algorithms.orpo import ORPO
-from plaudit.algorithms.simpo import SimPO
 from plaudit.config.sections import Job, OptimizerSection, SamplingSection
 
 
@@ -18,7 +16,7 @@ class DPOJob(Job):
     """Optimise a policy on preferences (or on thumbs up and down) directly, without a reward model."""
 
     relatives: ClassVar[Mapping[str, Any]] = {
-        "ipo": IPO, "hinge": Hinge, "kto": KTO, "orpo": ORPO, "simpo": SimPO,
+        "ipo": IPO(), "hinge": Hinge(), "kto": KTO(), "orpo": ORPO(), "simpo": SimPO(),
     }  # fmt: skip
 
     model: str = ""

@@ -142,4 +142,4 @@ def command_for(algorithm: object) -> Command | None:
 
 def _algorithms(job_class: type[Job]) -> Iterable[object]:
     field = job_class.model_fields["algorithm"]
-    return (field.annotation, *job_class.relatives.values())
+    return (field.annotation, *map(type, job_class.relatives.values()))

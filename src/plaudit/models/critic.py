@@ -147,6 +147,6 @@ def _refuse_encoder(model: nn.Module) -> None:
         raise ConfigError(
             f"{bare(model).config.model_type} is an encoder: its state at a token depends on the tokens after it, "
             "so it cannot be a critic",
-            where="[algorithm] critic_init",
-            cure="use critic_init = 'sft', or a decoder as reward model",
+            where="[algorithm] critic",
+            cure="use critic = 'sft', or a decoder as reward model",
         )

@@ -67,9 +67,9 @@ class Collector:
         sampled: list[Rollout] = []
         kept: list[Rollout] = []
         chosen: list[TokenPrompt] = []
-        resampling = isinstance(self.algorithm, Resampling)
-        rounds = 0
-        for _ in range(self.algorithm.sampling_rounds if resampling else 1):
+        most = self.algorithm.sampling_rounds if isinstance(self.algorithm, Resampling) else 0
+        resampling, rounds = most > 0, 0
+        for _ in range(max(most, 1)):
             rounds += 1
             new = told_apart([self.prompts[i] for i in self._next_prompts()], seen)
             rollouts = self._sampled(new, self.algorithm.group_size, self.sampling, iteration, clock)

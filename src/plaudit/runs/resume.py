@@ -12,8 +12,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from plaudit.config.algorithm import type_name
+from plaudit.config.algorithm import name_of, specialise, types
 from plaudit.config.fields import MISSING, settings
+from plaudit.config.load import TYPE_KEY, of_today
+from plaudit.config.moved import gone
 from plaudit.config.sections import Job
 from plaudit.config.show import plain_values, toml_value
 from plaudit.errors import ConfigError
@@ -59,7 +61,7 @@ def _settings(job: Job) -> dict[str, Any]:
     """All settings of a job, JSON-ready; those that are not set as None."""
     # With the ones not set: a key that is missing in a manifest is then one that an earlier version did not have.
     values: dict[str, Any] = {s.key: None for s in settings(type(job))} | plain_values(job)
-    values |= {"algorithm.type": type_name(type(getattr(job, "algorithm", None)))}
+    values |= {"algorithm.type": name_of(getattr(job, "algorithm", None))}
     settled: dict[str, Any] = jsonable(values)
     return settled
 
@@ -117,9 +119,20 @@ def changes(run: Path, job: Job, start: Mapping[str, Any]) -> dict[str, Change]:
 
 
 def _as_if_set(recorded: Mapping[str, Any], job: Job) -> dict[str, Any]:
-    """The settings of a start; what an earlier version did not know was as it is by default now."""
-    defaults = jsonable({s.key: s.default for s in settings(type(job)) if s.default is not MISSING})
-    return {**defaults, **recorded}
+    """The settings of a start by their names of today; what an earlier version did not know was as it is by default."""
+    now = name_of(getattr(job, "algorithm", None))
+    named = recorded.get(TYPE_KEY) or now
+    known = named in types(type(job))
+    job_class = specialise(type(job), named, MANIFEST) if known else type(job)
+    defaults = jsonable({s.key: s.default for s in settings(job_class) if s.default is not MISSING})
+    if not known and named != now:
+        return {**defaults, **recorded}  # another command's algorithm, or a user's own: the names say enough
+    was = {key: value for key, value in recorded.items() if value is not None}
+    values = defaults | recorded | jsonable(of_today(job_class, was, dict.fromkeys(was, MANIFEST)))
+    left = {s.key for s in gone(job_class)}
+    if job_class.model_fields["algorithm"].annotation is type(job).model_fields["algorithm"].annotation:
+        values |= {TYPE_KEY: now}  # presets of one formula: their values are compared, so their names need not be
+    return {key: value for key, value in values.items() if key not in left}
 
 
 def is_longer(job: Job, start: Mapping[str, Any]) -> bool:

@@ -50,7 +50,7 @@ _TABLE = (
     Metric("loss", "Loss", "What the optimizer minimises, mean over the optimizer step.", "nats", usual="falls"),
     Metric("lr", "Learning rate", "Learning rate of this step.", usual="follows the schedule"),
     Metric("grad_norm", "Gradient norm", "Global norm of the gradient before it is clipped.", "", None, 10.0),
-    Metric("steps_skipped", "Steps not taken", "Optimizer steps left out: the gradient was not finite, or the mean ratio over ratio_limit.", "share", None, 0.01),
+    Metric("steps_skipped", "Steps not taken", "Optimizer steps left out: the gradient was not finite, or the mean ratio was over 10 (PPO).", "share", None, 0.01),
     Metric("reward/mean", "Reward", "Mean reward of the iteration's responses, before scaling and KL penalty.", usual="rises"),
     Metric("reward/std", "Reward spread", "Standard deviation of the reward over responses; at 0 nothing can be learned.", "", 1e-6),
     Metric("reward/raw_mean", "Raw reward", "Mean output of the reward before normalisation.", usual="rises"),

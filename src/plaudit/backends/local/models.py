@@ -106,8 +106,8 @@ def build_critic(
     if not same_tokenizer(tokenizer, load_tokenizer(source)):
         raise ConfigError(
             f"the reward model {source} has another tokenizer than the policy, so it cannot become the critic",
-            where="[algorithm] critic_init",
-            cure="use critic_init = 'sft', or train the reward model from the policy's own SFT model",
+            where="[algorithm] critic",
+            cure="use critic = 'sft', or train the reward model from the policy's own SFT model",
         )
     model = backbone.reward_model(source, tokenizer)
     critic = Critic.from_reward(model, lora, **_forward(compute))

@@ -12,7 +12,7 @@ import torch
 
 from plaudit import backends
 from plaudit.algorithms.protocol import OfflineAlgorithm, PreferenceAlgorithm, RatingAlgorithm
-from plaudit.config.algorithm import type_name
+from plaudit.config.algorithm import name_of
 from plaudit.data.chat import Encoded
 from plaudit.data.load import load_records
 from plaudit.errors import ConfigError, DataError
@@ -82,7 +82,7 @@ def run_dpo(
         sampler = Sampler(runtime, shown, job.log.samples, job.data, job.sampling, job.seed, session.recorder)
         session.keep({"policy": learner})
         _train(job, algorithm, learner, feedback, held, sampler, session)
-        session.recorder.summary({"train_rows": len(rows), "algorithm": type_name(type(algorithm))})
+        session.recorder.summary({"train_rows": len(rows), "algorithm": name_of(algorithm)})
         session.save(learner, text.tokenizer)
     return session.run
 
