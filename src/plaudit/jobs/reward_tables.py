@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from plaudit.config.fields import describe, nearest
 from plaudit.config.sections import Section
+from plaudit.config.show import toml_value
 from plaudit.errors import ConfigError
 
 EnsembleRule = Literal["mean", "min", "mean_minus_std"]
@@ -237,10 +238,10 @@ def _misfit(
     return ConfigError(what, where=where, cure=f"{key}: {about}")
 
 
-def on_one_line(table: RewardTable) -> str:
+def on_one_line(table: RewardTable, left_out: Collection[str] = ()) -> str:
     """A table as TOML on one line, without what is as by default."""
-    fields = {"kind": table.kind, **table.model_dump(mode="json", exclude_defaults=True)}
-    return "{" + ", ".join(f"{key} = {json.dumps(value)}" for key, value in fields.items()) + "}"
+    fields = {"kind": table.kind, **table.model_dump(mode="json", exclude_defaults=True, exclude=set(left_out))}
+    return "{" + ", ".join(f"{key} = {toml_value(value)}" for key, value in fields.items()) + "}"
 
 
 def rule_forms() -> tuple[str, ...]:

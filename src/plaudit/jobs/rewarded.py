@@ -10,7 +10,7 @@ from pydantic import Field
 
 from plaudit.config.sections import Job
 from plaudit.errors import ConfigError
-from plaudit.jobs.reward_tables import TIMEOUT, FunctionTable, RewardTable
+from plaudit.jobs.reward_tables import TIMEOUT, FunctionTable, RewardTable, on_one_line
 from plaudit.jobs.reward_texts import Rewards, parse, tables_of
 
 ROLES = ("reward", "gold")
@@ -70,7 +70,7 @@ class RewardedJob(Job):
             return {
                 **settings,
                 **gone,
-                **{f"kinds of {role}": _kinds(settings, role, left_out) for role in ROLES},
+                **{f"--{role}": _kinds(settings, role, left_out) for role in ROLES},
             }
 
         return plain(was), plain(now)
@@ -83,13 +83,13 @@ def _source(text: str) -> str:
         return text
 
 
-def _kinds(settings: Mapping[str, Any], role: str, left_out: set[str]) -> list[dict[str, Any]]:
-    """The rewards of a manifest without some fields."""
+def _kinds(settings: Mapping[str, Any], role: str, left_out: set[str]) -> list[str]:
+    """The rewards of a manifest without some fields, a line of TOML each."""
     try:
         tables = folded({key: settings.get(key) or () for key in (*ROLES, "reward_weights")})[role]
     except ConfigError:
         return []
-    return [table.model_dump(mode="json", exclude=left_out) for table in tables]
+    return [on_one_line(table, left_out) for table in tables]
 
 
 def folded(values: Mapping[str, Any]) -> dict[str, Any]:
