@@ -4,7 +4,7 @@ Its demonstrations show both ways: half of them call the calculator, half answer
 So after imitation it calls about every second time, and the answers without a call are mostly wrong. GRPO rewards right
 answers only. The optimum is known: always call, and every answer is right.
 
-    python examples/calculator/main.py          # offline, in less than a minute on one core
+    python examples/calculator/main.py          # offline, about twenty seconds of one core
 """
 
 from __future__ import annotations
@@ -29,13 +29,9 @@ def demonstration(a: int, b: int, guess: int | None) -> dict[str, str]:
     return {"prompt": f"{a} + {b} =", "response": called if guess is None else f"{guess}"}
 
 
-def right(response: str, answer: str) -> float:
-    """1 where what the policy wrote after its last call is the answer.
-
-    The response holds what the policy wrote, and nothing of the environment: a result that it does not repeat is no
-    answer.
-    """
-    return float(response.rpartition("</calc>")[2].strip() == answer)
+def right(final: str, answer: str) -> float:
+    """1 where the policy's last turn is the answer; what the environment wrote is in no turn of the policy."""
+    return float(final.strip() == answer)
 
 
 def main(out: Path) -> tuple[dict[str, float], dict[str, float]]:
@@ -50,7 +46,7 @@ def main(out: Path) -> tuple[dict[str, float], dict[str, float]]:
     (out / "calls.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     sft = plaudit.train(
         plaudit.SFT(), model=str(out / "start"), dataset=str(out / "calls.jsonl"),
-        epochs=8, batch_size=16, lr=3e-3, out=str(out / "sft"),
+        epochs=12, batch_size=16, lr=3e-3, out=str(out / "sft"),
     )  # fmt: skip
     run = plaudit.train(
         plaudit.GRPO(group_size=8, scale="none", kl_coef=0.0),
@@ -58,10 +54,10 @@ def main(out: Path) -> tuple[dict[str, float], dict[str, float]]:
         prompts=[plaudit.Prompt(f"{a}+{b}", f"{a} + {b} =", answer=str(a + b)) for a, b in sums],
         reward=right,
         environment=Calculator(),
-        iterations=16, prompts_per_iteration=16, eval_prompts=50, eval_every=16, lr=1e-3, eval_fraction=0.5,
+        iterations=24, prompts_per_iteration=16, eval_prompts=50, eval_every=24, lr=1e-3, eval_fraction=0.5,
         max_new_tokens=14, max_length=40, out=str(out / "grpo"),
     )  # fmt: skip
-    return shares(run.path, 0), shares(run.path, 16)
+    return shares(run.path, 0), shares(run.path, 24)
 
 
 def shares(run: Path, step: int) -> dict[str, float]:
