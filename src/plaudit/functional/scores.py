@@ -14,7 +14,7 @@ Scaling = Literal["none", "scale", "normalize"]
 
 
 def missing_eos(scores: Tensor, truncated: Tensor, treatment: MissingEos, penalty: float) -> Tensor:
-    """Scores in which responses that reached the length limit are lower. A reward model does not know of the limit.
+    """Scores in which responses that reached the length limit are lower. A reward model is not told of the limit.
 
     subtract: ``score - penalty`` (TRL). fixed: ``-penalty``, whatever the text (Ziegler et al. use -1).
     mask: NaN, which leaves the response out of everything.

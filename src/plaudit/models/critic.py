@@ -96,7 +96,7 @@ class Critic(nn.Module):
             body(self.trunk), batch.tokens, batch.attention_mask, packing=self.packing, lower=self.lower
         )
         # The state before token t, so that a value depends on the same tokens as the policy's choice of t. Read from
-        # the state of t itself, it would know the choice, and as a baseline it would bias the gradient.
+        # the state of t itself, it would depend on that choice, and as a baseline it would bias the gradient.
         states = predicting_states(hidden, batch.response_mask)
         with torch.autocast(states.device.type, enabled=False):
             values = self.head(states.float()).squeeze(-1)

@@ -45,7 +45,7 @@ class Policy(nn.Module):
         lower_states_gb: memory for the states of frozen lower layers, which are then computed once; 0: none.
 
     Raises:
-        ModelError: the model is an encoder, or changes its logits in a way that `LMHead` does not know.
+        ModelError: the model is an encoder, or changes its logits in a way that is not in `LMHead`.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Policy(nn.Module):
         super().__init__()
         if is_encoder(lm):
             raise ModelError(
-                f"{bare(lm).config.model_type} is an encoder: it sees the whole text and cannot be a policy",
+                f"{bare(lm).config.model_type} is an encoder: its states depend on the whole text, so it cannot be a policy",
                 cure="use a causal language model, such as Llama, Qwen or GPT-2",
             )
         silence_dropout(lm)

@@ -139,7 +139,7 @@ def read_json(path: Path) -> Row:
     row = _parse(path.read_text(encoding="utf-8"))
     if row is None:
         raise DataError(
-            "this file is not a JSON object", where=str(path), cure="delete it; it is written anew"
+            "this file is not a JSON object", where=str(path), cure="delete it; it is written again"
         )
     return row
 

@@ -71,7 +71,7 @@ def stored_fingerprint(path: Path) -> str:
 
 def fingerprint(trunk: nn.Module) -> str:
     """SHA-256 of a trunk's architecture and of its tensors without adapters, names and types included."""
-    # Names and paths cannot tell whether two models have one base: the same base lies in several directories, and a
+    # Names and paths cannot tell whether two models have one base: the same base can be in several directories, and a
     # directory can be written anew. Hashing all weights takes seconds, at the start of a run and at a save.
     config: Any = trunk.config
     digest = hashlib.sha256(str(config.model_type).encode())

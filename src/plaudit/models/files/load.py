@@ -171,7 +171,7 @@ def _cure(text: str, source: str) -> str:
     # These libraries have no error classes for the cases, so texts are compared. A text that changes costs the better
     # advice, not the error.
     if "trust_remote_code" in text or "custom code" in text:
-        return "the model needs code from its repository, which is not run; use one that transformers knows"
+        return "the model needs code from its repository, which is not run; use an architecture of transformers"
     if "Unrecognized configuration class" in text:
         return "this architecture has no such head in transformers; choose another model"
     if "safetensors" in text and not Path(source).exists():

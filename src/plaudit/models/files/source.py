@@ -45,7 +45,7 @@ def resolve(source: str | Path) -> Source:
     path = Path(source).expanduser()
     if path.is_file():
         if path.suffix != ".gguf":
-            cure = "give the directory it lies in"
+            cure = "give the directory that it is in"
             if path.suffix == ".py":
                 cure = f"for a reward function write {source}:NAME"
             raise ModelError(f"{source} is a file, but not a .gguf file", cure=cure)

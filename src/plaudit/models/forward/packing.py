@@ -1,7 +1,7 @@
 """Packed forward passes: no padding, and what rows share at their start is computed once.
 
 A padded batch ``[B, T]`` spends its time on padding, and on the same prompt once for each response to it. Here the
-distinct tokens stand side by side in one row ``[1, N]``; all that a layer does to single tokens runs on N of them.
+distinct tokens are put side by side in one row ``[1, N]``; all operations on single tokens run on these N.
 Only attention works on rows: its queries, keys and values are gathered back to rows, those of similar length
 together, and run through the causal kernel that padded batches use. Causal attention makes both exact: a token's
 states depend on nothing after it, so rows that begin alike have the same states there.
@@ -37,11 +37,11 @@ _ALIKE = 0.75
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Where the N distinct real tokens of rows ``[B, T]`` stand."""
+    """Places of the N distinct real tokens of rows ``[B, T]``."""
 
     tokens: Tensor  # [N]
     positions: Tensor  # [N] place of each token in its row
-    place: Tensor  # [B, T] which of the N tokens stands here; 0 at padding
+    place: Tensor  # [B, T] index of the token among the N; 0 at padding
     first: Tensor  # [N] flat index b * T + t of each token's first occurrence
     buckets: tuple[Tensor, ...]  # rows of `place` [b, w] by length, longest first, each w tokens wide
     bucket_first: Tensor  # [N] `first` in the buckets' flat indices, one bucket after the other
@@ -105,7 +105,7 @@ def _buckets(place: Tensor, lengths: Tensor) -> tuple[tuple[Tensor, ...], Tensor
 
 
 def packed_states(trunk: nn.Module, packing: Packing) -> Tensor:
-    """Last hidden states ``[B, T, D]`` of a causal trunk. At padding stands the state of some real token: mask it."""
+    """Last hidden states ``[B, T, D]`` of a causal trunk. At padding it is the state of some real token: mask it."""
     return spread(packed_forward(trunk, packing), packing)
 
 
@@ -120,7 +120,7 @@ def packed_forward(trunk: nn.Module, packing: Packing) -> Tensor:
 
 
 def spread(states: Tensor, packing: Packing) -> Tensor:
-    """``[N, D]`` -> ``[B, T, D]``: the state of each token at every place where the token stands."""
+    """``[N, D]`` -> ``[B, T, D]``: the state of each token at every place of the token."""
     # The backward pass of index_select adds up the gradients of all places, as it must: a shared prompt token acts on
     # the loss through every row that begins with it.
     rows, width = packing.place.shape
