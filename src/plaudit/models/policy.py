@@ -61,7 +61,7 @@ class Policy(nn.Module):
         super().__init__()
         if is_encoder(lm):
             raise ModelError(
-                f"{bare(lm).config.model_type} is an encoder: its states depend on the whole text, so it cannot be a policy",
+                f"{bare(lm).config.model_type} is an encoder: its states depend on later tokens, so it is no policy",
                 cure="use a causal language model, such as Llama, Qwen or GPT-2",
             )
         silence_dropout(lm)
