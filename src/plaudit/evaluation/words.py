@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers, shares, changes and intervals as text: with real minus signs, and a dash where there is no value."""
 
 from __future__ import annotations
 
