@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -86,6 +87,30 @@ def test_a_response_does_not_depend_on_its_company(
             compared += 1
     assert compared == 32 + 16 + 8
     assert len({r.response_ids for r in together.values()}) > 25, "responses should differ from each other"
+
+
+def test_a_prompt_may_have_a_limit_of_its_own(lm: Any, tokenizer: Any, prompts: Any) -> None:
+    """It cuts a response where it would have gone on, and changes nothing before."""
+    some = prompts(4)
+    limits = (0, 1, 3, 99)
+    limited = [replace(p, max_new_tokens=most) for p, most in zip(some, limits, strict=True)]
+    generator = NativeGenerator(lm, tokenizer, (), rows=3)
+    whole = generator.generate(some, 2, WARM, seed=1, iteration=0)
+    cut = generator.generate(limited, 2, WARM, seed=1, iteration=0)
+    for i, (a, b) in enumerate(zip(whole, cut, strict=True)):
+        most = min(limits[i // 2] or WARM.max_new_tokens, WARM.max_new_tokens)
+        assert b.response_ids == a.response_ids[:most] and b.finish_reason == "length"
+
+
+def test_with_a_limit_a_row_may_be_as_long_as_the_model_reads(tokenizer: Any, models: Any) -> None:
+    longest = models["gpt2"].config.max_position_embeddings
+    assert longest <= 1024, "a small table, or this takes long"
+    row = TokenPrompt(Prompt("p", "x"), (5,) * (longest - 1), max_new_tokens=1)
+    generator = NativeGenerator(models["gpt2"], tokenizer, ())
+    (rollout,) = generator.generate([row], 1, WARM, seed=1, iteration=0)
+    assert len(rollout.tokens) == longest
+    with pytest.raises(ConfigError, match="can read"):
+        generator.generate([replace(row, max_new_tokens=2)], 1, WARM, seed=1, iteration=0)
 
 
 def test_seed_and_iteration_change_responses_and_nothing_else_is_random(

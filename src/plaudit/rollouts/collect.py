@@ -6,12 +6,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from plaudit.algorithms.protocol import Resampling
+from plaudit.algorithms.protocol import OnlineAlgorithm, Resampling
 from plaudit.config.sections import SamplingSection
 from plaudit.data.collate import collate_rollouts
 from plaudit.data.split import epoch_order
@@ -54,7 +52,7 @@ class Collector:
     """
 
     def __init__(
-        self, algorithm: Any, runtime: Runtime, prompts: Sequence[TokenPrompt], sampling: SamplingSection,
+        self, algorithm: OnlineAlgorithm, runtime: Runtime, prompts: Sequence[TokenPrompt], sampling: SamplingSection,
         per_round: int, seed: int,
     ) -> None:  # fmt: skip
         self.algorithm, self.runtime, self.prompts = algorithm, runtime, prompts
@@ -67,20 +65,23 @@ class Collector:
         sampled: list[Rollout] = []
         kept: list[Rollout] = []
         chosen: list[TokenPrompt] = []
-        most = self.algorithm.sampling_rounds if isinstance(self.algorithm, Resampling) else 0
-        resampling, rounds = most > 0, 0
-        for _ in range(max(most, 1)):
+        algorithm = self.algorithm
+        resampling = algorithm if isinstance(algorithm, Resampling) and algorithm.sampling_rounds > 0 else None
+        rounds = 0
+        for _ in range(resampling.sampling_rounds if resampling else 1):
             rounds += 1
             new = told_apart([self.prompts[i] for i in self._next_prompts()], seen)
-            rollouts = self._sampled(new, self.algorithm.group_size, self.sampling, iteration, clock)
+            rollouts = self._sampled(new, algorithm.group_size, self.sampling, iteration, clock)
             rollouts = [replace(r, group_id=r.group_id + len(chosen)) for r in rollouts]
             chosen += new
             sampled += rollouts
-            kept += self._kept(rollouts) if resampling else rollouts
+            kept += _kept(resampling, rollouts) if resampling else rollouts
             if len({r.group_id for r in kept}) >= self.per_round:
                 break
+        # The share is taken before the groups are cut to a round's number: it says how much of the sampling was of use.
         share = len({r.group_id for r in kept}) / len(chosen)
-        kept = self._first_groups(kept) or sampled  # of nothing nothing can be learned: every advantage is 0
+        # Where no group is kept, all are: an update needs a batch, and equal scores give it advantages of 0.
+        kept = self._first_groups(kept) or sampled
         greedy = self._greedy(chosen, kept, iteration, clock)
         metrics = _resampling_metrics(kept, share, rounds) if resampling else {}
         return Collected(sampled, kept, greedy, metrics)
@@ -102,11 +103,6 @@ class Collector:
         clock.lap("time/reward")
         return rollouts
 
-    def _kept(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
-        rewards = torch.tensor([float("nan") if r.reward is None else r.reward for r in rollouts])
-        keeps: Tensor = self.algorithm.keeps(rewards, torch.tensor([r.group_id for r in rollouts]))
-        return [rollout for rollout, keep in zip(rollouts, keeps.tolist(), strict=True) if keep]
-
     def _first_groups(self, kept: Sequence[Rollout]) -> list[Rollout]:
         """As many groups as a round has; the last round may have brought more."""
         groups = set(list(dict.fromkeys(r.group_id for r in kept))[: self.per_round])
@@ -119,9 +115,16 @@ class Collector:
         if "greedy_rewards" not in self.algorithm.needs:
             return {}
         groups = list(dict.fromkeys(r.group_id for r in kept))
+        # top_k of 1 leaves only the likeliest token: the same generator, without a second way to draw.
         argmax = self.sampling.model_copy(update={"top_k": 1})
         rollouts = self._sampled([prompts[g] for g in groups], 1, argmax, iteration, clock)
         return dict(zip(groups, rollouts, strict=True))
+
+
+def _kept(algorithm: Resampling, rollouts: Sequence[Rollout]) -> list[Rollout]:
+    rewards = torch.tensor([float("nan") if r.reward is None else r.reward for r in rollouts])
+    keeps = algorithm.keeps(rewards, torch.tensor([r.group_id for r in rollouts]))
+    return [rollout for rollout, keep in zip(rollouts, keeps.tolist(), strict=True) if keep]
 
 
 def told_apart(prompts: Sequence[TokenPrompt], seen: Counter[str]) -> list[TokenPrompt]:
