@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import word_world as world
-from plaudit.data.order import epoch_order
 from torch import Tensor, nn
 from word_world import Table
 
@@ -17,6 +16,7 @@ from plaudit.algorithms.kto import KTO
 from plaudit.algorithms.sft import SFT
 from plaudit.backends.local.learner import LocalLearner, LocalScorer
 from plaudit.config.sections import ComputeSection, OptimizerSection, SamplingSection
+from plaudit.data.split import epoch_order
 from plaudit.experience import Experience, Outputs, Pairs, Rankings
 from plaudit.functional.best_of_n import expected_best
 from plaudit.records import Rollout

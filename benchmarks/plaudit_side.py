@@ -18,8 +18,8 @@ import torch
 from gate import Gate
 from plan import OFFLINE, Plan, Row
 from plan import PPO as PPO_TASKS
-from plaudit.data.order import epoch_order
 
+from plaudit import backends
 from plaudit.algorithms.dpo import DPO
 from plaudit.algorithms.grpo import GRPO
 from plaudit.algorithms.ppo import PPO
@@ -39,6 +39,7 @@ from plaudit.config.sections import (
 )
 from plaudit.data.chat import Encoded
 from plaudit.data.collate import collate_demonstrations, collate_pairs
+from plaudit.data.split import epoch_order
 from plaudit.experience import Batch
 from plaudit.generation import native
 from plaudit.generation.sampling import sample_seed
@@ -49,7 +50,6 @@ from plaudit.records import Prompt, RewardResult, Rollout
 from plaudit.rewards.model import ModelReward
 from plaudit.runs.recorder import Recorder
 from plaudit.runtime import TokenPrompt
-from plaudit.stages.online import rl
 from plaudit.training.offline import OfflineLoop
 from plaudit.training.online import OnlineLoop
 
@@ -185,7 +185,7 @@ def online(plan: Plan, compute: ComputeSection, gate: Gate, recorder: Recorder) 
         optimizer=OptimizerSection(lr=LR, schedule="constant", warmup_fraction=0.0),
     )  # fmt: skip
     records = [Prompt(f"r{i}", row.text) for i, row in enumerate(plan.rows)]
-    parts = rl._build(job, records, judge(plan, compute), None)
+    opened = backends.open(job, reward=judge(plan, compute), gold=None, columns=())
     prompts = [TokenPrompt(p, tuple(r.prompt)) for p, r in zip(records, plan.rows, strict=True)]
     force_lengths(plan, records)
 
@@ -197,8 +197,8 @@ def online(plan: Plan, compute: ComputeSection, gate: Gate, recorder: Recorder) 
         gate.step(sum(wanted), **laps)
 
     loop = OnlineLoop(
-        job.algorithm, parts.runtime, in_order(prompts, plan.seed), job.sampling, plan.per_step,
-        parts.tokenizer.pad_token_id, plan.seed, on_iteration,
+        job.algorithm, opened.machines, in_order(prompts, plan.seed), job.sampling, plan.per_step,
+        opened.format.pad_id, plan.seed, on_iteration,
     )  # fmt: skip
     gate.ready()
     loop.run(plan.steps)

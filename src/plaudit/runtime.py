@@ -6,7 +6,7 @@ A backend builds what stands behind these protocols and owns it; loops and stage
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -163,6 +163,11 @@ class Runtime:
     shared_trunk: bool = False
     """The critic is a head on the policy's trunk: a step of the policy trains both, a step of the critic the head."""
 
+    @property
+    def learners(self) -> dict[str, Learner]:
+        """What is trained and kept in checkpoints, by role."""
+        return {"policy": self.policy} | ({"critic": self.critic} if self.critic else {})
+
 
 @dataclass(frozen=True, slots=True)
 class TextFormat:
@@ -185,6 +190,22 @@ class TextFormat:
     def is_encoder(self) -> bool:
         """Whether it reads pairs of texts, and not a prompt that is continued."""
         return self.pair_length is not None
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineRuntime:
+    """A run that samples, as a backend opens it."""
+
+    machines: Runtime
+    """What the loop drives."""
+    format: TextFormat
+    """Of the policy."""
+    notes: tuple[str, ...] = ()
+    """What was done otherwise than a reader of the settings would think, in words."""
+    memory: Mapping[str, float] = field(default_factory=dict)
+    """``memory/<role>``: GB that each role has to itself."""
+    peak_memory: Callable[[], float] = float
+    """The most GB that were ever in use so far; 0 where a backend cannot say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from plaudit.algorithms.ppo import PPO
 from plaudit.backends.local import backbone
 from plaudit.config.sections import CheckpointSection, LoraSection
 from plaudit.runs.files import read_lines
-from plaudit.stages.online import rl
 from plaudit.stages.online.rl import run_rl
 from plaudit.stages.reward.train import run_reward
 
@@ -63,18 +62,16 @@ def test_a_run_on_one_base_learns_as_with_a_whole_reward_model(world, tmp_path, 
     assert all(0 < row["memory/peak"] < 1000 for row in read_lines(shared / "metrics.jsonl"))
 
 
-def test_resumed_equals_uninterrupted_bit_for_bit(world, tmp_path, reward, monkeypatch):
+def test_resumed_equals_uninterrupted_bit_for_bit(world, tmp_path, reward):
     whole = run_rl(job(world, tmp_path / "whole", reward))
 
-    def stop_after_two(job_, metrics_, iteration):
+    def stop_in_the_second(iteration, metrics_, rollouts_):
         if iteration == 2:
             raise KeyboardInterrupt
 
     every = CheckpointSection(every=1)
-    with monkeypatch.context() as patched:
-        patched.setattr(rl, "_check_kl", stop_after_two)
-        with pytest.raises(KeyboardInterrupt):
-            run_rl(job(world, tmp_path / "cut", reward, checkpoint=every))
+    with pytest.raises(KeyboardInterrupt):
+        run_rl(job(world, tmp_path / "cut", reward, checkpoint=every), on_iteration=stop_in_the_second)
     resumed = every.model_copy(update={"resume": True})
     cut = run_rl(job(world, tmp_path / "cut", reward, checkpoint=resumed))
     assert metrics(cut) == metrics(whole)

@@ -35,7 +35,6 @@ from plaudit.runs.directory import open_run
 from plaudit.runs.files import merge_json, read_json, read_lines
 from plaudit.runs.resume import fingerprint, hash_of
 from plaudit.stages.best_of_n.answer import run_best_of_n
-from plaudit.stages.online import rl
 from plaudit.stages.online.rl import run_rl
 from plaudit.stages.preference.dpo import run_dpo
 from plaudit.stages.reward.train import run_reward
@@ -161,14 +160,12 @@ def good(rollouts):
     return [RewardResult(float(r.response.count("good"))) for r in rollouts]
 
 
-def test_reinforcement_learning_notices_too(world, tmp_path, monkeypatch, capsys):
+def test_reinforcement_learning_notices_too(world, tmp_path, capsys):
     def stop(*_):
         raise TrainingError("enough")
 
-    with monkeypatch.context() as patched:
-        patched.setattr(rl, "_check_kl", stop)
-        with pytest.raises(TrainingError, match="enough"):
-            run_rl(world.rl(tmp_path / "run"), reward=good)
+    with pytest.raises(TrainingError, match="enough"):
+        run_rl(world.rl(tmp_path / "run"), reward=good, on_iteration=stop)
     others = [Prompt(f"q{i}", f"say red {i}") for i in range(12)]
     with pytest.raises(ConfigError, match="the data are not those"):
         run_rl(world.rl(tmp_path / "run", checkpoint=AGAIN), reward=good, prompts=others)

@@ -12,7 +12,7 @@ from plaudit.config.sections import CheckpointSection, LoraSection, SamplingSect
 from plaudit.errors import ConfigError, DataError, ModelError, RewardError, Stopped, TrainingError
 from plaudit.records import RewardResult
 from plaudit.runs.files import read_lines
-from plaudit.stages.online import rl
+from plaudit.runtime import Runtime
 from plaudit.stages.online.rl import run_rl
 
 
@@ -70,19 +70,17 @@ def without_clock(rows):
     return [{k: v for k, v in row.items() if not k.startswith(("time", "throughput", "memory"))} for row in rows]
 
 
-def test_resumed_equals_uninterrupted_bit_for_bit(world, tmp_path, monkeypatch):
+def test_resumed_equals_uninterrupted_bit_for_bit(world, tmp_path):
     algorithm = PPO(kl_target=6.0, critic_warmup=1)
     whole = run_rl(world.rl(tmp_path / "whole", algorithm=algorithm), reward=likes_good)
     job = world.rl(tmp_path / "cut", algorithm=algorithm, checkpoint=CheckpointSection(every=2))
 
-    def stop_after_three(job_, metrics_, iteration):
+    def stop_in_the_third(iteration, metrics_, rollouts_):
         if iteration == 3:
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched:
-        patched.setattr(rl, "_check_kl", stop_after_three)
-        with pytest.raises(KeyboardInterrupt):
-            run_rl(job, reward=likes_good)
+    with pytest.raises(KeyboardInterrupt):
+        run_rl(job, reward=likes_good, on_iteration=stop_in_the_third)
     resumed = job.model_copy(update={"checkpoint": CheckpointSection(every=2, resume=True)})
     cut = run_rl(resumed, reward=likes_good)
     assert "resumed" in events(cut)
@@ -91,16 +89,15 @@ def test_resumed_equals_uninterrupted_bit_for_bit(world, tmp_path, monkeypatch):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_stop_saves_and_says_how_to_go_on(world, tmp_path, monkeypatch):
+def test_a_stop_saves_and_says_how_to_go_on(world, tmp_path):
     import signal
 
-    def interrupt(job_, metrics_, iteration):
+    def interrupt(iteration, metrics_, rollouts_):
         if iteration == 1:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(rl, "_check_kl", interrupt)
     with pytest.raises(Stopped, match="after step 1") as caught:
-        run_rl(world.rl(tmp_path / "run"), reward=likes_good)
+        run_rl(world.rl(tmp_path / "run"), reward=likes_good, on_iteration=interrupt)
     assert "--resume" in caught.value.cure and caught.value.exit_code == 75
     assert (tmp_path / "run" / "checkpoints" / "step-000001" / "MANIFEST.json").is_file()
 
@@ -135,15 +132,13 @@ def test_kl_over_the_limit_stops_and_can_go_on_with_a_higher_one(world, tmp_path
     assert (run_rl(again, reward=likes_good) / "model" / "config.json").is_file()
 
 
-def test_a_resumed_run_still_knows_its_start_and_its_best(world, tmp_path, monkeypatch):
-    def stop_after_two(job_, metrics_, iteration):
+def test_a_resumed_run_still_knows_its_start_and_its_best(world, tmp_path):
+    def stop_after_two(iteration, metrics_, rollouts_):
         if iteration == 2:
             raise TrainingError("enough")
 
-    with monkeypatch.context() as patched:
-        patched.setattr(rl, "_check_kl", stop_after_two)
-        with pytest.raises(TrainingError):
-            run_rl(world.rl(tmp_path / "run"), reward=souring_after(0))
+    with pytest.raises(TrainingError):
+        run_rl(world.rl(tmp_path / "run"), reward=souring_after(0), on_iteration=stop_after_two)
     resumed = world.rl(tmp_path / "run", checkpoint=CheckpointSection(resume=True))
     run = run_rl(resumed, reward=souring_after(5))
     assert {"resumed", "rolled back"} <= set(events(run))
@@ -153,11 +148,12 @@ def test_a_resumed_run_still_knows_its_start_and_its_best(world, tmp_path, monke
 
 
 def test_the_checkpoint_of_another_algorithm_is_refused(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(rl, "_check_kl", lambda *_: (_ for _ in ()).throw(TrainingError("enough")))
+    def stop(*_):
+        raise TrainingError("enough")
+
     with pytest.raises(TrainingError, match="enough"):
-        run_rl(world.rl(tmp_path / "run"), reward=likes_good)
-    monkeypatch.setattr(rl.Learners, "named", property(lambda self: {"policy": self.policy}))
-    monkeypatch.setattr(rl, "_check_kl", lambda *_: None)
+        run_rl(world.rl(tmp_path / "run"), reward=likes_good, on_iteration=stop)
+    monkeypatch.setattr(Runtime, "learners", property(lambda self: {"policy": self.policy}))
     with pytest.raises(TrainingError, match="the checkpoint holds best, critic, policy"):
         run_rl(world.rl(tmp_path / "run", checkpoint=CheckpointSection(resume=True)), reward=likes_good)
 
@@ -175,9 +171,8 @@ def test_resuming_without_a_checkpoint_records_step_0_once(world, tmp_path):
     assert rows and len(rows) == len({row["prompt_id"] for row in rows})
 
 
-def test_more_rollouts_than_prompts_are_different_rollouts(world, tmp_path, monkeypatch):
+def test_more_rollouts_than_prompts_are_different_rollouts(world, tmp_path):
     seen = []
-    monkeypatch.setattr(rl, "_check_kl", lambda *_: None)
 
     def remember(rollouts):
         seen.append(rollouts)

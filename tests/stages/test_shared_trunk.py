@@ -9,7 +9,6 @@ from plaudit.config.sections import CheckpointSection, ComputeSection, LoraSecti
 from plaudit.errors import ConfigError
 from plaudit.models.forward.trunk import body
 from plaudit.runs.files import read_lines
-from plaudit.stages.online import rl
 from plaudit.stages.online.rl import run_rl
 from plaudit.training import signals
 
@@ -47,18 +46,18 @@ def weights(run):
     return tensors | load_file(run / "critic" / "value_head.safetensors")
 
 
-def test_resumed_equals_uninterrupted_bit_for_bit(world, tmp_path, reward, lora, monkeypatch):
+def test_resumed_equals_uninterrupted_bit_for_bit(world, tmp_path, reward, lora):
     whole = run_rl(job(world, tmp_path / "whole", reward, lora=lora))
 
-    def stop_after_two(job_, metrics_, iteration):
+    def stop_in_the_second(iteration, metrics_, rollouts_):
         if iteration == 2:
             raise KeyboardInterrupt
 
     every = CheckpointSection(every=1)
-    with monkeypatch.context() as patched:
-        patched.setattr(rl, "_check_kl", stop_after_two)
-        with pytest.raises(KeyboardInterrupt):
-            run_rl(job(world, tmp_path / "cut", reward, lora=lora, checkpoint=every))
+    with pytest.raises(KeyboardInterrupt):
+        run_rl(
+            job(world, tmp_path / "cut", reward, lora=lora, checkpoint=every), on_iteration=stop_in_the_second
+        )
     resumed = every.model_copy(update={"resume": True})
     cut = run_rl(job(world, tmp_path / "cut", reward, lora=lora, checkpoint=resumed))
     assert metrics(cut) == metrics(whole)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -11,11 +12,14 @@ from plaudit.jobs.registry import names_of
 if TYPE_CHECKING:
     from plaudit.config.sections import Job
     from plaudit.data.chat import ChatFormat
+    from plaudit.jobs.best_of_n import BestOfNJob
+    from plaudit.jobs.online import OnlineJob
     from plaudit.jobs.preference import DPOJob
     from plaudit.jobs.reward import RewardJob
     from plaudit.jobs.sft import SFTJob
+    from plaudit.rewards.build import Given
     from plaudit.rewards.model import Scorer as TextScorer
-    from plaudit.runtime import Generator, OfflineRuntime, RewardRuntime, ScoringRuntime
+    from plaudit.runtime import Generator, OfflineRuntime, OnlineRuntime, RewardRuntime, ScoringRuntime
 
 # Named and not imported: the builders lie in this package, so they import this module before themselves; and what a
 # backend needs is loaded only when it is used.
@@ -23,6 +27,8 @@ _BUILDERS = {
     "sft:SFTJob": "offline:build_policy",
     "preference:DPOJob": "offline:build_policy",
     "reward:RewardJob": "offline:build_reward_model",
+    "online:OnlineJob": "online:build_online",
+    "best_of_n:BestOfNJob": "online:build_best_of_n",
 }
 """Job class below ``plaudit.jobs`` -> what builds its runtime, below a backend."""
 
@@ -31,14 +37,23 @@ _BUILDERS = {
 def open(job: SFTJob | DPOJob) -> OfflineRuntime: ...
 @overload
 def open(job: RewardJob) -> RewardRuntime: ...
-def open(job: Job) -> OfflineRuntime | RewardRuntime:
+@overload
+def open(
+    job: OnlineJob | BestOfNJob, *, reward: Given, gold: Given, columns: Collection[str]
+) -> OnlineRuntime: ...
+def open(job: Job, **values: Any) -> OfflineRuntime | RewardRuntime | OnlineRuntime:
     """Load the models of a job and put them together.
 
+    Args:
+        job: the settings.
+        values: what a job that samples may be given by value, not by name: ``reward``, ``gold``; and ``columns``, the
+            names of the further columns of its data, which rewards may ask for.
+
     Raises:
-        ConfigError, ModelError: with the cure.
+        ConfigError, ModelError, RewardError: with the cure.
     """
     builder = next(_BUILDERS[name] for name in names_of(type(job)) if name in _BUILDERS)
-    runtime: OfflineRuntime | RewardRuntime = _local(builder)(job)
+    runtime: OfflineRuntime | RewardRuntime | OnlineRuntime = _local(builder)(job, **values)
     return runtime
 
 

@@ -35,6 +35,8 @@ class GivenReward:
 
 
 RewardSource = RewardTable | GivenReward
+Given = Reward | Sequence[RewardSource] | None
+"""A reward that somebody gives as a value: a reward itself, or several sources; None: what the job names."""
 
 
 class ModelRewards(Protocol):

@@ -61,5 +61,7 @@ def _fresh_tokens(batch: Batch, order: Tensor) -> Tensor:
     rows = batch.rows(order)
     tokens, mask = batch.tokens[rows], batch.attention_mask[rows]
     new = mask.sum(-1) - shared_with_previous(tokens, mask)
-    units = torch.arange(len(order)).repeat_interleave(torch.tensor([len(batch.rows(u)) for u in order.split(1)]))
+    units = torch.arange(len(order)).repeat_interleave(
+        torch.tensor([len(batch.rows(u)) for u in order.split(1)])
+    )
     return new.new_zeros(len(order)).index_add(0, units, new)

@@ -8,23 +8,16 @@ from pathlib import Path
 
 from plaudit.algorithms.best_of_n import BestOfN
 from plaudit.jobs.best_of_n import BestOfNJob
-from plaudit.jobs.registry import command_of
 from plaudit.records import Prompt, Rollout
-from plaudit.runs.directory import announce, open_run, set_threads
+from plaudit.rewards.build import Given
+from plaudit.runs.directory import announce, set_threads
 from plaudit.runs.files import Lines, Row, read_lines
-from plaudit.runs.keeper import Keeper
 from plaudit.runs.recorder import Recorder
-from plaudit.runtime import TokenPrompt
-from plaudit.stages.best_of_n.parts import (
-    Parts,
-    build,
-    metrics_of,
-    preferences_of,
-    sampled,
-)
+from plaudit.runtime import OnlineRuntime, TokenPrompt
+from plaudit.stages.best_of_n.parts import metrics_of, open_sampling, preferences_of, sampled
 from plaudit.stages.best_of_n.rounds import run_rejection
 from plaudit.stages.online.prompts import load_prompts
-from plaudit.stages.online.rl import Given
+from plaudit.stages.session import Session, open_session
 
 
 def run_best_of_n(
@@ -47,26 +40,20 @@ def run_best_of_n(
     if job.rounds:
         return run_rejection(job, sources, reward=reward, prompts=prompts, gold=gold)
     records = load_prompts(job.dataset, job.data.limit, prompts, least=1)
-    parts = build(job, records, reward, gold)
-    tokenised = parts.reader.tokenise(records)
+    opened, reader = open_sampling(job, records, reward, gold)
+    tokenised = reader.tokenise(records)
     if not tokenised:
-        raise parts.reader.nothing_left()
-    announce({"prompts": f"{len(tokenised)} to answer", "length": parts.reader.report})
+        raise reader.nothing_left()
+    announce({"prompts": f"{len(tokenised)} to answer", "length": reader.report})
     # No records to compare: each prompt is answered by itself, so a resumed run may well have others.
-    with (
-        open_run(job, sources, records=()) as run,
-        Recorder(
-            run, command=command_of(type(job)).name, log=job.log, total=len(tokenised), unit="prompt"
-        ) as recorder,
-    ):
-        _answer(job, parts, tokenised, recorder)
-    return run
+    with open_session(job, sources, total=len(tokenised), unit="prompt", records=()) as session:
+        _answer(job, opened, tokenised, session)
+    return session.run
 
 
-def _answer(job: BestOfNJob, parts: Parts, prompts: Sequence[TokenPrompt], recorder: Recorder) -> None:
+def _answer(job: BestOfNJob, opened: OnlineRuntime, prompts: Sequence[TokenPrompt], session: Session) -> None:
     """One row a prompt. A resumed run goes on with those that have none: samples depend on the prompt alone."""
-    run, n = recorder.run_dir, job.algorithm.group_size
-    keeper = Keeper(run, job.checkpoint, {}, recorder)
+    run, recorder, n = session.run, session.recorder, job.algorithm.group_size
     done = {row["prompt_id"] for row in read_lines(run / "best.jsonl")}
     left = [p for p in prompts if p.prompt.id not in done]
     if done:
@@ -74,28 +61,28 @@ def _answer(job: BestOfNJob, parts: Parts, prompts: Sequence[TokenPrompt], recor
     with (
         contextlib.closing(Lines(run / "best.jsonl")) as best,
         contextlib.closing(Lines(run / "pairs.jsonl")) as pairs,
-        keeper.watch(),
+        session.watch(),
     ):
         pairs.keep(lambda row: row["id"] in done)
         # One more than n: a response that was not chosen from is what the best one is compared with.
-        for groups in sampled(parts, left, n + 1, job, 0, keeper):
+        for groups in sampled(opened.machines, left, n + 1, job, 0, session.keeper):
             candidates = [group[:-1] for group in groups]
             for pair in preferences_of(candidates, job.algorithm):
                 pairs.add(pair)
             for *group, other in (g for g in groups if job.algorithm.ranked(g[:-1])):
-                row = _row(parts, job.algorithm, group, other)
+                row = _row(opened, job.algorithm, group, other)
                 best.add(row)
                 _show(recorder, row, other, len(done) < job.log.samples)
                 done.add(row["prompt_id"])
             recorder.metrics(len(done), metrics_of(candidates, job.algorithm))
 
 
-def _row(parts: Parts, algorithm: BestOfN, group: Sequence[Rollout], other: Rollout) -> Row:
+def _row(opened: OnlineRuntime, algorithm: BestOfN, group: Sequence[Rollout], other: Rollout) -> Row:
     """All that the report card needs to know of one prompt."""
     best = algorithm.ranked(group)[0]
     row: Row = {
         "prompt_id": best.prompt.id,
-        "prompt": parts.chat.text(best.prompt.content),
+        "prompt": opened.format.chat.text(best.prompt.content),
         "response": best.response,
         "reward": best.reward,
         "length": len(best.response_ids),
@@ -105,8 +92,9 @@ def _row(parts: Parts, algorithm: BestOfN, group: Sequence[Rollout], other: Roll
         "best": next(i for i, r in enumerate(group) if r is best),
         "one_score": algorithm.score(other),
     }
-    if parts.gold is not None:
-        *values, one = [result.value for result in parts.gold([*group, other])]
+    gold = opened.machines.gold
+    if gold is not None:
+        *values, one = [result.value for result in gold([*group, other])]
         row |= {"gold_scores": values, "one_gold": one}
     return row
 

@@ -3,62 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
+from plaudit import backends
 from plaudit.algorithms.best_of_n import BestOfN
-from plaudit.backends.local.models import load_policy
-from plaudit.backends.local.precision import product_dtype, resolve_device
-from plaudit.data.chat import ChatFormat
 from plaudit.errors import Stopped
-from plaudit.generation.native import NativeGenerator
 from plaudit.jobs.best_of_n import BestOfNJob
-from plaudit.models.policy import Policy
 from plaudit.records import Prompt, Rollout, to_json
+from plaudit.rewards.build import Given
 from plaudit.rollouts.collect import scored
 from plaudit.runs.files import Row
 from plaudit.runs.keeper import Keeper
-from plaudit.runtime import Reward, TokenPrompt
-from plaudit.stages.online.prompts import PromptReader
-from plaudit.stages.online.rl import Given, columns_of, open_reward
+from plaudit.runtime import OnlineRuntime, Runtime, TokenPrompt
+from plaudit.stages.online.prompts import PromptReader, columns_of
 
 AT_ONCE = 32
 """Prompts that are answered between two looks at whether the run was asked to stop."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a run is made of."""
-
-    tokenizer: Any
-    chat: ChatFormat
-    policy: Policy
-    generator: NativeGenerator
-    reward: Reward
-    gold: Reward | None
-    reader: PromptReader
-
-
-def build(job: BestOfNJob, records: Sequence[Prompt], reward: Given, gold: Given) -> Parts:
-    """Load the model and the judges."""
-    compute = job.compute
-    tokenizer, policy = load_policy(
-        job.policy, job.lora, compute, seed=job.seed, temperature=job.sampling.temperature
-    )
-    device = resolve_device(compute.device)
-    policy.to(device)
-    chat = ChatFormat(tokenizer, job.data.chat_template)
-    columns = columns_of(records)
-    judge = open_reward(reward or job.reward, tokenizer, compute, "reward", columns)
-    second = open_reward(gold or job.gold, tokenizer, compute, "gold", columns) if gold or job.gold else None
-    precision, graphs = product_dtype(compute, device), compute.cuda_graphs
-    generator = NativeGenerator(policy.lm, tokenizer, chat.end_ids, precision=precision, cuda_graphs=graphs)
-    reader = PromptReader(job, job.sampling, chat, job.dataset)
-    return Parts(tokenizer, chat, policy, generator, judge, second, reader)
+def open_sampling(
+    job: BestOfNJob, records: Sequence[Prompt], reward: Given, gold: Given
+) -> tuple[OnlineRuntime, PromptReader]:
+    """The model and the judges, and what turns prompts into tokens for it."""
+    opened = backends.open(job, reward=reward, gold=gold, columns=columns_of(records))
+    return opened, PromptReader(job.data, job.sampling, opened.format.chat, job.dataset)
 
 
 def sampled(
-    parts: Parts, prompts: Sequence[TokenPrompt], n: int, job: BestOfNJob, iteration: int, keeper: Keeper
+    machines: Runtime, prompts: Sequence[TokenPrompt], n: int, job: BestOfNJob, iteration: int, keeper: Keeper
 ) -> Iterator[list[list[Rollout]]]:
     """Scored responses, n to a prompt, some prompts at a time.
 
@@ -68,8 +39,8 @@ def sampled(
     for first in range(0, len(prompts), AT_ONCE):
         stop_if_asked(keeper)
         some = prompts[first : first + AT_ONCE]
-        rollouts = parts.generator.generate(some, n, job.sampling, seed=job.seed, iteration=iteration)
-        rollouts = scored(parts.reward, rollouts)
+        rollouts = machines.generator.generate(some, n, job.sampling, seed=job.seed, iteration=iteration)
+        rollouts = scored(machines.reward, rollouts)
         yield [rollouts[i * n : (i + 1) * n] for i in range(len(some))]
 
 

@@ -11,8 +11,6 @@ from pathlib import Path
 from statistics import fmean
 
 from plaudit.algorithms.sft import SFT
-from plaudit.backends.local.learner import LocalLearner, LocalScorer
-from plaudit.backends.local.models import load_reference
 from plaudit.data.chat import Encoded
 from plaudit.data.collate import collate_demonstrations, encoded_rollout
 from plaudit.data.split import epoch_order, split_by_prompt
@@ -20,25 +18,16 @@ from plaudit.errors import ConfigError
 from plaudit.experience import Experience
 from plaudit.functional.best_of_n import kl_bound
 from plaudit.jobs.best_of_n import BestOfNJob
-from plaudit.jobs.registry import command_of
 from plaudit.records import Prompt, Rollout, to_json
+from plaudit.rewards.build import Given
 from plaudit.rollouts.collect import describe
-from plaudit.runs.directory import announce, finished, open_run
+from plaudit.runs.directory import announce, finished
 from plaudit.runs.files import Lines, Row, read_lines
-from plaudit.runs.keeper import Keeper
-from plaudit.runs.recorder import Recorder
-from plaudit.runtime import Learner, Runtime, TokenPrompt
-from plaudit.stages.best_of_n.parts import (
-    Parts,
-    build,
-    metrics_of,
-    preferences_of,
-    sampled,
-    stop_if_asked,
-)
+from plaudit.runtime import OnlineRuntime, TokenPrompt
+from plaudit.stages.best_of_n.parts import metrics_of, open_sampling, preferences_of, sampled, stop_if_asked
 from plaudit.stages.online.evaluation import Evaluator
 from plaudit.stages.online.prompts import load_prompts
-from plaudit.stages.online.rl import Given
+from plaudit.stages.session import Session, open_session
 from plaudit.training.offline import OfflineLoop
 
 
@@ -59,74 +48,66 @@ def run_rejection(
     if done := finished(job):
         return done
     records = load_prompts(job.dataset, job.data.limit, prompts)
-    parts = build(job, records, reward, gold)
+    opened, reader = open_sampling(job, records, reward, gold)
     train, heldout = split_by_prompt(records, max(job.data.eval_fraction, 1e-9), job.seed)
-    tokenised, held = parts.reader.tokenise(train), parts.reader.tokenise(heldout[: job.eval_prompts])
+    tokenised, held = reader.tokenise(train), reader.tokenise(heldout[: job.eval_prompts])
     if not tokenised or not held:
-        raise parts.reader.nothing_left()
-    announce({"prompts": f"{len(tokenised)} to train, {len(held)} held out", "length": parts.reader.report})
-    with (
-        open_run(job, sources, records=[p.prompt for p in (*tokenised, *held)]) as run,
-        Recorder(
-            run, command=command_of(type(job)).name, log=job.log, total=job.rounds, unit="round"
-        ) as recorder,
-    ):
-        rejection = Rejection(job, parts, tokenised, held, recorder)
-        rejection.run()
-        rejection.learner.export(run / "model", parts.tokenizer)
-        recorder.event("saved", path=str(run / "model"))
-    return run
+        raise reader.nothing_left()
+    announce({"prompts": f"{len(tokenised)} to train, {len(held)} held out", "length": reader.report})
+    used = [p.prompt for p in (*tokenised, *held)]
+    with open_session(job, sources, total=job.rounds, unit="round", records=used) as session:
+        Rejection(job, opened, tokenised, held, session).run()
+        session.save(opened.machines.policy, opened.format.tokenizer)
+    return session.run
 
 
 class Rejection:
     """The rounds of one run."""
 
     def __init__(
-        self, job: BestOfNJob, parts: Parts, train: Sequence[TokenPrompt], heldout: Sequence[TokenPrompt],
-        recorder: Recorder,
+        self, job: BestOfNJob, opened: OnlineRuntime, train: Sequence[TokenPrompt], heldout: Sequence[TokenPrompt],
+        session: Session,
     ) -> None:  # fmt: skip
-        self.job, self.parts, self.train, self.recorder = job, parts, train, recorder
-        learner = LocalLearner(parts.policy, job.optimizer, job.compute, total_steps=1)
-        reference = LocalScorer(load_reference(parts.policy), job.compute)
-        runtime = Runtime(parts.generator, learner, reference, parts.reward, None, parts.gold)
-        self.base = learner.weights().tensors()
-        self.evaluator = Evaluator(recorder.run_dir, runtime, heldout, job, parts.chat, recorder)
-        self.learner: Learner = learner
-        self.keeper = Keeper(
-            recorder.run_dir, job.checkpoint, {"policy": learner}, recorder, self.evaluator.weights
+        self.job, self.train, self.session = job, train, session
+        self.machines, self.pad_id = opened.machines, opened.format.pad_id
+        self.learner = opened.machines.policy
+        self.base = self.learner.weights().tensors()
+        self.evaluator = Evaluator(
+            session.run, self.machines, heldout, job, opened.format.chat, session.recorder
         )
+        session.keep(self.machines.learners, self.evaluator.weights)
 
     def run(self) -> None:
         """All rounds that are left, each with a line of metrics, an evaluation and a checkpoint."""
-        start, found = self.keeper.restore()
+        start, state = self.session.restore()
+        self.machines.generator.publish(self.learner.weights(), start)
         if start:
-            self.evaluator.resume(found["evaluation"])
+            self.evaluator.resume(state["evaluation"])
         else:
             self.evaluator.before()
-        directory = self.recorder.run_dir
+        directory = self.session.run
         with (
             contextlib.closing(Lines(directory / "kept.jsonl")) as kept,
             contextlib.closing(Lines(directory / "pairs.jsonl")) as pairs,
-            self.keeper.watch(),
+            self.session.watch(),
         ):
             for file in (kept, pairs):
                 file.keep(lambda row: row["round"] <= start)
             for number in range(start + 1, self.job.rounds + 1):
                 metrics = self._round(number, kept, pairs) | self.evaluator.after(number)
-                self.recorder.metrics(number, metrics)
-                self.keeper.after(
-                    number, lambda: {"evaluation": self.evaluator.state()}, last=number == self.job.rounds
-                )
+                self.session.record(number, metrics)
+                self.session.after(number, lambda: {"evaluation": self.evaluator.state()})
         self.evaluator.finish()
 
     def _round(self, number: int, kept: Lines, pairs: Lines) -> dict[str, float]:
         """Sample, keep, imitate; the metrics of the round."""
         job, algorithm = self.job, self.job.algorithm
-        self.parts.generator.publish(self.learner.weights(), number - 1)
         prompts = self._prompts(number)
         groups = [
             group
-            for some in sampled(self.parts, prompts, algorithm.group_size, job, number - 1, self.keeper)
+            for some in sampled(
+                self.machines, prompts, algorithm.group_size, job, number - 1, self.session.keeper
+            )
             for group in some
         ]
         earlier = [_from_row(row) for row in read_lines(kept.path)]
@@ -173,12 +154,14 @@ class Rejection:
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
             history.append(metrics)
-            stop_if_asked(self.keeper)
+            stop_if_asked(self.session.keeper)
 
-        collate = partial(_collate, [encoded_rollout(r) for r in pool], self.parts.tokenizer.pad_token_id)
+        collate = partial(_collate, [encoded_rollout(r) for r in pool], self.pad_id)
         OfflineLoop(
             SFT(), learner, collate, len(pool), job.batch_size, job.epochs, job.seed + number, on_step
         ).run()
+        # A generator with weights of its own would go on drawing from those of the round before.
+        self.machines.generator.publish(learner.weights(), number)
         names = ("loss", "lr", "grad_norm", "policy/entropy", "steps_skipped", "throughput/tokens_per_second")
         means = {name: fmean(step[name] for step in history) for name in names}
         return means | {"time/update": sum(step["time/update"] for step in history)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from plaudit.config.sections import Job, SamplingSection
+from plaudit.config.sections import DataSection, SamplingSection
 from plaudit.data.chat import ChatFormat
 from plaudit.data.fit import fit_length
 from plaudit.data.load import load_records
@@ -17,7 +17,7 @@ class PromptReader:
     """Tokenises prompts, and counts what became of those that were too long.
 
     Args:
-        job: its ``data`` says how long a prompt and a response may be together.
+        data: says how long a prompt and a response may be together.
         sampling: says how long a response may be.
         source: where the prompts come from, for errors.
 
@@ -25,13 +25,13 @@ class PromptReader:
         DataError: no room is left for a prompt.
     """
 
-    def __init__(self, job: Job, sampling: SamplingSection, chat: ChatFormat, source: str) -> None:
-        self.data, self.chat, self.source = job.data, chat, source
-        self.room = job.data.max_length - sampling.max_new_tokens
+    def __init__(self, data: DataSection, sampling: SamplingSection, chat: ChatFormat, source: str) -> None:
+        self.data, self.chat, self.source = data, chat, source
+        self.room = data.max_length - sampling.max_new_tokens
         self.cut = self.dropped = 0
         if self.room < 1:
             raise DataError(
-                f"max_new_tokens {sampling.max_new_tokens} leaves no room in max_length {job.data.max_length}",
+                f"max_new_tokens {sampling.max_new_tokens} leaves no room in max_length {data.max_length}",
                 where="[sampling] max_new_tokens",
                 cure="raise --max-length or lower --max-new-tokens",
             )
@@ -90,3 +90,8 @@ def load_prompts(source: str, limit: int, given: Sequence[Prompt] | None, least:
             cure="give at least two different prompts",
         )
     return records
+
+
+def columns_of(records: Sequence[Prompt]) -> set[str]:
+    """The names of the further columns that any row of the data has."""
+    return {name for prompt in records for name in prompt.columns}

@@ -1,0 +1,183 @@
+"""What learns from its own responses, with all of its models in this process: policy, critic, reference, rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from plaudit.algorithms.protocol import ActorCritic, EntropyBonus, OnlineAlgorithm, SharingTrunk
+from plaudit.backends.local.backbone import Backbone
+from plaudit.backends.local.learner import LocalLearner, LocalScorer
+from plaudit.backends.local.memory import peak_gb, role_memory
+from plaudit.backends.local.models import build_critic, load_backbone, load_policy, load_reference
+from plaudit.backends.local.precision import product_dtype
+from plaudit.backends.local.rewards import build_reward
+from plaudit.config.sections import ComputeSection, OptimizerSection
+from plaudit.data.chat import ChatFormat
+from plaudit.errors import ConfigError
+from plaudit.generation.native import NativeGenerator
+from plaudit.jobs.best_of_n import BestOfNJob
+from plaudit.jobs.online import OnlineJob
+from plaudit.jobs.reward_tables import ModelTable
+from plaudit.models.exact_kl import ExactKL
+from plaudit.models.forward.trunk import position_limit
+from plaudit.models.policy import Policy
+from plaudit.models.shared_trunk import SharedTrunk, TrunkCritic
+from plaudit.rewards.build import Given, RewardSource
+from plaudit.runtime import OnlineRuntime, Reward, Runtime, TextFormat
+
+UNPLANNED = 1
+"""Optimizer steps of a learner until its stage says how many there are: `Learner.plan`."""
+
+
+def build_online(job: OnlineJob, reward: Given, gold: Given, columns: Collection[str]) -> OnlineRuntime:
+    """A policy that is trained against a reward, its frozen start, and a critic where the algorithm needs one.
+
+    Raises:
+        ConfigError, ModelError, RewardError: with the cure.
+    """
+    algorithm: OnlineAlgorithm = job.algorithm
+    compute = job.compute
+    tokenizer, policy = load_policy(
+        job.policy, job.lora, compute, seed=job.seed, temperature=job.sampling.temperature,
+        entropy_grad=isinstance(algorithm, EntropyBonus) and algorithm.entropy_coef > 0,
+    )  # fmt: skip
+    text = _format(tokenizer, policy, job.data.chat_template)
+    # One each, so that the memory of the reward and that of gold are told apart.
+    backbone, golden = load_backbone(policy, compute), load_backbone(policy, compute)
+    opened = partial(_reward, tokenizer=tokenizer, compute=compute, columns=columns)
+    judge = opened(reward or job.reward, "reward", backbone=backbone)
+    second = opened(gold or job.gold, "gold", backbone=golden) if gold or job.gold else None
+    # Frozen now: later the policy has learned. Under LoRA it is the policy without adapters and costs nothing, which
+    # only works where both are in one process.
+    frozen = load_reference(policy)
+    learner, critic = _learners(job, policy, backbone, tokenizer)
+    runtime = Runtime(
+        _generator(policy, learner, text.chat, tokenizer, compute),
+        learner,
+        LocalScorer(frozen, compute),
+        judge,
+        critic,
+        second,
+        LocalScorer(ExactKL(policy, frozen), compute) if "full_kl" in algorithm.needs else None,
+        _shares_trunk(algorithm) and critic is not None,
+    )
+    roles: dict[str, Iterable[nn.Module]] = {"policy": [policy], "reference": [frozen]}
+    roles |= {"critic": [critic.module] if critic else [], "reward": backbone.loaded, "gold": golden.loaded}
+    notes = (*backbone.notes, *golden.notes, *_critic_notes(job))
+    return OnlineRuntime(runtime, text, notes, role_memory(roles), _peak(learner))
+
+
+def build_best_of_n(job: BestOfNJob, reward: Given, gold: Given, columns: Collection[str]) -> OnlineRuntime:
+    """A policy that is sampled from, and with ``job.rounds`` trained as well.
+
+    Raises:
+        ConfigError, ModelError, RewardError: with the cure.
+    """
+    compute = job.compute
+    tokenizer, policy = load_policy(
+        job.policy, job.lora, compute, seed=job.seed, temperature=job.sampling.temperature
+    )
+    text = _format(tokenizer, policy, job.data.chat_template)
+    learner = LocalLearner(policy, job.optimizer, compute, total_steps=UNPLANNED)
+    opened = partial(_reward, tokenizer=tokenizer, compute=compute, columns=columns)
+    judge = opened(reward or job.reward, "reward")
+    second = opened(gold or job.gold, "gold") if gold or job.gold else None
+    # Without rounds nothing is trained, so the policy is its own start, and no memory goes into a copy.
+    reference = LocalScorer(load_reference(policy), compute) if job.rounds else learner
+    generator = _generator(policy, learner, text.chat, tokenizer, compute)
+    runtime = Runtime(generator, learner, reference, judge, gold=second)
+    return OnlineRuntime(runtime, text, peak_memory=_peak(learner))
+
+
+def _format(tokenizer: Any, policy: Policy, template: Any) -> TextFormat:
+    return TextFormat(tokenizer, ChatFormat(tokenizer, template), position_limit(policy.lm))
+
+
+def _generator(
+    policy: Policy, learner: LocalLearner, chat: ChatFormat, tokenizer: Any, compute: ComputeSection
+) -> NativeGenerator:
+    # On the same tensors and in the same precision as training, so that log-probs of the sampler are those of the
+    # trainer and need no correction.
+    precision = product_dtype(compute, learner.device)
+    return NativeGenerator(
+        policy.lm, tokenizer, chat.end_ids, precision=precision, cuda_graphs=compute.cuda_graphs
+    )
+
+
+def _peak(learner: LocalLearner) -> Callable[[], float]:
+    return partial(peak_gb, learner.device)
+
+
+def _reward(
+    sources: Reward | Sequence[RewardSource], where: str, *, tokenizer: Any, compute: ComputeSection,
+    columns: Collection[str], backbone: Backbone | None = None,
+) -> Reward:  # fmt: skip
+    """A reward from what a job names or the Python API was given; a reward itself as it is."""
+    if callable(sources):
+        return sources
+    return build_reward(sources, tokenizer, compute, where=where, columns=columns, backbone=backbone)
+
+
+def _learners(
+    job: OnlineJob, policy: Policy, backbone: Backbone, tokenizer: Any
+) -> tuple[LocalLearner, LocalLearner | None]:
+    """Optimizers around the policy and its critic, if it has one.
+
+    Raises:
+        ConfigError: the algorithm needs a critic and is no `ActorCritic`, or see `build_critic`.
+    """
+    algorithm: OnlineAlgorithm = job.algorithm
+    compute = job.compute
+    steps = job.iterations * algorithm.epochs * algorithm.minibatches
+    if "values" not in algorithm.needs:
+        return LocalLearner(policy, job.optimizer, compute, total_steps=steps), None
+    if not isinstance(algorithm, ActorCritic):
+        raise ConfigError(
+            f"{type(algorithm).__name__} needs values, but does not say how a critic learns them",
+            where="[algorithm] type",
+            cure="give it what plaudit.algorithms.protocol.ActorCritic lists: value_loss, phase, after, critic_lr ...",
+        )
+    rate = job.optimizer.model_copy(update={"lr": algorithm.critic_lr})
+    if _shares_trunk(algorithm):
+        return _on_one_trunk(job, policy, rate, steps)
+    learner = LocalLearner(policy, job.optimizer, compute, total_steps=steps)
+    critic = build_critic(algorithm.critic_init, job.reward, backbone, tokenizer, job.lora, compute)
+    return learner, LocalLearner(critic, rate, compute, total_steps=steps, name="critic")
+
+
+def _shares_trunk(algorithm: OnlineAlgorithm) -> bool:
+    """Is the critic a head on the policy's trunk?"""
+    return isinstance(algorithm, SharingTrunk) and algorithm.critic == "trunk"
+
+
+def _on_one_trunk(
+    job: OnlineJob, policy: Policy, rate: OptimizerSection, steps: int
+) -> tuple[LocalLearner, LocalLearner]:
+    """Two learners whose parameters do not overlap: the head is the critic's, the trunk the policy's.
+
+    A step of the policy is one pass whose loss reaches both, so the critic steps along as its partner, at its own rate.
+    A step of the critic alone reads the trunk without a gradient: while the policy rests it must not move, and a value
+    loss that reached the trunk would move it.
+    """
+    head = TrunkCritic(policy)
+    critic = LocalLearner(head, rate, job.compute, total_steps=steps, name="critic")
+    learner = LocalLearner(
+        SharedTrunk(policy, head), job.optimizer, job.compute, total_steps=steps, partners={"critic": critic}
+    )
+    return learner, critic
+
+
+def _critic_notes(job: OnlineJob) -> list[str]:
+    """What a reader of the settings would not expect of the critic."""
+    algorithm: OnlineAlgorithm = job.algorithm
+    if "values" not in algorithm.needs or _shares_trunk(algorithm) or not isinstance(algorithm, ActorCritic):
+        return []
+    if algorithm.critic_init != "reward" or any(isinstance(table, ModelTable) for table in job.reward):
+        return []
+    return [
+        "no reward is a reward model, so the critic starts from the policy with a zero head, not from the reward"
+    ]
