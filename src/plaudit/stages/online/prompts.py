@@ -13,6 +13,22 @@ from plaudit.records import Prompt
 from plaudit.runtime import TokenPrompt
 
 
+def room_for_prompts(data: DataSection, sampling: SamplingSection) -> int:
+    """Tokens that a prompt may have, so that the longest response fits after it.
+
+    Raises:
+        DataError: there are none.
+    """
+    room = data.max_length - sampling.max_new_tokens
+    if room < 1:
+        raise DataError(
+            f"max_new_tokens {sampling.max_new_tokens} leaves no room in max_length {data.max_length}",
+            where="[sampling] max_new_tokens",
+            cure="raise --max-length or lower --max-new-tokens",
+        )
+    return room
+
+
 class PromptReader:
     """Tokenises prompts, and counts what became of those that were too long.
 
@@ -27,14 +43,8 @@ class PromptReader:
 
     def __init__(self, data: DataSection, sampling: SamplingSection, chat: ChatFormat, source: str) -> None:
         self.data, self.chat, self.source = data, chat, source
-        self.room = data.max_length - sampling.max_new_tokens
+        self.room = room_for_prompts(data, sampling)
         self.cut = self.dropped = 0
-        if self.room < 1:
-            raise DataError(
-                f"max_new_tokens {sampling.max_new_tokens} leaves no room in max_length {data.max_length}",
-                where="[sampling] max_new_tokens",
-                cure="raise --max-length or lower --max-new-tokens",
-            )
 
     def tokenise(self, prompts: Sequence[Prompt]) -> list[TokenPrompt]:
         """The prompts that fit, after cutting where the settings say so.

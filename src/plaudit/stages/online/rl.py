@@ -23,7 +23,7 @@ from plaudit.runs.directory import announce, finished, set_threads
 from plaudit.runtime import OnlineRuntime, Runtime, TextFormat, TokenPrompt
 from plaudit.stages.encode import demonstration_encoder, encode_rows, readable
 from plaudit.stages.online.evaluation import Evaluator
-from plaudit.stages.online.prompts import PromptReader, columns_of, load_prompts
+from plaudit.stages.online.prompts import PromptReader, columns_of, load_prompts, room_for_prompts
 from plaudit.stages.session import OnIteration, Session, open_session
 from plaudit.training.offline import TextStream
 from plaudit.training.online import OnlineLoop
@@ -54,7 +54,8 @@ def run_rl(
     if done := finished(job):
         return done
     set_threads(job.compute)
-    _check_sizes(job)  # all that can fail does so before a file is written
+    # All that can fail does so before a file is written; and what is cheap to check, before a model is loaded.
+    _check_sizes(job)
     job, notes = _with_time_to_learn(job)
     records = load_prompts(job.dataset, job.data.limit, prompts)
     opened = backends.open(job, reward=reward, gold=gold, columns=columns_of(records))
@@ -177,7 +178,8 @@ def _texts(job: OnlineJob, text: TextFormat) -> TextStream | None:
 
 
 def _check_sizes(job: OnlineJob) -> None:
-    """No minibatch is empty, and the filter of mismatched responses is one."""
+    """No minibatch is empty, prompts have room, and the filter of mismatched responses is one."""
+    room_for_prompts(job.data, job.sampling)
     rollouts = job.prompts_per_iteration * job.algorithm.group_size
     if job.algorithm.minibatches > rollouts:
         raise ConfigError(
