@@ -98,7 +98,7 @@ def train(
         reward: for RL: a function ``f(prompt, response) -> float``, a class or object that can be called, a name as on
             the command line (``runs/reward``), a table as in a config (``{"kind": "http", "url": ...}``), or a list of
             these or of ``(one of these, weight)``. See docs/howto/rewards.md.
-        gold: for RL: a second judge that is never trained on.
+        gold: for RL: a second reward that is never trained on.
         environment: for RL over several turns: what replies to the policy, an object (see `plaudit.Environment`) or
             file.py:Class. See docs/howto/environments.md.
         preferences: for ``plaudit.DPO(...)`` and its family: a file or hub name, `Preference` records, or dicts with

@@ -157,7 +157,7 @@ class Runtime:
     reward: Reward
     critic: Learner | None = None
     gold: Reward | None = None
-    """A second judge that is never trained on: it tells whether the reward is being hacked."""
+    """A second reward that is never trained on: it shows whether the trained one is being exploited."""
     full_kl: Scorer | None = None
     """KL(policy || reference) of the next-token distributions at each response token, where an algorithm needs it."""
     shared_trunk: bool = False

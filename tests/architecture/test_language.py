@@ -23,6 +23,9 @@ BANNED = {
     r"\bref_policy\b": "reference",
     r"\bvalue_net\b": "critic",
     r"\bnum_generations\b": "group_size",
+    r"\bepisodes?\b|\btrajector": "rollout, response or experience",
+    r"\b(second|gold|held-out) judge\b": "gold reward; a judge is a model that is asked",
+    r"\bteach(es)? nothing\b": "has no gradient, no signal",
     r"\bworker groups?\b": "learner, generator, runtime",
 }
 

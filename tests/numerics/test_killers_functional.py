@@ -43,8 +43,8 @@ def test_a_std_that_is_noise_is_not_divided_by(moments, std):
 
 
 def test_the_adaptive_coefficient_stays_between_its_bounds():
-    assert adapt_kl_coef(9.9, kl=12, target=6, horizon=1, episodes=1) == 10.0
-    assert adapt_kl_coef(1.1e-4, kl=0, target=6, horizon=1, episodes=1) == 1e-4
+    assert adapt_kl_coef(9.9, kl=12, target=6, horizon=1, responses=1) == 10.0
+    assert adapt_kl_coef(1.1e-4, kl=0, target=6, horizon=1, responses=1) == 1e-4
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def IPO(**settings: Any) -> DPO:  # noqa: N802
 
 
 def Hinge(**settings: Any) -> DPO:  # noqa: N802
-    """Hinge loss on the rewards of DPO: a pair that is ranked right by a margin of 1 teaches nothing any more.
+    """Hinge loss on the rewards of DPO: a pair that is ranked right by a margin of 1 has no gradient.
 
     Args:
         settings: of `DPO`.

@@ -89,7 +89,7 @@ class GRPO(pg.UpdateSettings):
     def keeps(self, rewards: Tensor, group_ids: Tensor) -> Tensor:
         """Rows of groups whose rewards, before any penalty, are not all equal.
 
-        Before the penalty, because a group that is solved by all has nothing to teach but its lengths.
+        Before the penalty, because in a group that is solved by all only the lengths would differ.
         """
         return ~compare(rewards, group_ids, ~rewards.isnan()).equal
 

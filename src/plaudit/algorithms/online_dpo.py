@@ -1,6 +1,6 @@
 """Online DPO: the pairs are the policy's own responses, ranked by a reward (Guo et al., arXiv:2402.04792).
 
-each prompt:  group_size responses -> scores -> the best is chosen, the worst rejected; equal scores teach nothing
+each prompt:  group_size responses -> scores -> the best is chosen, the worst rejected; equal scores make no pair
 loss = -log sigma(beta ((logp_w - ref_w) - (logp_l - ref_l)))
 """
 

@@ -101,7 +101,7 @@ def group_credit(batch: Experience, carry: Carry, values: Tensor, scale: Scale) 
 
 
 def group_metrics(values: Tensor, batch: Experience, valid: Tensor) -> dict[str, float]:
-    """Spread within the groups, and the share of groups that teach nothing because all their scores are equal."""
+    """Spread within the groups, and the share of groups without a gradient because all their scores are equal."""
     assert batch.group_ids is not None
     groups = compare(values, batch.group_ids, valid)
     one_each = valid / groups.counts.clamp(min=1)  # so that each group counts once

@@ -61,19 +61,19 @@ class Carry:
     """Iterations in which the critic was trained alone before it was good enough; None: it is not yet."""
 
 
-def adapt_kl_coef(kl_coef: float, kl: float, target: float, horizon: float, episodes: int) -> float:
+def adapt_kl_coef(kl_coef: float, kl: float, target: float, horizon: float, responses: int) -> float:
     """Proportional controller of Ziegler et al. (arXiv:1909.08593, sec. 2.2), clamped to [1e-4, 10].
 
     Args:
         kl: measured KL to the reference per response, in nats (sum over its tokens).
         target: the KL to keep, in the same unit.
-        horizon: episodes in which a 20 % error changes the coefficient by 20 %.
-        episodes: responses since the last update.
+        horizon: responses after which a 20 % error changes the coefficient by 20 %.
+        responses: number of responses since the last update.
 
-    >>> round(adapt_kl_coef(0.2, kl=12, target=6, horizon=10_000, episodes=256), 6)
+    >>> round(adapt_kl_coef(0.2, kl=12, target=6, horizon=10_000, responses=256), 6)
     0.201024
     """
     # The error is clipped so that one odd batch cannot move the coefficient far, and the coefficient itself: at 0 it
     # could never grow again, since it is only multiplied.
     error = min(max(kl / target - 1, -0.2), 0.2)
-    return min(max(kl_coef * (1 + error * episodes / horizon), 1e-4), 10.0)
+    return min(max(kl_coef * (1 + error * responses / horizon), 1e-4), 10.0)

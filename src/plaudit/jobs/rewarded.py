@@ -31,7 +31,7 @@ class RewardedJob(Job):
     reward_timeout: float = Field(TIMEOUT, ge=0)
     """Seconds that a call of a reward function may take; a slower one is a failed reward. 0: no limit."""
     gold: Rewards = ()
-    """A second judge, never trained on, that shows whether the reward is being hacked; written as reward is."""
+    """A second reward, never trained on, that shows whether the first is being exploited; written as reward is."""
     dataset: str = ""
     """Prompts: a file, a directory, or a hub name. Responses in it are not used."""
 

@@ -141,7 +141,7 @@ def told_apart(prompts: Sequence[TokenPrompt], seen: Counter[str]) -> list[Token
 def scored(reward: Reward, rollouts: Sequence[Rollout]) -> list[Rollout]:
     """Rollouts with their rewards. A failed one has none, and is left out of every mean and baseline.
 
-    One that its environment could not finish counts as failed and is not scored: half an episode has no score.
+    One that its environment could not finish counts as failed and is not scored: without its end it has no reward.
 
     Raises:
         RewardError: more than a fifth of the rollouts could not be scored.
