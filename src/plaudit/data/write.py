@@ -29,6 +29,8 @@ from plaudit.records import (
 )
 
 Layout = Literal["plaudit", "trl", "hh"]
+JsonRow = dict[str, Any]
+"""A row of JSON values by field."""
 
 
 def write_records(records: Sequence[Record], path: str | Path, layout: Layout = "plaudit") -> tuple[str, ...]:
@@ -76,7 +78,7 @@ def _target(path: str | Path) -> Path:
     return target
 
 
-def _write(rows: list[dict[str, Any]], target: Path, log: ReadLog) -> tuple[str, ...]:
+def _write(rows: list[JsonRow], target: Path, log: ReadLog) -> tuple[str, ...]:
     encoding = encoding_of(target)
     assert encoding is not None, "checked before"
     # mtime=0: gzip stores a time, and the same rows should give the same bytes.
@@ -85,7 +87,7 @@ def _write(rows: list[dict[str, Any]], target: Path, log: ReadLog) -> tuple[str,
     return log.notes
 
 
-def _rows(records: Sequence[Record], layout: Layout, log: ReadLog) -> list[dict[str, Any]]:
+def _rows(records: Sequence[Record], layout: Layout, log: ReadLog) -> list[JsonRow]:
     if layout == "plaudit":
         return [_own_row(record) for record in records]
     kind = KIND_OF[type(records[0])]
@@ -102,9 +104,9 @@ def _rows(records: Sequence[Record], layout: Layout, log: ReadLog) -> list[dict[
 # Layouts
 
 
-def _own_row(record: Record) -> dict[str, Any]:
+def _own_row(record: Record) -> JsonRow:
     """The fields of the record under the names that are read, without empty ones."""
-    row: dict[str, Any] = {"prompt" if name == "content" else name: v for name, v in to_json(record).items()}
+    row: JsonRow = {"prompt" if name == "content" else name: v for name, v in to_json(record).items()}
     if isinstance(record, Preference) and record.agreement == 1.0:
         del row["agreement"]
     empty = [
@@ -115,7 +117,7 @@ def _own_row(record: Record) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in empty}
 
 
-def _trl_row(record: Record, log: ReadLog) -> dict[str, Any]:
+def _trl_row(record: Record, log: ReadLog) -> JsonRow:
     """A row of one of TRL's dataset types: standard for plain texts, conversational for chats."""
     if isinstance(record, Prompt):
         answer = {} if record.answer is None else {"answer": record.answer}
@@ -132,11 +134,11 @@ def _trl_row(record: Record, log: ReadLog) -> dict[str, Any]:
     raise DataError(what, where=log.source, cure="write the layout plaudit, or convert to preference first")
 
 
-def _trl_fields(prompt: Content, **responses: Content) -> dict[str, Any]:
+def _trl_fields(prompt: Content, **responses: Content) -> JsonRow:
     is_chat = not isinstance(prompt, str) or any(not isinstance(r, str) for r in responses.values())
     if not is_chat:
         return {"prompt": prompt, **responses}
-    row: dict[str, Any] = {"prompt": to_json(as_messages(prompt, "user") if prompt else ())}
+    row: JsonRow = {"prompt": to_json(as_messages(prompt, "user") if prompt else ())}
     return row | {name: to_json(as_messages(content, "assistant")) for name, content in responses.items()}
 
 
@@ -144,7 +146,7 @@ def _has_more(record: Preference) -> bool:
     return record.margin is not None or record.agreement != 1.0 or record.annotator is not None
 
 
-def _transcripts_row(record: Record, log: ReadLog) -> dict[str, Any]:
+def _transcripts_row(record: Record, log: ReadLog) -> JsonRow:
     """Chosen and rejected as whole transcripts."""
     assert isinstance(record, Preference), "converted before"
     log.count("margins, agreements or annotators left out", _has_more(record))
@@ -157,7 +159,7 @@ def _transcripts_row(record: Record, log: ReadLog) -> dict[str, Any]:
 # Encodings
 
 
-def _encoded(rows: list[dict[str, Any]], encoding: Encoding, log: ReadLog) -> bytes:
+def _encoded(rows: list[JsonRow], encoding: Encoding, log: ReadLog) -> bytes:
     if encoding == "Parquet":
         return _parquet(rows, log)
     if encoding == "CSV":
@@ -174,15 +176,15 @@ def _encoded(rows: list[dict[str, Any]], encoding: Encoding, log: ReadLog) -> by
         raise DataError(f"half of a surrogate pair near {near}", where=log.source, cure=cure) from error
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def _columns(rows: Iterable[dict[str, Any]]) -> list[str]:
+def _columns(rows: Iterable[JsonRow]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def _csv(rows: list[dict[str, Any]], log: ReadLog) -> str:
+def _csv(rows: list[JsonRow], log: ReadLog) -> str:
     out = io.StringIO(newline="")
     columns = _columns(rows)
     writer = csv.writer(out)
@@ -192,7 +194,7 @@ def _csv(rows: list[dict[str, Any]], log: ReadLog) -> str:
     return out.getvalue()
 
 
-def _cell(value: Any, log: ReadLog) -> Any:
+def _cell(value: object, log: ReadLog) -> object:
     if isinstance(value, (list, dict)):
         return _json(value)
     if not isinstance(value, str):
@@ -202,7 +204,7 @@ def _cell(value: Any, log: ReadLog) -> Any:
     return safe
 
 
-def _parquet(rows: list[dict[str, Any]], log: ReadLog) -> bytes:
+def _parquet(rows: list[JsonRow], log: ReadLog) -> bytes:
     try:
         import pyarrow
         import pyarrow.parquet

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -151,12 +151,14 @@ def settings_page(request: Request, slug: str) -> Response:
     site, project = site_of(request), project_of(request)
     with site.store.read() as conn:
         versions = projects.guideline_versions(conn, project)
-    context: dict[str, Any] = {
-        "strategies": STRATEGY_SAYS,
-        "counts": COUNTS,
-        "now": _counts(project.settings),
-    }
-    return site.page(request, "settings.html", versions=sorted(versions, reverse=True), **context)
+    return site.page(
+        request,
+        "settings.html",
+        versions=sorted(versions, reverse=True),
+        strategies=STRATEGY_SAYS,
+        counts=COUNTS,
+        now=_counts(project.settings),
+    )
 
 
 @router.post("/p/{slug}/settings", openapi_extra=needs("admin", "title", "closed", *SETTINGS))
@@ -223,15 +225,16 @@ def _people(request: Request, link: str) -> Response:
         all_projects = projects.list_projects(conn)
         invited = people.open_invitations(conn)
         works_on = {user.id: projects.list_projects(conn, user.id) for user in everybody}
-    context: dict[str, Any] = {
-        "people": everybody,
-        "roles": ROLES,
-        "projects": all_projects,
-        "works_on": works_on,
-        "link": link,
-        "invited": invited,
-    }
-    return site.page(request, "admin.html", **context)
+    return site.page(
+        request,
+        "admin.html",
+        people=everybody,
+        roles=ROLES,
+        projects=all_projects,
+        works_on=works_on,
+        link=link,
+        invited=invited,
+    )
 
 
 def _role(name: str) -> UserRole:

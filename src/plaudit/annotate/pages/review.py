@@ -120,8 +120,8 @@ def item_list(request: Request, slug: str, page: Page = 0, only: Only = "") -> R
             shown = content.page_of_items(conn, project, page, PAGE)
             total = content.count_items(conn, project)
     rows = [(number, item, by_item.get(item.key, [])) for number, item in shown]
-    context: dict[str, Any] = {"rows": rows, "page": page, "only": only, "total": total}
-    return site.page(request, "items.html", more=(page + 1) * PAGE < total, **context)
+    more = (page + 1) * PAGE < total
+    return site.page(request, "items.html", rows=rows, page=page, only=only, total=total, more=more)
 
 
 def _is(only: str, annotation: Annotation) -> bool:

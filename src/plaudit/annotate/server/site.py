@@ -8,7 +8,6 @@ import uuid
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -75,7 +74,7 @@ class Site:
         object.__setattr__(self, "reader", Batcher(self.store.read_batch, "reader"))
         object.__setattr__(self, "writer", Batcher(self.store.write_batch, "writer"))
 
-    def page(self, request: Request, name: str, *, status: int = 200, **context: Any) -> Response:
+    def page(self, request: Request, name: str, *, status: int = 200, **context: object) -> Response:
         """A page from its template.
 
         Args:

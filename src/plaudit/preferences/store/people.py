@@ -226,6 +226,18 @@ def list_tokens(conn: Connection, user_id: int) -> list[dict[str, Any]]:
 
 # Invitations
 
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """An invitation that can be used."""
+
+    id: int
+    role: UserRole
+    project_id: int | None
+    title: str | None
+    """Title of the project; None without one."""
+
+
 _OPEN = invitations.c.used_at.is_(None)
 
 
@@ -240,8 +252,8 @@ def invite(conn: Connection, role: UserRole, project_id: int | None = None, by: 
     return secret
 
 
-def invitation(conn: Connection, secret: str) -> Any:
-    """The invitation of this secret while it can be used, with its project's ``title``, or NotFound."""
+def invitation(conn: Connection, secret: str) -> Invitation:
+    """The invitation of this secret while it can be used, or NotFound."""
     row = conn.execute(
         select(invitations, projects.c.title)
         .outerjoin(projects, invitations.c.project_id == projects.c.id)
@@ -252,8 +264,8 @@ def invitation(conn: Connection, secret: str) -> Any:
         )
     ).one_or_none()
     if row is None:
-        raise NotFound("the invitation was used, has run out, or never was", cure="ask for a new link")
-    return row
+        raise NotFound("the invitation was used, has expired, or never existed", cure="ask for a new link")
+    return Invitation(row.id, row.role, row.project_id, row.title)
 
 
 def open_invitations(conn: Connection) -> list[dict[str, Any]]:
