@@ -1,4 +1,4 @@
-"""The chapters of a page: a run told whole, or its training and its outcome; and the data that all was learned from."""
+"""The chapters of a page: a whole run, or its training and its outcome apart; and the data that was learned from."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ def chapter(run: Run) -> Chapter:
     )
 
 
-def training_chapter(run: Run, told: Verdict) -> Chapter:
+def training_chapter(run: Run, trained: Verdict) -> Chapter:
     """The training of the last run of a story: its curves. What came of it is the outcome's chapter."""
     kind = kind_of(run)
     first, more = curves(run, kind)
     step = kind.step or run.command.upper()
-    return Chapter(_anchor(run), step, told, charts=first, more=more, brief=kind.brief(run))
+    return Chapter(_anchor(run), step, trained, charts=first, more=more, brief=kind.brief(run))
 
 
 def outcome_chapter(run: Run) -> Chapter:
     """The last chapter of a story that ends in a policy: whether it got better."""
-    kind, said = kind_of(run), verdict(run)
+    kind, judged = kind_of(run), verdict(run)
     return Chapter(
         anchor="outcome",
         step="Did it work?",
-        verdict=said,
+        verdict=judged,
         figures=kind.figures(run),
         warnings=warnings(run),
         charts=kind.panels(run),
         samples=_pairs(run),
-        brief=said.headline,
+        brief=judged.headline,
     )
 
 
@@ -71,10 +71,10 @@ def data_chapter(folder: Path) -> Chapter | None:
     if not contents:
         return None
     sizes = ", ".join(f"{len(rows)} {name}" for name, rows in contents)
-    told = Verdict("flat", "This is what it learned from.", f"{sizes[0].upper()}{sizes[1:]}.")
+    contained = Verdict("flat", "This is what it learned from.", f"{sizes[0].upper()}{sizes[1:]}.")
     examples = [(name, [_example(row) for row in rows[:2]]) for name, rows in contents]
     brief = max(((len(rows), name) for name, rows in contents), default=(0, ""))
-    return Chapter("data", "Data", told, examples=examples, brief=f"{brief[0]} {brief[1]}")
+    return Chapter("data", "Data", contained, examples=examples, brief=f"{brief[0]} {brief[1]}")
 
 
 def _example(row: Row) -> Row:

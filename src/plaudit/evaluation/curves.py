@@ -1,4 +1,4 @@
-"""The curves of a run: those that tell the story first, all others below, training and held-out rows in one chart."""
+"""The curves of a run: first those that matter most for its kind; training and held-out rows in one chart."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def curves(run: Run, kind: Kind) -> tuple[list[Chart], list[Chart]]:
     """The curves of ``kind.curves`` that move, and all others in the order of the table of metrics."""
     names = sorted({name for row in run.metrics for name in row} - {"step", "time"}, key=_order)
     taken = {HELD_OUT[name] for name in names if name in HELD_OUT}
-    # A curve that is constant (a fixed KL coefficient, say) has nothing to tell and goes to the others.
+    # A curve that is constant (a fixed KL coefficient, say) shows nothing, and goes to the others.
     shown = [n for n in kind.curves if n in names and n not in taken and len(set(run.series(n)[1])) > 1]
     rest = [name for name in names if name not in shown and name not in taken]
     first = [c for c in (_curve(run, kind, name) for name in shown) if c is not None]

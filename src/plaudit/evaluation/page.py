@@ -28,9 +28,7 @@ class Verdict:
     evidence: str
 
 
-NOT_EVALUATED = Verdict(
-    "flat", "Not evaluated.", "There are no held-out rows, so nothing can be said about it."
-)
+NOT_EVALUATED = Verdict("flat", "Not evaluated.", "There are no held-out rows to evaluate it on.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +116,7 @@ class Kind:
     panels: Callable[[Run], list[Chart]] = _no_panels
     """Charts of its own, before the curves."""
     training: Callable[[Run], Verdict] | None = None
-    """Where a story of several runs tells training and outcome as two chapters: the verdict on the training."""
+    """Where the page of several runs has two chapters for it, training and outcome: the verdict on the training."""
     rows: str = ""
     """The file that the figures are computed from; "": training writes them itself."""
     computed: str = ""

@@ -1,4 +1,4 @@
-"""The kinds of runs: one file each, with its figures, verdict, warnings and charts; and the kind of a given run.
+"""The kinds of runs: one file each, with its figures, verdict, warnings and charts; and what kind a run is.
 
 A new kind is a file here that ends in a `Kind`, and a line in `KINDS`.
 """
@@ -29,7 +29,7 @@ def kind_of(run: Run) -> Kind:
         # `best-of-n` answers prompts (best.jsonl), or trains in rounds: then it makes a policy, evaluated as any other.
         trains = row.kind == BEST_OF_N.name and not (run.path / BEST).is_file()
         return POLICY if trains else KINDS[row.kind]
-    # The command of a user's own algorithm is in no table: the rows that were measured tell.
+    # The command of a user's own algorithm is in no table: the files of measured rows decide.
     for kind in (PREFERENCE, POLICY, BEST_OF_N, REWARD):
         if (run.path / kind.rows).is_file():
             return kind

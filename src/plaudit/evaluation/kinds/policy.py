@@ -80,7 +80,7 @@ def _by_step(rows: Sequence[Row]) -> dict[int, list[Row]]:
 
 
 def _levels(rows: Sequence[Row]) -> Row:
-    """What can be said of the responses of one step."""
+    """Levels of one step: rewards, KL and length with intervals, endings, diversity, perplexity."""
     values: Row = {"n": len(rows), "prompts": len({row.get("prompt_id") for row in rows})}
     for name, field in (("reward", "reward"), ("gold", "gold"), ("kl", "kl"), ("length", "length")):
         column, prompts = _column(rows, field)
@@ -241,7 +241,7 @@ def _evidence(run: Run, judge: str) -> str:
 
 
 def training(run: Run) -> Verdict:
-    """What training did, told as a chapter of its own in a story of several runs."""
+    """What training did: a chapter of its own on the page of several runs."""
     climb = f"{signed(run.start('reward/mean'))} to {signed(run.end('reward/mean'))}"
     kl = number(run.end("objective/kl"), 1)
     evidence = (
@@ -281,7 +281,7 @@ def figures(run: Run) -> list[Figure]:
 
 
 def _text_figures(card: Row) -> list[Figure]:
-    """What can be said of the responses themselves."""
+    """Figures of the responses themselves, each with what it was before."""
     items = []
     for name, label, say in (
         ("length_mean", "Length in tokens", partial(number, digits=1)),
