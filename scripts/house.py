@@ -56,8 +56,13 @@ FENCES = {
     "filelock": ("runs",),
     **dict.fromkeys(("urllib.request", "http.client", "urllib3", "requests", "httpx", "aiohttp"),
                     ("rewards.http", "generation.vllm")),
+    # A stage that reaches for a module, a generator or a learner of this process cannot run on a cluster: stages, loops
+    # and evaluation know the protocols of runtime.py, and `plaudit.backends` opens what stands behind them.
+    "plaudit.models": ("models", "generation", "backends", "export", "demo"),
+    "plaudit.generation": ("generation", "backends"),
+    "plaudit.backends.local": ("backends",),
 }  # fmt: skip
-"""Third-party package, or client of the network -> where it may be imported."""
+"""Third-party package, client of the network, or a room of ours -> where it may be imported."""
 
 BANNED_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 BANNED_CALLS = {"eval", "exec", "torch.load", "yaml.load", "os.system", "numpy.load", "np.load"}
@@ -134,7 +139,7 @@ def floors(tree: Tree) -> list[str]:
 
 
 def fences(tree: Tree) -> list[str]:
-    """Third-party packages outside the parts that may use them."""
+    """Third-party packages, and rooms of ours, that are imported outside the parts that may use them."""
     found = []
     for module in tree.modules:
         inside = module.removeprefix(tree.package + ".")

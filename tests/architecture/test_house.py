@@ -85,6 +85,10 @@ def test_floors_allows_downward_and_inside(tmp_path: Path) -> None:
         ("evaluation__report", "import torch.nn as nn"),
         ("data__load", "from urllib.request import urlopen"),
         ("rewards__rules", "from http import client"),
+        ("stages__sft", "from plaudit.models.policy import Policy"),
+        ("stages__online__rl", "def f():\n    import plaudit.generation.native"),
+        ("stages__sft", "from plaudit.backends.local.learner import LocalLearner"),
+        ("stages__sft", "from ..backends import local"),
     ],
 )
 def test_fences_notices(tmp_path: Path, here: str, line: str) -> None:
@@ -93,6 +97,8 @@ def test_fences_notices(tmp_path: Path, here: str, line: str) -> None:
 
 def test_fences_allows_inside(tmp_path: Path) -> None:
     own = {"rewards____init__": "", "rewards__http": "import http.client"}
+    own |= {"stages__sft": "from plaudit import backends\nfrom plaudit.backends import open_policy"}
+    own |= {"backends__local__online": "from plaudit.backends.local import learner\nimport plaudit.models.policy"}
     tree = make_tree(tmp_path, data__collate="import torch", models__load="from peft import x", **own)
     assert house.fences(tree) == []
 

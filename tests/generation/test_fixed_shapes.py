@@ -34,17 +34,14 @@ class Recorder:
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2", "qwen3", "gemma"])
-def test_fixed_shapes_do_not_change_responses(
-    kind: str, models: Any, tokenizer: Any, prompts: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fixed_shapes_do_not_change_responses(kind: str, models: Any, tokenizer: Any, prompts: Any) -> None:
     batch = prompts(8)
     found = NativeGenerator(models[kind], tokenizer, ()).generate(batch, 1, WARM, seed=9, iteration=0)
     ends = tuple(sorted({i for r in found for i in r.response_ids[30:34]}))[:4]
     plain = NativeGenerator(models[kind], tokenizer, ends, rows=16)
     expected = plain.generate(batch, 4, WARM, seed=2, iteration=1)
     recorder = Recorder()
-    monkeypatch.setattr(plain, "_recorder", lambda: recorder)
-    fixed = plain.generate(
+    fixed = NativeGenerator(models[kind], tokenizer, ends, rows=16, record=recorder).generate(
         batch, 4, WARM, seed=2, iteration=1
     )  # 32 responses in 16 rows: some leave, some come
     assert len({len(r.response_ids) for r in expected}) > 5, "lengths should vary"
@@ -166,7 +163,7 @@ def test_what_cannot_be_recorded_is_not_tried_at_the_next_generation(
 
 
 def test_steps_that_run_as_they_are_leave_no_cache_behind(models: Any, tokenizer: Any, prompts: Any) -> None:
-    generator = NativeGenerator(models["llama"], tokenizer, ())
+    generator = NativeGenerator(models["llama"], tokenizer, (), record=lambda step: step)
     caches: list[weakref.ref[Any]] = []
 
     class Watched(SlotCache):
@@ -176,7 +173,6 @@ def test_steps_that_run_as_they_are_leave_no_cache_behind(models: Any, tokenizer
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "SlotCache", Watched)
-        patch.setattr(generator, "_recorder", lambda: lambda step: step)
         gc.disable()
         try:
             generator.generate(prompts(4), 2, SamplingSection(max_new_tokens=6), seed=0, iteration=0)

@@ -101,8 +101,9 @@ def test_an_adapter_alone_is_refused(tmp_path):
         resolve(tmp_path)
 
 
-def test_hub_names_that_are_wrong_fail_at_once(monkeypatch):
-    monkeypatch.setattr(source, "_cached_names", lambda: ["Qwen/Qwen3-0.6B"])
+def test_hub_names_that_are_wrong_fail_at_once(monkeypatch, tmp_path):
+    (tmp_path / "models--Qwen--Qwen3-0.6B").mkdir()
+    monkeypatch.setattr(source, "HF_HUB_CACHE", str(tmp_path))
 
     def unreachable(self, name, timeout):
         raise ConnectionError("no route")

@@ -142,10 +142,10 @@ def without_gaps(one: Rollout) -> Rollout:
 
 ALGORITHMS = [
     plaudit.PPO(),
-    plaudit.PPO(gamma=0.9, critic_lambda=1.0, whiten_rewards=True, entropy_coef=0.1),
+    plaudit.PPO(gamma=0.9, gae_lambda=(0.95, 1.0), reward_scaling="whiten", entropy_coef=0.1),
     plaudit.PPO(kl_estimator="full"),
-    plaudit.PPO(bootstrap_truncated=True),
-    plaudit.PPO(kl_in="loss", kl_estimator="k2", lambda_alpha=0.5),
+    plaudit.PPO(missing_eos="bootstrap"),
+    plaudit.PPO(kl_in="loss", kl_estimator="k2", gae_lambda="length"),
     plaudit.REINFORCE(gamma=0.9),
     plaudit.REINFORCEPlusPlus(),
     plaudit.RLOO(),

@@ -158,4 +158,4 @@ def test_plain_padded_rows_learn_the_same(world, tmp_path, reward):
 def test_a_critic_that_would_learn_nothing_is_refused():
     with pytest.raises(ConfigError, match="learn nothing"):
         PPO(critic="trunk", value_coef=0.0)
-    assert PPO(value_coef=0.0).critic == "separate"
+    assert PPO(value_coef=0.0).critic == "reward"

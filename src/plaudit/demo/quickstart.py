@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from plaudit import backends
 from plaudit.algorithms.ppo import PPO
 from plaudit.config.sections import (
     CheckpointSection,
@@ -19,16 +20,13 @@ from plaudit.config.sections import (
     OptimizerSection,
     SamplingSection,
 )
-from plaudit.data.chat import ChatFormat
 from plaudit.data.write import write_records
 from plaudit.demo import reviews
 from plaudit.demo.simulated import TextPair, judge_pairs, panel, to_preferences
 from plaudit.errors import ConfigError
-from plaudit.generation.native import NativeGenerator
 from plaudit.jobs.online import RLJob
 from plaudit.jobs.reward import RewardJob
 from plaudit.jobs.sft import SFTJob
-from plaudit.models.files.load import load_causal_lm, load_tokenizer
 from plaudit.models.files.saving import write
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 from plaudit.records import Demonstration, Judgement, Preference, Prompt
@@ -146,11 +144,9 @@ def ppo_job(out: Path, sft: Path, reward: Path, scale: Scale, shared: dict[str, 
 
 def collect(model: Path, scale: Scale, seed: int, ask: Ask | None = None) -> list[Preference]:
     """Two responses of the SFT model to each prompt, judged by a person (the first ones) and simulated annotators."""
-    tokenizer, lm = load_tokenizer(model), load_causal_lm(model)
-    chat = ChatFormat(tokenizer, "auto")
+    generator, chat = backends.open_policy(str(model))
     prompts = _repeat(reviews.prompts(min(scale.comparisons, 1000), seed), scale.comparisons)
     tokenised = [TokenPrompt(p, tuple(chat.prompt_ids(p.content))) for p in prompts]
-    generator = NativeGenerator(lm, tokenizer, chat.end_ids)
     rollouts = generator.generate(tokenised, 2, SAMPLING, seed=seed, iteration=-2)
     twos = zip(rollouts[::2], rollouts[1::2], strict=True)
     texts = [(str(a.prompt.content), a.response, b.response) for a, b in twos]

@@ -99,6 +99,7 @@ class NativeGenerator:
         rows: int = 64,
         precision: torch.dtype = torch.float32,
         cuda_graphs: bool = True,
+        record: Record | None = None,
     ) -> None:
         assert rows >= 1, "at least one row"
         self._version = 0
@@ -106,7 +107,7 @@ class NativeGenerator:
         self._tokenizer = tokenizer
         self._end_ids = tuple(end_ids)
         self._rows = rows
-        self._cuda_graphs = cuda_graphs
+        self._cuda_graphs, self._record = cuda_graphs, record
         self._recorded: CudaGraphs | None = None  # of the last call of `generate`
 
     def publish(self, weights: Weights, version: int) -> None:
@@ -158,6 +159,8 @@ class NativeGenerator:
         """What records steps of this call of `generate`; None where they run as they are."""
         # A new one for each call: a graph holds the addresses of that call's cache. One failed attempt is enough: a
         # model that cannot be recorded would fail again, and warn again, in every iteration.
+        if self._record is not None:
+            return self._record
         device, failed = self._decoder.device, self._recorded is not None and not self._recorded.works
         if not self._cuda_graphs or device.type != "cuda" or failed:
             return None

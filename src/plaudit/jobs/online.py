@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, InstanceOf
 
 from plaudit.algorithms.grpo import CISPO, DAPO, GRPO, GSPO, DrGRPO
 from plaudit.algorithms.online_dpo import OnlineDPO
 from plaudit.algorithms.ppo import PPO
 from plaudit.algorithms.ppo_presets import PPO_MAX_CODE, PPO_MAX_PAPER
+from plaudit.algorithms.protocol import OnlineAlgorithm
 from plaudit.algorithms.reinforce import REINFORCE
 from plaudit.algorithms.reinforce_pp import REINFORCEPlusPlus
 from plaudit.algorithms.rloo import RLOO
@@ -33,7 +34,7 @@ class OnlineJob(RewardedJob):
     """Iterations between evaluations; auto: about eight in the run."""
     kl_limit: float = Field(20.0, ge=0)
     """The run stops when the KL to the reference exceeds this (nats per response); 0: never."""
-    algorithm: Any = None
+    algorithm: InstanceOf[OnlineAlgorithm]
     optimizer: OptimizerSection = OptimizerSection(lr=1e-6, schedule="constant", warmup_fraction=0.0)
     sampling: SamplingSection = SamplingSection()
     mismatch: MismatchSection = MismatchSection()

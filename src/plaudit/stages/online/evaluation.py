@@ -6,10 +6,11 @@ import contextlib
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
 
+from plaudit.config.sections import LogSection, SamplingSection
 from plaudit.data.chat import ChatFormat
 from plaudit.data.collate import collate_rollouts
 from plaudit.experience import Experience
@@ -26,6 +27,35 @@ EVALUATION = (
 AUTO_EVALUATIONS = 8
 
 
+class EvaluatedJob(Protocol):
+    """What an evaluation reads of a job."""
+
+    @property
+    def iterations(self) -> int:
+        """Steps of the whole run."""
+        ...
+
+    @property
+    def eval_every(self) -> int | Literal["auto"]:
+        """Steps between evaluations; auto: about eight in the run."""
+        ...
+
+    @property
+    def sampling(self) -> SamplingSection:
+        """How responses are drawn."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        ...
+
+    @property
+    def log(self) -> LogSection:
+        """How many responses are shown."""
+        ...
+
+
 class Evaluator:
     """Writes evaluation.jsonl and samples.jsonl, and goes back to the best weights if the last ones are worse.
 
@@ -38,7 +68,7 @@ class Evaluator:
         run: Path,
         runtime: Runtime,
         prompts: Sequence[TokenPrompt],
-        job: Any,
+        job: EvaluatedJob,
         chat: ChatFormat,
         recorder: Recorder,
     ) -> None:

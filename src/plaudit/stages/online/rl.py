@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from plaudit import backends
 from plaudit.algorithms.protocol import ActorCritic, Cautious, OnlineAlgorithm, Rehearsing
@@ -205,7 +205,9 @@ def _with_time_to_learn(job: OnlineJob) -> tuple[OnlineJob, list[str]]:
         return job, []
     shorter = job.iterations // 3
     said = f"critic_warmup {warmup} would take all {job.iterations} iterations: shortened to {shorter}"
-    return job.model_copy(update={"algorithm": replace(job.algorithm, critic_warmup=shorter)}), [said]
+    # A cast, because a protocol cannot say that what fulfils it is a dataclass; `with_algorithm` has made sure of it.
+    changed: OnlineAlgorithm = replace(cast("Any", algorithm), critic_warmup=shorter)
+    return job.model_copy(update={"algorithm": changed}), [said]
 
 
 def cautions_of(algorithm: OnlineAlgorithm) -> tuple[str, ...]:
