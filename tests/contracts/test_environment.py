@@ -38,7 +38,10 @@ class Guess:
 '''
 ENVIRONMENTS: dict[str, tuple[str, list[str]]] = {
     "single": ("", ["anything", ""]),
-    "calculator": ("go on", ["<calc>3+4</calc>", "<calc>1/0</calc>", "<calc>nonsense</calc>", "7", "", "<calc>"]),
+    "calculator": (
+        "go on",
+        ["<calc>3+4</calc>", "<calc>1/0</calc>", "<calc>nonsense</calc>", "7", "", "<calc>"],
+    ),
     "users": ("chat", ["3", "5", "7"]),
 }
 """Name -> (kind of prompt, turns that a policy may write)."""
@@ -119,12 +122,18 @@ class Reader:
     def publish(self, weights: Any, version: int) -> None:
         """It has no weights."""
 
-    def generate(self, prompts: list[TokenPrompt], n: int, sampling: Any, *, seed: int, iteration: int, progress=None):
+    def generate(
+        self, prompts: list[TokenPrompt], n: int, sampling: Any, *, seed: int, iteration: int, progress=None
+    ):
         made = []
         for prompt in prompts:
             text = self.texts[len(self.rows) % len(self.texts)]
             self.rows.append(prompt.ids)
-            made.append(Rollout.single(prompt.prompt, 0, prompt.ids, ids(text), (-1.0,) * len(ids(text)), text, "stop"))
+            made.append(
+                Rollout.single(
+                    prompt.prompt, 0, prompt.ids, ids(text), (-1.0,) * len(ids(text)), text, "stop"
+                )
+            )
         return made
 
 
