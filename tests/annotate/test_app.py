@@ -118,7 +118,7 @@ def test_importing_twice_adds_once_and_gold_is_marked(store: Store, tmp_path: Pa
     path = write_pairs(tmp_path / "My Pairs.jsonl")
     first = import_file(store, path)
     assert (first.project.slug, first.project.task, first.added) == ("my-pairs", "pairwise", 3)
-    assert import_file(store, path).there == 3
+    assert import_file(store, path).known == 3
     gold = import_file(store, path, slug="gold", gold=True)
     with store.read() as conn:
         assert projects.progress(conn, gold.project).gold == 3

@@ -31,7 +31,7 @@ def run(args: Namespace) -> int:
         "prioritise": _prioritise,
     }
     if args.action in ("export", "status", "backup", "prioritise") and "://" not in args.db:
-        # SQLite makes a missing file without a word, and an export of a mistyped name would find "no such project".
+        # SQLite silently makes a missing file, and an export with a mistyped name would then report "no such project".
         _must_exist(args.db)
     store = Store.open(args.db)
     try:
@@ -54,8 +54,8 @@ def _serve(store: Store, args: Namespace) -> None:
     if args.file:
         done = _import_rows(store, args, gold=False)
         path = f"/p/{done.project.slug}"
-    # A browser is opened only where somebody sits: with --auth the server speaks to others, and without a display the
-    # call could start a text browser inside this terminal.
+    # A browser is opened only where somebody can see it: with --auth the server is for other machines, and without a
+    # display the call could start a text browser inside this terminal.
     has_screen = (
         bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) or os.name == "nt" or _is_mac()
     )
@@ -85,7 +85,7 @@ def _import_rows(store: Store, args: Namespace, *, gold: bool) -> Imported:
         ),
         guidelines=body,
     )
-    already = f", {done.there} were there already" if done.there else ""
+    already = f", {done.known} were in it already" if done.known else ""
     _say(
         f"{args.file}: {done.added} items for {done.project.slug} ({done.project.task}){already} \u00b7 {done.format}"
     )

@@ -36,7 +36,7 @@ class Imported:
     project: Project
     format: str
     added: int
-    there: int
+    known: int
     """Items whose key was in the project before; they are left as they are."""
     notes: tuple[str, ...]
 

@@ -1,5 +1,5 @@
 "use strict";
-/* Keys, ranking, drafts. Everything else is plain forms; the server stays the only one who knows. */
+/* Keys, ranking, drafts. Everything else is plain forms, and the server decides what is stored. */
 
 const $ = (selector, root = document) => root.querySelector(selector);
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -18,7 +18,7 @@ document.addEventListener("keydown", (event) => {
 
 function pressed(key, event) {
   const work = $("#work");
-  // An answer follows: Enter is to send it then, not to fold what was read before.
+  // After a digit Enter must send the answer; with the focus on a summary it would fold that instead.
   if (/^[0-9]$/.test(key) && event.target.matches("summary")) event.target.blur();
   if (work?.dataset.task === "ranking" && rankingKey(key)) return true;
   if (/^[0-9]$/.test(key) && digit(key)) return true;
@@ -28,12 +28,12 @@ function pressed(key, event) {
     return true;
   }
   const targets = all("[data-key]").filter((e) => e.dataset.key === key && !e.disabled);
-  // Where several share a key (the responses that may be edited), it goes round.
+  // Where several elements share a key (the responses that may be edited), each press chooses the next one.
   const target = targets[targets.length > 1 ? (targets.findIndex((e) => e.getAttribute("aria-pressed") === "true") + 1) % targets.length : 0];
   if (!target) return false;
   if (target.matches("textarea")) target.focus();
   else target.click();
-  // At once, not when the menu says that it is open: the next key may come before that.
+  // Now, and not in the menu's toggle event: the next key may be pressed before that event comes.
   if (target.matches("summary")) ($(".menu[open] button", target.closest("details").parentElement) ?? target).focus();
   return true;
 }
@@ -76,7 +76,8 @@ function markPreferred(strength) {
   all(".response").forEach((card, i) => card.classList.toggle("preferred", (strength < 0 && i === 0) || (strength > 0 && i === 1)));
 }
 
-/* Ranking: the list is the answer; hidden fields carry it once the annotator has said something. */
+/* Ranking: the list is the answer. It is copied to hidden fields once the annotator has changed or confirmed it, so that the
+   order in which the responses happened to be shown is not sent as an answer. */
 
 const ranks = () => $("#ranks");
 let tieNext = false;
@@ -188,8 +189,8 @@ function startWriting() {
   });
 }
 
-/* Editing the best response of a comparison or a ranking: offered once it is said which one that is. What was written
-   about a response that is no longer the best stays in the page and is not sent. */
+/* Editing the best response of a comparison or a ranking: offered once the annotator has chosen it. If another response is
+   chosen afterwards, the text stays in the page and is not sent. */
 
 function best() {
   const list = ranks();
