@@ -170,14 +170,14 @@ class Decoder:
     def _head_is_all(self) -> bool:
         """Whether the logits of two tokens are the head applied to the hidden states, and nothing more."""
         ids = torch.tensor([[0, self._head.weight.shape[0] // 2]], device=self.device)
-        theirs = self._inner(input_ids=ids, use_cache=False).logits[0].float()
+        model_logits = self._inner(input_ids=ids, use_cache=False).logits[0].float()
         hidden = self._trunk(input_ids=ids, use_cache=False).last_hidden_state[0]
-        ours = self._head(hidden).float()
+        head_logits = self._head(hidden).float()
         exact = attention_dtype(self._head.weight.dtype, self.device) == torch.float32
         tolerance = 1e-4 if exact else 0.02
         # A diverged model has NaN here; that is reported with its prompt when a token is drawn, not as a failed test.
-        scale = theirs.abs().max().nan_to_num(0.0, 0.0).clamp(min=1e-6)
-        return torch.allclose(ours / scale, theirs / scale, rtol=0.0, atol=tolerance, equal_nan=True)
+        scale = model_logits.abs().max().nan_to_num(0.0, 0.0).clamp(min=1e-6)
+        return torch.allclose(head_logits / scale, model_logits / scale, rtol=0.0, atol=tolerance, equal_nan=True)
 
 
 def _longest(config: PretrainedConfig) -> int:

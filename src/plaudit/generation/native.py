@@ -197,9 +197,8 @@ class _Batch:
         record: Record | None,
     ) -> None:
         self._decoder = decoder
-        # Longest prompts first, so that rows decoded together are of similar length, and memory is at its largest in
-        # the first step and not after an hour. Sorting by ids too puts equal prompts together, which are prefilled
-        # once.
+        # Longest prompts first, so that rows decoded together are of similar length, and memory is at its largest
+        # early, where a failure costs least. Sorting by ids too puts equal prompts together, which are prefilled once.
         order = sorted(responses, key=lambda r: (len(r.prompt.ids), r.prompt.ids), reverse=True)
         self._waiting, self._next = order, 0
         self._size = rows
@@ -230,7 +229,7 @@ class _Batch:
         self._read = {ids: at for ids, at in self._read.items() if ids == following}
 
     def _prefill(self, prompts: set[tuple[int, ...]]) -> None:
-        # A set has no order of its own that is the same in every process; and chunks of similar length waste least.
+        # Longest first, so that prompts of one chunk are of similar length and little of it is padding.
         ordered = sorted(prompts, key=lambda ids: (len(ids), ids), reverse=True)
         while ordered:
             count = max(1, _PREFILL_TOKENS // len(ordered[0]))

@@ -123,11 +123,11 @@ class Policy(nn.Module):
             return
         tokens = torch.tensor([[0, weight.shape[0] // 2]], device=weight.device)
         mask = torch.ones_like(tokens, dtype=torch.bool)
-        theirs = self.lm(input_ids=tokens, attention_mask=mask, use_cache=False).logits[0].float()
-        ours = self.head.logits(hidden_states(body(self.lm), tokens, mask)[0]) * self.head.temperature
+        model_logits = self.lm(input_ids=tokens, attention_mask=mask, use_cache=False).logits[0].float()
+        head_logits = self.head.logits(hidden_states(body(self.lm), tokens, mask)[0]) * self.head.temperature
         tolerance = 1e-3 if weight.dtype == torch.float32 else 5e-2
         if not torch.allclose(
-            ours, theirs, rtol=tolerance, atol=tolerance * float(theirs.abs().max().clamp(min=1))
+            head_logits, model_logits, rtol=tolerance, atol=tolerance * float(model_logits.abs().max().clamp(min=1))
         ):
             raise ModelError(
                 f"{bare(self.lm).config.model_type} changes its logits after the LM head in an unknown way",

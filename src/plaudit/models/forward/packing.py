@@ -197,9 +197,9 @@ def _packed_attention(
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within rows. ``query [1, heads, N, d]``, likewise key and value -> ``[1, N, heads, d]``."""
-    # ``attention_mask`` is ignored: transformers builds one for a single row of N tokens, in which the first response
-    # would attend to the second. Within the rows below, causal order is all the mask that is needed: padding is on the
-    # right, where no real token looks.
+    # ``attention_mask`` is ignored: transformers builds one for a single row of N tokens, in which the second
+    # response would attend to the first. Within the rows below, causal order is all the mask that is needed: padding
+    # is on the right, where no real token looks.
     packing = _current.get()
 
     def rows_of(x: Tensor, place: Tensor) -> Tensor:
