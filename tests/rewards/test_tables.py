@@ -193,9 +193,9 @@ def test_weights_and_seconds_of_earlier_versions_go_into_the_tables(tmp_path: Pa
     job = load_job(RLJob, [file]).job
     assert job.reward == (ModelTable(path="A"), FunctionTable(path="my.py:f", weight=0.5, timeout=5.0))
     assert job.gold == (FunctionTable(path="my.py:g", timeout=5.0),)
-    own = RLJob(reward={"kind": "function", "path": "my.py:f", "timeout": 1.0}, reward_timeout=5.0)  # type: ignore[arg-type]
-    assert own.reward == (FunctionTable(path="my.py:f", timeout=1.0),)
-    with pytest.raises(ConfigError, match="2 weights for 1 rewards"):
+    table = {"kind": "function", "path": "my.py:f", "timeout": 1.0}
+    assert load_job(RLJob, (), {"reward": table, "reward_timeout": 5.0}).job.reward == (FunctionTable(path="my.py:f", timeout=1.0),)
+    with pytest.raises(ConfigError, match="reward_weights"):
         load_job(RLJob, (), {"reward": "A", "reward_weights": [1.0, 2.0]})
 
 
@@ -261,3 +261,11 @@ def test_sources_of_an_earlier_version_are_read_as_today() -> None:
     manifest = {"settings": {}, "inputs": {"reward 0": source, "policy": source}}
     inputs = RLJob.as_recorded(manifest)["inputs"]
     assert inputs["reward 0"]["source"] == "A,B" and inputs["policy"] == source
+
+
+def test_a_reward_that_cannot_be_read_is_said_also_beside_earlier_settings(tmp_path: Path) -> None:
+    file = tmp_path / "old.toml"
+    file.write_text('reward = ["judge:x"]\nreward_weights = [2.0]\nreward_timeout = 5.0\n')
+    with pytest.raises(ConfigError, match="no kind of reward called judge") as caught:
+        load_job(RLJob, [file])
+    assert caught.value.where == f"{file}:1"

@@ -222,19 +222,19 @@ def from_text(setting: Setting, value: Any) -> Any:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
         return value
+    if is_list_of_tables(setting.annotation):
+        return texts  # a text may stand for a table, and what it means the job alone knows
     adapter = TypeAdapter(setting.annotation)
     joined = texts[0] if len(texts) == 1 else None
     candidates: list[Any] = [] if joined is None else [joined]
     if joined is not None and joined[:1] in ("[", "{"):
         with contextlib.suppress(tomllib.TOMLDecodeError):  # a text that happens to start with a bracket
             candidates.insert(0, tomllib.loads(f"value = {joined}")["value"])
-    # Words and numbers may stand in one text with commas between them. The text of a table has commas of its own.
-    splits = joined is not None and not is_list_of_tables(setting.annotation)
-    candidates.append(joined.split(",") if joined is not None and splits else texts)
+    candidates.append(joined.split(",") if joined is not None else texts)
     for candidate in candidates:
         try:
             return to_jsonable_python(adapter.validate_python(candidate), inf_nan_mode="constants")
-        except (ValidationError, ConfigError):
+        except ValidationError:
             continue
     return value
 
@@ -242,7 +242,7 @@ def from_text(setting: Setting, value: Any) -> Any:
 def _validate(job_class: type[J], values: dict[str, Any], sources: dict[str, str], table: Table) -> J:
     """The job, or one ConfigError that lists everything wrong with it."""
     try:
-        tree = _tree(job_class.from_earlier(values))
+        tree = _tree(values)
         # JSON in strict mode has TOML's types: a list fills a tuple, but "5" is no number and 1 is not true.
         return job_class.model_validate_json(json.dumps(tree, default=str), strict=True)
     except ValidationError as error:

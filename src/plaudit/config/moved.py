@@ -147,7 +147,8 @@ MOVED: dict[str, tuple[Moved, ...]] = {
 
 def rows_of(owner: type) -> tuple[Moved, ...]:
     """What has moved in a class of settings and its bases."""
-    return tuple(row for base in owner.__mro__ for row in MOVED.get(base.__name__, ()))
+    # A class may hold rows of its own, where what they become is known only there: see `plaudit.jobs.rewarded`.
+    return tuple(row for base in owner.__mro__ for row in (*MOVED.get(base.__name__, ()), *vars(base).get("moved", ())))
 
 
 def gone(job_class: type[BaseModel]) -> tuple[Setting, ...]:
@@ -163,6 +164,8 @@ def gone(job_class: type[BaseModel]) -> tuple[Setting, ...]:
 
 def _kind(default: Any) -> Any:
     """What a text on the command line is read as; where the default was a word, a number is a number all the same."""
+    if isinstance(default, tuple):
+        return tuple[float, ...]
     return type(default) if not isinstance(default, str) else NumberOrText
 
 

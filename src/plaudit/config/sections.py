@@ -199,11 +199,6 @@ class Job(Section):
         return {}
 
     @classmethod
-    def from_earlier(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Values by dotted key, with what earlier versions wrote otherwise as it is written today."""
-        return values
-
-    @classmethod
     def as_recorded(cls, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
         """The manifest of an earlier start with the names that are written today."""
         return manifest

@@ -240,7 +240,10 @@ def _misfit(
 
 def on_one_line(table: RewardTable, left_out: Collection[str] = ()) -> str:
     """A table as TOML on one line, without what is as by default."""
-    fields = {"kind": table.kind, **table.model_dump(mode="json", exclude_defaults=True, exclude=set(left_out))}
+    fields = {
+        "kind": table.kind,
+        **table.model_dump(mode="json", exclude_defaults=True, exclude=set(left_out)),
+    }
     return "{" + ", ".join(f"{key} = {toml_value(value)}" for key, value in fields.items()) + "}"
 
 
