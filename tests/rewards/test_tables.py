@@ -194,7 +194,8 @@ def test_weights_and_seconds_of_earlier_versions_go_into_the_tables(tmp_path: Pa
     assert job.reward == (ModelTable(path="A"), FunctionTable(path="my.py:f", weight=0.5, timeout=5.0))
     assert job.gold == (FunctionTable(path="my.py:g", timeout=5.0),)
     table = {"kind": "function", "path": "my.py:f", "timeout": 1.0}
-    assert load_job(RLJob, (), {"reward": table, "reward_timeout": 5.0}).job.reward == (FunctionTable(path="my.py:f", timeout=1.0),)
+    own = load_job(RLJob, (), {"reward": table, "reward_timeout": 5.0}).job
+    assert own.reward == (FunctionTable(path="my.py:f", timeout=1.0),)
     with pytest.raises(ConfigError, match="reward_weights"):
         load_job(RLJob, (), {"reward": "A", "reward_weights": [1.0, 2.0]})
 
