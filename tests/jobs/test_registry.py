@@ -2,6 +2,7 @@
 
 import ast
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ from plaudit.evaluation.kinds import KINDS
 from plaudit.jobs.registry import COMMANDS, command_for, command_of
 from plaudit.stages import stage_of
 
+VALUES = {"preferences": "records"}
 SOURCES = Path(__file__).parents[2] / "src" / "plaudit"
 
 
@@ -30,6 +32,8 @@ def test_a_row_is_complete(row):
     assert ALL[row.name] == ("train", row.help)
     assert command_of(row.job) is row
     assert command_of(type(row.job())) is row
+    takes = set(signature(stage_of(row.job)).parameters)
+    assert {"sources", "on_iteration"} <= takes and {VALUES.get(name, name) for name in row.values} <= takes
 
 
 @pytest.mark.parametrize("row", COMMANDS.values(), ids=lambda row: row.name)

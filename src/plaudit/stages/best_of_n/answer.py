@@ -17,12 +17,12 @@ from plaudit.runtime import OnlineRuntime, TokenPrompt
 from plaudit.stages.best_of_n.parts import metrics_of, open_sampling, preferences_of, sampled
 from plaudit.stages.best_of_n.rounds import run_rejection
 from plaudit.stages.online.prompts import load_prompts
-from plaudit.stages.session import Session, open_session
+from plaudit.stages.session import OnIteration, Session, open_session
 
 
 def run_best_of_n(
     job: BestOfNJob, sources: Mapping[str, str] | None = None, *, reward: Given = None,
-    prompts: Sequence[Prompt] | None = None, gold: Given = None,
+    prompts: Sequence[Prompt] | None = None, gold: Given = None, on_iteration: OnIteration | None = None,
 ) -> Path:  # fmt: skip
     """Answer every prompt with the best of n responses; returns the run directory. With ``rounds`` see `rejection`.
 
@@ -31,6 +31,7 @@ def run_best_of_n(
 
     Args:
         reward, prompts, gold: given as values instead of by name.
+        on_iteration: called when some prompts are answered, with the number of all that are; see `OnIteration`.
 
     Raises:
         ConfigError, DataError, ModelError, RewardError: with the cure.
@@ -38,7 +39,9 @@ def run_best_of_n(
     """
     set_threads(job.compute)
     if job.rounds:
-        return run_rejection(job, sources, reward=reward, prompts=prompts, gold=gold)
+        return run_rejection(
+            job, sources, reward=reward, prompts=prompts, gold=gold, on_iteration=on_iteration
+        )
     records = load_prompts(job.dataset, job.data.limit, prompts, least=1)
     opened, reader = open_sampling(job, records, reward, gold)
     tokenised = reader.tokenise(records)
@@ -46,7 +49,9 @@ def run_best_of_n(
         raise reader.nothing_left()
     announce({"prompts": f"{len(tokenised)} to answer", "length": reader.report})
     # No records to compare: each prompt is answered by itself, so a resumed run may well have others.
-    with open_session(job, sources, total=len(tokenised), unit="prompt", records=()) as session:
+    with open_session(
+        job, sources, total=len(tokenised), unit="prompt", records=(), on_iteration=on_iteration
+    ) as session:
         _answer(job, opened, tokenised, session)
     return session.run
 
@@ -74,7 +79,8 @@ def _answer(job: BestOfNJob, opened: OnlineRuntime, prompts: Sequence[TokenPromp
                 best.add(row)
                 _show(recorder, row, other, len(done) < job.log.samples)
                 done.add(row["prompt_id"])
-            recorder.metrics(len(done), metrics_of(candidates, job.algorithm))
+            rollouts = [rollout for group in candidates for rollout in group]
+            session.record(len(done), metrics_of(candidates, job.algorithm), rollouts)
 
 
 def _row(opened: OnlineRuntime, algorithm: BestOfN, group: Sequence[Rollout], other: Rollout) -> Row:

@@ -27,13 +27,13 @@ from plaudit.runtime import OnlineRuntime, TokenPrompt
 from plaudit.stages.best_of_n.parts import metrics_of, open_sampling, preferences_of, sampled, stop_if_asked
 from plaudit.stages.online.evaluation import Evaluator
 from plaudit.stages.online.prompts import load_prompts
-from plaudit.stages.session import Session, open_session
+from plaudit.stages.session import OnIteration, Session, open_session
 from plaudit.training.offline import OfflineLoop
 
 
 def run_rejection(
     job: BestOfNJob, sources: Mapping[str, str] | None = None, *, reward: Given = None,
-    prompts: Sequence[Prompt] | None = None, gold: Given = None,
+    prompts: Sequence[Prompt] | None = None, gold: Given = None, on_iteration: OnIteration | None = None,
 ) -> Path:  # fmt: skip
     """Fine-tune in ``job.rounds`` rounds and save; returns the run directory.
 
@@ -55,7 +55,9 @@ def run_rejection(
         raise reader.nothing_left()
     announce({"prompts": f"{len(tokenised)} to train, {len(held)} held out", "length": reader.report})
     used = [p.prompt for p in (*tokenised, *held)]
-    with open_session(job, sources, total=job.rounds, unit="round", records=used) as session:
+    with open_session(
+        job, sources, total=job.rounds, unit="round", records=used, on_iteration=on_iteration
+    ) as session:
         Rejection(job, opened, tokenised, held, session).run()
         session.save(opened.machines.policy, opened.format.tokenizer)
     return session.run
@@ -94,13 +96,13 @@ class Rejection:
             for file in (kept, pairs):
                 file.keep(lambda row: row["round"] <= start)
             for number in range(start + 1, self.job.rounds + 1):
-                metrics = self._round(number, kept, pairs) | self.evaluator.after(number)
-                self.session.record(number, metrics)
+                metrics, rollouts = self._round(number, kept, pairs)
+                self.session.record(number, metrics | self.evaluator.after(number), rollouts)
                 self.session.after(number, lambda: {"evaluation": self.evaluator.state()})
         self.evaluator.finish()
 
-    def _round(self, number: int, kept: Lines, pairs: Lines) -> dict[str, float]:
-        """Sample, keep, imitate; the metrics of the round."""
+    def _round(self, number: int, kept: Lines, pairs: Lines) -> tuple[dict[str, float], list[Rollout]]:
+        """Sample, keep, imitate; the metrics of the round, and all that was sampled in it."""
         job, algorithm = self.job, self.job.algorithm
         prompts = self._prompts(number)
         groups = [
@@ -116,24 +118,21 @@ class Rejection:
         if not pool:
             raise ConfigError(
                 f"round {number} kept none of {sum(map(len, groups))} responses",
-                where="[algorithm] threshold, margin, max_kept_length",
-                cure="lower --threshold or --margin, raise --max-kept-length, or sample more with --group-size",
+                where="[algorithm] threshold",
+                cure="lower --threshold, or sample more with --group-size",
             )
         for pair in preferences_of(groups, algorithm):
             pairs.add({"round": number} | pair)
         for rollout in new:
             kept.add({"round": number} | _to_row(rollout))
         rollouts = [rollout for group in groups for rollout in group]
-        return (
-            describe(rollouts)
-            | metrics_of(groups, algorithm)
-            | {
-                "rs/accept_rate": len(new) / len(rollouts),
-                "rs/kept": float(len(pool)),
-                "rs/kl_bound": kl_bound(algorithm.group_size),
-            }
-            | self._imitate(number, pool)
-        )
+        figures = {
+            "rs/accept_rate": len(new) / len(rollouts),
+            "rs/kept": float(len(pool)),
+            "rs/kl_bound": kl_bound(algorithm.group_size),
+        }
+        metrics = describe(rollouts) | metrics_of(groups, algorithm) | figures | self._imitate(number, pool)
+        return metrics, rollouts
 
     def _prompts(self, number: int) -> list[TokenPrompt]:
         """The prompts of a round: all, or the next ones of an endless sequence of shuffled passes."""
