@@ -18,7 +18,7 @@ from plaudit.records import RewardResult
 from plaudit.runs.files import read_lines
 from plaudit.stages.online.rl import run_rl
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 
 
 @pytest.fixture
