@@ -64,6 +64,9 @@ FENCES = {
 }  # fmt: skip
 """Third-party package, client of the network, or a room of ours -> where it may be imported."""
 
+BEHIND_THE_RUNTIME = ("models", "generation", "backends.local")
+"""What stages must not import: a run on another backend has none of it."""
+
 BANNED_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 BANNED_CALLS = {"eval", "exec", "torch.load", "yaml.load", "os.system", "numpy.load", "np.load"}
 LIMITS = {"file": 400, "function": 60, "nesting": 3, "parameters": 7}
@@ -148,6 +151,18 @@ def fences(tree: Tree) -> list[str]:
             if allowed is not None and not any(inside == a or inside.startswith(a + ".") for a in allowed):
                 found.append(f"{module}:{line} imports {name}, allowed in {', '.join(allowed)} only")
     return found
+
+
+def past_the_runtime(tree: Tree) -> list[str]:
+    """Stages that reach for a model, a generator or a concrete backend instead of the protocols of `runtime`."""
+    hidden = tuple(f"{tree.package}.{part}" for part in BEHIND_THE_RUNTIME)
+    return [
+        f"{module}:{line} imports {name}: a stage knows the runtime and backends.open(), not what stands behind them"
+        for module in tree.modules
+        if tree.part(module) == "stages"
+        for line, name in tree.imports(module)
+        if any(name == part or name.startswith(part + ".") for part in hidden)
+    ]
 
 
 def _prefixes(name: str) -> Iterator[str]:
@@ -242,7 +257,7 @@ def _dangers(call: ast.Call) -> Iterator[str]:
 def main() -> int:
     """Print all violations of the tree beside this script."""
     tree = Tree.read(Path(__file__).parents[1] / "src")
-    found = floors(tree) + fences(tree) + cycles(tree) + banned(tree)
+    found = floors(tree) + fences(tree) + past_the_runtime(tree) + cycles(tree) + banned(tree)
     found += [f"{where}: {size}" for where, size in sizes(tree).items()]
     print("\n".join(found) or f"{len(tree.modules)} modules, {sum(tree.lines.values())} lines: in order")
     return bool(found)

@@ -35,6 +35,19 @@ def test_third_party_packages_stay_behind_their_fences(tree: house.Tree) -> None
     assert house.fences(tree) == []
 
 
+def test_stages_know_the_runtime_and_no_backend(tree: house.Tree) -> None:
+    assert house.past_the_runtime(tree) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["from plaudit.models import policy", "import plaudit.generation.native", "from plaudit.backends import local"],
+)
+def test_reaching_past_the_runtime_is_noticed(tmp_path: Path, line: str) -> None:
+    parts = {"models__policy": "", "generation__native": "", "backends__local": "", "cli__x": line}
+    assert len(house.past_the_runtime(make_tree(tmp_path, **parts, stages__x=line))) == 1
+
+
 def test_there_are_no_import_cycles(tree: house.Tree) -> None:
     assert house.cycles(tree) == []
 

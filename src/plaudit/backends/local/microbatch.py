@@ -43,6 +43,8 @@ def microbatches(batch: Batch, token_budget: int, *, packed: bool = False) -> It
 
 def _order(batch: Batch) -> Tensor:
     """Units by the longest of their group, then by group, then by length; longest first."""
+    # A function of the batch alone, and every sort is stable: gradients are added up in fp32 in this order, and another
+    # order rounds otherwise. A resumed run, and a learner in another process, add them up alike because of this.
     lengths = batch.lengths
     groups = getattr(batch, "group_ids", None)
     by_length = lengths.argsort(descending=True, stable=True)

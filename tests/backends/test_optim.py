@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from plaudit.backends.local.optim import build_optimizer, learning_rate
+from plaudit.backends.local.learner import build_optimizer, learning_rate
 from plaudit.config.sections import OptimizerSection
 
 

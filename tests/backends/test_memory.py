@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from plaudit.backends.local.learner import LocalLearner
-from plaudit.backends.local.memory import GIGABYTE, peak_gb, role_memory
+from plaudit.backends.local.online import GIGABYTE, peak_gb, role_memory
 from plaudit.config.sections import ComputeSection, OptimizerSection
 from plaudit.experience import Experience, Loss, Outputs
 
@@ -64,7 +64,7 @@ def test_the_figures_add_up_to_what_training_really_holds():
 
 GROWS = """
 import torch
-from plaudit.backends.local.memory import GIGABYTE, peak_gb
+from plaudit.backends.local.online import GIGABYTE, peak_gb
 cpu = torch.device("cpu")
 before = peak_gb(cpu)
 assert 0.01 < before < 1000, "in GB, whatever the system counts in"
