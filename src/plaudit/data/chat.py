@@ -74,7 +74,7 @@ class ChatFormat:
     tokenizer: Tokenizer
     template: Literal["auto", "never"] = "auto"
 
-    # What the tokenizer brings along
+    # Properties of the tokenizer
 
     @property
     def uses_template(self) -> bool:

@@ -61,7 +61,7 @@ def collate_rankings(
     rows = [row for unit in units for row in unit]
     tokens, attention_mask, response_mask = _padded(rows, pad_id)
     sizes = torch.tensor([len(unit) for unit in units], dtype=torch.int64)
-    flat = [float(rank) for given in ranks for rank in given]
+    flat = [float(rank) for unit_ranks in ranks for rank in unit_ranks]
     return Rankings(tokens, attention_mask, response_mask, _numbers(flat, len(rows)), sizes)
 
 

@@ -29,7 +29,7 @@ VISIT = "plaudit_visit"
 """The cookie of somebody who is not: forms need a secret that other sites do not know."""
 
 # No inline scripts or styles, nothing from other servers: a text of a model that got through as HTML could still not
-# run anything, nor tell another server who reads it. The pages are written to live with that.
+# run anything, nor tell another server who reads it.
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"

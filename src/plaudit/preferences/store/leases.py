@@ -5,7 +5,7 @@ items and repeats need no place. The choice of an item is a function of (seed, p
 can be reproduced.
 """
 
-# How a lease lives. Showing an item writes an assignment in the state "leased" with a time at which it expires, and
+# The life of a lease. Showing an item writes an assignment in the state "leased" with a time at which it expires, and
 # takes one of the item's places. An answer makes it "done", a skip "skipped" (and frees the place).
 #
 # Why it expires: people close the browser and do not come back. Without an end their places would stay taken and the
