@@ -82,7 +82,7 @@ def test_a_length_penalty_does_not_see_the_result() -> None:
     batch = collate_rollouts([rollout(2, [2, 6, 2], reward=1.0), rollout(2, [4], reward=1.0)], 0)
     zero = torch.zeros_like(batch.sampled_logprobs)
     batch = batch.replace(length_limits=torch.tensor([5, 5]), old_logprobs=zero, ref_logprobs=zero)
-    credit = plaudit.DAPO(overlong_penalty=1.0, overlong_buffer=0.8).credit(batch, plaudit.DAPO().start())
+    credit = plaudit.DAPO(overlong_buffer=0.8).credit(batch, plaudit.DAPO().start())
     assert credit.metrics["group/zero_std_share"] == 1.0, "both are punished alike"
 
 

@@ -16,7 +16,7 @@ from plaudit.errors import ConfigError, RewardError
 from plaudit.generation.native import NativeGenerator
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 from plaudit.records import Message, Prompt, RewardResult, Rollout
-from plaudit.rollouts.collect import describe, scored
+from plaudit.rollouts.collect import describe, judged, scored
 from plaudit.rollouts.environment import Done, SingleTurn
 from plaudit.rollouts.turns import TurnGenerator, check_environment, load_environment
 from plaudit.runtime import TokenPrompt
@@ -169,11 +169,12 @@ def test_an_environment_that_fails_ends_its_rollouts_and_not_the_run() -> None:
         seen.extend(some)
         return [RewardResult(1.0)] * len(some)
 
-    judged = scored(reward, rollouts)
-    assert [r.reward for r in judged] == [1.0, None, 1.0, 1.0, 1.0, 1.0] and len(seen) == 5
-    metrics = describe(judged)
+    rewarded = scored(reward, rollouts)
+    assert [r.reward for r in rewarded] == [1.0, None, 1.0, 1.0, 1.0, 1.0] and len(seen) == 5
+    metrics = describe(rewarded)
     assert metrics["response/aborted_share"] == pytest.approx(1 / 6)
     assert metrics["reward/error_share"] == pytest.approx(1 / 6)
+    assert [r.value for r in judged(reward, rollouts)] == [1.0, None, 1.0, 1.0, 1.0, 1.0]
     with pytest.raises(RewardError, match="no such server"):
         scored(reward, rollouts[1:3])
 
@@ -182,10 +183,10 @@ def test_what_the_environment_gives_is_added_to_the_reward() -> None:
     def reward(rollouts):
         return [RewardResult(1.0, {"mine": 1.0}) for _ in rollouts]
 
-    (judged,) = scored(reward, play(Scripted(p=["one"]), Colours(reward=-0.25)))
-    assert judged.reward == 0.75 and judged.reward_parts == {"mine": 1.0, "environment": -0.25}
-    (judged,) = scored(reward, play(Scripted(p=["one"]), Colours()))
-    assert judged.reward == 1.0 and judged.reward_parts == {"mine": 1.0}
+    (one,) = scored(reward, play(Scripted(p=["one"]), Colours(reward=-0.25)))
+    assert one.reward == 0.75 and one.reward_parts == {"mine": 1.0, "environment": -0.25}
+    (one,) = scored(reward, play(Scripted(p=["one"]), Colours()))
+    assert one.reward == 1.0 and one.reward_parts == {"mine": 1.0}
 
 
 def test_metrics_of_turns_are_there_only_where_there_are_turns() -> None:

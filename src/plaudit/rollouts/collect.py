@@ -141,17 +141,22 @@ def told_apart(prompts: Sequence[TokenPrompt], seen: Counter[str]) -> list[Token
 def scored(reward: Reward, rollouts: Sequence[Rollout]) -> list[Rollout]:
     """Rollouts with their rewards. A failed one has none, and is left out of every mean and baseline.
 
-    One that its environment could not finish counts as failed and is not scored: without its end it has no reward.
-
     Raises:
         RewardError: more than a fifth of the rollouts could not be scored.
     """
+    results = judged(reward, rollouts)
+    check_rewards(results)
+    return [rollout.scored(result) for rollout, result in zip(rollouts, results, strict=True)]
+
+
+def judged(reward: Reward, rollouts: Sequence[Rollout]) -> list[RewardResult]:
+    """What a reward says of each rollout. One that its environment could not finish is not shown to it, and failed."""
+    # A conversation that broke off can look good to a reward that expects no more of it.
     whole = [i for i, rollout in enumerate(rollouts) if not rollout.error]
     results = [RewardResult(None, error=rollout.error) for rollout in rollouts]
     for i, result in zip(whole, reward([rollouts[i] for i in whole]), strict=True):
         results[i] = result
-    check_rewards(results)
-    return [rollout.scored(result) for rollout, result in zip(rollouts, results, strict=True)]
+    return results
 
 
 def describe(rollouts: Sequence[Rollout]) -> dict[str, float]:

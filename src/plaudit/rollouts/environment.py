@@ -28,10 +28,17 @@ class Environment(Protocol):
     server makes the whole batch wait.
     """
 
-    max_turns: int
-    """Most turns of the policy. A rollout in which the environment wants more of them is cut off."""
-    stop: tuple[str, ...]
-    """Texts that end a turn of the policy besides its end token, such as the end of a call. They stay in its text."""
+    # Both are plain attributes of a class. Here they are read-only, so that a type checker takes ("</calc>",) for them.
+
+    @property
+    def max_turns(self) -> int:
+        """Most turns of the policy. A rollout in which the environment wants more of them is cut off."""
+        ...
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Texts that end a turn of the policy besides its end token, such as the end of a call; they stay in it."""
+        ...
 
     def reply(self, rollout: Rollout) -> Content | Done:
         """What follows the last turn of a rollout, which the policy ended by itself.

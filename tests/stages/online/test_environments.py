@@ -55,7 +55,7 @@ def job(world, tmp_path):
     return make
 
 
-@pytest.mark.parametrize("changes", [{"bootstrap_truncated": True}, {"critic": "trunk"}])
+@pytest.mark.parametrize("changes", [{"missing_eos": "bootstrap"}, {"critic": "trunk"}])
 def test_trainer_and_sampler_agree_over_the_turns(job, changes):
     algorithm = PPO(epochs=1, critic_warmup=0, **changes)
     run = run_rl(job("run", iterations=1, algorithm=algorithm), reward=likes_good)

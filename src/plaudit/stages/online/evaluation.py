@@ -15,7 +15,7 @@ from plaudit.data.chat import ChatFormat
 from plaudit.data.collate import collate_rollouts
 from plaudit.experience import Experience
 from plaudit.records import Rollout
-from plaudit.rollouts.collect import scored
+from plaudit.rollouts.collect import judged, scored
 from plaudit.runs.best import BestWeights
 from plaudit.runs.files import Lines
 from plaudit.runs.recorder import Recorder
@@ -128,7 +128,8 @@ class Evaluator:
             self.prompts, 1, self.job.sampling, seed=self.job.seed, iteration=EVALUATION
         )
         rollouts = scored(self.runtime.reward, rollouts)
-        gold = [r.value for r in self.runtime.gold(rollouts)] if self.runtime.gold else [None] * len(rollouts)
+        none = [None] * len(rollouts)
+        gold = [r.value for r in judged(self.runtime.gold, rollouts)] if self.runtime.gold else none
         batch = collate_rollouts(rollouts, pad_id=0)  # never read: every model is given the attention mask
         rows = [
             self._row(iteration, rollout, value) | logprobs
