@@ -11,18 +11,20 @@ from plaudit.experience import Batch
 from plaudit.functional.prefix import shared_with_previous
 
 PADDED_SHARE = 4
-"""Even packed, a microbatch holds at most this many times the budget as padded rows: attention pads."""
+"""A packed microbatch has at most this many times the budget in padded tokens, because attention works on padded rows."""
 
 
 def microbatches(batch: Batch, token_budget: int, *, packed: bool = False) -> Iterator[tuple[Tensor, Batch]]:
     """Parts of ``batch`` with at most ``token_budget`` tokens each (a single unit may exceed it).
 
-    Units of one prompt stand together and such of similar length go together: little is padding, much is shared.
-    Yields the unit indices and the part.
+    Yields the unit indices ``[units]`` and the part.
 
     Args:
-        packed: the model computes no padding and shared beginnings once, so only distinct tokens count.
+        packed: the model computes no padding, and common prefixes once, so only distinct tokens count.
     """
+    # By tokens and not by a number of rows: memory follows tokens, and with a number of rows the longest ones decide
+    # how small it has to be for all. The split does not change the gradient, because losses are sums whose weights
+    # were fixed for the whole step (`functional/weights.py`); so units may be reordered to save padding.
     order = _order(batch)
     lengths = batch.lengths[order].tolist()
     fresh = _fresh_tokens(batch, order).tolist() if packed else lengths
@@ -43,6 +45,10 @@ def microbatches(batch: Batch, token_budget: int, *, packed: bool = False) -> It
 
 def _order(batch: Batch) -> Tensor:
     """Units by the longest of their group, then by group, then by length; longest first."""
+    # Responses of one prompt stay neighbours even if their lengths differ, because a packed forward pass shares
+    # prefixes between neighbours only. Groups follow each other by their longest row, so parts have little padding,
+    # and the largest part is the first one: a step that does not fit into memory fails at once.
+    #
     # A function of the batch alone, and every sort is stable: gradients are added up in fp32 in this order, and another
     # order rounds otherwise. A resumed run, and a learner in another process, add them up alike because of this.
     lengths = batch.lengths
@@ -60,6 +66,7 @@ def _order(batch: Batch) -> Tensor:
 
 def _fresh_tokens(batch: Batch, order: Tensor) -> Tensor:
     """``[units]`` real tokens of each unit, in this order, that do not repeat the beginning of the row before it."""
+    # A unit may have several rows (a pair, a ranking), and the rows of one unit share their prompt as well.
     rows = batch.rows(order)
     tokens, mask = batch.tokens[rows], batch.attention_mask[rows]
     new = mask.sum(-1) - shared_with_previous(tokens, mask)
