@@ -11,7 +11,7 @@ from plaudit.experience import Batch
 from plaudit.functional.prefix import shared_with_previous
 
 PADDED_SHARE = 4
-"""A packed microbatch has at most this many times the budget in padded tokens, because attention works on padded rows."""
+"""Most padded tokens of a packed microbatch, in units of the budget: attention works on padded rows."""
 
 
 def microbatches(batch: Batch, token_budget: int, *, packed: bool = False) -> Iterator[tuple[Tensor, Batch]]:
