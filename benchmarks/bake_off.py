@@ -124,7 +124,7 @@ def offline(world: World, method: Method, out: Path) -> int:
     job = DPOJob(
         model=str(world.sft), dataset=str(world.preferences), algorithm=method.algorithm, batch_size=32,
         optimizer=OptimizerSection(lr=method.lr, schedule="constant", warmup_fraction=0.1), data=DATA,
-        evaluate_every=10_000, **world.common(out, DPO_STEPS_BETWEEN),
+        eval_every=10_000, **world.common(out, DPO_STEPS_BETWEEN),
     )  # fmt: skip
     run_dpo(job)
     return int(-(-read_json(out / "summary.json")["train_rows"] // 32))

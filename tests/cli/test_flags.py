@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 from pydantic import Field
 
+from plaudit.cli.main import main
 from plaudit.cli.parser import Parser, job_parser, parse_flags, split_files
 from plaudit.config.fields import settings
+from plaudit.config.load import load_job
 from plaudit.config.sections import Job, SamplingSection
 from plaudit.errors import ConfigError
+from plaudit.jobs.registry import COMMANDS
 
 
 class ToyJob(Job):
@@ -72,13 +75,32 @@ def test_wrong_flags_are_config_errors(words: list[str], cure: str) -> None:
 
 def test_help_shows_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        parse("--help")
+        parse("--help-all")
     text = " ".join(capsys.readouterr().out.split())
     for setting in settings(ToyJob):
         assert setting.flag in text
         assert setting.help in text
     assert "Train a toy." in text and "More about it" not in text
     assert "(required)" in text and "[optimizer]" in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_short_help_is_a_dozen_settings_an_example_and_the_way_to_the_others(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    flags = {line.split()[0] for line in text.splitlines() if line.startswith("  --")} - {"--help-all", "--type"}
+    assert 9 <= len(flags) <= 16, "about a dozen"
+    assert {"--out", "--dataset", "--lr"} <= flags
+    assert f"plaudit {command} --help-all" in text
+    example = " ".join(text.partition("example:")[2].partition("All ")[0].replace("\\", "").split())
+    words = example.removeprefix(f"plaudit {command} ").split()
+    job = COMMANDS[command].job
+    made = load_job(job, (), parse_flags(command, job, words)).job
+    assert all(getattr(made, name) for name in COMMANDS[command].required), "the example has what is required"
 
 
 def test_files_come_first() -> None:

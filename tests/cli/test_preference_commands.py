@@ -131,7 +131,7 @@ def test_best_of_n(world: Any, tmp_path: Path, reward: str, capsys: pytest.Captu
 def test_a_stopped_run_exits_with_75_and_resumes(world: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ["dpo", "--model", str(world.model), "--dataset", str(world.preferences), "--batch-size", "2",
-             "--epochs", "2000", "--evaluate-every", "0", "--out", str(run), *SMALL]  # fmt: skip
+             "--epochs", "2000", "--eval-every", "0", "--out", str(run), *SMALL]  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-m", "plaudit.cli.main", *words], stderr=subprocess.PIPE, env=os.environ | PATHS
     )

@@ -174,3 +174,10 @@ def test_bounds_are_those_of_the_file_in_python_too() -> None:
         DAPO(group_size=1)
     with pytest.raises(TypeError, match="unexpected keyword"):
         DAPO(group_sise=4)
+
+
+def test_the_list_of_reasons_is_that_of_the_table() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "why" / "config.md").read_text(encoding="utf-8")
+    cells = [line.split(" | ") for line in page.splitlines() if line.startswith("| ") and "`" in line]
+    listed = [(first.removeprefix("| "), name.strip("`"), today) for first, name, today, why in cells if len(why) > 9]
+    assert listed == [(owner, row.name, row.instead) for owner, rows in MOVED.items() for row in rows]

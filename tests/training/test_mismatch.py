@@ -40,7 +40,7 @@ def test_none_measures_only(batch):
 def test_mask_and_sequence_forms(batch):
     masked, _ = correct_mismatch(batch, MismatchSection(correction="mask"))
     assert masked.mismatch_weights[0].tolist() == [0, 0.0, 1.0, 0]
-    whole, _ = correct_mismatch(batch, MismatchSection(level="sequence", weight_high=10.0))
+    whole, _ = correct_mismatch(batch, MismatchSection(correction="truncate_sequence", weight_high=10.0))
     assert whole.mismatch_weights[0, 1:3].tolist() == pytest.approx([math.exp(0.9)] * 2)
 
 

@@ -30,7 +30,15 @@ WITHOUT_REFERENCE = ("simpo", "orpo")
 
 
 @settings_value
-class DPO:
+class ImplicitReward:
+    """Settings of the methods whose reward is a log-ratio of policy and reference."""
+
+    beta: Positive = 0.1
+    """Turns log-ratios into rewards: smaller lets the policy go further from its start."""
+
+
+@settings_value
+class DPO(ImplicitReward):
     """Direct preference optimisation: the reward model is the policy itself, measured against its start."""
 
     pair_loss: Literal["dpo", "robust", "ipo", "ipo_sum", "hinge", "simpo", "orpo"] = "dpo"

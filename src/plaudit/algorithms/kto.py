@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import torch
 
+from plaudit.algorithms.dpo import ImplicitReward
 from plaudit.algorithms.protocol import Signal
 from plaudit.config.values import Positive, settings_value
 from plaudit.experience import Experience, Loss, Outputs
@@ -24,11 +25,9 @@ RATIO = (1.0, 4 / 3)
 
 
 @settings_value
-class KTO:
+class KTO(ImplicitReward):
     """Kahneman-Tversky optimisation: learns from thumbs, which need no second response to compare with."""
 
-    beta: Positive = 0.1
-    """Turns log-ratios into rewards, as in DPO."""
     up_weight: Positive = 1.0
     """Weight of responses that were liked. With few of them, raise it: see the line that the run prints."""
     down_weight: Positive = 1.0

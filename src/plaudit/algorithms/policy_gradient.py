@@ -35,13 +35,19 @@ class SampledSettings:
 
 
 @settings_value
-class UpdateSettings(SampledSettings):
-    """Settings of the methods that take several steps on one batch, with a clipped ratio."""
+class StepSettings(SampledSettings):
+    """Settings of the methods that take several steps on one batch."""
 
     epochs: Count = 1
     """Passes over each batch of rollouts."""
     minibatches: Count = 1
     """Optimizer steps per pass."""
+
+
+@settings_value
+class UpdateSettings(StepSettings):
+    """Settings of the methods whose steps are bounded by a clipped ratio."""
+
     clip: NotNegative = 0.2
     """Half-width of the ratio's trust region."""
     clip_high: NotNegative = 0.0

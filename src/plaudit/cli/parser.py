@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any, NoReturn
@@ -64,9 +65,9 @@ def chosen(job_class: type[Job], layers: Sequence[Layer], flags: Sequence[str]) 
 
 
 def parse_flags(command: str, job_class: type[BaseModel], argv: Sequence[str]) -> dict[str, Any]:
-    """Overrides by dotted key from flags such as ``--kl-coef 0.1``. ``--help`` prints them all and exits."""
+    """Overrides by dotted key from flags such as ``--kl-coef 0.1``. ``--help`` and ``--help-all`` print and exit."""
     table = settings(job_class)
-    parser = job_parser(command, job_class, table)
+    parser = job_parser(command, job_class, table, everything=HELP_ALL in argv)
     # Flags of earlier versions are read and answered with what took their place, but not shown.
     was = tuple(setting for setting in gone(job_class) if find(setting.name, table) is None)
     for setting in was:
@@ -78,7 +79,7 @@ def parse_flags(command: str, job_class: type[BaseModel], argv: Sequence[str]) -
 def _canonical(word: str, table: tuple[Setting, ...]) -> str:
     """A flag as the parser knows it: ``--kl_coef=1`` -> ``--kl-coef=1``, an alias -> the flag it means."""
     name, equals, value = word.partition("=")
-    if not name.startswith("--") or name in ("--help", TYPE):
+    if not name.startswith("--") or name in ("--help", HELP_ALL, TYPE):
         return word
     setting = find(name, table)
     negated = find(name.removeprefix("--no-"), table) if name.startswith("--no-") else None
@@ -87,40 +88,85 @@ def _canonical(word: str, table: tuple[Setting, ...]) -> str:
     return (setting.flag if setting else name) + equals + value
 
 
-def job_parser(command: str, job_class: type[BaseModel], table: tuple[Setting, ...]) -> Parser:
-    """A parser with one flag for each setting, grouped as the tables of the TOML file are."""
-    about = " ".join((job_class.__doc__ or "").split("\n\n")[0].split())
+def job_parser(
+    command: str, job_class: type[BaseModel], table: tuple[Setting, ...], everything: bool = True
+) -> Parser:
+    """A parser with one flag for each setting.
+
+    Args:
+        everything: its help shows all settings, grouped as the tables of the TOML file are; else the dozen that people
+            change, an example, and how to see the others.
+    """
+    about = _first_paragraph(job_class)
     usage = f"plaudit {command} [CONFIG.toml ...] [--flag value ...]"
-    epilog = f"Files come before flags; later files win over earlier ones, flags win over files.\n{GUIDE}"
-    parser = Parser(command, about, usage=usage, epilog=epilog)
+    parser = Parser(command, about, usage=usage, epilog=GUIDE if everything else _example(command, table))
+    parser.add_argument(HELP_ALL, action="help", help=f"show all {len(table)} settings and exit")
     groups: dict[str, Any] = {}
     for setting in table:
-        section = setting.section
+        # Short help has one list: which table of the file a setting is in does not help to choose it.
+        section = setting.section if everything or setting.section == "algorithm" else ""
         if section not in groups:
-            groups[section] = _group(parser, job_class, section)
-        _add(groups[section], setting)
+            groups[section] = _group(parser, job_class, section, "job" if everything else "what people change")
+        _add(groups[section], setting, everything or _is_everyday(setting), short=not everything)
     return parser
 
 
-def _group(parser: Parser, job_class: type[BaseModel], section: str) -> Any:
+HELP_ALL = "--help-all"
+EVERYDAY = (
+    *("model", "policy", "reward", "dataset", "out", "epochs", "batch_size", "iterations", "prompts_per_iteration"),
+    *("rounds", "algorithm.group_size", "algorithm.kl_coef", "algorithm.beta", "optimizer.lr", "lora.rank"),
+    *("data.max_length", "sampling.max_new_tokens", "compute.device", "checkpoint.resume"),
+)
+"""Settings that people change: what `--help` shows."""
+EXAMPLES = {
+    "--model": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "--policy": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "--reward": "rule:contains:please",
+}
+DATA = {"sft": "demonstrations.jsonl", "reward": "preferences.jsonl", "dpo": "preferences.jsonl"}
+
+
+def _is_everyday(setting: Setting) -> bool:
+    return setting.key in EVERYDAY or setting.default is MISSING
+
+
+def _example(command: str, table: tuple[Setting, ...]) -> str:
+    """A command line that runs as it stands where the data file is there, and where to read on."""
+    flags = {s.flag: EXAMPLES[s.flag] for s in table if not s.section and s.flag in EXAMPLES}
+    flags |= {"--dataset": DATA.get(command, "prompts.jsonl"), "--out": f"runs/{command}"}
+    lines = " \\\n      ".join(f"{flag} {value}" for flag, value in flags.items())
+    return (
+        f"example:\n  plaudit {command} {lines}\n\n"
+        f"All {len(table)} settings: plaudit {command} {HELP_ALL}\n{GUIDE}"
+    )
+
+
+def _first_paragraph(owner: object) -> str:
+    """Of a docstring, wrapped: argparse leaves descriptions as they are."""
+    return textwrap.fill(" ".join((owner.__doc__ or "").split("\n\n")[0].split()), 78)
+
+
+def _group(parser: Parser, job_class: type[BaseModel], section: str, untitled: str) -> Any:
     """The flags of a table; those of the algorithm start with which one it is, and what it does."""
     if section != "algorithm" or not issubclass(job_class, Job):
-        return parser.add_argument_group(f"[{section}]" if section else "job")
-    about = (job_class.model_fields["algorithm"].annotation or job_class).__doc__ or ""
-    group = parser.add_argument_group("[algorithm]", " ".join(about.split("\n\n")[0].split()))
+        return parser.add_argument_group(f"[{section}]" if section else untitled)
+    about = _first_paragraph(job_class.model_fields["algorithm"].annotation or job_class)
+    group = parser.add_argument_group("[algorithm]", about)
     names = f"{', '.join(types(job_class))}, or your own as module:Class"
-    group.add_argument(
-        TYPE, dest=TYPE_KEY, metavar="NAME", help=f"Which algorithm, and so which flags: {names}"
-    )
+    group.add_argument(TYPE, dest=TYPE_KEY, metavar="NAME", help=f"Which algorithm, and so which flags: {names}")
     return group
 
 
-GUIDE = "`plaudit config CONFIG.toml` shows the resolved values. All settings: docs/reference/config.md"
+GUIDE = """\
+Files come before flags; later files win over earlier ones, flags win over
+files. `plaudit config CONFIG.toml` shows the values and where each is from.
+docs/reference/config.md explains every setting."""
 
 
-def _add(group: Any, setting: Setting, shown: bool = True) -> None:
+def _add(group: Any, setting: Setting, shown: bool = True, short: bool = False) -> None:
     default = "required" if setting.default is MISSING else f"default: {_short(setting.default)}"
-    text = f"{setting.help} ({default})".replace("%", "%%")
+    words = setting.help.split(". ")[0].rstrip(".") if short else setting.help
+    text = f"{words} ({default})".replace("%", "%%")
     shape: dict[str, Any] = {"metavar": setting.expected.split(" ")[0].upper()}
     if setting.annotation is bool:
         group.add_argument(

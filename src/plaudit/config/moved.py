@@ -88,6 +88,10 @@ def _cap(value: Any, others: Values) -> Change | None:
     return {"clip_high": value - 1} if value > 1 else None
 
 
+def _leveled(level: str, correction: str) -> Change:
+    return {} if correction == "none" else {"correction": f"{correction}_{level}"}
+
+
 _WHITENED = {True: "batch", False: "none", "true": "batch", "false": "none"}
 _CRITIC = "plaudit ppo, where the critic can be tuned"
 MOVED: dict[str, tuple[Moved, ...]] = {
@@ -137,6 +141,15 @@ MOVED: dict[str, tuple[Moved, ...]] = {
         Moved("ranking_weight", "prompts", "ranking_loss = all_pairs",
               where("ranking_loss", ("pairs",), to("ranking_loss", {"pairs": "all_pairs"}))),
     ),
+    "MismatchSection": (
+        Moved("weight_low", 0.5, "weight_high; mask keeps ratios from its inverse to it",
+              lambda value, others: {} if value * others.get("weight_high", 2.0) == 1 else None),
+        Moved("level", "token", "correction = truncate_sequence, mask_geometric ...",
+              lambda value, others: _leveled(value, others.get("correction", "truncate"))),
+    ),
+    "RewardJob": (Moved("evaluate_every", 0, "eval_every, as in the other commands", to("eval_every")),),
+    "DPOJob": (Moved("evaluate_every", "auto", "eval_every, as in the other commands", to("eval_every")),),
+    "BestOfNJob": (Moved("prompts_per_round", 0, "prompts_per_iteration", to("prompts_per_iteration")),),
     "BestOfN": (
         Moved("margin", 0.0, "threshold; what is worse than the mean of its prompt is never kept"),
         Moved("max_kept_length", 0, "[sampling] max_new_tokens"),
@@ -147,8 +160,12 @@ MOVED: dict[str, tuple[Moved, ...]] = {
 
 def rows_of(owner: type) -> tuple[Moved, ...]:
     """What has moved in a class of settings and its bases."""
+    # By name and each once: a job with another algorithm is a class of the same name as the one it is made from.
+    names = dict.fromkeys(base.__name__ for base in owner.__mro__)
+    listed = [row for name in names for row in MOVED.get(name, ())]
     # A class may hold rows of its own, where what they become is known only there: see `plaudit.jobs.rewarded`.
-    return tuple(row for base in owner.__mro__ for row in (*MOVED.get(base.__name__, ()), *vars(base).get("moved", ())))
+    own = [row for base in owner.__mro__ for row in vars(base).get("moved", ())]
+    return (*listed, *own)
 
 
 def gone(job_class: type[BaseModel]) -> tuple[Setting, ...]:

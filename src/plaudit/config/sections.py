@@ -7,7 +7,7 @@ A section is a table of the TOML file. On the command line the table's name is l
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -129,18 +129,20 @@ class SamplingSection(Section):
         return {"sampling": self.model_dump(mode="json"), "samples": samples, "seed": seed}
 
 
+Correction = Literal[
+    "none", "truncate", "mask", "truncate_sequence", "mask_sequence", "truncate_geometric", "mask_geometric"
+]
+
+
 class MismatchSection(Section):
     """Correction for a sampler whose probabilities are not quite the trainer's: other precision, engine, or weights."""
 
-    correction: Literal["none", "truncate", "mask"] = "truncate"
-    """Weight of a token's policy loss: trainer's over sampler's probability, truncated at weight_high, or 0
-    outside weight_low to weight_high; none: 1."""
-    level: Literal["token", "sequence", "geometric"] = "token"
-    """Ratio of each token, product over the response, or its geometric mean."""
-    weight_low: float = Field(0.5, ge=0)
-    """Smallest ratio that mask keeps."""
-    weight_high: float = Field(2.0, gt=0)
-    """Largest weight; mask keeps no ratio above it."""
+    correction: Correction = "truncate"
+    """Weight of a token's policy loss: trainer's over sampler's probability, truncated at weight_high; mask: 0 where
+    it is above weight_high or below its inverse; none: 1. With _sequence the ratio is the product over the response,
+    with _geometric its geometric mean."""
+    weight_high: float = Field(2.0, ge=1)
+    """Largest weight; mask keeps no ratio above it, nor one below its inverse."""
     reuse_below: float = Field(1e-4, ge=0)
     """Take the sampler's log-probs for the trainer's where they agree to this on one row in eight (nats a token);
     else, or at 0, score every row again."""
@@ -150,6 +152,17 @@ class MismatchSection(Section):
     max_staleness: int = Field(0, ge=0)
     """Iterations by which the weights that a response was drawn from may be older than the policy; beyond it the run
     stops. Above 0 only for a generator that samples ahead."""
+
+
+    @property
+    def treatment(self) -> Literal["none", "truncate", "mask"]:
+        """What is done with a ratio."""
+        return cast("Literal['none', 'truncate', 'mask']", self.correction.partition("_")[0])
+
+    @property
+    def level(self) -> Literal["token", "sequence", "geometric"]:
+        """What the ratio is of."""
+        return cast("Literal['token', 'sequence', 'geometric']", self.correction.partition("_")[2] or "token")
 
 
 class LogSection(Section):
@@ -180,6 +193,8 @@ class Job(Section):
     relatives: ClassVar[Mapping[str, Any]] = {}
     """Further values of ``[algorithm] type``: name -> an algorithm, or a value of one that gives other defaults."""
 
+    dataset: str = ""
+    """What is learned from: a file, a directory, or a hub name."""
     out: str = "auto"
     """Run directory; auto: runs/<command>-<date>-<time>."""
     overwrite: bool = False
@@ -207,3 +222,31 @@ class Job(Section):
     def comparable(cls, was: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The settings of an earlier start and of now, each with what must be the same and is not one value of them."""
         return dict(was), dict(now)
+
+
+class PassesJob(Job):
+    """What the commands share that make passes over rows."""
+
+    epochs: int = Field(1, ge=1)
+    """Passes over the data."""
+    batch_size: int = Field(16, ge=1)
+    """Demonstrations, pairs, ranked prompts or rated responses per optimizer step."""
+
+
+class EvaluatedJob(Job):
+    """What the commands share that are evaluated while they train."""
+
+    eval_every: int | Auto = "auto"
+    """Iterations (online) or optimizer steps between evaluations, besides the one at the end; auto: some in the run."""
+
+
+class OfflineJob(PassesJob):
+    """What the commands share that learn from a fixed data set."""
+
+    model: str = ""
+    """Model to start from: hub name, directory, or GGUF file."""
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What a run reads, by role."""
+        return {"model": self.model, "dataset": self.dataset}

@@ -5,23 +5,21 @@ from __future__ import annotations
 from pydantic import Field
 
 from plaudit.algorithms.best_of_n import BestOfN
-from plaudit.config.sections import CheckpointSection, OptimizerSection, SamplingSection
+from plaudit.config.sections import CheckpointSection, OptimizerSection, PassesJob, SamplingSection
 from plaudit.jobs.rewarded import RewardedJob
 
 
-class BestOfNJob(RewardedJob):
+class BestOfNJob(RewardedJob, PassesJob):
     """Sample n responses to each prompt and keep the best: as they are, or with --rounds to fine-tune the policy on."""
 
     rounds: int = Field(0, ge=0)
     """Rounds of sampling, keeping the best, and fine-tuning on them; 0: no training, only the best responses."""
-    prompts_per_round: int = Field(0, ge=0)
+    prompts_per_iteration: int = Field(0, ge=0)
     """Prompts of each round, others in each; 0: all of them."""
     epochs: int = Field(2, ge=1)
     """Passes over what was kept, in each round."""
     batch_size: int = Field(16, ge=1)
     """Kept responses per optimizer step."""
-    eval_prompts: int = Field(64, ge=1)
-    """Held-out prompts on which the policy is compared with its start, before and after each round."""
     algorithm: BestOfN = BestOfN()
     optimizer: OptimizerSection = OptimizerSection(lr=1e-5)
     sampling: SamplingSection = SamplingSection()

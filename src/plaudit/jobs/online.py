@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field, InstanceOf
 
@@ -15,11 +15,18 @@ from plaudit.algorithms.protocol import OnlineAlgorithm
 from plaudit.algorithms.reinforce import REINFORCE
 from plaudit.algorithms.reinforce_pp import REINFORCEPlusPlus
 from plaudit.algorithms.rloo import RLOO
-from plaudit.config.sections import CheckpointSection, MismatchSection, OptimizerSection, SamplingSection
+from plaudit.config.sections import (
+    Auto,
+    CheckpointSection,
+    EvaluatedJob,
+    MismatchSection,
+    OptimizerSection,
+    SamplingSection,
+)  # fmt: skip
 from plaudit.jobs.rewarded import RewardedJob
 
 
-class OnlineJob(RewardedJob):
+class OnlineJob(RewardedJob, EvaluatedJob):
     """What the commands share that learn from the policy's own responses."""
 
     environment: str = ""
@@ -28,9 +35,7 @@ class OnlineJob(RewardedJob):
     """Batches of rollouts."""
     prompts_per_iteration: int = Field(32, ge=1)
     """Prompts in each batch; each gets group_size responses."""
-    eval_prompts: int = Field(64, ge=1)
-    """Held-out prompts on which the policy is compared with its start."""
-    eval_every: int | Literal["auto"] = "auto"
+    eval_every: int | Auto = "auto"
     """Iterations between evaluations; auto: about eight in the run."""
     kl_limit: float = Field(20.0, ge=0)
     """The run stops when the KL to the reference exceeds this (nats per response); 0: never."""

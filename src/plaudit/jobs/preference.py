@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field
 
 from plaudit.algorithms.dpo import DPO, IPO, ORPO, Hinge, SimPO
 from plaudit.algorithms.kto import KTO
-from plaudit.config.sections import Job, OptimizerSection, SamplingSection
+from plaudit.config.sections import Auto, EvaluatedJob, OfflineJob, OptimizerSection, SamplingSection
 
 
-class DPOJob(Job):
+class DPOJob(OfflineJob, EvaluatedJob):
     """Optimise a policy on preferences (or on thumbs up and down) directly, without a reward model."""
 
     relatives: ClassVar[Mapping[str, Any]] = {
@@ -27,13 +27,8 @@ class DPOJob(Job):
     """Passes over the data. More than one or two overfits: watch the held-out accuracy."""
     batch_size: int = Field(32, ge=1)
     """Pairs (or rated responses) per optimizer step."""
-    evaluate_every: int | Literal["auto"] = "auto"
+    eval_every: int | Auto = "auto"
     """Optimizer steps between held-out evaluations, besides those at the start and the end; auto: about four."""
     algorithm: DPO = DPO()
     optimizer: OptimizerSection = OptimizerSection(lr=5e-7, warmup_fraction=0.1)
     sampling: SamplingSection = SamplingSection(max_new_tokens=64)
-
-    @property
-    def inputs(self) -> dict[str, str]:
-        """What a run reads, by role."""
-        return {"model": self.model, "dataset": self.dataset}

@@ -7,10 +7,10 @@ from typing import Literal
 from pydantic import Field
 
 from plaudit.algorithms.reward_model import RewardModel
-from plaudit.config.sections import Job
+from plaudit.config.sections import Auto, EvaluatedJob, OfflineJob
 
 
-class RewardJob(Job):
+class RewardJob(OfflineJob, EvaluatedJob):
     """Train a reward model."""
 
     model: str = ""
@@ -25,13 +25,11 @@ class RewardJob(Job):
     """Demonstrations whose scores are to have mean 0 and standard deviation 1; empty: the training responses."""
     epochs: int = Field(1, ge=1)
     """Passes over the data. Reward models overfit fast; one is often best."""
-    batch_size: int = Field(16, ge=1)
-    """Pairs (or ranked prompts, or rated texts) per optimizer step."""
     head_init: Literal["random", "probe"] = "random"
     """probe: start the head where a linear probe of the untrained model ends. Costs one forward pass over the
     data, and pays where data or time are short."""
-    evaluate_every: int = Field(0, ge=0)
-    """Optimizer steps between held-out evaluations, besides the one at the end; 0: none."""
+    eval_every: int | Auto = 0
+    """Optimizer steps between held-out evaluations, besides the one at the end; 0: none; auto: about four."""
     members: int = Field(1, ge=1)
     """Train so many reward models, which differ in head and order of the data, as an ensemble."""
     member: int = Field(0, ge=0)
@@ -46,5 +44,4 @@ class RewardJob(Job):
     @property
     def inputs(self) -> dict[str, str]:
         """What a run reads, by role."""
-        sources = {"model": self.model, "dataset": self.dataset}
-        return sources | ({"references": self.references} if self.references else {})
+        return super().inputs | ({"references": self.references} if self.references else {})

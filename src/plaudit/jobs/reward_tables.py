@@ -69,7 +69,16 @@ class ModelTable(_Table):
         return (self.path,) if isinstance(self.path, str) else self.path
 
 
-class FunctionTable(_Table):
+class _CalledTable(_Table):
+    """What the kinds have that wait for an answer."""
+
+    timeout: float = Field(TIMEOUT, ge=0)
+    """Seconds that one call may take."""
+    concurrency: int = Field(16, ge=1)
+    """Calls that wait at the same time."""
+
+
+class FunctionTable(_CalledTable):
     """A Python function or class of yours, in a process of its own."""
 
     kind: Literal["function"] = "function"
@@ -137,7 +146,7 @@ class RuleTable(_Table):
         return f"rule:{self.rule}" + (f":{argument}" if argument else "")
 
 
-class HttpTable(_Table):
+class HttpTable(_CalledTable):
     """A server that scores responses over HTTP."""
 
     kind: Literal["http"] = "http"

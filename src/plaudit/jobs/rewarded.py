@@ -64,6 +64,10 @@ class RewardedJob(Job):
     """A second reward, never trained on, that shows whether the first is being exploited; written as reward is."""
     dataset: str = ""
     """Prompts: a file, a directory, or a hub name. Responses in it are not used."""
+    prompts_per_iteration: int = Field(32, ge=0)
+    """Prompts of each iteration or round, others in each; each gets group_size responses."""
+    eval_prompts: int = Field(64, ge=1)
+    """Held-out prompts on which the policy is compared with its start."""
 
     @property
     def inputs(self) -> dict[str, str]:

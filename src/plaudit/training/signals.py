@@ -118,8 +118,8 @@ def correct_mismatch(batch: Experience, section: MismatchSection) -> tuple[Exper
     weights = mismatch_weights(
         log_gap(old, sampled, mask, section.level),
         mask,
-        section.correction,
-        section.weight_low,
+        section.treatment,
+        1 / section.weight_high,
         section.weight_high,
     )
     metrics = mismatch_metrics(old, sampled, mask, weights, section.weight_high)

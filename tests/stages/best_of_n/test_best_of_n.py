@@ -129,7 +129,7 @@ def test_rounds_learn(world, tmp_path):
 @pytest.mark.parametrize("start_from", ["base", "latest"])
 def test_rounds_resumed_equal_uninterrupted(world, tmp_path, start_from, monkeypatch):
     algorithm = BestOfN(group_size=4, missing_eos_penalty=0.0, start_from=start_from)
-    changes = {"rounds": 3, "algorithm": algorithm, "prompts_per_round": 5}
+    changes = {"rounds": 3, "algorithm": algorithm, "prompts_per_iteration": 5}
     whole = run_best_of_n(job(world, tmp_path / "whole", **changes), reward=goods)
     with pytest.raises(Stopped):  # in the second round: evaluation and sampling are two calls a round
         run_best_of_n(job(world, tmp_path / "cut", **changes), reward=interrupted(monkeypatch, after=4))

@@ -136,7 +136,7 @@ class Rejection:
 
     def _prompts(self, number: int) -> list[TokenPrompt]:
         """The prompts of a round: all, or the next ones of an endless sequence of shuffled passes."""
-        count = self.job.prompts_per_round or len(self.train)
+        count = self.job.prompts_per_iteration or len(self.train)
         if count >= len(self.train):
             return list(self.train)
         order = [divmod(place, len(self.train)) for place in range((number - 1) * count, number * count)]

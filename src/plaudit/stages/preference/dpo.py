@@ -98,7 +98,7 @@ def _train(
 ) -> None:
     """What the reference says of all rows; then restore or start, and train with evaluations and checkpoints."""
     recorder, steps = session.recorder, session.total
-    every = max(1, steps // AUTO_EVALUATIONS) if job.evaluate_every == "auto" else job.evaluate_every
+    every = max(1, steps // AUTO_EVALUATIONS) if job.eval_every == "auto" else job.eval_every
 
     def on_step(step: int, metrics: dict[str, float]) -> None:
         last = step == steps

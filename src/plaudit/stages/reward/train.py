@@ -156,7 +156,8 @@ def _train(job: RewardJob, parts: Parts, collate: Collator, session: Session) ->
         )
 
     def on_step(step: int, metrics: dict[str, float]) -> None:
-        if job.evaluate_every and step % job.evaluate_every == 0:
+        every = max(1, session.total // 4) if job.eval_every == "auto" else job.eval_every
+        if every and step % every == 0:
             scores = unit_scores(runtime.learner, parts.heldout, runtime.format.pad_id)
             metrics["reward_model/heldout_accuracy"] = heldout_accuracy(heldout_lines(parts.heldout, scores))
         session.step(step, metrics)
