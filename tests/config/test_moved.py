@@ -24,6 +24,7 @@ from plaudit.config.sections import Job
 from plaudit.config.show import to_toml
 from plaudit.errors import ConfigError
 from plaudit.jobs.registry import COMMANDS
+from plaudit.jobs.rewarded import RewardedJob
 
 JOBS = [specialise(row.job, name, "") for row in COMMANDS.values() for name in types(row.job)]
 ROWS = [
@@ -180,4 +181,5 @@ def test_the_list_of_reasons_is_that_of_the_table() -> None:
     page = (Path(__file__).parents[2] / "docs" / "why" / "config.md").read_text(encoding="utf-8")
     cells = [line.split(" | ") for line in page.splitlines() if line.startswith("| ") and "`" in line]
     listed = [(first.removeprefix("| "), name.strip("`"), today) for first, name, today, why in cells if len(why) > 9]
-    assert listed == [(owner, row.name, row.instead) for owner, rows in MOVED.items() for row in rows]
+    rows = [*MOVED.items(), ("RewardedJob", RewardedJob.moved)]
+    assert listed == [(owner, row.name, row.instead) for owner, moved in rows for row in moved]

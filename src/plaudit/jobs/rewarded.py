@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from plaudit.config.moved import Moved
 from plaudit.config.sections import Job
 from plaudit.errors import ConfigError
