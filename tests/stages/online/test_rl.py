@@ -1,5 +1,6 @@
 """The RL stage on a tiny model: exactness at the first minibatch, resume, LoRA, and what it refuses."""
 
+import copy
 import json
 
 import pytest
@@ -8,8 +9,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from plaudit.algorithms.ppo import PPO
-from plaudit.config.sections import CheckpointSection, LoraSection, SamplingSection
+from plaudit.config.sections import CheckpointSection, LoraSection, OptimizerSection, SamplingSection
 from plaudit.errors import ConfigError, DataError, ModelError, RewardError, Stopped, TrainingError
+from plaudit.generation.native import NativeGenerator
 from plaudit.records import RewardResult
 from plaudit.runs.files import read_lines
 from plaudit.runtime import Runtime
@@ -250,3 +252,23 @@ def test_a_run_directory_is_not_overwritten(world, tmp_path):
         with pytest.raises(ConfigError, match="not a run"):
             run_rl(world.rl(tmp_path / "run", overwrite=overwrite), reward=likes_good)
     assert (tmp_path / "run" / "thesis.txt").read_text() == "mine"
+
+
+class KeepsItsStart(NativeGenerator):
+    """A broken generator: it copies the weights that it starts with, and of new ones it notes the version only."""
+
+    def __init__(self, lm, *args, **options):
+        super().__init__(copy.deepcopy(lm), *args, **options)
+
+
+@pytest.mark.parametrize(("generator", "alarmed"), [(KeepsItsStart, True), (NativeGenerator, False)])
+def test_a_generator_with_old_weights_raises_an_alarm_event(world, tmp_path, monkeypatch, generator, alarmed):
+    monkeypatch.setattr("plaudit.backends.local.online.NativeGenerator", generator)
+    section = OptimizerSection(lr=0.05, schedule="constant", warmup_fraction=0.0)
+    job = world.rl(tmp_path / "run", iterations=8, kl_limit=0.0, optimizer=section)
+    run = run_rl(job, reward=likes_good)
+    alarms = [row for row in read_lines(run / "events.jsonl") if row["event"] == "alarm" and "kind" in row]
+    assert bool(alarms) is alarmed
+    for alarm in alarms:
+        assert alarm["kind"] in ("stale", "mismatch") and 3 <= alarm["step"] <= 8
+        assert "healthy is" in alarm["message"]
