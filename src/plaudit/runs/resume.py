@@ -90,7 +90,9 @@ def check(run: Path, job: Job, now: Mapping[str, Any]) -> dict[str, Change]:
     start: Mapping[str, Any] = read_json(run / MANIFEST)
     if "settings" not in start:
         return {}
-    changed = changes(run, job, start)  # first: other rows may be what another setting makes of them
+    # Settings before rows: another seed or --eval-fraction makes other rows of the same file, and then the setting is
+    # what a user has to be told, not that the data differ.
+    changed = changes(run, job, start)
     start = job.as_recorded(start)
     _same_rows(run, start, now)
     _same_inputs(run, start, now)
@@ -152,6 +154,8 @@ def _must_stay(key: str, change: Change) -> bool:
     if _in(key, (*FREE, *COMPARED_BY_CONTENT)):
         return False
     if key.startswith("algorithm."):
+        # A number may be tuned on the way. A word, such as how advantages are made, is another method: the moments and
+        # the KL coefficient that a checkpoint carries would be those of the old one.
         return key in FIXED or not all(value is None or isinstance(value, (int, float)) for value in change)
     return not _in(key, STEERING)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 from plaudit.config.sections import DataSection
 from plaudit.data.chat import ChatFormat, Encoded
 from plaudit.data.fit import FitReport, fit_each
-from plaudit.data.reading.transcripts import plain_text
+from plaudit.data.reading.transcripts import plain_text, prompt_key
 from plaudit.data.split import split_by_prompt
 from plaudit.errors import DataError
 from plaudit.records import Content, Demonstration, Preference, Ranking, Rating
@@ -113,6 +114,13 @@ def readable(text: TextFormat, data: DataSection) -> DataSection:
     if text.pair_length is None:
         return data
     return data.model_copy(update={"max_length": min(data.max_length, text.pair_length)})
+
+
+def prompt_id(record: Preference | Ranking | Rating) -> str:
+    """The same for all rows about one prompt, so that intervals count prompts and not rows."""
+    if not record.prompt:
+        return str(record.id)
+    return hashlib.blake2b(prompt_key(record.prompt).encode(), digest_size=8).hexdigest()
 
 
 def split(records: Sequence[Any], data: DataSection, seed: int, source: str) -> tuple[list[Any], list[Any]]:

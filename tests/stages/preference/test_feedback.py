@@ -5,8 +5,8 @@ import torch
 
 from plaudit.data.chat import Encoded
 from plaudit.records import Preference, Rating
-from plaudit.stages.encode import Rows
-from plaudit.stages.preference.feedback import Feedback, chunks, mismatched, prompt_id
+from plaudit.stages.encode import Rows, prompt_id
+from plaudit.stages.preference.feedback import Feedback, chunks, mismatched
 
 
 def row(prompt, answer, opening=0):

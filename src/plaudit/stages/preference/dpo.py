@@ -23,8 +23,8 @@ from plaudit.runs.directory import announce, finished, set_threads
 from plaudit.runs.files import Row, write_lines
 from plaudit.runs.recorder import Recorder
 from plaudit.runtime import Learner, Scorer
-from plaudit.stages.encode import encode_rows, preference_encoder, rating_encoder, readable, split
-from plaudit.stages.preference.feedback import Feedback, chunks, prompt_id
+from plaudit.stages.encode import encode_rows, preference_encoder, prompt_id, rating_encoder, readable, split
+from plaudit.stages.preference.feedback import Feedback, chunks
 from plaudit.stages.respond.samples import Sampler
 from plaudit.stages.session import OnIteration, Session, open_session
 from plaudit.training.offline import OfflineLoop

@@ -5,7 +5,6 @@ The reference is the model as it was loaded. So it scores all rows first, and no
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -101,13 +100,6 @@ class Feedback:
             return 0.0
         batch = collate_demonstrations(twos, self.pad_id)
         return float(row_sums(self.scorer.read(batch, "logprobs")[0], batch.response_mask).double().mean())
-
-
-def prompt_id(record: Any) -> str:
-    """The same for all rows about one prompt, so that intervals count prompts and not rows."""
-    if not record.prompt:
-        return str(record.id)
-    return hashlib.blake2b(prompt_key(record.prompt).encode(), digest_size=8).hexdigest()
 
 
 def chunks(count: int) -> list[range]:

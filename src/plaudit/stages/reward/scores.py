@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from itertools import combinations
@@ -16,11 +15,10 @@ from plaudit.config.sections import DataSection
 from plaudit.data.chat import Encoded
 from plaudit.data.collate import collate_ratings
 from plaudit.data.fit import fit_length
-from plaudit.data.reading.transcripts import prompt_key
 from plaudit.records import Preference, Ranking, Rating
 from plaudit.runs.files import write_lines
 from plaudit.runtime import Normalisation, RewardRuntime, Scorer, ScoringRuntime
-from plaudit.stages.encode import Rows
+from plaudit.stages.encode import Rows, prompt_id
 from plaudit.stages.reward.data import Scale, ratings_of
 
 BATCH = 64
@@ -104,13 +102,6 @@ def _pair(scores: Sequence[float], lengths: Sequence[int], pair: tuple[int, int]
         "chosen_length": lengths[better],
         "rejected_length": lengths[worse],
     }
-
-
-def prompt_id(record: Any) -> str:
-    """The same for all rows about one prompt, so that intervals count prompts and not pairs."""
-    if not record.prompt:
-        return str(record.id)
-    return hashlib.blake2b(prompt_key(record.prompt).encode(), digest_size=8).hexdigest()
 
 
 def write_heldout(
