@@ -1,13 +1,18 @@
 """The contract of generators: on the tensors that are trained, and with a copy of their own."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.contracts.other_backends import OwnCopy, build
 
 from plaudit.config.sections import OptimizerSection, SamplingSection
+from plaudit.data.chat import ChatFormat
 from plaudit.generation.native import NativeGenerator
 from plaudit.models.files.load import load_tokenizer
 from plaudit.records import Prompt
+from plaudit.rollouts.environment import SingleTurn
+from plaudit.rollouts.turns import TurnGenerator
 from plaudit.runtime import TokenPrompt
 
 SAMPLING = SamplingSection(max_new_tokens=6)
@@ -22,7 +27,12 @@ def own_copy(policy, tokenizer):
     return OwnCopy(policy, tokenizer, (3,))
 
 
-@pytest.fixture(params=[shared, own_copy], ids=["shared tensors", "own copy"])
+def in_turns(policy, tokenizer):
+    """A copy of its own, within an environment that does not reply."""
+    return TurnGenerator(own_copy(policy, tokenizer), SingleTurn(), ChatFormat(tokenizer), 64)
+
+
+@pytest.fixture(params=[shared, own_copy, in_turns], ids=["shared tensors", "own copy", "in turns"])
 def pair(request, tiny_model):
     """A learner and the generator that is told of its weights."""
     learner = build(tiny_model, "policy", OptimizerSection(lr=0.1, warmup_fraction=0.0), 9)
@@ -57,6 +67,14 @@ def test_a_response_depends_on_weights_seeds_and_its_prompt_alone(pair):
     assert ids[2:4] == [r.response_ids for r in draw(generator, PROMPTS[1:2])], "whatever is beside it"
     assert ids != [r.response_ids for r in draw(generator, seed=6)]
     assert ids != [r.response_ids for r in draw(generator, iteration=1)]
+
+
+def test_a_prompt_may_have_a_limit_of_its_own(pair):
+    """A response is cut there and is the same up to there: later turns of a rollout rely on it."""
+    _, generator = pair
+    whole, cut = draw(generator), draw(generator, [replace(p, max_new_tokens=2) for p in PROMPTS])
+    assert [r.response_ids for r in cut] == [r.response_ids[:2] for r in whole]
+    assert max(len(r.response_ids) for r in whole) > 2
 
 
 def test_progress_is_told(pair):
