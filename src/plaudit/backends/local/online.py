@@ -51,10 +51,10 @@ def build_online(job: OnlineJob, reward: Given, gold: Given, columns: Collection
     )  # fmt: skip
     text = _format(tokenizer, policy, job.data.chat_template)
     # One each, so that the memory of the reward and that of gold are told apart.
-    backbone, golden = load_backbone(policy, compute), load_backbone(policy, compute)
+    backbone, gold_backbone = load_backbone(policy, compute), load_backbone(policy, compute)
     opened = partial(_reward, tokenizer=tokenizer, compute=compute, columns=columns)
     judge = opened(reward or job.reward, "reward", backbone=backbone)
-    second = opened(gold or job.gold, "gold", backbone=golden) if gold or job.gold else None
+    second = opened(gold or job.gold, "gold", backbone=gold_backbone) if gold or job.gold else None
     # Frozen now: later the policy has learned. Under LoRA it is the policy without adapters and costs nothing, which
     # only works where both are in one process.
     frozen = load_reference(policy)
@@ -70,8 +70,8 @@ def build_online(job: OnlineJob, reward: Given, gold: Given, columns: Collection
         _shares_trunk(algorithm) and critic is not None,
     )
     roles: dict[str, Iterable[nn.Module]] = {"policy": [policy], "reference": [frozen]}
-    roles |= {"critic": [critic.module] if critic else [], "reward": backbone.loaded, "gold": golden.loaded}
-    notes = (*backbone.notes, *golden.notes, *_critic_notes(job))
+    roles |= {"critic": [critic.module] if critic else [], "reward": backbone.loaded, "gold": gold_backbone.loaded}
+    notes = (*backbone.notes, *gold_backbone.notes, *_critic_notes(job))
     return OnlineRuntime(runtime, text, notes, role_memory(roles), _peak(learner))
 
 
