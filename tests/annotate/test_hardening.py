@@ -47,7 +47,7 @@ class Unhurried(TimedConnection):
         while self._received < received:
             assert time.monotonic() < until, "what was sent never came"
             time.sleep(0.005)
-        self.loop.call_soon_threadsafe(lambda: ([self._look() for _ in range(hours)], done.set()))
+        self.loop.call_soon_threadsafe(lambda: ([self._check() for _ in range(hours)], done.set()))
         assert done.wait(600)
 
 
