@@ -70,6 +70,11 @@ BEHIND_THE_RUNTIME = ("models", "generation", "backends.local")
 BANNED_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 BANNED_CALLS = {"eval", "exec", "torch.load", "yaml.load", "os.system", "numpy.load", "np.load"}
 LIMITS = {"file": 400, "function": 60, "nesting": 3, "parameters": 7}
+FOLDER, FOLDER_OF_A_KIND = 12, 20
+"""Files in a folder; the second where each file is one of a kind, so that nobody has to know them all to find one."""
+OF_A_KIND = ("algorithms", "functional", "cli")
+SMALL = 60
+"""Lines below which a file with one reader, in its own folder, belongs into that reader."""
 BLOCKS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.Match)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -203,6 +208,39 @@ def sizes(tree: Tree) -> dict[str, int]:
     return found
 
 
+def crowds(tree: Tree) -> list[str]:
+    """Folders with more files than one can keep in mind."""
+    files: dict[str, int] = {}
+    for module in tree.modules.keys() - tree.packages:
+        folder = module.rpartition(".")[0]
+        files[folder] = files.get(folder, 0) + 1
+    limits = {
+        folder: FOLDER_OF_A_KIND if folder.rpartition(".")[2] in OF_A_KIND else FOLDER for folder in files
+    }
+    return [
+        f"{folder}: {count} files, at most {limits[folder]}"
+        for folder, count in sorted(files.items())
+        if count > limits[folder]
+    ]
+
+
+def lonely(tree: Tree) -> list[str]:
+    """Small files that only one other file in their folder reads: they make sense beside it alone."""
+    readers: dict[str, set[str]] = {module: set() for module in tree.modules}
+    for module in tree.modules:
+        for _, name in tree.imports(module):
+            own = tree.own(name)
+            if own and own != module:
+                readers[own].add(module)
+    found = []
+    for module in sorted(tree.modules.keys() - tree.packages):
+        folder = module.rpartition(".")[0]
+        alone = len(readers[module]) == 1 and next(iter(readers[module])).rpartition(".")[0] == folder
+        if alone and tree.lines[module] < SMALL:
+            found.append(f"{module}: {tree.lines[module]} lines, read by {next(iter(readers[module]))} only")
+    return found
+
+
 def _functions(body: ast.AST, name: str) -> Iterator[tuple[Function, str]]:
     for node in ast.iter_child_nodes(body):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -258,6 +296,7 @@ def main() -> int:
     """Print all violations of the tree beside this script."""
     tree = Tree.read(Path(__file__).parents[1] / "src")
     found = floors(tree) + fences(tree) + past_the_runtime(tree) + cycles(tree) + banned(tree)
+    found += crowds(tree) + lonely(tree)
     found += [f"{where}: {size}" for where, size in sizes(tree).items()]
     print("\n".join(found) or f"{len(tree.modules)} modules, {sum(tree.lines.values())} lines: in order")
     return bool(found)

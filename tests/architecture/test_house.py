@@ -1,5 +1,6 @@
 """The source keeps to the rules of the house, and each check notices when it does not."""
 
+import re
 from pathlib import Path
 
 import house
@@ -54,6 +55,24 @@ def test_there_are_no_import_cycles(tree: house.Tree) -> None:
 
 def test_nothing_that_runs_code_from_files(tree: house.Tree) -> None:
     assert house.banned(tree) == []
+
+
+def test_no_folder_is_crowded(tree: house.Tree) -> None:
+    assert house.crowds(tree) == []
+
+
+def test_no_file_makes_sense_beside_one_other_only(tree: house.Tree) -> None:
+    assert house.lonely(tree) == []
+
+
+def test_contributing_shows_the_floors() -> None:
+    """CONTRIBUTING draws each floor on one line: its number, its name, its parts."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    drawn: dict[str, int] = {}
+    for number, parts in re.findall(r"^    (\d) \w+ +(.+)$", text, re.MULTILINE):
+        drawn |= dict.fromkeys(re.findall(r"(\w+)(?:/|\.py)", parts), int(number))
+    there = {name.split(".")[1] for name in house.Tree.read(ROOT / "src").modules if "." in name}
+    assert drawn == {part: floor for part, floor in house.FLOORS.items() if part in there}
 
 
 def test_sizes_are_within_limits(tree: house.Tree) -> None:
@@ -167,3 +186,16 @@ def test_banned_notices(tmp_path: Path, text: str) -> None:
 
 def test_banned_allows_methods_called_eval(tmp_path: Path) -> None:
     assert house.banned(make_tree(tmp_path, models__x="model.eval()\nimport json\njson.load(f)")) == []
+
+
+def test_crowds_notices(tmp_path: Path) -> None:
+    many = {f"data__f{i}": "" for i in range(house.FOLDER + 1)}
+    kinds = {f"cli__f{i}": "" for i in range(house.FOLDER + 1)}
+    assert house.crowds(make_tree(tmp_path, **many, **kinds)) == ["plaudit.data: 13 files, at most 12"]
+
+
+def test_lonely_notices_small_files_with_one_reader_in_their_folder(tmp_path: Path) -> None:
+    reader = "from plaudit.data import part, long, shared\n"
+    files = {"data__part": "", "data__long": "\n" * house.SMALL, "data__shared": "", "data__load": reader}
+    tree = make_tree(tmp_path, **files, models__policy="import plaudit.data.shared")
+    assert house.lonely(tree) == ["plaudit.data.part: 0 lines, read by plaudit.data.load only"]
