@@ -45,6 +45,10 @@ def tensorboard(folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     def figures():
+        # The reader takes files in the order of their names: the second, the process, and a counter, of which "10"
+        # comes before "9". A resumed run is another process and seconds later; here both are opened at once.
+        for number, file in enumerate(sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime_ns)):
+            file.rename(folder / f"events.out.tfevents.{number:010d}")
         reader = EventAccumulator(str(folder), purge_orphaned_data=True)
         reader.Reload()
         steps = {}
