@@ -67,6 +67,13 @@ def test_q1_gspo_loss(experience):
     assert down.value.item() == pytest.approx(1.221403, abs=1e-6)
 
 
+def test_cispo_may_have_a_least_weight_too(experience):
+    """Ratios of 1/2: the weight is 1/2, and 1 - clip where that is more."""
+    free, _ = loss_of(CISPO(), experience, [0.5] * 4, [1.0] * 4)
+    bound, _ = loss_of(CISPO(clip=0.3), experience, [0.5] * 4, [1.0] * 4)
+    assert bound.value.item() == pytest.approx(free.value.item() * 0.7 / 0.5)
+
+
 def test_q2_cispo_loss(experience):
     loss, logprobs = loss_of(CISPO(ratio_max=1.2), experience, [2.0] * 4, [1.0] * 4)
     assert loss.value.item() == pytest.approx(-1.2 * logprobs[0, 1:].mean().item())
