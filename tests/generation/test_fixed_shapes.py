@@ -143,7 +143,7 @@ def test_a_step_is_recorded_or_runs_as_it_is(fault: str, monkeypatch: pytest.Mon
     if not fault:
         assert record(step)().item() == 1 and gpu.replays == 2 and record.works
         return
-    with pytest.warns(UserWarning, match=r"without CUDA graphs: .*compute\.cuda_graphs = false"):
+    with pytest.warns(UserWarning, match=r"without CUDA graphs: .*compute\.packing = false"):
         assert record(step) is step
     assert gpu.is_strict == 0, "as before"
     assert record(step) is step and not record.works, "tried once; no second warning"

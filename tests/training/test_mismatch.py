@@ -45,7 +45,7 @@ def test_mask_and_sequence_forms(batch):
 
 
 def test_far_responses_are_dropped_whole(batch):
-    found, metrics = correct_mismatch(batch, MismatchSection(drop_beyond=1.5))
+    found, metrics = correct_mismatch(batch, MismatchSection(correction="drop", weight_high=1.5))
     assert not found.response_mask[0].any() and not found.advantages[0].any()
     assert (
         torch.equal(found.response_mask[1], batch.response_mask[1])

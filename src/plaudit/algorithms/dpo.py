@@ -19,8 +19,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from plaudit.algorithms.parts import DoubtedLabels, ImplicitReward, SoftTargets
 from plaudit.algorithms.protocol import Signal
-from plaudit.config.values import Mislabelled, NotNegative, Positive, settings_value
+from plaudit.config.values import NotNegative, Positive, settings_value
 from plaudit.errors import ConfigError
 from plaudit.experience import Loss, Outputs, Pairs
 from plaudit.functional import preference_losses as losses
@@ -30,29 +31,18 @@ WITHOUT_REFERENCE = ("simpo", "orpo")
 
 
 @settings_value
-class ImplicitReward:
-    """Settings of the methods whose reward is a log-ratio of policy and reference."""
-
-    beta: Positive = 0.1
-    """Turns log-ratios into rewards: smaller lets the policy go further from its start."""
-
-
-@settings_value
-class DPO(ImplicitReward):
+class DPO(ImplicitReward, DoubtedLabels, SoftTargets):
     """Direct preference optimisation: the reward model is the policy itself, measured against its start."""
 
     pair_loss: Literal["dpo", "robust", "ipo", "ipo_sum", "hinge", "simpo", "orpo"] = "dpo"
     """The loss of a pair. ipo measures the gap in nats per token, as its authors do; ipo_sum per response, as printed.
-    robust: dpo corrected for label_smoothing without bias."""
+    dpo takes label_smoothing (then called
+    conservative) and use_agreement; robust is corrected for label_smoothing without bias."""
     beta: Positive = 0.1
     """Turns log-ratios into rewards: smaller lets the policy go further from its start. ipo: the gap aimed at is
     1 / (2 beta). orpo: weight of the odds ratio against the imitation."""
     margin: NotNegative = 0.0
     """How far chosen should be ahead, in units of the reward; of simpo, where 0.3 to 0.5 times beta is usual."""
-    label_smoothing: Mislabelled = 0.0
-    """Assumed share of preferences that are wrong, in [0, 0.5); of dpo (then called conservative) and robust."""
-    use_agreement: bool = True
-    """Use the share of annotators who agreed as soft target of dpo instead of 1."""
 
     learns_from: ClassVar[Kind] = "preference"
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import torch
 
-from plaudit.algorithms.dpo import ImplicitReward
+from plaudit.algorithms.parts import ImplicitReward
 from plaudit.algorithms.protocol import Signal
 from plaudit.config.values import Positive, settings_value
 from plaudit.experience import Experience, Loss, Outputs

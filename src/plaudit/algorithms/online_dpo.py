@@ -13,23 +13,20 @@ from torch import Tensor
 
 from plaudit.algorithms import policy_gradient as pg
 from plaudit.algorithms.dpo import DPO
+from plaudit.algorithms.parts import DoubtedLabels, ImplicitReward
 from plaudit.algorithms.protocol import Credit, Signal
-from plaudit.config.values import Mislabelled, Positive, settings_value
+from plaudit.config.values import settings_value
 from plaudit.experience import Experience, Loss, Outputs, Pairs
 from plaudit.functional.controllers import Carry
 from plaudit.functional.statistics import masked_mean
 
 
 @settings_value
-class OnlineDPO(pg.StepSettings):
+class OnlineDPO(pg.StepSettings, ImplicitReward, DoubtedLabels):
     """DPO on pairs that the policy writes and a reward ranks, new ones in every iteration."""
 
     group_size: pg.SeveralResponses = 2
     """Responses sampled per prompt; of more than two the best and the worst make the pair."""
-    beta: Positive = 0.1
-    """Strength of the KL to the reference that is implied."""
-    label_smoothing: Mislabelled = 0.0
-    """Assumed share of pairs that the reward ranks wrongly, in [0, 0.5)."""
 
     target_kl: ClassVar[float] = 0.0  # pairs have no trust region
 

@@ -9,6 +9,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from plaudit.algorithms.metrics import advantage_metrics, law_metrics, ratio_metrics
+from plaudit.algorithms.parts import NearReference
 from plaudit.algorithms.protocol import Credit, Signal
 from plaudit.config.values import Count, NotNegative, settings_value
 from plaudit.experience import Experience, Loss, Outputs
@@ -45,15 +46,13 @@ class StepSettings(SampledSettings):
 
 
 @settings_value
-class UpdateSettings(StepSettings):
+class UpdateSettings(StepSettings, NearReference):
     """Settings of the methods whose steps are bounded by a clipped ratio."""
 
     clip: NotNegative = 0.2
     """Half-width of the ratio's trust region."""
     clip_high: NotNegative = 0.0
     """Upper half-width where it differs (clip-higher); 0: the same as clip."""
-    kl_coef: NotNegative = 0.05
-    """Weight of the KL to the reference, per nat; 0 switches it off."""
     target_kl: NotNegative = 0.0
     """Inner epochs stop when the policy moved 1.5 times this from where it sampled (nats per token); 0: never."""
 

@@ -29,8 +29,9 @@ from plaudit.algorithms.metrics import (
     reward_metrics,
     value_metrics,
 )
+from plaudit.algorithms.parts import Discounted, WithCritic
 from plaudit.algorithms.protocol import Credit, Phase, Signal, end_warm_up, warm_up
-from plaudit.config.values import Count, CountOrNone, NotNegative, Positive, Share, settings_value
+from plaudit.config.values import Count, NotNegative, Positive, Share, settings_value
 from plaudit.errors import ConfigError
 from plaudit.experience import Experience, Loss, Outputs
 from plaudit.functional import advantages as adv
@@ -52,7 +53,7 @@ Lambda = Share | Literal["length"]
 
 
 @settings_value
-class PPO(pg.UpdateSettings):
+class PPO(pg.UpdateSettings, Discounted, WithCritic):
     """Proximal policy optimisation with a critic, a reference model and the details that make it work."""
 
     epochs: Count = 4
@@ -76,8 +77,6 @@ class PPO(pg.UpdateSettings):
     and divides the rewards of all tokens, KL included, by their std over the batch (as Ziegler et al.)."""
     reward_clip: NotNegative = 5.0
     """Scores are clipped to +- this after scaling; 0 switches it off. The KL part is never clipped."""
-    gamma: Share = 1.0
-    """Discount per token."""
     gae_lambda: Lambda | tuple[Lambda, Share] = 0.95
     """Trades bias (0: trust the critic) for variance (1: trust the sampled return). length: grows with the response,
     1 - 1 / (0.05 * length). Two values: of the advantages, and of the critic's targets (VC-PPO: 0.95 and 1)."""
@@ -104,8 +103,6 @@ class PPO(pg.UpdateSettings):
     """Weight of the critic's loss beside the policy's where they share a trunk."""
     critic_lr: Positive = 1e-5
     """Learning rate of the critic, which has its own optimizer; on the policy's trunk that of the head."""
-    critic_warmup: CountOrNone = 5
-    """Iterations at the start in which only the critic learns, fewer once it explains half the variance."""
 
     def __post_init__(self) -> None:
         for contradicts, name, what, cure in _contradictions(self):

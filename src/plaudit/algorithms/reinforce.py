@@ -19,8 +19,9 @@ from torch import Tensor
 
 from plaudit.algorithms import policy_gradient as pg
 from plaudit.algorithms.metrics import reward_metrics, value_metrics
+from plaudit.algorithms.parts import Discounted, NearReference, WithCritic
 from plaudit.algorithms.protocol import Credit, Phase, Signal, end_warm_up, warm_up
-from plaudit.config.values import CountOrNone, NotNegative, Share, settings_value
+from plaudit.config.values import settings_value
 from plaudit.experience import Experience, Loss, Outputs
 from plaudit.functional import advantages as adv
 from plaudit.functional.controllers import Carry
@@ -32,20 +33,14 @@ EMA_DECAY = 0.99
 
 
 @settings_value
-class REINFORCE(pg.SampledSettings):
+class REINFORCE(pg.SampledSettings, NearReference, Discounted, WithCritic):
     """Policy gradient with the return and a baseline, one step a batch: the simplest method, and unbiased."""
 
-    kl_coef: NotNegative = 0.05
-    """Weight of the KL to the reference in the reward, per nat."""
     rewards_to_go: bool = True
     """Weigh a token by what came after it only, not by the whole return: the same mean, less variance."""
     baseline: Literal["none", "mean", "ema", "greedy", "value"] = "mean"
     """Taken off the return. mean: of the batch. ema: running mean of earlier batches. greedy: reward of the most
     likely response to the prompt, one more sample each (ReMax). value: a critic, as PPO's is by default."""
-    gamma: Share = 1.0
-    """Discount per token."""
-    critic_warmup: CountOrNone = 5
-    """Iterations at the start in which only the critic of baseline value learns."""
 
     # One step a batch: after it the samples are no longer the policy's, and there is no ratio that would correct this.
     epochs: ClassVar[int] = 1

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from plaudit.algorithms import policy_gradient as pg
 from plaudit.algorithms.metrics import reward_metrics
+from plaudit.algorithms.parts import Discounted
 from plaudit.algorithms.protocol import Credit, Signal
-from plaudit.config.values import NotNegative, Share, settings_value
+from plaudit.config.values import NotNegative, settings_value
 from plaudit.errors import ConfigError
 from plaudit.experience import Experience, Loss, Outputs
 from plaudit.functional import advantages as adv
@@ -29,7 +30,7 @@ from plaudit.functional.statistics import whiten
 
 
 @settings_value
-class REINFORCEPlusPlus(pg.UpdateSettings):
+class REINFORCEPlusPlus(pg.UpdateSettings, Discounted):
     """Rewards-to-go whitened over the whole batch, and PPO's clip; no critic, and no groups unless asked for."""
 
     type_name: ClassVar[str] = "reinforce_pp"
@@ -38,8 +39,6 @@ class REINFORCEPlusPlus(pg.UpdateSettings):
     baseline: Literal["none", "group"] = "none"
     """group: take the mean score of the prompt's responses off first (REINFORCE++-baseline). The KL is then a term of
     the loss (k2, whose gradient is that of the KL); else it is part of each token's reward (k1)."""
-    gamma: Share = 1.0
-    """Discount per token."""
 
     def __post_init__(self) -> None:
         if self.baseline == "group" and self.group_size < 2:

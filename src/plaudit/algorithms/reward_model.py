@@ -13,30 +13,28 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from plaudit.algorithms.parts import DoubtedLabels, SoftTargets
 from plaudit.algorithms.protocol import Signal
-from plaudit.config.values import Mislabelled, NotNegative, settings_value
+from plaudit.config.values import NotNegative, settings_value
 from plaudit.errors import ConfigError
 from plaudit.experience import Experience, Loss, Outputs, Pairs, Rankings
 from plaudit.functional import losses
 from plaudit.functional import ranking_losses as ranked
 
 Compared = Experience | Pairs | Rankings
+LengthRule = Literal["none", "divide", "residual", "penalty"]
 LISTWISE = {"plackett_luce": ranked.plackett_luce, "best": ranked.best_choice}
 
 
 @settings_value
-class RewardModel:
+class RewardModel(DoubtedLabels, SoftTargets):
     """Learn a score that ranks responses as people do."""
 
     margin: NotNegative = 0.0
     """Multiplies the margin of each preference, which is asked of the score difference; 0 ignores margins."""
-    label_smoothing: Mislabelled = 0.0
-    """Assumed share of wrong labels, in [0, 0.5)."""
     smoothing: Literal["conservative", "robust"] = "conservative"
     """conservative: targets of 1 - label_smoothing; robust: the unbiased estimate of the loss of the right labels,
     which can be negative."""
-    use_agreement: bool = True
-    """Use the share of annotators who agreed as soft target instead of 1."""
     centering: NotNegative = 0.0
     """Weight of the term that pulls scores to 0; 0.01 is usual."""
     ranking_loss: Literal["pairs", "all_pairs", "plackett_luce", "best"] = "pairs"
@@ -50,13 +48,17 @@ class RewardModel:
     """Qualities that ratings have as axes: a head for each, trained by regression. Empty: one score."""
     attribute_weights: tuple[float, ...] = ()
     """Weight of each quality in the score; empty: all alike, adding up to 1."""
-    length: Literal["none", "divide", "residual", "penalty"] = "none"
-    """Correction for length after training. divide: by length^length_coef; residual: subtract what length explains on
-    the reference responses; penalty: subtract length_coef standard deviations per 100 response tokens."""
-    length_coef: float = 1.0
-    """See length."""
+    length: LengthRule | tuple[LengthRule, float] = "none"
+    """Correction for length after training. divide: by length^c; residual: subtract what length explains on the
+    reference responses; penalty: subtract c standard deviations per 100 response tokens. Two values: the rule and c,
+    which else is 1."""
 
     needs: ClassVar[frozenset[Signal]] = frozenset()
+
+    @property
+    def length_correction(self) -> tuple[LengthRule, float]:
+        """The rule for length, and its coefficient."""
+        return self.length if isinstance(self.length, tuple) else (self.length, 1.0)
 
     def __post_init__(self) -> None:
         self._check_ratings()

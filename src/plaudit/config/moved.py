@@ -71,6 +71,10 @@ def _critic_lambda(value: Any, others: Values) -> Change | None:
     return {"gae_lambda": (others.get("gae_lambda", 0.95), value)}
 
 
+def _length_coef(value: Any, others: Values) -> Change | None:
+    return {"length": (others.get("length", "none"), value)}
+
+
 def _naive_kl(value: Any, others: Values) -> Change | None:
     """In the reward it had no effect; of k1 it is noise."""
     if others.get("kl_in", "loss") == "reward":
@@ -138,10 +142,16 @@ MOVED: dict[str, tuple[Moved, ...]] = {
     "RewardModel": (
         Moved("temperature", 1.0, "leave it out: a score has the unit that the loss gives it"),
         Moved("centering_form", "sum", "leave it out: (s_chosen + s_rejected)^2 leaves differences alone"),
+        Moved("length_coef", 1.0, "length with two values", _length_coef),
         Moved("ranking_weight", "prompts", "ranking_loss = all_pairs",
               where("ranking_loss", ("pairs",), to("ranking_loss", {"pairs": "all_pairs"}))),
     ),
+    "ComputeSection": (
+        Moved("lower_states_gb", 1.0, "packing; the states of frozen layers have 1 GB", lambda value, others: {}),
+        Moved("cuda_graphs", True, "packing = false", to("packing", {False: False})),
+    ),
     "MismatchSection": (
+        Moved("drop_beyond", 0.0, "correction = drop, and weight_high"),
         Moved("weight_low", 0.5, "weight_high; mask keeps ratios from its inverse to it",
               lambda value, others: {} if value * others.get("weight_high", 2.0) == 1 else None),
         Moved("level", "token", "correction = truncate_sequence, mask_geometric ...",

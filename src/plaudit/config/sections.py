@@ -76,14 +76,11 @@ class ComputeSection(Section):
     tokens_per_microbatch: int = Field(8192, ge=16)
     """Tokens of one forward and backward pass. Lower it when memory is short: only rounding changes."""
     packing: bool = True
-    """Compute no padding, and a prompt once for all its responses, where the architecture allows it."""
-    lower_states_gb: float = Field(1.0, ge=0)
-    """Memory in which the states of frozen lower layers ([lora] last_layers) are kept, so that roles, inner epochs
-    and passes over the data compute them once; 0: none."""
+    """Compute nothing twice, where the architecture allows it: no padding; a prompt once for all its responses; the
+    states of frozen lower layers ([lora] last_layers) once, kept in 1 GB; on a GPU a step of generation recorded and
+    replayed. false: the plain way, slower and with other rounding."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about 1.3x the time, a fraction of the memory."""
-    cuda_graphs: bool = True
-    """On a GPU, record a step of generation once and replay it, instead of launching some hundred kernels a token."""
     threads: int | Auto = "auto"
     """CPU threads; auto leaves PyTorch's choice. In the manifest, because it changes the last bits."""
 
@@ -130,7 +127,7 @@ class SamplingSection(Section):
 
 
 Correction = Literal[
-    "none", "truncate", "mask", "truncate_sequence", "mask_sequence", "truncate_geometric", "mask_geometric"
+    "none", "truncate", "mask", "truncate_sequence", "mask_sequence", "truncate_geometric", "mask_geometric", "drop"
 ]
 
 
@@ -140,15 +137,13 @@ class MismatchSection(Section):
     correction: Correction = "truncate"
     """Weight of a token's policy loss: trainer's over sampler's probability, truncated at weight_high; mask: 0 where
     it is above weight_high or below its inverse; none: 1. With _sequence the ratio is the product over the response,
-    with _geometric its geometric mean."""
+    with _geometric its geometric mean. drop leaves out whole responses whose geometric mean is beyond (weight_high
+    1.01 is strict, 2 loose), and weighs the others 1."""
     weight_high: float = Field(2.0, ge=1)
     """Largest weight; mask keeps no ratio above it, nor one below its inverse."""
     reuse_below: float = Field(1e-4, ge=0)
     """Take the sampler's log-probs for the trainer's where they agree to this on one row in eight (nats a token);
     else, or at 0, score every row again."""
-    drop_beyond: float = Field(0.0, ge=0)
-    """Leave out responses whose geometric-mean ratio is above this, or below its inverse (1.01 is strict,
-    2 loose); 0: none."""
     max_staleness: int = Field(0, ge=0)
     """Iterations by which the weights that a response was drawn from may be older than the policy; beyond it the run
     stops. Above 0 only for a generator that samples ahead."""
@@ -156,7 +151,9 @@ class MismatchSection(Section):
 
     @property
     def treatment(self) -> Literal["none", "truncate", "mask"]:
-        """What is done with a ratio."""
+        """What is done with the ratio of a token that is learned from."""
+        if self.correction == "drop":  # leaves responses out, and weighs those that stay alike
+            return "none"
         return cast("Literal['none', 'truncate', 'mask']", self.correction.partition("_")[0])
 
     @property

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar, dataclass_transform
+from typing import Annotated, Any, TypeVar, cast, dataclass_transform
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import TypeAdapter, ValidationError
@@ -57,6 +57,17 @@ def settings_value(cls: C) -> C:
 
     made.__init__ = checked
     return made
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def settings_part(cls: C) -> C:
+    """Settings that several values share, as a further base of each of them, so that they are declared once.
+
+    The class needs ``__slots__ = ()``: Python lets a class with slots have only one base with slots of its own.
+    """
+    assert vars(cls).get("__slots__") == (), "a part has no slots; the value that has it as a base makes them"
+    part: Any = dataclass(frozen=True, kw_only=True)(cls)
+    return cast("C", part)
 
 
 @functools.cache

@@ -123,7 +123,7 @@ class CudaGraphs:
             return replay
         self.works = False
         warnings.warn(
-            f"generation goes on without CUDA graphs: {fault}; compute.cuda_graphs = false avoids the attempt",
+            f"generation goes on without CUDA graphs: {fault}; compute.packing = false avoids the attempt",
             stacklevel=2,
         )
         return run

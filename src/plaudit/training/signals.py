@@ -123,11 +123,11 @@ def correct_mismatch(batch: Experience, section: MismatchSection) -> tuple[Exper
         section.weight_high,
     )
     metrics = mismatch_metrics(old, sampled, mask, weights, section.weight_high)
-    if section.drop_beyond:
-        near = within(log_gap(old, sampled, mask), mask, 1 / section.drop_beyond, section.drop_beyond)
+    if section.correction == "drop":
+        near = within(log_gap(old, sampled, mask), mask, 1 / section.weight_high, section.weight_high)
         metrics["rollout/dropped_share"] = 1 - float(near.float().mean())
         mask = mask & near[:, None]
         batch = batch.replace(response_mask=mask)
         if batch.advantages is not None:
             batch = batch.replace(advantages=torch.where(mask, batch.advantages, 0.0))
-    return batch.replace(mismatch_weights=None if section.correction == "none" else weights), metrics
+    return batch.replace(mismatch_weights=None if section.treatment == "none" else weights), metrics

@@ -14,7 +14,7 @@ from plaudit.algorithms.reinforce import REINFORCE
 from plaudit.cli.main import main
 from plaudit.config.algorithm import specialise, types, with_algorithm
 from plaudit.config.fields import settings
-from plaudit.config.sections import CheckpointSection, MismatchSection
+from plaudit.config.sections import CheckpointSection
 from plaudit.errors import ConfigError
 from plaudit.jobs.online import GRPOJob, RLJob
 from plaudit.jobs.registry import COMMANDS, command_for
@@ -147,11 +147,6 @@ def test_a_group_of_one_is_refused_before_a_file_is_written(world, tmp_path, cap
     words = ["rloo", "--policy", world.lm, "--dataset", world.prompts, "--reward", "rule:contains:good"]
     assert main([*words, "--group-size", "1", "--out", str(tmp_path / "run")]) == 78
     assert "--group-size" in capsys.readouterr().err and not (tmp_path / "run").exists()
-
-
-def test_a_filter_that_is_none_is_refused(world, tmp_path):
-    with pytest.raises(ConfigError, match="drop_beyond"):
-        run_rl(world.rl(tmp_path / "run", mismatch=MismatchSection(drop_beyond=0.5)), reward=likes_good)
 
 
 def test_what_is_probably_not_meant_is_said(world, tmp_path, capsys):

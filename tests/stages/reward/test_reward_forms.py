@@ -179,7 +179,7 @@ def test_low_agreement_is_left_out_ties_are_kept_where_asked_for_and_both_are_sa
 
 @pytest.mark.parametrize("length", ["residual", "divide", "penalty"])
 def test_references_and_length_rule_are_stored_and_used_in_rl(world, tmp_path, length):
-    algorithm = Algorithm(length=length, length_coef=0.5)
+    algorithm = Algorithm(length=(length, 0.5))
     run = run_reward(world.reward(tmp_path / "run", references=world.demonstrations, algorithm=algorithm))
     model = RewardModel.load(run / "model")
     assert model.length_rule.kind == length and read_json(run / "summary.json")["length_rule"] == length

@@ -17,6 +17,9 @@ from plaudit.models.policy import Policy, ReferencePolicy
 from plaudit.models.reward_extras import auxiliary_head
 from plaudit.models.reward_model import RewardModel
 
+LOWER_STATES_GB = 1.0
+"""Memory for the states of frozen lower layers, which roles, inner epochs and passes over the data then share."""
+
 
 def load_policy(
     source: str, lora: LoraSection, compute: ComputeSection, *, seed: int, temperature: float = 1.0,
@@ -85,7 +88,7 @@ def load_reward_model(
 
 def load_backbone(policy: Policy, compute: ComputeSection) -> Backbone:
     """The policy's frozen base, for reward models and critics to stand on."""
-    return Backbone(policy, lower_states_gb=compute.lower_states_gb)
+    return Backbone(policy, lower_states_gb=LOWER_STATES_GB if compute.packing else 0.0)
 
 
 def build_critic(
@@ -121,7 +124,7 @@ def _forward(compute: ComputeSection) -> dict[str, Any]:
     return {
         "gradient_checkpointing": compute.gradient_checkpointing,
         "packing": compute.packing,
-        "lower_states_gb": compute.lower_states_gb,
+        "lower_states_gb": LOWER_STATES_GB,
     }
 
 

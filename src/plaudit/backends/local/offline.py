@@ -50,7 +50,7 @@ def build_policy(job: SFTJob | DPOJob) -> OfflineRuntime:
     tokenizer, policy = load_policy(job.model, job.lora, job.compute, seed=job.seed)
     text = _format(tokenizer, policy.lm, job.data.chat_template)
     learner = LocalLearner(policy, job.optimizer, job.compute, total_steps=UNPLANNED)
-    graphs = job.compute.cuda_graphs
+    graphs = job.compute.packing
     generator = NativeGenerator(policy.lm, tokenizer, text.chat.end_ids, cuda_graphs=graphs)
     return OfflineRuntime(learner, text, generator)
 

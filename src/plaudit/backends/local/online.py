@@ -108,7 +108,7 @@ def _generator(
     # trainer and need no correction.
     precision = product_dtype(compute, learner.device)
     return NativeGenerator(
-        policy.lm, tokenizer, chat.end_ids, precision=precision, cuda_graphs=compute.cuda_graphs
+        policy.lm, tokenizer, chat.end_ids, precision=precision, cuda_graphs=compute.packing
     )
 
 

@@ -178,7 +178,7 @@ def _texts(job: OnlineJob, text: TextFormat) -> TextStream | None:
 
 
 def _check_sizes(job: OnlineJob) -> None:
-    """No minibatch is empty, prompts have room, and the filter of mismatched responses is one."""
+    """No minibatch is empty, and prompts have room."""
     room_for_prompts(job.data, job.sampling)
     rollouts = job.prompts_per_iteration * job.algorithm.group_size
     if job.algorithm.minibatches > rollouts:
@@ -186,12 +186,6 @@ def _check_sizes(job: OnlineJob) -> None:
             f"{job.algorithm.minibatches} minibatches of {rollouts} responses: some would be empty",
             where="[algorithm] minibatches",
             cure="lower --minibatches, or raise --prompts-per-iteration",
-        )
-    if 0 < job.mismatch.drop_beyond <= 1:
-        raise ConfigError(
-            f"drop_beyond is a ratio above 1, found {job.mismatch.drop_beyond:g}",
-            where="[mismatch] drop_beyond",
-            cure="1.01 is strict, 2 is loose, 0 switches it off",
         )
 
 

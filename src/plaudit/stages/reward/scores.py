@@ -52,7 +52,7 @@ def fit_normalisation(
     rows = references[:REFERENCE_ROWS]
     scores = torch.tensor(raw_scores(runtime.learner, rows, runtime.format.pad_id), dtype=torch.float64)
     lengths = torch.tensor([response_length(e) for e in rows])
-    return runtime.head.normalise(algorithm.length, algorithm.length_coef, scores, lengths)
+    return runtime.head.normalise(*algorithm.length_correction, scores, lengths)
 
 
 def response_length(row: Encoded) -> int:
