@@ -69,7 +69,7 @@ class ComputeSection(Section):
     """Where and how the arithmetic is done. Changes speed and memory, not what is learned."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:1, ... auto: the first GPU if there is one."""
+    """cpu, cuda, cuda:1 and so on; auto: the first GPU if there is one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of the matrix products; weights, optimizer, log-probs and losses are fp32 always.
     auto: bf16 on a GPU that has it."""
