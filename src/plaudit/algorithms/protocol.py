@@ -154,8 +154,8 @@ class SharingTrunk(ActorCritic, Protocol):
     """An actor-critic whose critic may be a head on the policy's trunk, where one loss of one pass trains both."""
 
     @property
-    def critic(self) -> Literal["separate", "trunk"]:
-        """A model of its own, or a head on the policy's trunk."""
+    def critic(self) -> str:
+        """"trunk": a head on the policy's trunk. Any other value: a model of its own."""
         ...
 
     def joint_loss(self, batch: Experience, out: Outputs) -> Loss:
