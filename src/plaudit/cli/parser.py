@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -165,7 +166,8 @@ docs/reference/config.md explains every setting."""
 
 def _add(group: Any, setting: Setting, shown: bool = True, short: bool = False) -> None:
     default = "required" if setting.default is MISSING else f"default: {_short(setting.default)}"
-    words = setting.help.split(". ")[0].rstrip(".") if short else setting.help
+    # A sentence ends with one full stop; three of them stand for what a list leaves out.
+    words = re.split(r"(?<!\.)\. ", setting.help)[0].rstrip(".") if short else setting.help
     text = f"{words} ({default})".replace("%", "%%")
     shape: dict[str, Any] = {"metavar": setting.expected.split(" ")[0].upper()}
     if setting.annotation is bool:
