@@ -38,6 +38,7 @@ def test_without_gold_the_page_does_not_claim_improvement(tmp_path, synthetic):
     ("change", "words"),
     [
         ({"eos_rate": 0.5}, "end by themselves"),
+        ({"eos_rate": 0.0}, "No response ends by itself"),
         ({"perplexity_ratio": 2.0}, "gibberish"),
         ({"perplexity_ratio": 0.4}, "bland"),
         ({"distinct_2": 0.1, "distinct_2_before": 0.5}, "Diversity fell"),

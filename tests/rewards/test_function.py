@@ -139,7 +139,8 @@ def test_functions_are_found_in_files_and_modules(tmp_path: Path) -> None:
         ("no_colon.py", "does not name a function"),
         ("{dir}/my_rewards.py:good", r"there is no file .*(.|\n)*did you mean .*my_reward.py"),
         ("{dir}/my_reward.py:god", r"has no 'god'(.|\n)*did you mean .*my_reward.py:good"),
-        ("{dir}/my_reward.py:scale", "is a int, not a function"),
+        ("{dir}/my_reward.py:Lenght", r"did you mean .*my_reward.py:Length"),
+        ("{dir}/my_reward.py:scale", "is of type int, and no function"),
         ("{dir}/broken.py:good", r"SyntaxError(.|\n)*broken.py:1"),
         ("{dir}/raising.py:good", r"ValueError: too late(.|\n)*raising.py:2"),
         ("no_such_module_here:fn", r"no module 'no_such_module_here'(.|\n)*file.py:function"),
@@ -147,7 +148,7 @@ def test_functions_are_found_in_files_and_modules(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_found_says_so_with_a_cure(tmp_path: Path, spec: str, what: str) -> None:
-    (tmp_path / "my_reward.py").write_text("def good(response):\n    return 1.0\n\nscale = 3\n")
+    (tmp_path / "my_reward.py").write_text("class Length: ...\ndef good(response):\n    return 1.0\n\nscale = 3\n")
     (tmp_path / "broken.py").write_text("def good(:\n")
     (tmp_path / "raising.py").write_text("\nraise ValueError('too late')\n")
     with pytest.raises(ConfigError) as caught:

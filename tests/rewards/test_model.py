@@ -148,3 +148,16 @@ def test_a_fifth_may_fail_and_no_more() -> None:
     check_rewards([])
     with pytest.raises(RewardError, match="2 of 5 rewards failed; the first: judge raised KeyError"):
         check_rewards([bad] * 2 + [good] * 3)
+
+
+def test_the_cure_fits_what_failed() -> None:
+    broken, silent = RewardResult(None, error="Shop failed"), RewardResult(None, error="None", abstains=True)
+    with pytest.raises(RewardError, match="1 of 1 rewards failed") as error:
+        check_rewards([broken])
+    assert error.value.where == "reward" and "server" in error.value.cure
+    with pytest.raises(RewardError, match="1 of 1 rollouts failed; the first: Shop failed") as error:
+        check_rewards([broken], aborted=1)
+    assert error.value.where == "environment" and "reply(rollout)" in error.value.cure
+    with pytest.raises(RewardError) as error:
+        check_rewards([silent])
+    assert "give one more" in error.value.cure

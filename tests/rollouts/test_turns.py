@@ -305,3 +305,14 @@ def test_an_environment_by_name(tmp_path) -> None:
         assert "environment" in raised.value.where
     with pytest.raises(ConfigError, match="lacks max_turns, stop, reply"):
         check_environment(3, "3")
+
+
+def test_an_async_reply_is_refused_before_the_run() -> None:
+    class Waits:
+        max_turns, stop = 2, ()
+
+        async def reply(self, rollout: Rollout) -> Done:
+            return Done()
+
+    with pytest.raises(ConfigError, match="plain def"):
+        check_environment(Waits(), "Waits")

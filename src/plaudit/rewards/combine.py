@@ -142,8 +142,13 @@ def combine(values: Sequence[float], rule: EnsembleRule, coef: float = 1.0) -> f
 # Some failures are part of life (a timeout, a parser that meets odd text), and the rest of the batch is still a fair
 # sample. When many fail, those that are left are the responses that happen to be easy to score, and a policy trained on
 # them learns that.
-def check_rewards(results: Sequence[RewardResult], max_error_share: float = 0.2) -> None:
+def check_rewards(results: Sequence[RewardResult], max_error_share: float = 0.2, *, aborted: int = 0) -> None:
     """Go on while few rewards fail; stop when many do.
+
+    Args:
+        results: of a batch.
+        max_error_share: so many may have no value.
+        aborted: how many of those have none because their environment failed.
 
     Raises:
         RewardError: more than ``max_error_share`` of the results have no value; names the first error.
@@ -151,8 +156,15 @@ def check_rewards(results: Sequence[RewardResult], max_error_share: float = 0.2)
     failed = [r for r in results if r.value is None]
     if not results or len(failed) <= max_error_share * len(results):
         return
+    cure = "make the reward, or its server, give a finite number for every response, and try it on a few by hand"
+    if all(result.abstains for result in failed):
+        cure = "None leaves a response to the other rewards: give one more that scores it, such as rule:length:40"
+    what, where = "rewards", "reward"
+    if aborted == len(failed):
+        what, where = "rollouts", "environment"
+        cure = "let reply(rollout) return a text, messages or Done every time, and try it on a few rollouts by hand"
     raise RewardError(
-        f"{len(failed)} of {len(results)} rewards failed; the first: {failed[0].error or 'no reason given'}",
-        where="reward",
-        cure="make the reward return a finite number for every response, and try it on a few by hand",
+        f"{len(failed)} of {len(results)} {what} failed; the first: {failed[0].error or 'no reason given'}",
+        where=where,
+        cure=cure,
     )

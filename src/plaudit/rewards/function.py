@@ -121,8 +121,8 @@ class FunctionReward:
                         positions, names = self.signature.arguments(rollouts)
                         return self._results(await self._fn(*positions, **names), len(rollouts))
                 except (Exception, SystemExit) as error:
-                    slow = TooSlow(f"more than {limit:g} s") if clock.expired() else error
-                    return self._failed(f"raised {_describe(slow)}", len(rollouts))
+                    reason = f"took more than {limit:g} s" if clock.expired() else f"raised {_describe(error)}"
+                    return self._failed(reason, len(rollouts))
 
         return await asyncio.gather(*map(one, units))
 
@@ -262,7 +262,8 @@ def _describe(error: BaseException) -> str:
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if len(frames) > 1 else ""
-    return shortened(text, 200).strip("'\"") + place
+    quoted = shortened(text, 200)  # repr, so that a message of several lines is one line
+    return quoted[1:].removesuffix(quoted[0]) + place
 
 
 def load_function(spec: str, *, where: str = "reward") -> Callable[..., Any]:
@@ -279,7 +280,7 @@ def load_function(spec: str, *, where: str = "reward") -> Callable[..., Any]:
     """
     source, colon, name = spec.rpartition(":")
     if not colon or not source or not name:
-        raise ConfigError(f"{spec!r} does not name a function", where=where, cure=_CURE)
+        raise ConfigError(f"{spec!r} does not name a function or class", where=where, cure=_CURE)
     module = _from_file(Path(source), where) if source.endswith(".py") else _from_module(source, where)
     value: Any = module
     for part in name.split("."):
@@ -287,7 +288,9 @@ def load_function(spec: str, *, where: str = "reward") -> Callable[..., Any]:
             raise _missing(source, name, module, where)
         value = getattr(value, part)
     if not callable(value):
-        raise ConfigError(f"{spec!r} is a {type(value).__name__}, not a function", where=where, cure=_CURE)
+        raise ConfigError(
+            f"{spec!r} is of type {type(value).__name__}, and no function", where=where, cure=_CURE
+        )
     return cast("Callable[..., Any]", value)
 
 
@@ -338,9 +341,11 @@ def _broken(source: str, error: BaseException, where: str) -> ConfigError:
 
 
 def _missing(source: str, name: str, module: ModuleType, where: str) -> ConfigError:
-    functions = [n for n, v in vars(module).items() if inspect.isfunction(v) and not n.startswith("_")]
-    near = difflib.get_close_matches(name, functions, n=1)
-    listed = f"its functions: {', '.join(functions[:10])}" if functions else f"it has no functions; {_CURE}"
+    # Classes too, but no imported ones: a reward may be a class, and an environment is one.
+    own = {n for n, v in vars(module).items() if inspect.isclass(v) and v.__module__ == module.__name__}
+    names = [n for n, v in vars(module).items() if (inspect.isfunction(v) or n in own) and n[0] != "_"]
+    near = difflib.get_close_matches(name, names, n=1)
+    listed = f"it has {', '.join(names[:10])}" if names else f"it has no functions or classes; {_CURE}"
     return ConfigError(
         f"{source} has no {name!r}",
         where=where,

@@ -145,7 +145,7 @@ def scored(reward: Reward, rollouts: Sequence[Rollout]) -> list[Rollout]:
         RewardError: more than a fifth of the rollouts could not be scored.
     """
     results = judged(reward, rollouts)
-    check_rewards(results)
+    check_rewards(results, aborted=sum(bool(rollout.error) for rollout in rollouts))
     return [rollout.scored(result) for rollout, result in zip(rollouts, results, strict=True)]
 
 

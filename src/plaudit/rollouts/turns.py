@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -183,7 +184,9 @@ def check_environment(value: object, name: str) -> Environment:
     why = "needs max_turns of 1 or more, and stop as a tuple of texts"
     if isinstance(value, Environment):
         stop: object = value.stop  # a lone text would be taken for a tuple of its letters
-        if value.max_turns >= 1 and isinstance(stop, (tuple, list)):
+        if inspect.iscoroutinefunction(value.reply):
+            why = "needs a reply that is a plain def, since nothing awaits it"
+        elif value.max_turns >= 1 and isinstance(stop, (tuple, list)):
             return value
     else:
         why = f"lacks {', '.join(part for part in ('max_turns', 'stop', 'reply') if not hasattr(value, part))}"

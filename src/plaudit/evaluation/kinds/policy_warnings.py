@@ -58,10 +58,12 @@ def _texts(run: Run) -> list[str]:
     card, messages = run.summary, []
     eos = card.get("eos_rate")
     if eos is not None and eos < 0.95:
-        messages.append(
-            f"Only {percent(eos)} of the responses end by themselves; the others were cut off at max_new_tokens, "
-            "and are scored as they stand."
+        some = (
+            f"Only {percent(eos)} of the responses end by themselves; the others"
+            if eos
+            else "No response ends by itself; all"
         )
+        messages.append(f"{some} were cut off at max_new_tokens, and are scored as they stand.")
     ratio = card.get("perplexity_ratio")
     if ratio is not None and ratio > 1.5:
         messages.append(
