@@ -1,5 +1,7 @@
 """The online loop on other backends: the same bits as in one process; and what a generator with old weights meets."""
 
+import contextlib
+
 import pytest
 import torch
 from tests.contracts.other_backends import OwnCopy, ProcessLearner, build
@@ -8,13 +10,20 @@ from plaudit.algorithms.grpo import GRPO
 from plaudit.algorithms.ppo import PPO
 from plaudit.backends.local.learner import LocalScorer
 from plaudit.config.sections import OptimizerSection, SamplingSection
+from plaudit.data.chat import ChatFormat
 from plaudit.errors import TrainingError
 from plaudit.evaluation.alarms.sampler import SamplerWatch
 from plaudit.generation.native import NativeGenerator
+from plaudit.jobs.best_of_n import BestOfNJob
+from plaudit.jobs.online import GRPOJob
 from plaudit.models.files.load import load_tokenizer
 from plaudit.models.policy import ReferencePolicy
 from plaudit.records import Prompt, RewardResult
+from plaudit.runs.keeper import Keeper
+from plaudit.runs.recorder import Recorder
 from plaudit.runtime import Runtime, TokenPrompt
+from plaudit.stages.best_of_n.parts import sampled
+from plaudit.stages.online.evaluation import Evaluator
 from plaudit.training.online import OnlineLoop
 
 PROMPTS = [TokenPrompt(Prompt(f"p{i}", "x"), (2, 9 + i, 10)) for i in range(6)]
@@ -89,3 +98,31 @@ def test_a_generator_that_hides_its_old_weights_raises_an_alarm(tiny_model):
     assert min(row["rollout/effective_share"] for row in history) < 0.5
     _, history, alarms = train(ALGORITHMS["grpo"], tiny_model, 12, lr=0.05)
     assert not alarms and min(row["rollout/effective_share"] for row in history) > 0.99
+
+
+def test_an_evaluation_by_old_weights_is_refused(tiny_model, tmp_path):
+    """A row says after which iteration it is, and the best weights are chosen by it."""
+    policy = build(tiny_model, "policy", section(0.01), 4)
+    tokenizer = load_tokenizer(tiny_model)
+    generator = OwnCopy(policy.module, tokenizer, (3,), hears=False)
+    machines = Runtime(generator, policy, policy, counts_a_token)
+    job = GRPOJob(policy=str(tiny_model), dataset="x", sampling=SamplingSection(max_new_tokens=4))
+    for allowed in (0, 1):
+        with Recorder(tmp_path / str(allowed), command="grpo") as recorder:
+            chat = ChatFormat(tokenizer, "none")
+            evaluator = Evaluator(recorder.run_dir, machines, PROMPTS, job, chat, recorder, allowed)
+            evaluator.evaluate(0)
+            with contextlib.nullcontext() if allowed else pytest.raises(TrainingError, match="weights of iteration 0"):
+                evaluator.evaluate(1)
+
+
+def test_a_round_of_best_of_n_by_old_weights_is_refused(tiny_model, tmp_path):
+    policy = build(tiny_model, "policy", section(0.01), 4)
+    generator = OwnCopy(policy.module, load_tokenizer(tiny_model), (3,), hears=False)
+    machines = Runtime(generator, policy, policy, counts_a_token)
+    job = BestOfNJob(policy=str(tiny_model), dataset="x", rounds=2, sampling=SamplingSection(max_new_tokens=4))
+    with Recorder(tmp_path, command="best-of-n") as recorder:
+        keeper = Keeper(tmp_path, job.checkpoint, {}, recorder)
+        assert list(sampled(machines, PROMPTS, 2, job, 0, keeper))
+        with pytest.raises(TrainingError, match="weights of iteration 0, and the policy has had 1"):
+            list(sampled(machines, PROMPTS, 2, job, 1, keeper))

@@ -65,7 +65,8 @@ class OnlineLoop:
         for iteration in range(start, iterations):
             clock = Clock()
             collected = self.collector.collect(iteration, clock)
-            refuse_stale(collected.sampled, iteration, self.mismatch.max_staleness)
+            drawn = [*collected.sampled, *collected.greedy.values()]
+            refuse_stale(drawn, iteration, self.mismatch.max_staleness)
             batch = collected.batch(self.pad_id, self.sampling.max_new_tokens)
             batch, measured = fill_signals(
                 batch, self.algorithm.needs, self.runtime, self.mismatch.reuse_below
@@ -189,7 +190,7 @@ def refuse_stale(rollouts: Sequence[Rollout], iteration: int, max_staleness: int
             f"{iteration} iterations; at most {max_staleness} between them are allowed",
             where=f"iteration {iteration + 1}, prompt {oldest.prompt.id!r}",
             cure="let the generator draw from what its publish() was given last; "
-            "one that samples ahead on purpose needs a higher --max-staleness",
+            "in online commands one that samples ahead on purpose needs a higher --max-staleness",
         )
 
 

@@ -4,12 +4,14 @@ import json
 import os
 import signal
 import statistics
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from tests.stages.conftest import QUIET
 
+from plaudit import backends
 from plaudit.algorithms.best_of_n import BestOfN
 from plaudit.config.sections import CheckpointSection, DataSection, OptimizerSection, SamplingSection
 from plaudit.data.load import load_records
@@ -63,6 +65,34 @@ def test_best_responses_and_their_curve(world, tmp_path):
     page = write_report(run).read_text(encoding="utf-8")
     assert "may be no better than one sample" in page and "Reward of the best of n" in page
     assert not (run / "model").exists()
+
+
+def test_a_generator_is_given_the_weights_before_it_answers(world, tmp_path, monkeypatch):
+    order = []
+    opened = backends.open
+
+    class Noting:
+        """Notes what is asked of a generator."""
+
+        def __init__(self, generator):
+            self.generator = generator
+
+        def publish(self, weights, version):
+            order.append(version)
+            self.generator.publish(weights, version)
+
+        def generate(self, *args, **kwargs):
+            order.append("generate")
+            return self.generator.generate(*args, **kwargs)
+
+    def noting(*args, **kwargs):
+        runtime = opened(*args, **kwargs)
+        machines = replace(runtime.machines, generator=Noting(runtime.machines.generator))
+        return replace(runtime, machines=machines)
+
+    monkeypatch.setattr(backends, "open", noting)
+    run_best_of_n(job(world, tmp_path / "run"), reward=goods)
+    assert order[:2] == [0, "generate"]
 
 
 def test_a_reward_function_has_as_long_as_the_settings_say(world, tmp_path):

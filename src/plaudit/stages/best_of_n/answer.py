@@ -59,6 +59,8 @@ def run_best_of_n(
 def _answer(job: BestOfNJob, opened: OnlineRuntime, prompts: Sequence[TokenPrompt], session: Session) -> None:
     """One row a prompt. A resumed run goes on with those that have none: samples depend on the prompt alone."""
     run, recorder, n = session.run, session.recorder, job.algorithm.group_size
+    # Nothing is trained, but a generator with weights of its own has none until it is given some.
+    opened.machines.generator.publish(opened.machines.policy.weights(), 0)
     done = {row["prompt_id"] for row in read_lines(run / "best.jsonl")}
     left = [p for p in prompts if p.prompt.id not in done]
     if done:

@@ -15,6 +15,7 @@ from plaudit.runs.files import Row
 from plaudit.runs.keeper import Keeper
 from plaudit.runtime import OnlineRuntime, Runtime, TokenPrompt
 from plaudit.stages.online.prompts import PromptReader, columns_of
+from plaudit.training.online import refuse_stale
 
 AT_ONCE = 32
 """Prompts that are answered between two looks at whether the run was asked to stop."""
@@ -35,11 +36,13 @@ def sampled(
 
     Raises:
         Stopped: the run was asked to stop.
+        TrainingError: the generator has weights of an earlier round.
     """
     for first in range(0, len(prompts), AT_ONCE):
         stop_if_asked(keeper)
         some = prompts[first : first + AT_ONCE]
         rollouts = machines.generator.generate(some, n, job.sampling, seed=job.seed, iteration=iteration)
+        refuse_stale(rollouts, iteration, 0)
         rollouts = scored(machines.reward, rollouts)
         yield [rollouts[i * n : (i + 1) * n] for i in range(len(some))]
 

@@ -20,6 +20,7 @@ from plaudit.runs.best import BestWeights
 from plaudit.runs.files import Lines
 from plaudit.runs.recorder import Recorder
 from plaudit.runtime import Runtime, TokenPrompt
+from plaudit.training.online import refuse_stale
 
 EVALUATION = (
     -1
@@ -71,7 +72,9 @@ class Evaluator:
         job: EvaluatedJob,
         chat: ChatFormat,
         recorder: Recorder,
+        max_staleness: int = 0,
     ) -> None:
+        self.max_staleness = max_staleness
         self.runtime, self.prompts, self.job = runtime, prompts, job
         self.chat, self.recorder = chat, recorder
         self.path = run / "evaluation.jsonl"
@@ -127,6 +130,8 @@ class Evaluator:
         rollouts = self.runtime.generator.generate(
             self.prompts, 1, self.job.sampling, seed=self.job.seed, iteration=EVALUATION
         )
+        # The row says "after this iteration", and by it the best weights are chosen: they must be the ones it is of.
+        refuse_stale(rollouts, iteration, self.max_staleness)
         rollouts = scored(self.runtime.reward, rollouts)
         none = [None] * len(rollouts)
         gold = [r.value for r in judged(self.runtime.gold, rollouts)] if self.runtime.gold else none
