@@ -109,3 +109,9 @@ def test_a_clock_adds_up():
     first = clock.laps["time/generate"]
     clock.lap("time/generate")
     assert clock.laps["time/generate"] >= first and list(clock.laps) == ["time/generate"]
+
+
+def test_a_prompt_that_comes_again_keeps_its_own_limit_of_tokens():
+    prompt = TokenPrompt(Prompt("p", "x"), (1, 2), max_new_tokens=3)
+    first, again = told_apart([prompt, prompt], Counter())
+    assert first == prompt and again.prompt.id == "p#2" and again.max_new_tokens == 3

@@ -101,6 +101,13 @@ def test_the_best_weights_stay_as_long_as_a_checkpoint_names_them(run):
     assert files(run) == ["step-000002.safetensors", "step-000004.safetensors"], "the old ones still do"
 
 
+def test_a_run_without_checkpoints_keeps_one_file_of_best_weights(tmp_path):
+    best = BestWeights(tmp_path)
+    for step in (1, 2, 3):
+        best.keep(step, weights(step))
+    assert files(best) == ["step-000003.safetensors"]
+
+
 @pytest.mark.parametrize("damage", [flip, lambda path: path.unlink()])
 def test_a_checkpoint_whose_best_weights_are_damaged_is_not_used(run, damage):
     damage(run.run / "best" / "step-000002.safetensors")

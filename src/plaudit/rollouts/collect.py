@@ -134,7 +134,7 @@ def told_apart(prompts: Sequence[TokenPrompt], seen: Counter[str]) -> list[Token
         again = seen[each.prompt.id]
         seen[each.prompt.id] += 1
         renamed = replace(each.prompt, id=f"{each.prompt.id}#{again + 1}") if again else each.prompt
-        result.append(TokenPrompt(renamed, each.ids))
+        result.append(replace(each, prompt=renamed))
     return result
 
 

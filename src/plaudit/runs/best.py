@@ -46,6 +46,8 @@ class BestWeights:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
             self._commit(temporary, step)
+            # At each change, not only with each checkpoint: a run without checkpoints would fill the disk.
+            self.prune(self.run / "checkpoints")
         except OSError as error:
             temporary.unlink(missing_ok=True)
             free = shutil.disk_usage(self.run).free / 1e9
