@@ -106,6 +106,22 @@ def test_what_says_the_same_today(
     assert replace(job().algorithm, **was) == now  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(
+    ("flags", "value"),
+    [
+        (["--no-whiten-advantages"], "none"),
+        (["--no-whiten-advantages", "--epochs", "2"], "none"),
+        (["--whiten-advantages", "--epochs", "2"], "batch"),
+        (["--epochs", "2", "--whiten-advantages"], "batch"),
+        (["--whiten-advantages", "minibatch"], "minibatch"),
+    ],
+)
+def test_a_flag_that_was_a_switch_is_understood_without_a_value(flags: list[str], value: str) -> None:
+    job = job_of("ppo", "")
+    loaded: Any = load_job(job, (), parse_flags("ppo", job, flags)).job
+    assert loaded.algorithm.whiten_advantages == value
+
+
 def test_a_mapped_value_keeps_its_source(tmp_path: Path) -> None:
     file = tmp_path / "old.toml"
     file.write_text("[algorithm]\nepochs = 2\nbootstrap_truncated = true\n", encoding="utf-8")

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from plaudit.config.algorithm import specialise, types
 from plaudit.config.fields import MISSING, Setting, find, nearest, settings
 from plaudit.config.load import TYPE_KEY, Layer, algorithm_type, unknown
-from plaudit.config.moved import gone
+from plaudit.config.moved import former_switches, gone
 from plaudit.config.sections import Job
 from plaudit.errors import ConfigError
 
@@ -73,8 +73,22 @@ def parse_flags(command: str, job_class: type[BaseModel], argv: Sequence[str]) -
     was = tuple(setting for setting in gone(job_class) if find(setting.name, table) is None)
     for setting in was:
         _add(parser, setting, shown=False)
-    given = vars(parser.parse_args([_canonical(word, (*was, *table)) for word in argv]))
+    words = _with_values(argv, [s for s in table if s.key in former_switches(job_class)])
+    given = vars(parser.parse_args([_canonical(word, (*was, *table)) for word in words]))
     return {key: value for key, value in given.items() if value is not None}
+
+
+def _with_values(argv: Sequence[str], switches: Sequence[Setting]) -> list[str]:
+    """The flags, with a value after each that had none because it was a switch: ``--no-x`` -> ``--x=false``."""
+    said = {s.flag: f"{s.flag}=true" for s in switches} | {
+        s.flag.replace("--", "--no-", 1): f"{s.flag}=false" for s in switches
+    }
+    pairs = zip(argv, [*argv[1:], "--"], strict=False)
+    return [said[word] if word in said and _has_no_value(word, after) else word for word, after in pairs]
+
+
+def _has_no_value(flag: str, after: str) -> bool:
+    return flag.startswith("--no-") or after.startswith("--")
 
 
 def _canonical(word: str, table: tuple[Setting, ...]) -> str:

@@ -189,6 +189,16 @@ def gone(job_class: type[BaseModel]) -> tuple[Setting, ...]:
     )
 
 
+def former_switches(job_class: type[BaseModel]) -> set[str]:
+    """Keys of the settings that were True or False in an earlier version, and are a word today."""
+    return {
+        prefix + row.name
+        for prefix, owner in tables(job_class)
+        for row in rows_of(owner)
+        if any(isinstance(form, bool) for form in row.forms)
+    }
+
+
 def _kind(default: Any) -> Any:
     """What a text on the command line is read as; where the default was a word, a number is a number all the same."""
     if isinstance(default, tuple):
