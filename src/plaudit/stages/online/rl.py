@@ -76,14 +76,8 @@ def run_rl(
         session.recorder.event("memory", **opened.memory)
         session.recorder.summary(opened.memory)
         evaluator = Evaluator(
-            session.run,
-            machines,
-            rows.heldout,
-            job,
-            opened.format.chat,
-            session.recorder,
-            job.mismatch.max_staleness,
-        )
+            session.run, machines, rows.heldout, job, opened.format.chat, session.recorder, job.mismatch.max_staleness,
+        )  # fmt: skip
         session.keep(machines.learners, evaluator.weights)
         train = OnlineTraining(job, replace(opened, machines=machines), session, evaluator)
         train.run(rows.train, texts)
