@@ -307,7 +307,7 @@ def test_an_environment_by_name(tmp_path) -> None:
         check_environment(3, "3")
 
 
-def test_an_async_reply_is_refused_before_the_run() -> None:
+def test_an_async_reply_and_a_class_are_refused_before_the_run() -> None:
     class Waits:
         max_turns, stop = 2, ()
 
@@ -316,3 +316,5 @@ def test_an_async_reply_is_refused_before_the_run() -> None:
 
     with pytest.raises(ConfigError, match="plain def"):
         check_environment(Waits(), "Waits")
+    with pytest.raises(ConfigError, match=r"give an object of it, Waits\(\)"):
+        check_environment(Waits, "environment")

@@ -182,7 +182,9 @@ def check_environment(value: object, name: str) -> Environment:
         ConfigError: it is none, in words that say what it lacks.
     """
     why = "needs max_turns of 1 or more, and stop as a tuple of texts"
-    if isinstance(value, Environment):
+    if inspect.isclass(value):  # it has the members of an environment, and its reply would lack self
+        why = f"is a class; give an object of it, {value.__name__}()"
+    elif isinstance(value, Environment):
         stop: object = value.stop  # a lone text would be taken for a tuple of its letters
         if inspect.iscoroutinefunction(value.reply):
             why = "needs a reply that is a plain def, since nothing awaits it"
