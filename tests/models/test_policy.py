@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
-from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2ForCausalLM, GraniteConfig
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GraniteConfig,
+)
 from transformers import GraniteForCausalLM as Granite
 
 from plaudit.errors import ModelError
@@ -192,3 +202,17 @@ def test_reference_stays_where_the_policy_started(decoder, tokenizer, rows, batc
     assert torch.equal(reference(data).logprobs, start)
     assert not any(p.requires_grad for p in reference.parameters())
     assert all(p.requires_grad for p in policy.parameters())
+
+
+def test_padding_gives_no_advice_about_attention_masks(monkeypatch):
+    heard = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())
+    logger = logging.getLogger("transformers.modeling_utils")
+    monkeypatch.setattr(logger, "handlers", [handler])
+    logger.warning_once.cache_clear()
+    lm = GPT2LMHeadModel(GPT2Config(vocab_size=8, n_embd=8, n_layer=1, n_head=1, pad_token_id=0))
+    tokens = torch.zeros(1, 3, dtype=torch.long)
+    lm.transformer.warn_if_padding_and_no_attention_mask(tokens, None)
+    logger.warning("something else")
+    assert heard == ["something else"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from inspect import signature
@@ -19,6 +20,12 @@ from plaudit.models.forward.packing import can_pack, fits_window, pack, packed_s
 
 POSITION_TABLES = ("wpe", "embed_positions", "position_embeddings")
 """What models call their table of learned positions."""
+
+# Some architectures advise an attention mask as soon as a row holds the pad token. Rows are padded on the right or
+# packed here, where causal attention needs none, so the advice would only worry users.
+logging.getLogger("transformers.modeling_utils").addFilter(
+    lambda record: "passing in an `attention_mask`" not in record.getMessage()
+)
 
 
 class ForwardOptions(TypedDict, total=False):
