@@ -246,3 +246,10 @@ def test_impossible_settings_are_refused(make, wrong):
 
 def test_algorithms_are_values():
     assert replace(DPO(), beta=0.2) == DPO(beta=0.2) and hash(KTO()) == hash(KTO())
+
+
+def test_the_relatives_are_presets():
+    for relative, loss in ((IPO, "ipo"), (Hinge, "hinge"), (SimPO, "simpo"), (ORPO, "orpo")):
+        assert relative().pair_loss == loss
+        assert relative(beta=0.7).beta == 0.7
+    assert Hinge(pair_loss="dpo").pair_loss == "dpo", "a setting that is given wins"

@@ -116,6 +116,17 @@ def test_a_checkpoint_whose_best_weights_are_damaged_is_not_used(run, damage):
     assert "best/step-000002.safetensors" in told[0][1]
 
 
+def test_without_any_best_weights_the_newest_checkpoint_is_used_and_says_so(run):
+    """Each checkpoint has its own weights; only what could be put back at the end is lost."""
+    for path in (run.run / "best").iterdir():
+        path.unlink()
+    told = []
+    found = checkpoint.load_latest(run.run / "checkpoints", lambda path, reason: told.append(path.name))
+    assert found.step == 2 and "best/step-000002.safetensors" in found.lost
+    assert told == ["step-000001"]
+    assert sorted(p.name for p in (run.run / "checkpoints").iterdir()) == [".bad-step-000001", "step-000002"]
+
+
 def test_best_weights_are_resumed_from_what_a_checkpoint_names(run):
     found, _ = latest(run.run / "checkpoints")
     again = BestWeights(run.run)

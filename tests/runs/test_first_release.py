@@ -56,3 +56,17 @@ def test_resumes_from_its_config_and_checkpoint(old, name):
     resumed = [event for event in rows(run / "events.jsonl") if event["event"] == "resumed"]
     assert [event["step"] for event in resumed] == [saved]
     assert (run / "model" / "model.safetensors").is_file()
+
+
+def test_a_run_whose_best_weights_are_gone_goes_on_and_says_so(old):
+    run = old / "ppo"
+    command = ["ppo", str(run / "config.toml"), "--resume", "--iterations"]
+    assert main([*command, "5"]) == 0
+    assert list((run / "best").iterdir()), "taken out of the checkpoint of the first release"
+    shutil.rmtree(run / "best")
+    assert main([*command, "7"]) == 0
+
+    assert [row["step"] for row in rows(run / "metrics.jsonl")] == list(range(1, 8))
+    events = rows(run / "events.jsonl")
+    assert any("best weights so far are lost" in event.get("what", "") for event in events)
+    assert [event["step"] for event in events if event["event"] == "resumed"] == [2, 4]

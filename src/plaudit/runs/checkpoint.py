@@ -56,6 +56,8 @@ class Checkpoint:
     """The JSON state of the trainer."""
     needs: tuple[NamedFile, ...] = ()
     """Files elsewhere in the run that belong to it; verified as well."""
+    lost: str = ""
+    """Why one of those files cannot be used; empty: all are there."""
 
 
 def save(
@@ -116,21 +118,46 @@ def save(
 
 
 def load_latest(directory: Path, on_bad: Callable[[Path, str], None]) -> Checkpoint | None:
-    """The newest checkpoint that verifies, or None. ``on_bad`` is told of each one set aside, and why."""
+    """The newest checkpoint that verifies, or None. ``on_bad`` is told of each one set aside, and why.
+
+    One that lacks only a file elsewhere in the run is taken if no other is whole.
+    """
     clean(directory)
+    lacking: list[Checkpoint] = []
+    whole = None
     for path in reversed(steps(directory)):
         reason = verify(path)
-        if not reason:
-            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            trainer = json.loads((path / "trainer.json").read_text(encoding="utf-8"))
-            return Checkpoint(manifest["step"], path, trainer, tuple(_needs(manifest)))
-        path.rename(path.with_name(f".bad-{path.name}"))
-        on_bad(path, reason)
-    return None
+        if reason:
+            _set_aside(path, reason, on_bad)
+            continue
+        found = _read(path)
+        if not found.lost:
+            whole = found
+            break
+        lacking.append(found)
+    # Several checkpoints may name the same file. If it is gone, none of them is whole, but each of them has its own
+    # weights: going on from the newest loses much less than starting anew.
+    for found in lacking if whole else lacking[1:]:
+        _set_aside(found.path, found.lost, on_bad)
+    return whole or next(iter(lacking), None)
+
+
+def _read(path: Path) -> Checkpoint:
+    """A checkpoint whose own files have been verified."""
+    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    trainer = json.loads((path / "trainer.json").read_text(encoding="utf-8"))
+    needs = tuple(_needs(manifest))
+    lost = next((reason for needed in needs if (reason := needed.fault(path.parent.parent))), "")
+    return Checkpoint(manifest["step"], path, trainer, needs, lost)
+
+
+def _set_aside(path: Path, reason: str, on_bad: Callable[[Path, str], None]) -> None:
+    path.rename(path.with_name(f".bad-{path.name}"))
+    on_bad(path, reason)
 
 
 def verify(path: Path) -> str:
-    """Why a checkpoint is not to be trusted; empty if every file has the size and hash that the manifest states."""
+    """Why a checkpoint is not to be trusted; empty if each of its own files has the size and hash that it states."""
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         stated = manifest.pop("self_sha256")
@@ -145,7 +172,7 @@ def verify(path: Path) -> str:
     for name, entry in files.items():
         if (path / name).stat().st_size != entry["bytes"] or sha256(path / name) != entry["sha256"]:
             return f"{name} is damaged"
-    return next((reason for needed in _needs(manifest) if (reason := needed.fault(path.parent.parent))), "")
+    return ""
 
 
 def needed_by_all(directory: Path) -> set[str]:

@@ -78,7 +78,14 @@ class Keeper:
             )
         for learner in self.learners.values():
             learner.restore(latest.path)
-        if self.best:
+        if self.best and latest.lost:
+            self.recorder.event(
+                "alarm",
+                step=latest.step,
+                what=f"the best weights so far are lost: {latest.lost}. The run goes on from {latest.path.name} "
+                "without them, and what is best counts anew from there",
+            )
+        elif self.best:
             self.best.resume(latest.path, steps["best"], next(iter(latest.needs), None))
         dropped = self.recorder.rewind(latest.step)
         self.recorder.event("resumed", step=latest.step, lines_recorded_again=dropped)

@@ -157,7 +157,7 @@ def test_what_is_probably_not_meant_is_said(world, tmp_path, capsys):
 
 
 def test_help_teaches_which_type_has_which_flags(capsys):
-    assert main(["grpo", "--type", "dapo", "--help"]) == 0
+    assert main(["grpo", "--type", "dapo", "--help-all"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "--overlong-buffer" in text and "dr_grpo" in text
     assert " ".join(GRPO.__doc__.split()) in text

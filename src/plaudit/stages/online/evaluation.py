@@ -115,7 +115,9 @@ class Evaluator:
 
     def resume(self, state: dict[str, float]) -> None:
         """Inverse of `state`."""
-        self.start, self.last, self.best = state["start"], state["last"], state["best"]
+        self.start, self.last = state["start"], state["last"]
+        # Without the file of the best weights there is nothing to put back, so the next evaluation is the best.
+        self.best = state["best"] if self.weights.file else float("-inf")
 
     def _remember(self, step: int, value: float) -> None:
         if step == 0:
