@@ -227,3 +227,15 @@ def test_ranks_stop_alike_after_three_steps_that_are_not_finite_on_any_of_them()
 def test_the_norm_of_all_ranks_is_limited_and_logged():
     alone, shared = on_two_ranks()[0]["grad_norm"], on_two_ranks(norm=3.0)[0]["grad_norm"]
     assert shared == pytest.approx((alone**2 + 9) ** 0.5, rel=1e-5)
+
+
+def test_a_partner_steps_by_the_figures_of_the_same_ranks():
+    """The head on a shared trunk: a gradient of the other rank that is not finite stops its step as well."""
+    section, compute = OptimizerSection(lr=0.1), ComputeSection()
+    partner = LocalLearner(Bigram(), section, compute, total_steps=9)
+    LocalLearner(
+        Bigram(), section, compute, total_steps=9, partners={"critic": partner}, reduction=TwoRanks(norm=float("inf"))
+    )
+    before = partner.module.table.clone()
+    metrics = partner.update(PPO().weights(experience()), PPO().loss)
+    assert metrics["steps_skipped"] == 1 and torch.equal(partner.module.table, before)

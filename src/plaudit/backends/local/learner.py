@@ -81,7 +81,8 @@ class Reduction(Protocol):
     Everything by which a step is taken, skipped or refused goes through here, and through nothing else. Each rank sees
     other rows: one that decided by its own figures could skip a step that the others take, and from then on the ranks
     would hold different weights without an error. So all of them decide by the same reduced figures. Gradients are not
-    reduced here; a sharded module does that in its backward pass. Names are the same on all ranks.
+    reduced here; a sharded module does that in its backward pass. Each rank has rows in each step, so names are the
+    same on all of them.
     """
 
     def sums(self, values: dict[str, float]) -> dict[str, float]:
@@ -156,6 +157,9 @@ class LocalLearner(LocalScorer):
         super().__init__(module, compute)
         self.reduction = reduction or Alone()
         self.name, self.section, self.partners = name, optimizer, dict(partners or {})
+        # A partner steps along with this learner and also by itself: both are decided over the same ranks.
+        for partner in self.partners.values():
+            partner.reduction = self.reduction
         self.parameters = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         self.plan(total_steps, afresh=True)
 
