@@ -18,7 +18,7 @@ from plaudit.config.sections import ComputeSection, OptimizerSection, SamplingSe
 from plaudit.experience import Outputs
 from plaudit.generation.sampling import sample_seed, uniform
 from plaudit.records import Prompt, RewardResult, Rollout
-from plaudit.runtime import Runtime
+from plaudit.runtime import Runtime, TokenPrompt
 from plaudit.training.online import OnlineLoop
 
 REWARDS, BETA = (1.0, 0.0, 0.0), 0.5
@@ -43,9 +43,8 @@ class Arms(nn.Module):
         )
 
 
-class OneTokenPrompt:
-    def __init__(self, index):
-        self.prompt, self.ids = Prompt(f"p{index}", "pull"), (0,)
+def one_token_prompt(index):
+    return TokenPrompt(Prompt(f"p{index}", "pull"), (0,))
 
 
 class ArmPuller:
@@ -94,7 +93,7 @@ def learn(algorithm, iterations, prompts=256):
     )
     seen = []
     loop = OnlineLoop(
-        algorithm, runtime, [OneTokenPrompt(i) for i in range(prompts)], SamplingSection(), prompts, 0, 0,
+        algorithm, runtime, [one_token_prompt(i) for i in range(prompts)], SamplingSection(), prompts, 0, 0,
         lambda step, metrics, rollouts: seen.append(metrics),
     )  # fmt: skip
     loop.run(iterations)

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from tests.learning.test_bandit import BETA, OPTIMUM, REWARDS, ArmPuller, Arms, OneTokenPrompt, reward
+from tests.learning.test_bandit import BETA, OPTIMUM, REWARDS, ArmPuller, Arms, one_token_prompt, reward
 
 from plaudit.algorithms.dpo import DPO, IPO, ORPO, Hinge, SimPO
 from plaudit.algorithms.kto import KTO
@@ -151,7 +151,7 @@ def test_online_dpo_stops_where_its_smoothing_says():
     )
     seen = []
     algorithm = OnlineDPO(beta=BETA, label_smoothing=smoothing)
-    prompts = [OneTokenPrompt(i) for i in range(64)]
+    prompts = [one_token_prompt(i) for i in range(64)]
     OnlineLoop(
         algorithm,
         runtime,

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.learning.test_bandit import BETA, OPTIMUM, ArmPuller, Arms, OneTokenPrompt, learn, reward
+from tests.learning.test_bandit import BETA, OPTIMUM, ArmPuller, Arms, learn, one_token_prompt, reward
 
 from plaudit.algorithms.best_of_n import BestOfN
 from plaudit.algorithms.grpo import CISPO, DAPO, GSPO
@@ -44,9 +44,7 @@ def test_reinforce_pp_with_the_mean_of_the_group_taken_off():
 def test_imitating_the_best_of_n_is_the_law_of_the_best_of_n():
     """One round of four samples: the best arm is among them with probability 1 - (2/3)^4."""
     arms = Arms()
-    prompts = [OneTokenPrompt(i) for i in range(600)]
-    for place, prompt in enumerate(prompts):
-        prompt.ids = (place,)
+    prompts = [replace(one_token_prompt(place), ids=(place,)) for place in range(600)]
     rollouts = ArmPuller(arms).generate(prompts, 4, SamplingSection(), seed=0, iteration=0)
     algorithm = BestOfN(group_size=4, missing_eos_penalty=0.0)
     groups = {}
