@@ -247,4 +247,4 @@ def _content(prompt: Any) -> Content:
     """Text as it is; messages (records or dicts) as a tuple of `Message`."""
     if isinstance(prompt, str):
         return prompt
-    return tuple(m if isinstance(m, Message) else Message(m["role"], m["content"]) for m in prompt)
+    return tuple(m if isinstance(m, Message) else Message.of(m) for m in prompt)

@@ -14,10 +14,36 @@ Kind = Literal["demonstration", "preference", "ranking", "rating", "judgement", 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a chat."""
+    """One turn of a chat, with the keys that chat templates know. ``to_json`` writes it as they read it."""
 
     role: Role
     content: str
+    name: str | None = None
+    """Who speaks, or which tool answers."""
+    reasoning_content: str | None = None
+    """What the assistant thought before it answered."""
+    tool_calls: tuple[Mapping[str, Any], ...] | None = field(default=None, hash=False)
+    """Calls that the assistant makes, each as its chat template reads it. JSON-ready, never changed."""
+    tool_call_id: str | None = None
+    """Which call a turn of a tool answers."""
+    train: bool | None = None
+    """False: an assistant turn that is context only. None: the settings say what is trained on."""
+    tools: tuple[Mapping[str, Any], ...] | None = field(default=None, hash=False)
+    """On the first turn of a chat: the tools that the assistant may call, as JSON schemas."""
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> Message:
+        """The turn that ``to_json`` has written; keys that are not known raise a TypeError.
+
+        >>> Message.of({"role": "user", "content": "Hi", "name": "Ada"})
+        Message(role='user', content='Hi', name='Ada')
+        """
+        lists = {key: tuple(value[key]) for key in ("tool_calls", "tools") if value.get(key) is not None}
+        return cls(**{**value, **lists})
+
+    def __repr__(self) -> str:
+        said = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
+        return f"Message({', '.join(f'{name}={value!r}' for name, value in said if value is not None)})"
 
 
 Content = str | tuple[Message, ...]
@@ -188,7 +214,9 @@ class Rollout:
     def __post_init__(self) -> None:
         ends = [turn.end for turn in self.turns]
         starts = [turn.start for turn in self.turns]
-        assert starts[1:] == ends[:-1] and ends[-1:] in ([], [len(self.tokens)]), "turns cover the row to its end"
+        assert starts[1:] == ends[:-1] and ends[-1:] in ([], [len(self.tokens)]), (
+            "turns cover the row to its end"
+        )
 
     @property
     def sampled(self) -> tuple[bool, ...]:

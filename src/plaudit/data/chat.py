@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 from plaudit.data.reading.transcripts import as_messages, plain_text, write_transcript
 from plaudit.errors import DataError, ModelError
-from plaudit.records import Content, Message
+from plaudit.records import Content, Message, to_json
 
 
 class Tokenizer(Protocol):
@@ -201,7 +201,9 @@ class ChatFormat:
         """
         if not chat:
             if not isinstance(reply, str):
-                raise DataError("a text prompt was answered with turns of a chat", cure="answer it with a text")
+                raise DataError(
+                    "a text prompt was answered with turns of a chat", cure="answer it with a text"
+                )
             return self._ids(reply)
         turns = as_messages(reply, "user")
         if not self.uses_template:
@@ -286,11 +288,13 @@ class ChatFormat:
         )
 
     def _render(self, turns: tuple[Message, ...], *, open_end: bool) -> str:
-        conversation = [{"role": turn.role, "content": turn.content} for turn in turns]
+        # What a turn has beyond role and content goes to the template, as `generate` would give it.
+        written = ({k: v for k, v in to_json(turn).items() if k not in ("train", "tools")} for turn in turns)
+        options = {"tools": to_json(turns[0].tools)} if turns and turns[0].tools else {}
         try:
             return str(
                 self.tokenizer.apply_chat_template(
-                    conversation, tokenize=False, add_generation_prompt=open_end
+                    list(written), tokenize=False, add_generation_prompt=open_end, **options
                 )
             )
         except Exception as error:  # a template may raise anything

@@ -76,8 +76,8 @@ def _to_prompts(records: Sequence[Record], log: ReadLog) -> list[Record]:
         empty += not prompt
         if prompt:
             kept.setdefault(prompt_key(prompt), Prompt(record.id, prompt))
-    log.count("rows without a prompt, left out", empty)
-    log.count("further rows with a prompt that was there already", len(records) - empty - len(kept))
+    log.leave_out("rows without a prompt, left out", empty)
+    log.leave_out("further rows with a prompt that was there already", len(records) - empty - len(kept))
     return list(kept.values())
 
 
@@ -86,7 +86,7 @@ def _chosen(records: Sequence[Record], log: ReadLog) -> list[Record]:
     for r in records:
         if isinstance(r, Preference):
             kept.setdefault((prompt_key(r.prompt), r.chosen), Demonstration(r.id, r.prompt, r.chosen))
-    log.count("chosen responses that were there already, left out", len(records) - len(kept))
+    log.leave_out("chosen responses that were there already, left out", len(records) - len(kept))
     return list(kept.values())
 
 
@@ -106,7 +106,7 @@ def _texts(records: Sequence[Record], log: ReadLog) -> list[Record]:
         cure = "keep the rows worth imitating and remove their reward, or ask for preferences"
         raise DataError("ratings do not say which responses to imitate", where=log.source, cure=cure)
     good = [Demonstration(r.id, r.prompt, r.response) for r in ratings if r.reward == 1.0]
-    log.count("responses rated 0, left out", len(ratings) - len(good))
+    log.leave_out("responses rated 0, left out", len(ratings) - len(good))
     return list(good)
 
 
@@ -122,7 +122,7 @@ def _all_pairs(records: Sequence[Record], log: ReadLog) -> list[Record]:
                 continue
             good, bad = (i, j) if r.ranks[i] < r.ranks[j] else (j, i)
             pairs.append(Preference(f"{r.id}/{good}>{bad}", r.prompt, r.responses[good], r.responses[bad]))
-    log.count("tied pairs of rankings, left out", ties)
+    log.leave_out("tied pairs of rankings, left out", ties)
     return pairs
 
 
@@ -141,8 +141,8 @@ def _rated_pairs(records: Sequence[Record], log: ReadLog) -> list[Record]:
             good, bad = (one, other) if one.reward > other.reward else (other, one)
             margin = good.reward - bad.reward
             pairs.append(Preference(f"{good.id}>{bad.id}", good.prompt, good.response, bad.response, margin))
-    log.count("pairs of equal rating, left out", equal)
-    log.count(
+    log.leave_out("pairs of equal rating, left out", equal)
+    log.leave_out(
         "ratings whose prompt has no second response", sum(len(group) == 1 for group in groups.values())
     )
     return pairs
@@ -157,7 +157,7 @@ def _majorities(records: Sequence[Record], log: ReadLog) -> list[Record]:
     pairs = judged_pairs(r for r in records if isinstance(r, Judgement))
     graded = any(isinstance(r, Judgement) and abs(r.strength) == 2 for r in records)
     decided = [_decided(pair, graded) for pair in pairs if pair.winner and not pair.is_one_text]
-    log.count("pairs without a majority, left out", len(pairs) - len(decided))
+    log.leave_out("pairs without a majority, left out", len(pairs) - len(decided))
     return list(decided)
 
 
@@ -193,7 +193,7 @@ def _extremes(records: Sequence[Record], log: ReadLog) -> list[Record]:
                 ratings.append(Rating(f"{r.id}/{i}", r.prompt, response, float(rank == min(r.ranks))))
             else:
                 between += 1
-    log.count("responses ranked neither best nor worst, left out", between)
+    log.leave_out("responses ranked neither best nor worst, left out", between)
     return ratings
 
 

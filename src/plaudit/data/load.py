@@ -29,6 +29,10 @@ class Loaded:
     """Rows read; a row can give several records."""
     notes: tuple[str, ...] = ()
     """What was left out, renumbered or read in a particular way, each with its count."""
+    unused: tuple[str, ...] = ()
+    """Fields of the rows that no record holds."""
+    dropped: int = 0
+    """Rows, or pairs of a list, that gave no record."""
 
 
 def load_records(source: str, kind: Kind | None = None, *, limit: int = 0) -> Loaded:
@@ -62,8 +66,9 @@ def load_records(source: str, kind: Kind | None = None, *, limit: int = 0) -> Lo
     unique = number_repeated_ids(records, log)
     converted = convert(unique, kind, log) if kind else unique
     return Loaded(
-        tuple(converted), kind or layout.kind, _describe(layout, encodings, log), source, len(rows), log.notes
-    )
+        tuple(converted), kind or layout.kind, _describe(layout, encodings, log), source, len(rows), log.notes,
+        tuple(log.unused), log.dropped,
+    )  # fmt: skip
 
 
 def _layout(rows: Sequence[Row], source: str, log: ReadLog) -> Layout:

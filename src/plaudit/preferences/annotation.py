@@ -293,4 +293,4 @@ def content_from_json(value: Any) -> Content:
     """Text, or the turns of a chat."""
     if isinstance(value, str):
         return value
-    return tuple(Message(turn["role"], turn["content"]) for turn in value)
+    return tuple(Message.of(turn) for turn in value)

@@ -21,22 +21,22 @@ from typing import Any, Literal
 
 from plaudit.data.reading.transcripts import plain_text
 from plaudit.errors import ConfigError
-from plaudit.records import Content, Rollout
+from plaudit.records import Content, Rollout, to_json
 
 Shape = Literal["response", "batch", "group"]
 """What one call scores."""
 
 
-def messages_of(content: Content) -> list[dict[str, str]]:
+def messages_of(content: Content) -> list[dict[str, Any]]:
     """Content as a chat; a plain text is one message of the user."""
     if isinstance(content, str):
         return [{"role": "user", "content": content}]
-    return [{"role": message.role, "content": message.content} for message in content]
+    return [to_json(message) for message in content]
 
 
-def turns_of(rollout: Rollout) -> list[dict[str, str]]:
+def turns_of(rollout: Rollout) -> list[dict[str, Any]]:
     """What follows the prompt, as messages: the policy's are the assistant's, an environment's have their role."""
-    messages: list[dict[str, str]] = []
+    messages: list[dict[str, Any]] = []
     for turn in rollout.turns:
         policy = turn.author == "policy"
         messages += [{"role": "assistant", "content": turn.text}] if policy else messages_of(turn.content)

@@ -102,7 +102,7 @@ def from_fields(fields: Mapping[str, Any]) -> Rollout:
 
 
 def _content(value: Any) -> Content:
-    return value if isinstance(value, str) else tuple(Message(m["role"], m["content"]) for m in value)
+    return value if isinstance(value, str) else tuple(Message.of(m) for m in value)
 
 
 def _say(stream: Any, message: Any) -> None:

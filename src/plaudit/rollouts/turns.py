@@ -89,7 +89,9 @@ class TurnGenerator:
             content = _content(reply)
             chat = not isinstance(rollout.prompt.content, str)
             ids = self._chat.continuation(content, rollout.tokens[-1], chat=chat)
-        except Exception as error:  # an environment is the user's own code: one failed call does not end a run
+        except (
+            Exception
+        ) as error:  # an environment is the user's own code: one failed call does not end a run
             why = f"{type(self._environment).__name__} failed: {type(error).__name__}: {error}"
             return replace(rollout, finish_reason="abort", error=why)
         end = len(rollout.tokens) + len(ids)
@@ -150,7 +152,7 @@ def _content(reply: object) -> Content:
     if isinstance(reply, str):
         return reply
     if isinstance(reply, Sequence) and reply:
-        turns = [Message(m["role"], m["content"]) if isinstance(m, dict) else m for m in reply]
+        turns = [Message.of(m) if isinstance(m, dict) else m for m in reply]
         if all(isinstance(turn, Message) and isinstance(turn.content, str) for turn in turns):
             return tuple(turns)
     raise TypeError(f"a reply is a text, messages or Done, not {reply!r:.80}")
@@ -191,7 +193,9 @@ def check_environment(value: object, name: str) -> Environment:
         elif value.max_turns >= 1 and isinstance(stop, (tuple, list)):
             return value
     else:
-        why = f"lacks {', '.join(part for part in ('max_turns', 'stop', 'reply') if not hasattr(value, part))}"
+        why = (
+            f"lacks {', '.join(part for part in ('max_turns', 'stop', 'reply') if not hasattr(value, part))}"
+        )
     raise ConfigError(
         f"{name} is no environment: it {why}",
         where="environment",

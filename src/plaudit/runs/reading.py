@@ -60,6 +60,18 @@ class Run:
         return str(last.get("reason", "")) if last.get("event") == "stopped" else ""
 
     @property
+    def said(self) -> list[str]:
+        """What the run said of its data, its settings and its model before it trained, each sentence once."""
+        rows = [row for row in self.events if row.get("event") in ("data", "note")]
+        told = [
+            f"{row['source']}: {row.get('message')}"
+            if row.get("source")
+            else str(row.get("message", row.get("what")))
+            for row in rows
+        ]
+        return list(dict.fromkeys(told))
+
+    @property
     def seconds(self) -> float | None:
         """Between the first and the last thing that was recorded."""
         times = [float(row["time"]) for row in (*self.events, *self.metrics) if row.get("time")]

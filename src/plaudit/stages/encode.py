@@ -14,8 +14,8 @@ from plaudit.data.reading.transcripts import plain_text, prompt_key
 from plaudit.data.split import split_by_prompt
 from plaudit.errors import DataError
 from plaudit.records import Content, Demonstration, Preference, Ranking, Rating
-from plaudit.runs.directory import announce
 from plaudit.runtime import TextFormat
+from plaudit.stages.said import Said
 
 R = TypeVar("R", Demonstration, Preference, Ranking, Rating)
 Scored = Preference | Ranking | Rating
@@ -97,23 +97,29 @@ def reward_encoder(text: TextFormat, first: Scored) -> Callable[[Any], tuple[Enc
     return rating_encoder(text.chat) if isinstance(first, Rating) else preference_encoder(text.chat)
 
 
-def within_positions(positions: int | None, data: DataSection) -> DataSection:
+def within_positions(positions: int | None, data: DataSection, said: Said) -> DataSection:
     """The settings with a max_length that fits a model's table of positions; said where it was lowered.
 
     GPT-2 and others have learned one vector for each position and none beyond: a longer row is no row to them.
     """
     if positions is None or data.max_length <= positions:
         return data
-    announce({"max_length": f"{positions}, not {data.max_length}: the model has {positions} positions"})
+    said.note([f"max_length is {positions}, not {data.max_length}: the model has {positions} positions"])
     return data.model_copy(update={"max_length": positions})
 
 
-def readable(text: TextFormat, data: DataSection) -> DataSection:
+def readable(text: TextFormat, data: DataSection, said: Said) -> DataSection:
     """The settings with a max_length that the model can read; an encoder's pairs may have a limit of their own."""
-    data = within_positions(text.positions, data)
-    if text.pair_length is None:
+    data = within_positions(text.positions, data, said)
+    if text.pair_length is None or data.max_length <= text.pair_length:
         return data
-    return data.model_copy(update={"max_length": min(data.max_length, text.pair_length)})
+    said.note(
+        [
+            f"max_length is {text.pair_length}, not {data.max_length}: "
+            "as much as the model reads of a prompt and its response"
+        ]
+    )
+    return data.model_copy(update={"max_length": text.pair_length})
 
 
 def prompt_id(record: Preference | Ranking | Rating) -> str:

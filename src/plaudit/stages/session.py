@@ -14,6 +14,7 @@ from plaudit.runs.directory import open_run
 from plaudit.runs.keeper import Keeper, Kept
 from plaudit.runs.recorder import Recorder
 from plaudit.runtime import Learner
+from plaudit.stages.said import Said
 
 OnIteration = Callable[[int, Mapping[str, float], Sequence[Rollout]], None]
 """Called after each iteration, or each optimizer step of a fixed data set, with its number from 1 on, with its metrics
@@ -90,6 +91,7 @@ def open_session(
     total: int,
     unit: str = "step",
     records: Iterable[Any] | None = None,
+    said: Said | None = None,
     on_iteration: OnIteration | None = None,
 ) -> Iterator[Session]:
     """Open the run directory of a job, lock it, and record; leaving it says how the run ended.
@@ -102,6 +104,7 @@ def open_session(
         total: steps of the whole run, those of a resumed run included.
         unit: what a step is called.
         records: the rows that are trained on and held out; see `open_run`.
+        said: what was said of the inputs, to be recorded.
         on_iteration: of the caller.
 
     Raises:
@@ -113,4 +116,6 @@ def open_session(
         open_run(job, sources, records=records) as run,
         Recorder(run, command=command_of(type(job)).name, log=job.log, total=total, unit=unit) as recorder,
     ):
+        if said is not None:
+            said.record(recorder)
         yield Session(job, recorder, total, on_iteration)

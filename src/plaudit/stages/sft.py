@@ -18,6 +18,7 @@ from plaudit.runs.directory import announce, finished, set_threads
 from plaudit.runtime import Scorer
 from plaudit.stages.encode import Rows, demonstration_encoder, encode_rows, readable, split
 from plaudit.stages.respond.samples import Sampler
+from plaudit.stages.said import Said
 from plaudit.stages.session import OnIteration, open_session
 from plaudit.training.offline import OfflineLoop
 
@@ -36,20 +37,26 @@ def run_sft(
     if done := finished(job):
         return done
     set_threads(job.compute)
+    said = Said()
     loaded = load_records(job.dataset, "demonstration", limit=job.data.limit)
+    said.loaded(loaded)
     train, heldout = split(loaded.records, job.data, job.seed, job.dataset)
     runtime = backends.open(job)
     learner, text = runtime.learner, runtime.format
-    data, encoder = readable(text, job.data), demonstration_encoder(text.chat, job.algorithm.all_turns)
+    data, encoder = readable(text, job.data, said), demonstration_encoder(text.chat, job.algorithm.all_turns)
     rows, heldout_rows = (encode_rows(part, encoder, data, job.dataset) for part in (train, heldout))
     counts = f"{len(rows)} to train, {len(heldout_rows)} held out"
     announce({"data": loaded.format, "rows": counts, "length": rows.report})
+    said.fitted(f"{job.dataset}, to train", rows.report)
+    said.fitted(f"{job.dataset}, held out", heldout_rows.report)
 
     collate = partial(collate_rows, rows, text.pad_id)
     steps = math.ceil(len(rows) / job.batch_size) * job.epochs
     learner.plan(steps)
     records = rows.records + heldout_rows.records
-    with open_session(job, sources, total=steps, records=records, on_iteration=on_iteration) as session:
+    with open_session(
+        job, sources, total=steps, records=records, said=said, on_iteration=on_iteration
+    ) as session:
         shown = heldout or train
         sampler = Sampler(runtime, shown, job.log.samples, data, job.sampling, job.seed, session.recorder)
         session.keep({"policy": learner})

@@ -120,7 +120,7 @@ def test_kto_reads_ratings_and_says_how_its_weights_stand(world, tmp_path, capsy
     path = write(tmp_path / "stars.jsonl", rows)
     run_dpo(job(world, tmp_path / "run", KTO(good_above=5.0), dataset=path, epochs=2))
     said = capsys.readouterr().out
-    assert "8 rated in the middle and left out" in said and "as recommended" in said
+    assert "8 responses rated in the middle are left out" in said and "as recommended" in said
     with pytest.raises(DataError, match="one side") as failure:
         run_dpo(job(world, tmp_path / "other", KTO(), dataset=path))
     assert "--good-above" in failure.value.cure and not (tmp_path / "other").exists()

@@ -154,6 +154,7 @@ def _report_unused(unused: Counter[str], rows: Sequence[Row], layout: Layout, lo
             log.fault(where, shorten(name)[1:-1], "a field that is not known", "did you mean prompt?")
         elif near:
             log.note(f"the field {shorten(name)} is not used; did you mean {near}?")
+    log.unused += sorted(set(names) - set(log.unused))
     if names:
         log.note(f"fields not used: {shorten_names(sorted(names))}")
     if names and layout.kind == "prompt":

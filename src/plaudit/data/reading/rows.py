@@ -72,6 +72,10 @@ class ReadLog:
         self.total = 0
         self.styles: Counter[str] = Counter()
         """How texts are written (plain text, messages, transcripts), and how often."""
+        self.unused: list[str] = []
+        """Fields that no record holds."""
+        self.dropped = 0
+        """Rows that gave no record, and were not faulty."""
         self._notes: dict[str, int] = {}
 
     def fault(self, where: str, field: str, found: str, cure: str) -> None:
@@ -88,6 +92,11 @@ class ReadLog:
         """Add to a note about some rows; their number is put in front of the text."""
         if times:
             self._notes[text] = self._notes.get(text, 0) + times
+
+    def leave_out(self, text: str, times: int = 1) -> None:
+        """As ``count``, for rows, pairs or responses that are left out."""
+        self.dropped += times
+        self.count(text, times)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from plaudit.runtime import OnlineRuntime, TokenPrompt
 from plaudit.stages.best_of_n.parts import metrics_of, open_sampling, preferences_of, sampled
 from plaudit.stages.best_of_n.rounds import run_rejection
 from plaudit.stages.online.prompts import load_prompts
+from plaudit.stages.said import Said
 from plaudit.stages.session import OnIteration, Session, open_session
 
 
@@ -42,15 +43,18 @@ def run_best_of_n(
         return run_rejection(
             job, sources, reward=reward, prompts=prompts, gold=gold, on_iteration=on_iteration
         )
-    records = load_prompts(job.dataset, job.data.limit, prompts, least=1)
+    said = Said()
+    records = load_prompts(job.dataset, job.data.limit, prompts, said, least=1)
     opened, reader = open_sampling(job, records, reward, gold)
     tokenised = reader.tokenise(records)
     if not tokenised:
         raise reader.nothing_left()
-    announce({"prompts": f"{len(tokenised)} to answer", "length": reader.report})
+    announce({"prompts": f"{len(tokenised)} to answer"})
+    reader.tell(said)
+    said.note([*opened.notes, *job.sampling.cautions])
     # No records to compare: each prompt is answered by itself, so a resumed run may well have others.
     with open_session(
-        job, sources, total=len(tokenised), unit="prompt", records=(), on_iteration=on_iteration
+        job, sources, total=len(tokenised), unit="prompt", records=(), said=said, on_iteration=on_iteration
     ) as session:
         _answer(job, opened, tokenised, session)
     return session.run

@@ -27,6 +27,7 @@ from plaudit.runtime import OnlineRuntime, TokenPrompt
 from plaudit.stages.best_of_n.parts import metrics_of, open_sampling, preferences_of, sampled, stop_if_asked
 from plaudit.stages.online.evaluation import Evaluator
 from plaudit.stages.online.prompts import load_prompts
+from plaudit.stages.said import Said
 from plaudit.stages.session import OnIteration, Session, open_session
 from plaudit.training.offline import OfflineLoop
 
@@ -47,16 +48,19 @@ def run_rejection(
     """
     if done := finished(job):
         return done
-    records = load_prompts(job.dataset, job.data.limit, prompts)
+    said = Said()
+    records = load_prompts(job.dataset, job.data.limit, prompts, said)
     opened, reader = open_sampling(job, records, reward, gold)
     train, heldout = split_by_prompt(records, max(job.data.eval_fraction, 1e-9), job.seed)
     tokenised, held = reader.tokenise(train), reader.tokenise(heldout[: job.eval_prompts])
     if not tokenised or not held:
         raise reader.nothing_left()
-    announce({"prompts": f"{len(tokenised)} to train, {len(held)} held out", "length": reader.report})
+    announce({"prompts": f"{len(tokenised)} to train, {len(held)} held out"})
+    reader.tell(said)
+    said.note([*opened.notes, *job.sampling.cautions])
     used = [p.prompt for p in (*tokenised, *held)]
     with open_session(
-        job, sources, total=job.rounds, unit="round", records=used, on_iteration=on_iteration
+        job, sources, total=job.rounds, unit="round", records=used, said=said, on_iteration=on_iteration
     ) as session:
         Rejection(job, opened, tokenised, held, session).run()
         session.save(opened.machines.policy, opened.format.tokenizer)

@@ -11,6 +11,7 @@ from plaudit.data.load import load_records
 from plaudit.errors import DataError
 from plaudit.records import Prompt
 from plaudit.runtime import TokenPrompt
+from plaudit.stages.said import Said
 
 
 def room_for_prompts(data: DataSection, sampling: SamplingSection) -> int:
@@ -74,6 +75,11 @@ class PromptReader:
         """What became of long prompts."""
         return f"{self.cut} prompts cut from the left, {self.dropped} dropped, to {self.room} tokens"
 
+    def tell(self, said: Said) -> None:
+        """Tell what became of long prompts, if there were any."""
+        if self.cut or self.dropped:
+            said.left_out(self.source, self.report, self.dropped)
+
     def nothing_left(self) -> DataError:
         """The error to raise where no prompt fits."""
         return DataError(
@@ -83,8 +89,10 @@ class PromptReader:
         )
 
 
-def load_prompts(source: str, limit: int, given: Sequence[Prompt] | None, least: int = 2) -> list[Prompt]:
-    """The prompts given as values, or those of a data source.
+def load_prompts(
+    source: str, limit: int, given: Sequence[Prompt] | None, said: Said, least: int = 2
+) -> list[Prompt]:
+    """The prompts given as values, or those of a data source; ``said`` is told what is not used of it.
 
     Raises:
         DataError: fewer than ``least``.
@@ -92,7 +100,9 @@ def load_prompts(source: str, limit: int, given: Sequence[Prompt] | None, least:
     if given is not None:
         records = list(given)
     else:
-        records = [r for r in load_records(source, "prompt", limit=limit).records if isinstance(r, Prompt)]
+        loaded = load_records(source, "prompt", limit=limit)
+        said.loaded(loaded)
+        records = [r for r in loaded.records if isinstance(r, Prompt)]
     if len(records) < least:
         raise DataError(
             f"{len(records)} prompts are too few: some are held out to measure what was learned",

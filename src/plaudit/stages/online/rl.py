@@ -24,6 +24,7 @@ from plaudit.runtime import OnlineRuntime, Runtime, TextFormat, TokenPrompt
 from plaudit.stages.encode import demonstration_encoder, encode_rows, readable
 from plaudit.stages.online.evaluation import Evaluator
 from plaudit.stages.online.prompts import PromptReader, columns_of, load_prompts, room_for_prompts
+from plaudit.stages.said import Said
 from plaudit.stages.session import OnIteration, Session, open_session
 from plaudit.training.offline import TextStream
 from plaudit.training.online import OnlineLoop
@@ -56,23 +57,27 @@ def run_rl(
     set_threads(job.compute)
     # All that can fail does so before a file is written; and what is cheap to check, before a model is loaded.
     _check_sizes(job)
+    said = Said()
     job, notes = _with_time_to_learn(job)
-    records = load_prompts(job.dataset, job.data.limit, prompts)
+    records = load_prompts(job.dataset, job.data.limit, prompts, said)
     opened = backends.open(job, reward=reward, gold=gold, columns=columns_of(records))
-    data = readable(opened.format, job.data)
+    data = readable(opened.format, job.data, said)
     rows = _tokenise(job, data, records, opened.format)
     machines = _with_environment(job, data, opened, environment)
-    texts = _texts(job, opened.format)
-    announce({"prompts": f"{len(rows.train)} to train, {len(rows.heldout)} held out", "length": rows.report})
-    notes += [*opened.notes, *cautions_of(job.algorithm), *job.sampling.cautions]
-    if notes:
-        announce({f"note {number}": note for number, note in enumerate(notes, 1)})
+    texts = _texts(job, opened.format, said)
+    announce({"prompts": f"{len(rows.train)} to train, {len(rows.heldout)} held out"})
+    rows.reader.tell(said)
+    said.note([*notes, *opened.notes, *cautions_of(job.algorithm), *job.sampling.cautions])
     used = [prompt.prompt for prompt in (*rows.train, *rows.heldout)]
     with open_session(
-        job, sources, total=job.iterations, unit="iteration", records=used, on_iteration=on_iteration
+        job,
+        sources,
+        total=job.iterations,
+        unit="iteration",
+        records=used,
+        said=said,
+        on_iteration=on_iteration,
     ) as session:
-        for note in notes:
-            session.recorder.event("note", what=note)
         session.recorder.event("memory", **opened.memory)
         session.recorder.summary(opened.memory)
         evaluator = Evaluator(
@@ -137,15 +142,15 @@ class PromptRows:
 
     train: list[TokenPrompt]
     heldout: list[TokenPrompt]
-    report: str
-    """What became of prompts that were too long."""
+    reader: PromptReader
+    """Knows what became of prompts that were too long."""
 
 
 def _tokenise(job: OnlineJob, data: DataSection, records: Sequence[Prompt], text: TextFormat) -> PromptRows:
     """Training and held-out prompts; one that is too long for a response after it is handled as configured."""
     reader = PromptReader(data, job.sampling, text.chat, job.dataset)
     train, heldout = split_by_prompt(records, max(data.eval_fraction, 1e-9), job.seed)
-    rows = PromptRows(reader.tokenise(train), reader.tokenise(heldout[: job.eval_prompts]), reader.report)
+    rows = PromptRows(reader.tokenise(train), reader.tokenise(heldout[: job.eval_prompts]), reader)
     if not rows.train or not rows.heldout:
         raise reader.nothing_left()
     return rows
@@ -164,7 +169,7 @@ def _with_environment(
     return replace(opened.machines, generator=turns)
 
 
-def _texts(job: OnlineJob, text: TextFormat) -> TextStream | None:
+def _texts(job: OnlineJob, text: TextFormat, said: Said) -> TextStream | None:
     """Demonstrations (their responses count) or plain texts (every token counts) that the policy must not forget.
 
     Raises:
@@ -173,9 +178,11 @@ def _texts(job: OnlineJob, text: TextFormat) -> TextStream | None:
     source = job.algorithm.ptx_dataset if isinstance(job.algorithm, Rehearsing) else ""
     if not source:
         return None
-    records = load_records(source, "demonstration", limit=job.data.limit).records
-    demonstrations = [r for r in records if isinstance(r, Demonstration)]
+    loaded = load_records(source, "demonstration", limit=job.data.limit)
+    said.loaded(loaded)
+    demonstrations = [r for r in loaded.records if isinstance(r, Demonstration)]
     rows = encode_rows(demonstrations, demonstration_encoder(text.chat, True), job.data, source)
+    said.fitted(source, rows.report)
     return TextStream([unit[0] for unit in rows.encoded], text.pad_id, job.seed)
 
 

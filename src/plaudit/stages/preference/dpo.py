@@ -26,6 +26,7 @@ from plaudit.runtime import Learner, Scorer
 from plaudit.stages.encode import encode_rows, preference_encoder, prompt_id, rating_encoder, readable, split
 from plaudit.stages.preference.feedback import Feedback, chunks
 from plaudit.stages.respond.samples import Sampler
+from plaudit.stages.said import Said
 from plaudit.stages.session import OnIteration, Session, open_session
 from plaudit.training.offline import OfflineLoop
 
@@ -61,23 +62,28 @@ def run_dpo(
     # DPO learns from pairs and KTO from single responses; what `collate` gives is what the algorithm asked for with
     # `learns_from`, which a type checker cannot follow.
     algorithm = cast("Algorithm", job.algorithm)
-    rated, what = _records(job, algorithm, records)
+    said = Said()
+    rated, what = _records(job, algorithm, records, said)
     train, heldout = split(rated, job.data, job.seed, job.dataset)
     runtime = backends.open(job)
     learner, text = runtime.learner, runtime.format
-    data = readable(text, job.data)
+    data = readable(text, job.data, said)
     encoder: Callable[[Any], tuple[Encoded, ...]] = (
         rating_encoder(text.chat) if _kind(algorithm) == "rating" else preference_encoder(text.chat)
     )
     rows, heldout_rows = (encode_rows(part, encoder, data, job.dataset) for part in (train, heldout))
     counts = f"{len(rows)} to train, {len(heldout_rows)} held out"
     announce({"data": what, "rows": counts, "length": rows.report} | _advice(algorithm, rows.records))
+    said.fitted(f"{job.dataset}, to train", rows.report)
+    said.fitted(f"{job.dataset}, held out", heldout_rows.report)
 
     steps = math.ceil(len(rows) / job.batch_size) * job.epochs
     learner.plan(steps)
     feedback, held = (Feedback(part, text.pad_id, learner, data.max_length) for part in (rows, heldout_rows))
     seen = rows.records + heldout_rows.records
-    with open_session(job, sources, total=steps, records=seen, on_iteration=on_iteration) as session:
+    with open_session(
+        job, sources, total=steps, records=seen, said=said, on_iteration=on_iteration
+    ) as session:
         shown = heldout or train
         sampler = Sampler(runtime, shown, job.log.samples, job.data, job.sampling, job.seed, session.recorder)
         session.keep({"policy": learner})
@@ -184,13 +190,14 @@ def _kind(algorithm: Algorithm) -> str:
     return algorithm.learns_from if isinstance(algorithm, PreferenceAlgorithm) else "preference"
 
 
-def _records(job: DPOJob, algorithm: Algorithm, given: Records | None) -> tuple[list[Any], str]:
+def _records(job: DPOJob, algorithm: Algorithm, given: Records | None, said: Said) -> tuple[list[Any], str]:
     """The records to learn from, and what they are. Ratings that say nothing are left out."""
     if given is not None:
         records, what = list(given), f"{len(given)} records"
     else:
         wanted: Literal["rating", "preference"] = "rating" if _kind(algorithm) == "rating" else "preference"
         loaded = load_records(job.dataset, wanted, limit=job.data.limit)
+        said.loaded(loaded)
         records, what = list(loaded.records), loaded.format
     if not isinstance(algorithm, RatingAlgorithm):
         return records, what
@@ -204,8 +211,9 @@ def _records(job: DPOJob, algorithm: Algorithm, given: Records | None) -> tuple[
             where=job.dataset,
             cure=f"set --good-above between them, e.g. {(lowest + highest) / 2:g}, or give responses of both sides",
         )
-    left_out = len(records) - len(kept)
-    return kept, what + (f", {left_out} rated in the middle and left out" if left_out else "")
+    if left_out := len(records) - len(kept):
+        said.left_out(job.dataset, f"{left_out} responses rated in the middle are left out", left_out)
+    return kept, what
 
 
 def _advice(algorithm: Algorithm, records: Sequence[Any]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from plaudit.errors import DataError
 from plaudit.experience import Batch
 from plaudit.records import Judgement, Preference, Ranking, Rating
 from plaudit.stages.encode import Rows
+from plaudit.stages.said import Said
 
 CURE = "give preferences (prompt, chosen, rejected), rankings, judgements, ratings, or texts with 0/1 labels"
 
@@ -29,17 +30,22 @@ class Source:
 
     records: list[Any]
     format: str
-    filtered: str
-    """What the filters left out, for the console; empty: nothing."""
 
 
 def load_source(
-    dataset: str, algorithm: RewardModel, *, limit: int = 0, min_agreement: float = 0.0, ties: str = "drop"
+    dataset: str,
+    algorithm: RewardModel,
+    said: Said,
+    *,
+    limit: int = 0,
+    min_agreement: float = 0.0,
+    ties: str = "drop",
 ) -> Source:
     """Ranked lists as lists, ratings where they are predicted, texts with 0/1 labels as they are; else preferences.
 
     Args:
         dataset: file, directory or hub name.
+        said: is told what was left out or not used.
         limit: read only so many rows (0 = all).
         min_agreement: smallest share of annotators that a preference must have.
         ties: "half" adds judgements without a majority, with their share of votes as the target.
@@ -49,7 +55,8 @@ def load_source(
     """
     loaded = load_records(dataset, limit=limit)
     if algorithm.ratings == "regression":
-        return Source(_rated(loaded, algorithm.attributes, dataset), loaded.format, "")
+        said.loaded(loaded)
+        return Source(_rated(loaded, algorithm.attributes, dataset), loaded.format)
     if loaded.kind in ("demonstration", "prompt"):
         raise DataError(
             f"the data set holds {loaded.kind}s ({loaded.format}); a reward model learns from comparisons",
@@ -58,18 +65,19 @@ def load_source(
         )
     labels = {r.reward for r in loaded.records if isinstance(r, Rating)}
     if loaded.kind == "ranking" or (labels and labels <= {0.0, 1.0}):
-        return Source(list(loaded.records), loaded.format, "")
-    preferences: list[Any] = list(load_records(dataset, "preference", limit=limit).records)
-    said = []
+        said.loaded(loaded)
+        return Source(list(loaded.records), loaded.format)
+    pairs = load_records(dataset, "preference", limit=limit)
+    said.loaded(pairs)
+    preferences: list[Any] = list(pairs.records)
     if ties == "half":
         extra = undecided([r for r in loaded.records if isinstance(r, Judgement)])
         preferences += extra
-        said.append(f"{len(extra)} comparisons without a majority, with their share of votes as target")
+        said.note([f"{len(extra)} comparisons without a majority, with their share of votes as target"])
     if min_agreement:
         agreed = [p for p in preferences if p.agreement >= min_agreement]
-        said.append(
-            f"{len(preferences) - len(agreed)} comparisons left out: agreement below {min_agreement:g}"
-        )
+        if few := len(preferences) - len(agreed):
+            said.left_out(dataset, f"{few} comparisons left out: agreement below {min_agreement:g}", few)
         preferences = agreed
     if not preferences:
         raise DataError(
@@ -77,7 +85,7 @@ def load_source(
             where=dataset,
             cure="lower --min-agreement",
         )
-    return Source(preferences, loaded.format, "; ".join(said))
+    return Source(preferences, loaded.format)
 
 
 def _rated(loaded: Loaded, attributes: Sequence[str], dataset: str) -> list[Any]:

@@ -19,6 +19,7 @@ from plaudit.stages.encode import encode_rows, readable, reward_encoder
 from plaudit.stages.reward.data import Scale, load_source
 from plaudit.stages.reward.members import combine_heldout, moments_of
 from plaudit.stages.reward.scores import write_heldout, write_swaps
+from plaudit.stages.said import Said
 
 
 def score_dataset(run: Path, dataset: str) -> Path:
@@ -43,11 +44,13 @@ def score_dataset(run: Path, dataset: str) -> Path:
     set_threads(job.compute)
     model = backends.open_reward_model(run / "model", job)
     text, algorithm = model.format, job.algorithm
+    said = Said()
     records: Any = load_source(
-        dataset, algorithm, limit=job.data.limit, min_agreement=job.min_agreement
+        dataset, algorithm, said, limit=job.data.limit, min_agreement=job.min_agreement
     ).records
-    encoder, data = reward_encoder(text, records[0]), readable(text, job.data)
+    encoder, data = reward_encoder(text, records[0]), readable(text, job.data, said)
     rows = encode_rows(records, encoder, data, dataset)
+    said.fitted(dataset, rows.report)
     target = _place(run, dataset)
     write_heldout(target, model, rows, algorithm.attributes, _scale(run, algorithm))
     write_swaps(target, model, rows, reward_encoder(text, Rating("", "", "", 0.0)), data)

@@ -37,6 +37,7 @@ from plaudit.stages.reward.scores import (
     write_heldout,
     write_swaps,
 )
+from plaudit.stages.said import Said
 from plaudit.stages.session import OnIteration, Session, open_session
 from plaudit.training.offline import OfflineLoop
 
@@ -56,6 +57,7 @@ class Parts:
     data: DataSection
     facts: dict[str, Any]
     """For the console."""
+    said: Said
 
 
 def run_reward(
@@ -83,7 +85,9 @@ def run_reward(
     steps = math.ceil(len(parts.train) / job.batch_size) * job.epochs
     runtime.learner.plan(steps)
     records = parts.train.records + parts.heldout.records
-    with open_session(job, sources, total=steps, records=records, on_iteration=on_iteration) as session:
+    with open_session(
+        job, sources, total=steps, records=records, said=parts.said, on_iteration=on_iteration
+    ) as session:
         _train(job, parts, collate, session)
         normalisation = finish_model(job, parts)
         scoring = ScoringRuntime(runtime.learner, runtime.format, runtime.head)
@@ -107,27 +111,28 @@ def prepare(job: RewardJob) -> Parts:
     Raises:
         ConfigError, DataError, ModelError: with the cure.
     """
+    said = Said()
     source = load_source(
-        job.dataset, job.algorithm, limit=job.data.limit, min_agreement=job.min_agreement, ties=job.ties
+        job.dataset, job.algorithm, said, limit=job.data.limit, min_agreement=job.min_agreement, ties=job.ties
     )
     train, heldout = split(source.records, job.data, job.seed, job.dataset)
     runtime = backends.open(job)
     text = runtime.format
-    encoder, data = reward_encoder(text, train[0]), readable(text, job.data)
+    encoder, data = reward_encoder(text, train[0]), readable(text, job.data, said)
     (train, lost), (heldout, lost_too) = (
         without_long_responses(part, encoder, data.max_length) for part in (train, heldout)
     )
-    filtered = [source.filtered] if source.filtered else []
-    if lost + lost_too:
-        filtered.append(
-            f"{lost + lost_too} responses left out of their lists: longer than {data.max_length} tokens"
+    if few := lost + lost_too:
+        said.left_out(
+            job.dataset, f"{few} responses left out of their lists: longer than {data.max_length} tokens", few
         )
     rows, heldout_rows = (encode_rows(part, encoder, data, job.dataset) for part in (train, heldout))
     counts = f"{len(rows)} {describe(train)} to train, {len(heldout_rows)} held out"
-    facts = {"data": source.format, "filters": "; ".join(filtered), "rows": counts, "length": rows.report}
+    facts = {"data": source.format, "rows": counts, "length": rows.report}
     references = _references(job, text, data) or [e for unit in rows.encoded for e in unit]
-    known = {name: fact for name, fact in facts.items() if fact}
-    return Parts(runtime, rows, heldout_rows, references, data, known)
+    said.fitted(f"{job.dataset}, to train", rows.report)
+    said.fitted(f"{job.dataset}, held out", heldout_rows.report)
+    return Parts(runtime, rows, heldout_rows, references, data, facts, said)
 
 
 def _references(job: RewardJob, text: TextFormat, data: DataSection) -> list[Encoded]:
