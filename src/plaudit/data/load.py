@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from plaudit.data.convert import convert, number_repeated_ids
+from plaudit.data.reading.exports.table import read_exports
 from plaudit.data.reading.files import HUB_NAME, READABLE, encoding_of, hub_rows, read_file
 from plaudit.data.reading.layouts import Layout, detect, parse_rows
 from plaudit.data.reading.rows import ReadLog, Row
@@ -59,6 +60,8 @@ def load_records(source: str, kind: Kind | None = None, *, limit: int = 0) -> Lo
             break
     # The layout is recognised from all rows together, before any of them is parsed: by the first row alone, one with an
     # optional field missing would decide for the whole file.
+    count = sum(len(part_rows) for _, part_rows in by_part)
+    by_part, export = read_exports(by_part, log)
     rows = [row for _, part_rows in by_part for row in part_rows]
     layout = _layout(rows, source, log)
     records = [record for stem, part in by_part for record in parse_rows(part, layout, stem, log)]
@@ -66,7 +69,7 @@ def load_records(source: str, kind: Kind | None = None, *, limit: int = 0) -> Lo
     unique = number_repeated_ids(records, log)
     converted = convert(unique, kind, log) if kind else unique
     return Loaded(
-        tuple(converted), kind or layout.kind, _describe(layout, encodings, log), source, len(rows), log.notes,
+        tuple(converted), kind or layout.kind, _describe(layout, export, encodings, log), source, count, log.notes,
         tuple(log.unused), log.dropped,
     )  # fmt: skip
 
@@ -74,7 +77,9 @@ def load_records(source: str, kind: Kind | None = None, *, limit: int = 0) -> Lo
 def _layout(rows: Sequence[Row], source: str, log: ReadLog) -> Layout:
     if not rows:
         log.raise_if_faulty()
-        raise DataError("there are no rows in it", where=source, cure="check that it is complete")
+        left_out = "; ".join(log.notes) if log.dropped else ""
+        what = f"no row of it gives a record ({left_out})" if left_out else "there are no rows in it"
+        raise DataError(what, where=source, cure="check that it is complete")
     try:
         return detect(rows, source)
     except DataError:
@@ -83,11 +88,12 @@ def _layout(rows: Sequence[Row], source: str, log: ReadLog) -> Layout:
         raise
 
 
-def _describe(layout: Layout, encodings: Sequence[str], log: ReadLog) -> str:
-    """One readable line: layout, how texts are written, encoding."""
+def _describe(layout: Layout, export: str, encodings: Sequence[str], log: ReadLog) -> str:
+    """One readable line: export of another tool if it is one, layout, how texts are written, encoding."""
     # Plain text is named only where nothing else was found: the responses to chats are plain text too.
     styles = [style for style, _ in log.styles.most_common() if style != "plain text"] or ["plain text"]
-    return f"{layout.name} ({' and '.join(styles)}), {' and '.join(dict.fromkeys(encodings))}"
+    origin = f"{export} as " if export else ""
+    return f"{origin}{layout.name} ({' and '.join(styles)}), {' and '.join(dict.fromkeys(encodings))}"
 
 
 # Where a source is

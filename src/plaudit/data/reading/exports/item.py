@@ -1,0 +1,174 @@
+"""One object of an export, at any depth. What is read of it is noted, so that everything else can be said."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from plaudit.data.reading.rows import ReadLog, Row, shorten
+
+OwnRow = dict[str, Any]
+"""The fields of a row in one of our own layouts."""
+_Path = tuple[str, ...]
+
+
+class Item:
+    """An object of an export: the row itself, or an object inside it."""
+
+    # Exports are nested, and a flat list of unused columns would hide what is lost inside: the feedback of each
+    # annotator, the scores of each completion. So every item of a row shares one set of the paths that were read.
+
+    def __init__(self, row: Row, log: ReadLog, identity: str) -> None:
+        self.row, self.log, self.identity = row, log, identity
+        self.values: Mapping[str, Any] = row.values
+        self._path: _Path = ()
+        self._used: set[_Path] = set()
+        self._faults = [0]
+
+    @property
+    def faulty(self) -> bool:
+        """Whether the row has a fault, so that it gives no record."""
+        return bool(self._faults[0])
+
+    def fault(self, name: str, found: str, cure: str) -> None:
+        """List a fault of this row."""
+        self._faults[0] += 1
+        self.log.fault(self.row.where, self._dotted(name), found, cure)
+
+    def _dotted(self, name: str) -> str:
+        return ".".join((*self._path, name))
+
+    # Reading
+
+    def has(self, *names: str) -> str:
+        """The first of the names for which there is a value, or ""; an empty CSV cell is none."""
+        for name in names:
+            value = self.values.get(name)
+            if value is not None and not (self.row.cells and not self._path and value == ""):
+                return name
+        return ""
+
+    def take(self, *names: str) -> Any:
+        """The value of the first of the names that has one, else None. All that is below it counts as read."""
+        name = self.has(*names)
+        self._used.update((*self._path, each) for each in names)
+        return self._value(name) if name else None
+
+    def _value(self, name: str) -> Any:
+        value = self.values[name]
+        # Lists and objects in a cell of a CSV file are written as JSON.
+        return unpacked(value) if self.row.cells and not self._path else value
+
+    def content(self, *names: str) -> Any:
+        """A text, or a list of turns, that must be there; "" after a fault."""
+        value = self.take(*names)
+        if isinstance(value, (str, list)):
+            return value
+        self.fault(names[0], shorten(value), "expected text, or a list of messages")
+        return ""
+
+    def chat(self, *names: str) -> list[Any]:
+        """A list of turns that must be there."""
+        value = unpacked(self.take(*names))
+        if isinstance(value, list):
+            return value
+        self.fault(names[0], shorten(value), "expected a list of messages")
+        return []
+
+    def label(self, *names: str) -> str:
+        """A short text or number as text; "" if there is none."""
+        value = self.take(*names)
+        if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+            return str(value).strip()
+        if value is not None:
+            self.fault(names[0], shorten(value), "expected text or a number")
+        return ""
+
+    def number(self, *names: str) -> float | None:
+        """A finite number, or None if there is none."""
+        value = self.take(*names)
+        if value is None:
+            return None
+        number = as_number(value)
+        if number is None:
+            self.fault(names[0], shorten(value), "expected a finite number")
+        return number
+
+    def item(self, name: str) -> Item:
+        """The object in a field; an object without fields if there is none."""
+        value = self._value(name) if self.has(name) else {}
+        if not isinstance(value, dict):
+            self.fault(name, shorten(value), "expected an object")
+            value = {}
+        return self._below(name, value)
+
+    def items(self, name: str) -> list[Item]:
+        """The objects of a list; none if there is no list."""
+        value = self._value(name) if self.has(name) else []
+        if isinstance(value, dict) and value and _equally_long(value):
+            # Tables store a list of objects as one object of lists.
+            value = [dict(zip(value, each, strict=True)) for each in zip(*value.values(), strict=True)]
+        if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+            self.fault(name, shorten(value), "expected a list of objects")
+            return []
+        if not value:
+            self._used.add((*self._path, name))
+        return [self._below(name, each) for each in value]
+
+    def _below(self, name: str, values: Mapping[str, Any]) -> Item:
+        below = Item.__new__(Item)
+        below.__dict__.update(self.__dict__)
+        below.values, below._path = values, (*self._path, name)
+        return below
+
+    # What was not read
+
+    def unused(self) -> set[str]:
+        """Dotted names of all fields of the row that have a value and were not read; list positions are left out."""
+        return {".".join(path) for path in self._left(self.row.values, ())}
+
+    def _left(self, value: Any, path: _Path) -> Iterator[_Path]:
+        if value is None or value in ({}, []) or path in self._used:
+            return
+        if path and not any(used[: len(path)] == path for used in self._used):
+            yield path
+        elif isinstance(value, dict):
+            for name, below in value.items():
+                yield from self._left(below, (*path, str(name)))
+        elif isinstance(value, list):
+            for below in value:
+                yield from self._left(below, path)
+
+
+def unpacked(value: Any) -> Any:
+    """The list or object that a text holds as JSON; every other value as it is.
+
+    >>> unpacked('["a"]'), unpacked("[sic]")
+    (['a'], '[sic]')
+    """
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(value)
+    return value
+
+
+def as_number(value: Any) -> float | None:
+    """The finite number in a value or in its text, else None.
+
+    >>> as_number("4.5"), as_number(True), as_number("N/A")
+    (4.5, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if abs(number) < 1e300 else None
+
+
+def _equally_long(value: Mapping[str, Any]) -> bool:
+    lists = [each for each in value.values() if isinstance(each, list)]
+    return len(lists) == len(value) and len({len(each) for each in lists}) == 1
