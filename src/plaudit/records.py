@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -41,9 +43,42 @@ class Message:
         lists = {key: tuple(value[key]) for key in ("tool_calls", "tools") if value.get(key) is not None}
         return cls(**{**value, **lists})
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the words are all that there is: an assistant turn of this kind may be written as its text."""
+        more = (self.name, self.reasoning_content, self.tool_calls, self.tool_call_id, self.tools)
+        return not any(more) and self.train is not False
+
+    @property
+    def text(self) -> str:
+        """The turn as people and rewards of texts read it: tools, thoughts and calls are written around the words.
+
+        >>> call = {"type": "function", "function": {"name": "weather", "arguments": {"town": "Ulm"}}}
+        >>> print(Message("assistant", "", tool_calls=(call,)).text)
+        <tool_call>
+        {"name": "weather", "arguments": {"town": "Ulm"}}
+        </tool_call>
+        """
+        parts = [_tagged("tool", tool) for tool in self.tools or ()]
+        parts += [f"<think>\n{self.reasoning_content}\n</think>"] if self.reasoning_content else []
+        parts += [self.content] if self.content or not self.tool_calls else []
+        parts += [_tagged("tool_call", call) for call in self.tool_calls or ()]
+        return "\n\n".join(parts)
+
     def __repr__(self) -> str:
         said = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
         return f"Message({', '.join(f'{name}={value!r}' for name, value in said if value is not None)})"
+
+
+def _tagged(tag: str, value: Mapping[str, Any]) -> str:
+    """A tool or a call as one line of JSON between tags; a call's arguments are an object, also where its file holds
+    them as a text of JSON."""
+    inner = value.get("function")
+    shown = dict(inner) if isinstance(inner, Mapping) else dict(value)
+    if isinstance(shown.get("arguments"), str):
+        with contextlib.suppress(ValueError):
+            shown["arguments"] = json.loads(shown["arguments"])
+    return f"<{tag}>\n{json.dumps(shown, ensure_ascii=False, default=str)}\n</{tag}>"
 
 
 Content = str | tuple[Message, ...]
@@ -155,7 +190,7 @@ class Turn:
         """The content as one text."""
         if isinstance(self.content, str):
             return self.content
-        return "\n\n".join(message.content for message in self.content)
+        return "\n\n".join(message.text for message in self.content)
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ def parquet_rows(stream: BinaryIO, where: str, log: ReadLog) -> Iterator[Row]:
         for batch in pyarrow.parquet.ParquetFile(source).iter_batches(1024):
             for values in batch.to_pylist():
                 number += 1
-                yield Row(f"{where} row {number}", number, values)
+                yield Row(f"{where} row {number}", number, values, nulls=True)
     except (pyarrow.ArrowException, *BROKEN, ValueError) as error:
         found = f"a damaged Parquet file ({shorten(str(error), 80)[1:-1]})"
         log.fault(where, "file", found, "the file is cut off or damaged: fetch or write it again")

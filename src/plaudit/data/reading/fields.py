@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Literal, cast
 
+from plaudit.data.reading.messages import read_messages, read_tools
 from plaudit.data.reading.rows import ReadLog, Row, shorten, shorten_names
 from plaudit.data.reading.transcripts import is_transcript, parse_transcript
-from plaudit.records import Content, Message, Role
-
-ROLES: dict[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-    "tool": "tool",
-}
+from plaudit.records import Content
 
 Transcript = Literal["never", "prompt", "whole"]
 """How to read a `Human:/Assistant:` text: as plain text, as a prompt, or as a prompt with its response."""
+
+TOOLS = ("tools", "functions")
+"""Columns with the tools that the assistant may call."""
 
 
 class Fields:
@@ -69,7 +62,7 @@ class Fields:
     def text(self, *names: str) -> str:
         """The text of a field, which may be empty."""
         name = self.has(*names) or names[0]
-        return self._checked(self.value(*names), name) if self._present(*names) else ""
+        return self.checked(self.value(*names), name) if self._present(*names) else ""
 
     def label(self, name: str) -> str | None:
         """A short text that may be missing; numbers count as text (ids, annotators, answers)."""
@@ -79,9 +72,10 @@ class Fields:
         value = self.value(name)
         if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**128:
             return str(value)
-        return self._checked(value, name)
+        return self.checked(value, name)
 
-    def _checked(self, value: Any, field: str) -> str:
+    def checked(self, value: Any, field: str) -> str:
+        """The text in a value; a fault if it is none, or one that tokenizers and databases cannot hold."""
         # NUL and halves of surrogate pairs are legal in JSON, but tokenizers, CSV and databases fail on them, much
         # later and without naming the row.
         if not isinstance(value, str):
@@ -113,33 +107,24 @@ class Fields:
             value = _chat_in_cell(value)
         if isinstance(value, list):
             self.log.styles["messages"] += 1
-            return self._messages(value, field)
+            return read_messages(value, field, self)
+        if isinstance(value, dict) and ("role" in value or "from" in value):
+            self.log.styles["messages"] += 1
+            return read_messages([value], field, self)
         if isinstance(value, dict):
             self.fault(field, shorten(value), "expected text, or a list of messages")
             return ""
-        text = self._checked(value, field)
+        text = self.checked(value, field)
         if transcript != "never" and is_transcript(text):
             self.log.styles["HH-RLHF transcripts"] += 1
             return parse_transcript(text, whole=transcript == "whole")
         self.log.styles["plain text"] += 1
         return text
 
-    def _messages(self, values: list[Any], field: str) -> tuple[Message, ...]:
-        return tuple(self._message(value, f"{field}[{index}]") for index, value in enumerate(values))
-
-    def _message(self, value: Any, field: str) -> Message:
-        if not isinstance(value, dict):
-            self.fault(field, shorten(value), "expected an object with role and content")
-            return Message("user", "")
-        role = value.get("role", value.get("from"))
-        known = ROLES.get(role.lower()) if isinstance(role, str) else None
-        if known is None:
-            self.fault(f"{field}.role", shorten(role), "expected system, user, assistant or tool")
-        content = value.get("content", value.get("value"))
-        # Some sources write a message as a list of parts; text parts are joined, images and the like are a fault.
-        if isinstance(content, list) and content and all(_is_text_part(part) for part in content):
-            content = "".join(part["text"] for part in content)
-        return Message(known or "user", self._checked(content, f"{field}.content"))
+    def tools(self) -> tuple[Mapping[str, Any], ...] | None:
+        """The tools that the row lists in a column of its own."""
+        name = self.has(*TOOLS)
+        return read_tools(self.value(name), name, self) if name else None
 
     # Numbers, lists, objects
 
@@ -184,10 +169,6 @@ class Fields:
             return value
         self.fault(name, shorten(value), f"expected {words}")
         return kind()
-
-
-def _is_text_part(part: Any) -> bool:
-    return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
 
 
 def _json_in_cell(cell: str) -> Any:

@@ -113,4 +113,4 @@ def hub_rows(source: str, log: ReadLog, *, limit: int = 0) -> Iterator[Row]:
         cure = "check the name, the split and the network, or give a local file"
         raise DataError(f"cannot load it from the hub: {why[:300]}", where=source, cure=cure) from error
     for number, values in enumerate(table, 1):
-        yield Row(f"{source} row {number}", number, dict(values))
+        yield Row(f"{source} row {number}", number, dict(values), nulls=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Mapping
 from typing import Any
 
-from plaudit.data.reading.fields import Fields
+from plaudit.data.reading.fields import TOOLS, Fields
+from plaudit.data.reading.messages import with_tools
 from plaudit.data.reading.rows import shorten, shorten_names
 from plaudit.data.reading.transcripts import as_messages, is_transcript, response_of, split_shared
 from plaudit.records import (
@@ -38,6 +41,7 @@ AXES = (
 )
 """Columns that are read as axes of a rating where no field is called axes."""
 
+_RESPONSES = ("response", "chosen", "rejected", "response_a", "response_b")
 _VERDICTS = {"a": -1, "model_a": -1, "response_a": -1, "b": 1, "model_b": 1, "response_b": 1, "tie": 0}
 _CLASSES = {"positive": 1.0, "pos": 1.0, "true": 1.0, "negative": 0.0, "neg": 0.0, "false": 0.0}
 
@@ -53,7 +57,8 @@ def prompt(fields: Fields, record_id: str) -> list[Record]:
         fields.fault("prompt", "an empty prompt", "write a prompt, or remove the row")
     elif isinstance(content, tuple) and content and content[-1].role == "assistant":
         fields.fault("prompt", "a chat that ends with the assistant's turn", "end it with the user's turn")
-    others = {name: v for name, v in fields.row.values.items() if name not in fields.used and v is not None}
+    read = fields.used.difference(TOOLS)  # rewards and environments may want to know the tools as well
+    others = {name: v for name, v in fields.row.values.items() if name not in read and v is not None}
     # Parquet has types that JSON has not (dates, decimals), and columns may travel to a process or a server.
     return [Prompt(record_id, content, answer, json.loads(json.dumps(others, default=str)))]
 
@@ -98,8 +103,15 @@ def _whole_chat(turns: Content, name: str, fields: Fields, record_id: str) -> li
         found = f"a chat that ends with role {last.role}" if isinstance(last, Message) else shorten(turns)
         fields.fault(name, found, "expected messages that end with the assistant's turn")
         return []
-    _no_empty_response(turns[-1].content, f"{name}[{len(turns) - 1}].content", fields)
-    return [Demonstration(record_id, turns[:-1], turns[-1].content)]
+    trained = [i for i, turn in enumerate(turns) if turn.role == "assistant" and turn.train is not False]
+    if not trained:
+        fields.fault(name, "no turn that is trained on", "give one turn of the assistant the weight 1")
+        return []
+    # What follows the last turn that is trained on is context of nothing.
+    fields.log.count("turns after the last one that is trained on, left out", len(turns) - 1 - trained[-1])
+    turns = turns[: trained[-1] + 1]
+    _no_empty_response(turns[-1:], f"{name}[{len(turns) - 1}].content", fields)
+    return [Demonstration(record_id, turns[:-1], response_of(turns[-1:]))]
 
 
 def _no_empty_response(response: Content, name: str, fields: Fields) -> None:
@@ -146,7 +158,7 @@ def _is_whole(content: Content) -> bool:
 
 
 def _report_shared(prompt: Content, chosen: Content, fields: Fields) -> None:
-    if not isinstance(chosen, str):
+    if not isinstance(chosen, str) and len(chosen) > 1:
         fields.log.count("pairs that differ in an earlier turn: what follows it counts as the response")
     if not prompt and not fields.faulty:
         fields.log.count("pairs that share no prompt: the whole texts count as responses")
@@ -161,6 +173,7 @@ def _until_assistant(content: Content, fields: Fields) -> Content:
         fields.fault("chosen or rejected", "no turn of the assistant", "give the response as the last turn")
     elif last < len(content) - 1:
         fields.log.count("responses followed by more turns, which are left out")
+    _refuse_context(content, fields)
     return response_of(content[: last + 1])
 
 
@@ -172,12 +185,46 @@ def _in_one_style(prompt: Content, response: Content, fields: Fields) -> tuple[C
         return prompt, response.removeprefix(" ") if from_transcript else response
     if isinstance(prompt, tuple) and response[: len(prompt)] == prompt:  # the response repeats the prompt
         response = response[len(prompt) :]
+    _refuse_context(response, fields)
     return as_messages(prompt, "user") if prompt else (), response_of(response)
+
+
+def _refuse_context(response: tuple[Message, ...], fields: Fields) -> None:
+    """A response that is marked as context only has nothing to learn from."""
+    marks = [turn.train is not False for turn in response if turn.role == "assistant"]
+    if marks and not any(marks):
+        fields.fault("weight", "a response with weight 0", "give it weight 1, or remove the row")
 
 
 def _is_transcript_row(fields: Fields) -> bool:
     """Whether the prompt was read from a transcript: a chat that was written as one text."""
     return isinstance(fields.row.values.get("prompt"), str)
+
+
+# Tools
+
+
+def with_tools_of(fields: Fields, records: list[Record], tools: tuple[Mapping[str, Any], ...]) -> list[Record]:
+    """The records of a row whose assistant may call tools: they stand on the first turn of each chat."""
+    return [_with_tools(record, tools, fields) for record in records]
+
+
+def _with_tools(record: Record, tools: tuple[Mapping[str, Any], ...], fields: Fields) -> Record:
+    names = ("content",) if isinstance(record, Prompt) else ("prompt", *_RESPONSES)
+    contents = {name: value for name in names if (value := getattr(record, name, ""))}
+    if {"content", "prompt"} & set(contents):  # a template writes tools; so a plain text becomes a user's turn
+        first = next(iter(contents))
+        chats = {first: as_messages(contents[first], "user")}
+    elif any(not isinstance(content, str) for content in contents.values()):  # responses that are whole chats
+        chats = {name: as_messages(content, "assistant") for name, content in contents.items()}
+    else:
+        chats = {}
+        fields.fault(fields.has(*TOOLS), "tools without a chat", "give messages, or a prompt")
+    given = [turns[0].tools for turns in chats.values() if turns[0].tools]
+    if any(others != tools for others in given):
+        fields.fault(fields.has(*TOOLS), "other tools than in the messages", "keep one of the two")
+    changes: dict[str, Any] = {name: with_tools(turns, tools) for name, turns in chats.items()}
+    return dataclasses.replace(record, **changes)
 
 
 # Judgements, rankings, ratings
@@ -320,6 +367,8 @@ def _class(fields: Fields) -> float:
 
 
 def _has_words(content: Content) -> bool:
-    """Whether a text, or the last turn of a chat, is more than spaces."""
-    text = content if isinstance(content, str) else content[-1].content if content else ""
-    return bool(text.strip())
+    """Whether a text is more than spaces, or the last turn of a chat says, thinks or calls something."""
+    if isinstance(content, str):
+        return bool(content.strip())
+    last = content[-1] if content else Message("assistant", "")
+    return bool(last.content.strip() or last.tool_calls or last.reasoning_content)

@@ -27,6 +27,8 @@ class Row:
     values: dict[str, Any]
     cells: bool = False
     """Whether every value is the text of a CSV cell, from which numbers and lists must still be parsed."""
+    nulls: bool = False
+    """Whether all rows have the same keys at every depth, so that null only says that another row has one (Parquet)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,15 @@ class ReadLog:
         """Add to a note about some rows; their number is put in front of the text."""
         if times:
             self._notes[text] = self._notes.get(text, 0) + times
+
+    def unused_key(self, key: str, of: str) -> None:
+        """Count a key inside a field that no record holds: of messages, for example."""
+        name = f"{shorten_names([key])} of {of}"
+        if name not in self.unused and len(self.unused) >= MOST_SHOWN:
+            name = f"(and further ones) of {of}"
+        if name not in self.unused:
+            self.unused.append(name)
+        self.count(f"times the key {name} is not used")
 
     def leave_out(self, text: str, times: int = 1) -> None:
         """As ``count``, for rows, pairs or responses that are left out."""

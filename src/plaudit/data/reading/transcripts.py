@@ -45,8 +45,12 @@ def write_transcript(messages: Sequence[Message], *, open_end: bool = False) -> 
     >>> write_transcript([Message("user", "Hi")], open_end=True)
     '\\n\\nHuman: Hi\\n\\nAssistant:'
     """
-    turns = "".join(f"\n\n{_NAME_OF[m.role]}: {m.content}" for m in messages)
+    turns = "".join(f"\n\n{_speaker(m)}: {m.text}" for m in messages)
     return turns + ("\n\nAssistant:" if open_end else "")
+
+
+def _speaker(message: Message) -> str:
+    return _NAME_OF[message.role] + (f" ({message.name})" if message.name else "")
 
 
 def as_messages(content: Content, role: Role) -> tuple[Message, ...]:
@@ -59,14 +63,14 @@ def plain_text(content: Content) -> str:
     if isinstance(content, str):
         return content
     if len(content) == 1:
-        return content[0].content
+        return content[0].text
     return write_transcript(content).lstrip("\n")
 
 
 def prompt_key(prompt: Content) -> str:
     """The key of a prompt: two prompts that differ in case or spaces only have the same one."""
-    turns = as_messages(prompt, "user")
-    return "\n".join(f"{m.role}:{' '.join(m.content.casefold().split())}" for m in turns)
+    words = ((m.role, f"{m.name} {m.text}" if m.name else m.text) for m in as_messages(prompt, "user"))
+    return "\n".join(f"{role}:{' '.join(text.casefold().split())}" for role, text in words)
 
 
 def split_shared(chosen: Content, rejected: Content) -> tuple[Content, Content, Content]:
@@ -88,8 +92,9 @@ def split_shared(chosen: Content, rejected: Content) -> tuple[Content, Content, 
 
 
 def response_of(turns: tuple[Message, ...]) -> Content:
-    """Turns as a response: a single assistant turn gives its text."""
-    return turns[0].content if len(turns) == 1 and turns[0].role == "assistant" else turns
+    """Turns as a response: a single assistant turn gives its text, unless there is more to it (see `Message`)."""
+    only = turns[0] if len(turns) == 1 else None
+    return only.content if only and only.role == "assistant" and only.is_plain else turns
 
 
 def _shared_turns(first: tuple[Message, ...], second: tuple[Message, ...]) -> int:
