@@ -52,11 +52,6 @@ def answer(store: Store, wanted: int = 1) -> Annotation:
     return found[-1]
 
 
-def wait_for_next(page: Any) -> None:
-    page.wait_for_function("!document.querySelector('#answer') || !document.querySelector('.htmx-request')")
-    page.wait_for_load_state("networkidle")
-
-
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_pairwise_by_mouse(visit: Any, sqlite_store: Store, size: dict[str, int]) -> None:
     one_of(sqlite_store, "pairwise", 2)
@@ -100,6 +95,39 @@ def test_new_guidelines_come_with_the_next_item(visit: Any, sqlite_store: Store)
     with sqlite_store.read() as conn:
         rows = history.read_annotations(conn, projects.get_project(conn, "job"))
     assert [a.guideline_version for a in rows] == [1, 2]
+
+
+def test_keys_pressed_as_soon_as_an_item_is_there_are_answered_in_the_page(
+    visit: Any, sqlite_store: Store
+) -> None:
+    """The next item's form belongs to htmx from the moment it can be seen: no key sends it as a plain form."""
+    one_of(sqlite_store, "pairwise", 2, items=3)
+    page = visit("/p/job/work")
+    loads: list[str] = []
+    page.on("request", lambda r: loads.append(r.url) if r.is_navigation_request() else None)
+    page.evaluate(
+        "document.addEventListener('htmx:afterSwap', e => { if (e.target.id === 'work') setTimeout(() => {"
+        " document.querySelector('input[data-digit=\"3\"]')?.click(); document.querySelector('#send')?.click() }, 0) })"
+    )
+    page.keyboard.press("3")
+    page.keyboard.press("Enter")
+    page.get_by_text("That is all for now").wait_for()
+    assert len(stored(sqlite_store, "job")) == 3
+    assert loads == []
+
+
+def test_buttons_do_once_what_they_say_on_every_item(visit: Any, sqlite_store: Store) -> None:
+    one_of(sqlite_store, "ranking", 4, items=3)
+    page = visit("/p/job/work")
+    for plain in (True, False, True):
+        page.keyboard.press("p")
+        assert ("plain-mode" in page.locator("body").get_attribute("class")) is plain
+        page.get_by_role("button", name="Move D up").click()
+        letters = page.locator("#ranks li").evaluate_all("rows => rows.map(r => r.dataset.letter).join('')")
+        assert letters == "ABDC"
+        before = page.locator("#work").get_attribute("data-assignment")
+        page.get_by_role("button", name="Send").click()
+        page.wait_for_function("b => document.querySelector('#work').dataset.assignment !== b", arg=before)
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])

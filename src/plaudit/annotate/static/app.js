@@ -262,6 +262,8 @@ document.addEventListener("DOMContentLoaded", () => {
 });
 document.addEventListener("htmx:afterSwap", (event) => {
   if (event.detail.target.id === "notice") { window.scrollTo(0, 0); return; }
+  // The guidelines, which come out of band, fire this event too; a second start would bind every listener twice.
+  if (event.target.id !== "work") return;
   $("#notice").replaceChildren();
   start(false);
 });
