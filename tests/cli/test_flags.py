@@ -104,6 +104,25 @@ def test_short_help_is_a_dozen_settings_an_example_and_the_way_to_the_others(
     assert all(getattr(made, name) for name in COMMANDS[command].required), "the example has what is required"
 
 
+class DottedJob(Job):
+    """Train a toy."""
+
+    policy: str
+    """A folder, a name, ... and so on: what to train. Only the long help has this sentence."""
+    reward: str
+    """One, two, ... Three dots before a capital do not end it either. Nor does the short help have this."""
+
+
+def test_short_help_is_the_first_sentence_and_three_dots_do_not_end_one() -> None:
+    def help_of(everything: bool) -> str:
+        return " ".join(job_parser("toy", DottedJob, settings(DottedJob), everything).format_help().split())
+
+    short, long = help_of(False), help_of(True)
+    assert "A folder, a name, ... and so on: what to train (required)" in short
+    assert "One, two, ... Three dots before a capital do not end it either (required)" in short
+    assert "Only the long help has this sentence. (required)" in long
+
+
 def test_files_come_first() -> None:
     assert split_files(["a.toml", "b.toml", "--lr", "1"]) == (["a.toml", "b.toml"], ["--lr", "1"])
     assert split_files(["--lr", "1", "a.toml"]) == ([], ["--lr", "1", "a.toml"])
