@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from plaudit.algorithms.protocol import Algorithm, PreferenceAlgorithm
 from plaudit.config.algorithm import with_algorithm
-from plaudit.config.load import Loaded, load_job
+from plaudit.config.load import Loaded, load_job, load_section
 from plaudit.config.sections import Job, SamplingSection
 from plaudit.errors import ConfigError
 from plaudit.evaluation.kinds import card
@@ -75,7 +75,9 @@ class Generating:
             seed: the same seed and prompt give the same response.
             sampling: settings of the ``[sampling]`` table, such as ``temperature=0.7``.
         """
-        return self._policy.respond(_content(prompt), SamplingSection(**sampling), seed=seed)
+        return self._policy.respond(
+            _content(prompt), load_section(SamplingSection, sampling, "set in Python"), seed=seed
+        )
 
 
 def train(

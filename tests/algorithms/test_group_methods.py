@@ -134,6 +134,21 @@ def test_dapo_filters_overlong_rows_from_the_loss_and_not_from_the_mean(experien
     assert filters.weights(filtered).loss_weights[1:].sum() == pytest.approx(1)
 
 
+def test_clip_0_bounds_nothing_as_in_ppo(experience):
+    # -A rho of the four tokens: -1.5, 0.5, 1.1, -0.9
+    loss, logprobs = loss_of(GRPO(clip=0.0, kl_coef=0.0), experience)
+    assert loss.value.item() == pytest.approx(-0.2)
+    loss.value.backward()
+    assert logprobs.grad[0].tolist() == pytest.approx([0, -0.375, 0.125, 0.275, -0.225])
+    upper = loss_of(GRPO(clip=0.0, clip_high=0.2, kl_coef=0.0), experience)[0]
+    assert upper.value.item() == pytest.approx(-0.125), "1.5 is cut to 1.2, 0.5 is left"
+
+
+def test_a_buffer_without_a_penalty_is_told():
+    assert "overlong_buffer has no effect" in GRPO(overlong_buffer=0.2).cautions[0]
+    assert GRPO().cautions == DAPO().cautions == ()
+
+
 def test_dapo_keeps_groups_that_are_neither_solved_nor_hopeless():
     nan = float("nan")
     rewards = torch.tensor([1.0, 1.0, 0.0, 1.0, 0.0, 0.0, nan, nan, nan, 1.0])

@@ -365,6 +365,15 @@ def test_cautions():
         ({"kl_in": "loss", "kl_estimator": "k3_naive"}, "another objective"),
         ({"kl_coef": 0.0}, "kl_limit"),
         ({"entropy_coef": 0.1, "clip": 0.0}, "no bound"),
+        ({"missing_eos": "mask", "missing_eos_penalty": 2.0}, "missing_eos_penalty 2 has no effect"),
+        ({"value_coef": 0.5}, "value_coef 0.5 has no effect"),
     ):
         found = PPO(**odd).cautions
         assert len(found) == 1 and word in found[0]
+
+
+def test_lambda_by_length_warns_where_responses_are_short():
+    for short, words in ((15, "lambda is 0.00"), (40, "lambda is 0.50"), (399, "from 400 tokens")):
+        assert words in PPO(gae_lambda="length").caution_at(short), short
+        assert PPO(gae_lambda=("length", 1.0)).caution_at(short) and not PPO().caution_at(short)
+    assert PPO(gae_lambda="length").caution_at(400) == ""

@@ -101,6 +101,27 @@ def test_agreement_is_a_soft_target():
     assert DPO(use_agreement=False).loss(batch, policy).value.item() == pytest.approx(0.554355, abs=1e-6)
 
 
+@pytest.mark.parametrize("algorithm", ON_PAIRS)
+def test_with_every_loss_agreement_is_the_share_of_the_pair_the_other_way_round(algorithm):
+    turned = pairs([-10.0, -12.0], [5, 4])  # the same two responses, the rejected one first
+    other = algorithm.loss(algorithm.weights(turned), outputs([-11.0, -10.0], turned.response_mask)).value.item()
+    for target in (1.0, 0.7, 0.5):
+        batch = algorithm.weights(pairs([-12.0, -10.0], [4, 5], targets=[target]))
+        policy = outputs([-10.0, -11.0], batch.response_mask)
+        found = algorithm.loss(batch, policy).value.item()
+        assert found == pytest.approx(target * d1(algorithm).value.item() + (1 - target) * other, rel=1e-6)
+        hard = replace(algorithm, use_agreement=False).loss(batch, policy).value.item()
+        assert hard == pytest.approx(d1(algorithm).value.item(), rel=1e-6)
+
+
+def test_robust_with_agreement_by_hand():
+    robust = DPO(label_smoothing=0.1, robust=True)
+    batch = robust.weights(pairs([-12.0, -10.0], [4, 5], targets=[0.9]))
+    found = robust.loss(batch, outputs([-10.0, -11.0], batch.response_mask)).value.item()
+    # the logistic loss of a gap of 0.3 and of -0.3, with the target (0.9 - 0.1) / 0.8 = 1
+    assert found == pytest.approx(0.554355, abs=1e-6)
+
+
 def many(seed=0, count=5):
     drawn = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 6, (2 * count,), generator=drawn).tolist()

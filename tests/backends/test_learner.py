@@ -12,7 +12,7 @@ from plaudit.backends.local.learner import LocalLearner
 from plaudit.backends.local.microbatch import microbatches
 from plaudit.config.sections import ComputeSection, OptimizerSection
 from plaudit.errors import TrainingError
-from plaudit.experience import Experience, Loss, Outputs, Pairs
+from plaudit.experience import Experience, Loss, Outputs, Pairs, Rankings
 
 LENGTHS = [3, 7, 5, 4, 7, 2]
 
@@ -239,3 +239,26 @@ def test_a_partner_steps_by_the_figures_of_the_same_ranks():
     before = partner.module.table.clone()
     metrics = partner.update(PPO().weights(experience()), PPO().loss)
     assert metrics["steps_skipped"] == 1 and torch.equal(partner.module.table, before)
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_step_in_which_nothing_counts_is_not_taken_though_moments_are_there(counted):
+    learner = LocalLearner(Bigram(), OptimizerSection(lr=0.1), ComputeSection(), total_steps=9)
+    learner.update(PPO().weights(experience()), PPO().loss)
+    before = learner.module.table.detach().clone()
+    batch = experience()
+    if not counted:
+        batch = batch.replace(response_mask=torch.zeros_like(batch.response_mask))
+    metrics = learner.update(PPO().weights(batch), PPO().loss)
+    assert metrics["steps_skipped"] == float(not counted) and "weighted" not in metrics
+    assert torch.equal(learner.module.table, before) != counted
+    assert learner.step == 2, "the schedule goes on"
+
+
+def test_a_step_with_ties_only_is_not_taken():
+    rows = experience()
+    ties = Rankings(
+        rows.tokens, rows.attention_mask, rows.response_mask, torch.ones(6), torch.tensor([3, 3])
+    )
+    _, metrics = updated(RewardModel(), ties, 10_000)
+    assert metrics["steps_skipped"] == 1

@@ -11,9 +11,10 @@ import pytest
 from pydantic import Field
 
 from plaudit.config.fields import find, settings
-from plaudit.config.load import load_job
+from plaudit.config.load import load_job, load_section
 from plaudit.config.sections import Job, OptimizerSection, SamplingSection
 from plaudit.errors import ConfigError
+from plaudit.jobs.sft import SFTJob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +101,9 @@ def test_a_partly_given_table_keeps_the_defaults_of_the_job(tmp_path: Path) -> N
         ({"kl_coef": 0.1}, "algorithm.kl_coef", 0.1),
         ({"overwrite": "true"}, "overwrite", True),
         ({"stop": ["a", "b"]}, "sampling.stop", ("a", "b")),
-        ({"targets": "q_proj,v_proj"}, "lora.targets", ("q_proj", "v_proj")),
+        ({"targets": "q_proj,v_proj", "rank": "2"}, "lora.targets", ("q_proj", "v_proj")),
         ({"targets": "auto"}, "lora.targets", "auto"),
-        ({"targets": '["a,b"]'}, "lora.targets", ("a,b",)),
+        ({"targets": '["a,b"]', "rank": "2"}, "lora.targets", ("a,b",)),
         ({"every": "auto"}, "every", "auto"),
         ({"every": "7"}, "every", 7),
         ({"out": "7"}, "out", "7"),
@@ -278,3 +279,33 @@ def test_name_in_two_tables_is_spelled_with_its_table() -> None:
     assert flags["sampling.temperature"] == "--sampling-temperature"
     assert flags["evaluation.temperature"] == "--evaluation-temperature"
     assert flags["temperature"] == "--temperature"
+
+
+@pytest.mark.parametrize("given", [{"min_new_tokens": 9}, {"min_new_tokens": 200, "max_new_tokens": 199}])
+def test_a_response_cannot_be_longer_than_its_longest(tmp_path: Path, given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="is above max_new_tokens") as error:
+        load_job(SFTJob, (), {"max_new_tokens": 8} | given)
+    assert error.value.where == "command line, --min-new-tokens"
+    file = tmp_path / "run.toml"
+    file.write_text("[sampling]\nmin_new_tokens = 300\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="300 is above max_new_tokens 64") as error:
+        load_job(SFTJob, [file])
+    assert error.value.where == f"{file}:2"
+    assert load_job(SFTJob, (), {"min_new_tokens": 8, "max_new_tokens": 8}).job.sampling.cautions
+
+
+@pytest.mark.parametrize("name", ["targets", "last_layers", "alpha"])
+def test_what_is_about_adapters_needs_adapters(name: str) -> None:
+    given = {"targets": "q_proj", "last_layers": "1", "alpha": "32"}[name]
+    with pytest.raises(ConfigError, match="rank 0 means that there are none") as error:
+        load_job(SFTJob, (), {name: given})
+    assert "--rank" in error.value.cure
+    assert load_job(SFTJob, (), {name: given, "rank": "4"}).job.lora.rank == 4
+
+
+@pytest.mark.parametrize("given", [{"max_new_tokens": 0}, {"temperature": "hot"}, {"tempratur": 1.0}])
+def test_a_table_by_itself_is_checked_like_that_of_a_job(given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_section(SamplingSection, given)
+    assert error.value.cure
+    assert load_section(SamplingSection, {"top_k": 3, "stop": ["a"]}) == SamplingSection(top_k=3, stop=("a",))

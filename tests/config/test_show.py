@@ -13,7 +13,7 @@ from plaudit.config.show import to_toml, toml_value
 
 def test_shown_settings_give_the_same_job_again(tmp_path: Path) -> None:
     job, sources = load_job(
-        Job, (), {"lr": "3e-5", "targets": "a,b", "out": 'x "y" \\ z', "warmup_fraction": 0}
+        Job, (), {"lr": "3e-5", "targets": "a,b", "rank": "2", "out": 'x "y" \\ z', "warmup_fraction": 0}
     )
     file = tmp_path / "config.toml"
     file.write_text(to_toml(job, sources), encoding="utf-8")

@@ -7,6 +7,7 @@ import gzip
 import json
 import sys
 import types
+from decimal import Decimal
 
 import pyarrow
 import pyarrow.parquet
@@ -320,3 +321,28 @@ def test_hub_trouble_is_a_data_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match="`datasets` is needed"):
         load_records("Anthropic/hh-rlhf")
+
+
+def test_decimals_of_parquet_are_numbers(tmp_path):
+    price = pyarrow.decimal128(6, 2)
+
+    def table(name, **columns):
+        path = tmp_path / name
+        pyarrow.parquet.write_table(pyarrow.table(columns), path)
+        return str(path)
+
+    def decimals(*texts):
+        return pyarrow.array([Decimal(text) for text in texts], price)
+
+    rated = table("rated.parquet", prompt=["a", "b"], response=["x", "y"], reward=decimals("7.50", "-3.00"))
+    assert [r.reward for r in load_records(rated).records] == [7.5, -3.0]
+    pair = table("pair.parquet", prompt=["a"], chosen=["x"], rejected=["y"], margin=decimals("1.25"))
+    assert [r.margin for r in load_records(pair).records] == [1.25]
+    asked = table("asked.parquet", prompt=["a"], answer=decimals("12.00"), price=decimals("9.90"))
+    [prompt] = load_records(asked, "prompt").records
+    assert prompt.answer == "12" and prompt.columns == {"price": 9.9}
+    judged = table(
+        "judged.parquet", prompt=["a"], response_a=["x"], response_b=["y"], model_a=["m"], model_b=["n"],
+        strength=decimals("-2.00"),
+    )  # fmt: skip
+    assert [r.strength for r in load_records(judged).records] == [-2]

@@ -1,5 +1,7 @@
 """algorithms.md 3.1: K1-K3, by exact expectation over a two-token policy."""
 
+import math
+
 import pytest
 import torch
 
@@ -86,3 +88,14 @@ def test_full_kl_is_what_the_samples_estimate():
         assert values.mean().item() == pytest.approx(exact, abs=4 * values.std().item() / 50_000**0.5)
     close = 0.1 * (logp - ref_logp)
     assert k3(close, torch.zeros(())).var() < k1(close, torch.zeros(())).var()
+
+
+def test_tokens_that_are_ruled_out_have_no_part_in_the_full_kl():
+    logits = torch.tensor([[0.0, 0.0, -torch.inf]], requires_grad=True)
+    both = torch.tensor([[math.log(3), 0.0, -torch.inf]])  # ruled out in the reference as well
+    value = full_kl(logits, both)
+    assert value.item() == pytest.approx(0.143841, abs=1e-6)
+    value.sum().backward()
+    assert logits.grad.isfinite().all() and logits.grad[0, 2] == 0
+    assert logits.grad[0, 0].item() == pytest.approx(-0.274653, abs=1e-6)
+    assert full_kl(torch.zeros(1, 3), both).item() == float("inf"), "the reference never says what the policy may say"

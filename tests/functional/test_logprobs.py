@@ -38,3 +38,13 @@ def test_states_and_places_are_inverse():
 def test_first_token_cannot_be_trained_on():
     with pytest.raises(AssertionError, match="first token"):
         predicting_states(torch.zeros(1, 2, 1), torch.tensor([[True, True]]))
+
+
+def test_a_token_that_is_ruled_out_has_no_part_in_the_entropy():
+    logits = torch.tensor([[0.0, math.log(3), -torch.inf]], requires_grad=True)
+    entropy = token_entropy(logits)
+    assert entropy.item() == pytest.approx(2 * math.log(2) - 0.75 * math.log(3), abs=1e-6)
+    entropy.sum().backward()
+    # -p (log p + H), with p = 1/4, 3/4 and 0
+    slope = 0.25 * (math.log(4) - entropy.item())
+    assert logits.grad[0].tolist() == pytest.approx([slope, -slope, 0.0], abs=1e-6)

@@ -99,6 +99,18 @@ def test_token_law_is_exact_for_extreme_logits():
     assert entropy[0].item() == 0.0
 
 
+def test_a_token_that_is_ruled_out_gives_no_nan():
+    logits = torch.tensor([[0.0, 1.0986123, -torch.inf], [0.0, 0.0, 0.0]], requires_grad=True)
+    logprobs, entropy = TokenLogprobs.apply(logits, torch.tensor([1, 2]), True)
+    assert logprobs.tolist() == pytest.approx([-0.287682, -1.098612], abs=1e-6)
+    assert entropy.tolist() == pytest.approx([0.562335, 1.098612], abs=1e-6)
+    (logprobs.sum() + entropy.sum()).backward()
+    assert logits.grad.isfinite().all() and logits.grad[0, 2] == 0
+    slope = 0.25 * (1.386294 - 0.562335)
+    assert logits.grad[0, :2].tolist() == pytest.approx([-0.25 + slope, 0.25 - slope], abs=1e-5)
+    assert TokenLogprobs.apply(logits.detach(), torch.tensor([1, 2]), False)[1].isfinite().all()
+
+
 @pytest.mark.parametrize(
     "build",
     [

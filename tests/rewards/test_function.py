@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 from plaudit.errors import ConfigError
-from plaudit.records import Content, Message, Prompt, Rollout
+from plaudit.records import Content, Message, Prompt, RewardResult, Rollout
 from plaudit.rewards.function import FunctionReward, load_function
 
 
@@ -64,8 +66,10 @@ def test_a_batch_function_is_called_once(kind: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [None, float("nan"), float("inf"), -float("inf"), "1.0", [1.0, 2.0], torch.zeros(2), object(), 1j]
-)
+    "bad",
+    [None, float("nan"), float("inf"), -float("inf"), "1.0", [1.0, 2.0], torch.zeros(2), object(), 1j,
+     Decimal("NaN"), Decimal("sNaN"), Decimal("Infinity")],
+)  # fmt: skip
 def test_what_is_not_a_finite_number_is_an_error_and_never_zero(bad: Any) -> None:
     single = FunctionReward(lambda p, r: bad, "mine")([rollout("a")])[0]
 
@@ -79,10 +83,21 @@ def test_what_is_not_a_finite_number_is_an_error_and_never_zero(bad: Any) -> Non
 
 
 @pytest.mark.parametrize(
-    "good", [2, True, np.float32(1.5), np.int64(3), torch.tensor(0.25), torch.tensor([4])]
-)
+    "good",
+    [2, True, np.float32(1.5), np.int64(3), np.bool_(True), np.array(2.5), torch.tensor(0.25), torch.tensor([4]),
+     Decimal("7.25"), Fraction(1, 4), np.array(Decimal("0.5"))],
+)  # fmt: skip
 def test_numbers_of_any_library_are_numbers(good: Any) -> None:
     assert FunctionReward(lambda p, r: good)([rollout("a")])[0].value == float(good)
+
+
+def test_parts_of_any_library_are_numbers() -> None:
+    given = RewardResult(Decimal("1.5"), {"a": np.float32(0.5), "b": Decimal("2")})  # type: ignore[arg-type, dict-item]
+    [result] = FunctionReward(lambda p, r: given)([rollout("a")])
+    assert result == RewardResult(1.5, {"a": 0.5, "b": 2.0})
+    assert all(type(part) is float for part in result.parts.values())
+    [scored] = FunctionReward(lambda p, r: {"score": Decimal("1"), "tone": Decimal("0.5")}, "mine")([rollout("a")])
+    assert scored.parts == {"mine": 1.0, "tone": 0.5}
 
 
 def test_an_exception_costs_its_own_rollout_only() -> None:

@@ -8,12 +8,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from plaudit.config.sections import CheckpointSection, DataSection, LoraSection, OptimizerSection
+from plaudit.data.write import write_records
 from plaudit.errors import DataError, ModelError
 from plaudit.evaluation.kinds.reward import card
 from plaudit.models.files.load import load_tokenizer
 from plaudit.models.files.saving import write
 from plaudit.models.reward_model import RewardModel
 from plaudit.models.tiny import tiny_classifier
+from plaudit.records import Demonstration
 from plaudit.runs.files import read_json, read_lines
 from plaudit.stages.online.rl import run_rl
 from plaudit.stages.reward.train import run_reward
@@ -155,3 +157,11 @@ def test_empty_and_missing_data(world, tmp_path):
     with pytest.raises(ModelError):
         run_sft(world.sft(tmp_path / "run", model="./nowhere"))
     assert not (tmp_path / "run").exists()
+
+
+def test_rows_with_one_prompt_are_trained_on_and_the_run_says_that_nothing_is_held_out(world, tmp_path):
+    path = tmp_path / "one.jsonl"
+    write_records([Demonstration(f"d{i}", "say red", f" {w}") for i, w in enumerate(("good", "bad"))], path)
+    run = run_sft(world.sft(tmp_path / "run", dataset=str(path)))
+    notes = [row["what"] for row in read_lines(run / "events.jsonl") if row["event"] == "note"]
+    assert "nothing is held out: all 2 rows have the same prompt" in notes

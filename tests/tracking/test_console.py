@@ -35,7 +35,9 @@ def test_alarms_are_shown_and_markup_in_them_is_text():
     console, raw = tracker()
     console.event("alarm", {"message": "KL [red]12[/red] nats"})
     console.event("saved", {"step": 1})
-    assert raw.getvalue().decode() == "ppo: alarm: KL [red]12[/red] nats\n"
+    console.event("no step", {"step": 2, "message": "iteration 2 took no step: no pair"})
+    shown = ["ppo: alarm: KL [red]12[/red] nats", "ppo: iteration 2 took no step: no pair"]
+    assert raw.getvalue().decode().splitlines() == shown
 
 
 def test_resuming_and_rolling_back_are_said_in_words():

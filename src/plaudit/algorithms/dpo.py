@@ -36,8 +36,8 @@ class DPO(ImplicitReward, DoubtedLabels, SoftTargets):
 
     pair_loss: Literal["dpo", "robust", "ipo", "ipo_sum", "hinge", "simpo", "orpo"] = "dpo"
     """The loss of a pair. ipo measures the gap in nats per token, as its authors do; ipo_sum per response, as printed.
-    dpo takes label_smoothing (then called
-    conservative) and use_agreement; robust is corrected for label_smoothing without bias."""
+    dpo takes label_smoothing, then called conservative; robust is corrected for label_smoothing without bias. All take
+    use_agreement: the loss expected over what the annotators said."""
     beta: Positive = 0.1
     """Turns log-ratios into rewards: smaller lets the policy go further from its start. ipo: the gap aimed at is
     1 / (2 beta). orpo: weight of the odds ratio against the imitation."""
@@ -83,35 +83,46 @@ class DPO(ImplicitReward, DoubtedLabels, SoftTargets):
         """Weighted sum over pairs."""
         if self.pair_loss == "simpo":
             means = mean_logprobs(batch, out)
-            values = losses.logistic(self.beta * gap(means) - self.margin)
-            return pair_result(batch, out, values, self.beta * means)
+            return pair_result(batch, out, self._expected(batch, gap(means)), self.beta * means)
         if self.pair_loss == "orpo":
             return self._odds_ratio(batch, out)
         policy, reference = sums(batch, out)
         ratio = policy - reference
         if self.pair_loss == "ipo":
             ratio = ratio / response_lengths(batch)
-        return pair_result(batch, out, self._against_reference(batch, ratio), self.beta * ratio)
+        return pair_result(batch, out, self._expected(batch, gap(ratio)), self.beta * ratio)
 
-    def _against_reference(self, batch: Pairs, ratio: Tensor) -> Tensor:
-        """``[P]`` loss of each pair, from the log-ratios ``[2P]`` of policy and reference."""
+    def _expected(self, batch: Pairs, ahead: Tensor) -> Tensor:
+        """``[P]`` loss expected over the labels: chosen is better with the pair's target, else rejected is.
+
+        Args:
+            ahead: ``[P]`` by how much chosen is ahead of rejected, in nats.
+        """
+        targets = self._targets(batch)
+        return targets * self._loss_of(ahead) + (1 - targets) * self._loss_of(-ahead)
+
+    def _targets(self, batch: Pairs) -> Tensor:
+        """``[P]`` probability that chosen is better."""
+        return batch.targets if self.use_agreement else torch.ones_like(batch.targets)
+
+    def _loss_of(self, ahead: Tensor) -> Tensor:
+        """``[P]`` loss of pairs whose better response is so many nats ahead."""
         if self.pair_loss in ("ipo", "ipo_sum"):
-            return losses.squared(gap(ratio), self.beta)
-        margin = self.beta * gap(ratio)
+            return losses.squared(ahead, self.beta)
+        margin = self.beta * ahead
         if self.pair_loss == "hinge":
             return losses.hinge(margin)
         if self.pair_loss == "robust":
             return losses.robust_logistic(margin, self.label_smoothing)
-        targets = batch.targets if self.use_agreement else torch.ones_like(batch.targets)
-        smoothing = self.label_smoothing
-        return losses.logistic(margin, targets * (1 - smoothing) + (1 - targets) * smoothing)
+        return losses.logistic(margin - self.margin, 1 - self.label_smoothing)
 
     def _odds_ratio(self, batch: Pairs, out: Outputs) -> Loss:
         """The imitation is the mean over the tokens of a response, then over responses."""
-        means = mean_logprobs(batch, out)
-        nll, ahead = -means.view(-1, 2)[:, 0], gap(losses.log_odds(means))
-        result = pair_result(batch, out, nll + self.beta * losses.logistic(ahead), self.beta * means)
-        result.metrics["policy/nll_chosen"] = batch.weighted_sum(nll.detach())
+        means, targets = mean_logprobs(batch, out), self._targets(batch)
+        chosen, rejected = means.view(-1, 2).unbind(-1)
+        nll, ahead = -targets * chosen - (1 - targets) * rejected, gap(losses.log_odds(means))
+        result = pair_result(batch, out, nll + self.beta * losses.logistic(ahead, targets), self.beta * means)
+        result.metrics["policy/nll_chosen"] = batch.weighted_sum(-chosen.detach())
         result.metrics["policy/log_odds_ratio"] = batch.weighted_sum(ahead.detach())
         return result
 

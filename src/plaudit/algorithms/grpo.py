@@ -17,6 +17,7 @@ The GRPO paper's loss is the mean over responses of the mean over tokens, with t
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -50,8 +51,9 @@ class GRPO(pg.UpdateSettings):
     aggregation: Aggregation = "token_mean"
     """How the mean is taken. sequence_mean_token_mean is the paper's; it goes easy on long bad responses."""
     kl_estimator: pg.LossKL = "k3"
-    """Estimator of the KL that is logged; all have the gradient of the KL. naive: that of the estimator itself, as in
-    the paper; for k3 it belongs to KL(reference || policy)."""
+    """Estimator of the KL that is logged; all have the gradient of KL(policy || reference) at each place, the tokens
+    before it held fixed. naive: that of the estimator itself, as in the paper; for k3 it belongs to KL(reference ||
+    policy)."""
     sampling_rounds: CountOrNone = 0
     """At most so many batches of prompts are sampled until enough groups have unequal scores, and only those are
     learned from (dynamic sampling); 0: every group is taken."""
@@ -76,6 +78,13 @@ class GRPO(pg.UpdateSettings):
         if self.sampling_rounds:
             return "dapo"
         return "dr_grpo" if (self.scale, self.aggregation) == ("none", "constant") else "grpo"
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What is allowed and probably not meant, in words for the user."""
+        if self.overlong_buffer and not self.missing_eos_penalty:
+            return ("overlong_buffer has no effect: it spreads missing_eos_penalty, which is 0",)
+        return ()
 
     @property
     def needs(self) -> frozenset[Signal]:
@@ -129,7 +138,8 @@ class GRPO(pg.UpdateSettings):
         """``[B, T]`` loss of each token, and where the clip decided."""
         assert out.logprobs is not None
         assert batch.old_logprobs is not None and batch.advantages is not None
-        low, high = self.clip, self.clip_high or self.clip
+        low = self.clip or math.inf
+        high = self.clip_high or low
         if self.ratio_of == "token":
             return clipped_policy_loss(out.logprobs, batch.old_logprobs, batch.advantages, low, high)
         if self.ratio_of == "capped_token":

@@ -25,13 +25,16 @@ LossKL = Literal["k1", "k2", "k3", "k2_naive", "k3_naive"]
 naive: differentiated as it stands. k1_naive is not among them: its gradient is 0 on average."""
 
 
+MISSING_EOS_PENALTY = 1.0
+
+
 @settings_value
 class SampledSettings:
     """Settings of every method that learns from responses of the policy."""
 
     group_size: Count = 1
     """Responses sampled per prompt."""
-    missing_eos_penalty: NotNegative = 1.0
+    missing_eos_penalty: NotNegative = MISSING_EOS_PENALTY
     """Taken off the score of a response that ran into the length limit."""
 
 
@@ -50,7 +53,7 @@ class UpdateSettings(StepSettings, NearReference):
     """Settings of the methods whose steps are bounded by a clipped ratio."""
 
     clip: NotNegative = 0.2
-    """Half-width of the ratio's trust region."""
+    """Half-width of the ratio's trust region; 0: none."""
     clip_high: NotNegative = 0.0
     """Upper half-width where it differs (clip-higher); 0: the same as clip."""
     target_kl: NotNegative = 0.0

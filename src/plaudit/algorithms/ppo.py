@@ -42,12 +42,17 @@ from plaudit.functional.scores import missing_eos, scale
 from plaudit.functional.statistics import whiten
 from plaudit.functional.weights import loss_weights
 
+VALUE_COEF = 0.1
+"""Default weight of the loss of a critic on the policy's trunk."""
 RATIO_LIMIT = 10.0
 """A step over whose tokens the mean ratio is above this is not taken: the policy is no longer the one that sampled."""
 KL_HORIZON = 10_000.0
 """Responses over which the adaptive kl_coef corrects a 20 % error by 20 % (Ziegler et al., section 2.2)."""
 LENGTH_ALPHA = 0.05
 """Of gae_lambda "length": lambda = 1 - 1 / (alpha * length) (VAPO, arXiv:2504.05118, section 4.2)."""
+
+USUAL_LAMBDA = 0.95
+"""Below it "length" relies more on the critic than a constant lambda usually does."""
 
 Lambda = Share | Literal["length"]
 
@@ -66,7 +71,8 @@ class PPO(pg.UpdateSettings, Discounted, WithCritic):
     """Where the KL counts: in the reward of each token, or as a term of the policy's loss."""
     kl_estimator: Literal["k1", "k2", "k3", "full", "k2_naive", "k3_naive"] = "k1"
     """In the reward: k1, or full (exact over the vocabulary, less noise, more time); k2 and k3 are other objectives.
-    In the loss: k1, k2 or k3 with the gradient of KL(policy || reference); naive: that of the estimator itself."""
+    In the loss: k1, k2 or k3 with the gradient of KL(policy || reference) at each place, the tokens before it held
+    fixed; naive: that of the estimator itself."""
     kl_target: NotNegative = 0.0
     """KL per response in nats that an adaptive kl_coef steers to; 0 keeps kl_coef fixed. 6 is classic."""
     missing_eos: Literal["subtract", "fixed", "mask", "bootstrap"] = "subtract"
@@ -99,7 +105,7 @@ class PPO(pg.UpdateSettings, Discounted, WithCritic):
     critic: Literal["reward", "sft", "trunk"] = "reward"
     """A model of its own that starts from the reward model (a decoder with the policy's tokenizer), or from the policy
     with a zero head; or a zero head on the policy's trunk: one pass trains both, in half the memory of two."""
-    value_coef: NotNegative = 0.1
+    value_coef: NotNegative = VALUE_COEF
     """Weight of the critic's loss beside the policy's where they share a trunk."""
     critic_lr: Positive = 1e-5
     """Learning rate of the critic, which has its own optimizer; on the policy's trunk that of the head."""
@@ -113,6 +119,18 @@ class PPO(pg.UpdateSettings, Discounted, WithCritic):
     def cautions(self) -> tuple[str, ...]:
         """What is allowed and probably not meant, in words for the user."""
         return tuple(words for holds, words in _cautions(self) if holds)
+
+    def caution_at(self, tokens: float) -> str:
+        """What gae_lambda = "length" comes to for responses of so many tokens; empty where they are long enough."""
+        by_length = 1 - 1 / (LENGTH_ALPHA * max(tokens, 1))
+        if self._lambdas[0] != "length" or by_length >= USUAL_LAMBDA:
+            return ""
+        enough = 1 / (LENGTH_ALPHA * (1 - USUAL_LAMBDA))
+        return (
+            f"gae_lambda length: for responses of {tokens:.0f} tokens lambda is {max(by_length, 0.0):.2f}, so "
+            f"advantages rest on the critic; from {enough:.0f} tokens on it is over {USUAL_LAMBDA}. Set gae_lambda to "
+            f"a number, such as {USUAL_LAMBDA} or 1, where responses are short"
+        )
 
     @property
     def critic_init(self) -> Literal["reward", "sft"]:
@@ -369,5 +387,9 @@ def _cautions(ppo: PPO) -> list[tuple[bool, str]]:
          "k3 differentiated as it stands is KL(reference || policy), another objective"),
         (bool(ppo.entropy_coef) and not ppo.entropy_target and not ppo.clip,
          "an entropy bonus without clip has no bound"),
+        (ppo.missing_eos in ("mask", "bootstrap") and ppo.missing_eos_penalty != pg.MISSING_EOS_PENALTY,
+         f"missing_eos_penalty {ppo.missing_eos_penalty:g} has no effect with missing_eos {ppo.missing_eos}"),
+        (ppo.critic != "trunk" and ppo.value_coef != VALUE_COEF,
+         f"value_coef {ppo.value_coef:g} has no effect: critic {ppo.critic} is a model of its own, with critic_lr"),
         (not ppo.kl_coef, "kl_coef 0: nothing holds the policy near its reference but kl_limit"),
     ]  # fmt: skip

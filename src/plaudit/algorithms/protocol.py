@@ -197,6 +197,15 @@ class Cautious(Protocol):
         ...
 
 
+@runtime_checkable
+class LengthDependent(Protocol):
+    """An algorithm that can say what a setting of it means for responses of a length."""
+
+    def caution_at(self, tokens: float) -> str:
+        """In words for the user; empty where nothing is to be said of so many tokens a response."""
+        ...
+
+
 GOOD_CRITIC = 0.5
 """Share of the variance of the returns that a critic explains when it needs no more time alone."""
 

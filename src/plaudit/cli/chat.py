@@ -6,6 +6,7 @@ import contextlib
 import sys
 
 from plaudit.cli.parser import Parser, show
+from plaudit.config.load import load_section
 from plaudit.config.sections import SamplingSection
 from plaudit.records import Content, Message
 
@@ -26,7 +27,8 @@ def run(command: str, argv: list[str]) -> int:
         "--seed", type=int, default=0, help="the same seed and words give the same answers (default: 0)"
     )
     given = parser.parse_args(argv)
-    sampling = SamplingSection(temperature=given.temperature, max_new_tokens=given.max_new_tokens)
+    chosen = {"temperature": given.temperature, "max_new_tokens": given.max_new_tokens}
+    sampling = load_section(SamplingSection, chosen)
     from plaudit.stages.respond.policy import TrainedPolicy
 
     policy = TrainedPolicy(given.model)

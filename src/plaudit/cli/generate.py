@@ -139,6 +139,8 @@ def _nothing(prompts: str) -> DataError:
 
 
 def _sampling(given: Any) -> Any:
+    from plaudit.config.load import load_section
     from plaudit.config.sections import SamplingSection
 
-    return SamplingSection(temperature=given.temperature, max_new_tokens=given.max_new_tokens)
+    chosen = {"temperature": given.temperature, "max_new_tokens": given.max_new_tokens}
+    return load_section(SamplingSection, chosen)

@@ -31,10 +31,11 @@ from plaudit.config.fields import (
     tables,
 )
 from plaudit.config.moved import changes, gone
-from plaudit.config.sections import Job
+from plaudit.config.sections import Job, Section
 from plaudit.errors import ConfigError
 
 J = TypeVar("J", bound=Job)
+S = TypeVar("S", bound=Section)
 TYPE_KEY = "algorithm.type"
 COMMAND_LINE = "command line"
 Table = tuple[Setting, ...]
@@ -81,6 +82,22 @@ def load_job(
     defaults = {s.key: s.default for s in table if s.default is not MISSING and s.default is not None}
     values = defaults | of_today(job_class, explicit, sources)
     return Loaded(_validate(job_class, values, sources, table), {s.key: sources[s.key] for s in table})
+
+
+def load_section(section: type[S], given: Mapping[str, Any], origin: str = COMMAND_LINE) -> S:
+    """One table by itself, such as ``[sampling]``, checked like that of a job.
+
+    Args:
+        given: name -> value.
+        origin: what they are called in errors.
+
+    Raises:
+        ConfigError: an unknown name, or a value that does not fit.
+    """
+    table = settings(section)
+    values = {s.key: s.default for s in table}
+    values |= {setting.key: value for setting, value in _overrides(given, section, origin)}
+    return _validate(section, values, dict.fromkeys(values, origin), table)
 
 
 def of_today(job_class: type[Job], explicit: Mapping[str, Any], sources: dict[str, str]) -> dict[str, Any]:
@@ -196,7 +213,7 @@ def unknown(key: str, table: Table, where: str) -> ConfigError:
     return ConfigError(f"there is no setting {named}", where=where, cure=cure)
 
 
-def _overrides(given: Mapping[str, Any], job_class: type[Job], origin: str) -> list[tuple[Setting, Any]]:
+def _overrides(given: Mapping[str, Any], job_class: type[Section], origin: str) -> list[tuple[Setting, Any]]:
     result = []
     table = settings(job_class)
     for name, value in given.items():
@@ -239,7 +256,7 @@ def from_text(setting: Setting, value: Any) -> Any:
     return value
 
 
-def _validate(job_class: type[J], values: dict[str, Any], sources: dict[str, str], table: Table) -> J:
+def _validate(job_class: type[S], values: dict[str, Any], sources: dict[str, str], table: Table) -> S:
     """The job, or one ConfigError that lists everything wrong with it."""
     try:
         tree = _tree(values)

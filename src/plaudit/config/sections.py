@@ -7,9 +7,11 @@ A section is a table of the TOML file. On the command line the table's name is l
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from plaudit.errors import ConfigError
 
 Auto = Literal["auto"]
 
@@ -64,6 +66,18 @@ class LoraSection(Section):
     quantize: Literal["none", "4bit"] = "none"
     """4bit: QLoRA, the frozen base in NF4 (needs the extra `plaudit[qlora]` and a GPU)."""
 
+    @model_validator(mode="after")
+    def _adapters(self) -> Self:
+        fields = type(self).model_fields
+        unused = [f for f in ("targets", "last_layers", "alpha") if getattr(self, f) != fields[f].default]
+        if not self.rank and unused:
+            raise ConfigError(
+                f"{unused[0]} is about adapters, and rank 0 means that there are none: all weights would be trained",
+                where=f"lora.{unused[0]}",
+                cure=f"set --rank, e.g. 8, or leave out --{unused[0].replace('_', '-')}",
+            )
+        return self
+
 
 class ComputeSection(Section):
     """Where and how the arithmetic is done. Changes speed and memory, not what is learned."""
@@ -103,6 +117,16 @@ class SamplingSection(Section):
     stop: tuple[str, ...] = ()
     """Texts that end a response besides the end token."""
 
+    @model_validator(mode="after")
+    def _lengths(self) -> Self:
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ConfigError(
+                f"min_new_tokens {self.min_new_tokens} is above max_new_tokens {self.max_new_tokens}",
+                where="sampling.min_new_tokens",
+                cure="lower --min-new-tokens, or raise --max-new-tokens",
+            )
+        return self
+
     @property
     def cautions(self) -> tuple[str, ...]:
         """What a run that trains on these samples should say of them."""
@@ -115,11 +139,18 @@ class SamplingSection(Section):
             )
             if value != all_of_it
         ]
-        if not cut:
-            return ()
-        return (
-            f"{', '.join(cut)}: responses are not drawn from the distribution that is trained, so gradients are biased",
-        )
+        cautions = []
+        if cut:
+            cautions.append(
+                f"{', '.join(cut)}: responses are not drawn from the distribution that is trained, so gradients are "
+                "biased"
+            )
+        if self.min_new_tokens == self.max_new_tokens and not self.stop:
+            cautions.append(
+                f"min_new_tokens is max_new_tokens, {self.max_new_tokens}: no response can end by itself, so all "
+                "count as cut by the length limit"
+            )
+        return tuple(cautions)
 
     def origin(self, samples: int, seed: int) -> dict[str, Any]:
         """What the provenance of a response keeps of how it was drawn; JSON-ready."""

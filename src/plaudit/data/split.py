@@ -29,7 +29,8 @@ def split_by_prompt(records: Sequence[R], eval_fraction: float, seed: int) -> tu
     """The records to train on and those held out, both in their order.
 
     No prompt is on both sides. Prompts that differ in case or spaces only count as the same; records without a prompt
-    are split by their text. With two prompts or more and a fraction over 0 neither side is empty.
+    are split by their text. With two prompts or more and a fraction over 0 neither side is empty; a single one is
+    trained on.
 
     Args:
         records: of any kind.
@@ -48,10 +49,15 @@ def split_by_prompt(records: Sequence[R], eval_fraction: float, seed: int) -> tu
     # With few prompts the hash can put all of them on one side: the nearest one is moved.
     if len(order) > 1 and not held_out:
         held_out = {order[0][0]}
-    if len(order) > 1 and len(held_out) == len(order):
+    if order and len(held_out) == len(order):
         held_out.discard(order[-1][0])
     train = [r for r, group in zip(records, groups, strict=True) if group not in held_out]
     return train, [r for r, group in zip(records, groups, strict=True) if group in held_out]
+
+
+def distinct(records: Sequence[Record]) -> int:
+    """How many groups there are that a split keeps together: prompts that differ in more than case and spaces."""
+    return len({_group_of(record) for record in records})
 
 
 def _group_of(record: Record) -> str:

@@ -40,8 +40,11 @@ def full_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:
     0.143841
     """
     logp, ref_logp = logits.log_softmax(-1), ref_logits.log_softmax(-1)
-    # Where p is 0 its log is -inf, and the term is 0.
-    return torch.where(logp == float("-inf"), 0.0, logp.exp() * (logp - ref_logp)).sum(-1)
+    # Where p is 0 its log is -inf, and the term is 0. Both logs are replaced before they are subtracted: -inf less -inf
+    # would be NaN, and `where` around the result would not keep it out of the gradient.
+    ruled_out = logp == -torch.inf
+    gap = logp.masked_fill(ruled_out, 0.0) - ref_logp.masked_fill(ruled_out, 0.0)
+    return (logp.exp() * gap).sum(-1)
 
 
 def kl_loss(
@@ -54,6 +57,9 @@ def kl_loss(
             gradient of KL(policy || reference) for k2, and that of KL(reference || policy) for k3, as papers have it.
             unbiased: all three give the gradient of KL(policy || reference), off the policy too: k1 and k3 are
             multiplied by the ratio ``pi / pi_old`` with its gradient, k2 by the ratio as a constant.
+
+    It is the KL of the next token at each place, with the tokens before it held fixed: a token does not answer for the
+    KL that comes after it, as it does where the KL is a part of the reward.
     """
     value = {"k1": k1, "k2": k2, "k3": k3}[estimator](logprobs, ref_logprobs)
     if gradient == "naive":

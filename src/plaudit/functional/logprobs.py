@@ -50,6 +50,10 @@ def token_entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
     >>> round(token_entropy(torch.zeros(1, 4)).item(), 6)
     1.386294
+    >>> round(token_entropy(torch.tensor([[0.0, 0.0, -torch.inf]])).item(), 6)
+    0.693147
     """
     scaled = logits.float() / temperature
-    return scaled.logsumexp(-1) - (scaled.softmax(-1) * scaled).sum(-1)
+    # A token that is ruled out (-inf) has no part in the sum, but 0 * -inf would be NaN, and so would its gradient.
+    finite = scaled.masked_fill(scaled == -torch.inf, 0.0)
+    return scaled.logsumexp(-1) - (scaled.softmax(-1) * finite).sum(-1)

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
+from plaudit.data.reading.rows import as_json
 from plaudit.data.reading.transcripts import plain_text
 from plaudit.jobs.reward_tables import HttpTable
 from plaudit.records import RewardResult, Rollout
@@ -63,7 +64,7 @@ class HttpReward:
             return [result for results in pool.map(self._scored, batches) for result in results]
 
     def _scored(self, rollouts: Sequence[Rollout]) -> list[RewardResult]:
-        body = json.dumps(question(rollouts)).encode()
+        body = json.dumps(question(rollouts), default=as_json).encode()
         for attempt in range(TRIES):
             reason, again, wait = "", False, 0.0
             try:

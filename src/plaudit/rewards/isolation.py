@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from plaudit.data.reading.rows import as_json
 from plaudit.errors import ConfigError
 from plaudit.jobs.reward_tables import FunctionTable
 from plaudit.records import RewardResult, Rollout
@@ -158,7 +159,7 @@ class _Worker:
     def send(self, message: Any) -> None:
         """One line."""
         self._socket.settimeout(None)
-        self._socket.sendall(json.dumps(message).encode() + b"\n")
+        self._socket.sendall(json.dumps(message, default=as_json).encode() + b"\n")
 
     def receive(self, timeout: float | None) -> Any:
         """The next line within ``timeout`` seconds; TimeoutError, or EOFError where the process has ended."""

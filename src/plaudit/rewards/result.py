@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from decimal import Decimal
 from numbers import Real
 from typing import Any
 
@@ -15,9 +16,8 @@ def to_result(value: Any, name: str) -> RewardResult:
     """A result from what a reward gave.
 
     Args:
-        value: a number (Python, numpy or a tensor of one element); a mapping whose ``score`` is one, as in verl: its
-        other
-            numbers become parts; or a `RewardResult`. Anything else is an error.
+        value: a number (of Python, `Decimal` included, of numpy, or a tensor of one element); a mapping whose ``score``
+            is one, as in verl: its other numbers become parts; or a `RewardResult`. Anything else is an error.
         name: of the reward.
 
     >>> to_result(2, "length").parts
@@ -49,7 +49,8 @@ def _checked(result: RewardResult, name: str) -> RewardResult:
     number = _finite(result.value)
     if number is None:
         return RewardResult(None, error=f"{name} returned {shortened(result.value)}, not a finite number")
-    return replace(result, value=number, parts=dict(result.parts) or {name: number})
+    parts = {key: part for key, value in result.parts.items() if (part := _finite(value)) is not None}
+    return replace(result, value=number, parts=parts or {name: number})
 
 
 def _finite(value: Any) -> float | None:
@@ -62,11 +63,9 @@ def _finite(value: Any) -> float | None:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, Real):
-        return float(value)
     item = getattr(value, "item", None)  # a tensor or array with one element
-    number = item() if callable(item) else None
-    return float(number) if isinstance(number, Real) else math.nan
+    number = item() if not isinstance(value, (Real, Decimal)) and callable(item) else value
+    return float(number) if isinstance(number, (Real, Decimal)) else math.nan
 
 
 def shortened(value: Any, limit: int = 80) -> str:

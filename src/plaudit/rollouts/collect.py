@@ -26,7 +26,7 @@ class Collected:
     sampled: list[Rollout]
     """Everything that was sampled and scored."""
     kept: list[Rollout]
-    """What is learned from: all of it, unless the algorithm keeps some groups only."""
+    """What is learned from: all of it, unless the algorithm keeps some groups only. Empty where it kept none."""
     greedy: dict[int, Rollout] = field(default_factory=dict)
     """Group id -> the scored greedy response, where the algorithm asks for it."""
     metrics: dict[str, float] = field(default_factory=dict)
@@ -80,8 +80,7 @@ class Collector:
                 break
         # The share is taken before the groups are cut to a round's number: it says how much of the sampling was of use.
         share = len({r.group_id for r in kept}) / len(chosen)
-        # Where no group is kept, all are: an update needs a batch, and equal scores give it advantages of 0.
-        kept = self._first_groups(kept) or sampled
+        kept = self._first_groups(kept)
         greedy = self._greedy(chosen, kept, iteration, clock)
         metrics = _resampling_metrics(kept, share, rounds) if resampling else {}
         return Collected(sampled, kept, greedy, metrics)
@@ -112,7 +111,7 @@ class Collector:
         self, prompts: Sequence[TokenPrompt], kept: Sequence[Rollout], iteration: int, clock: Clock
     ) -> dict[int, Rollout]:
         """The most likely response to each prompt that is kept, token by token."""
-        if "greedy_rewards" not in self.algorithm.needs:
+        if "greedy_rewards" not in self.algorithm.needs or not kept:
             return {}
         groups = list(dict.fromkeys(r.group_id for r in kept))
         # top_k of 1 leaves only the likeliest token: the same generator, without a second way to draw.
@@ -190,9 +189,9 @@ def describe(rollouts: Sequence[Rollout]) -> dict[str, float]:
 
 
 def _resampling_metrics(kept: Sequence[Rollout], share: float, rounds: int) -> dict[str, float]:
+    metrics = {"dyn/kept_share": share, "dyn/rounds": float(rounds)}
     rewards = [r.reward for r in kept if r.reward is not None]
-    mean = sum(rewards) / max(len(rewards), 1)
-    return {"dyn/kept_share": share, "dyn/rounds": float(rounds), "dyn/reward_mean": mean}
+    return metrics | ({"dyn/reward_mean": sum(rewards) / len(rewards)} if rewards else {})
 
 
 class Clock:

@@ -9,7 +9,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from plaudit.errors import ConfigError
 from plaudit.jobs.registry import command_of
 from plaudit.runs.files import merge_json, read_json
 from plaudit.runs.lock import LOCK, MANIFEST, only_writer, sign
-from plaudit.runs.resume import Change, changes, check, described, is_longer, length_of
+from plaudit.runs.resume import Change, Inputs, changes, check, described, is_longer, length_of
 
 LIBRARIES = ("plaudit", "torch", "transformers", "tokenizers", "peft", "numpy")
 
@@ -31,13 +31,13 @@ def open_run(
     job: Job,
     sources: Mapping[str, str] | None = None,
     *,
-    records: Iterable[Any] | None = None,
+    inputs: Inputs | None = None,
 ) -> Iterator[Path]:
     """The run directory with config.toml and manifest.json, locked for this process; marked finished at a normal exit.
 
     Args:
         sources: where each value came from, by dotted key; what is missing is a default.
-        records: the rows that are trained on and held out, by which a resumed run is known to go on with its data.
+        inputs: its rows, by which a resumed run is known to go on with its data, and values given in Python.
 
     Raises:
         ConfigError: the directory exists and neither --resume nor --overwrite was given; another process writes to
@@ -53,7 +53,7 @@ def open_run(
         if _is_taken(path):
             _refuse(path, job)
             _make_way(path, job)
-        now = described(job, records)
+        now = described(job, inputs)
         # The comparison comes before anything is written, so that a resume that is refused changes no file: the
         # manifest still says what the run was started with.
         changed = check(path, job, now)

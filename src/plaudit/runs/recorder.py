@@ -111,7 +111,7 @@ class Recorder:
     def event(self, kind: str, /, **fields: Any) -> None:
         """Something happened: a line of events.jsonl.
 
-        Kinds: started, saved, resumed, alarm, rolled back, tracker failed, stopped. An alarm has ``step``
+        Kinds: started, saved, resumed, alarm, no step, rolled back, tracker failed, stopped. An alarm has ``step``
         and ``kind``, and says in ``message`` what is wrong.
         """
         self._files.event(kind, fields)

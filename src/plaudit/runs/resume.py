@@ -6,11 +6,18 @@ when it is resumed (how long, where, what is logged); some change the results an
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
+import inspect
 import json
+import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from plaudit.config.algorithm import name_of, specialise, types
 from plaudit.config.fields import MISSING, settings
@@ -42,18 +49,26 @@ Change = tuple[Any, Any]
 """A value at the start, and now."""
 
 
-def described(job: Job, records: Iterable[Any] | None) -> dict[str, Any]:
-    """What a manifest must keep of a job, so that another start can be compared with it.
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a run was given besides its settings."""
 
-    Args:
-        records: the rows that are trained on and held out; None where they are not known, and the dataset's files
-            are compared instead.
-    """
+    rows: Iterable[Any] | None = None
+    """What is trained on and held out; None where it is not known, and the dataset's files are compared instead."""
+    given: Mapping[str, object] = field(default_factory=dict)
+    """What was given in Python as a value and not by name, by role: functions, objects, lists of records, or None."""
+
+
+def described(job: Job, inputs: Inputs | None) -> dict[str, Any]:
+    """What a manifest must keep of a job, so that another start can be compared with it."""
+    inputs = inputs or Inputs()
     found = {role: {"source": source, "sha256": hash_of(source)} for role, source in job.inputs.items()}
+    values = {role: hash_of_value(value) for role, value in inputs.given.items() if value is not None}
     return {
         "settings": _settings(job),
         "inputs": found,
-        "rows_sha256": "" if records is None else fingerprint(records),
+        "given": {role: digest for role, digest in values.items() if digest},
+        "rows_sha256": "" if inputs.rows is None else fingerprint(inputs.rows),
     }
 
 
@@ -70,7 +85,8 @@ def fingerprint(records: Iterable[Any]) -> str:
     """SHA-256 of records, their order included; whatever format, place and cache they came from."""
     digest = hashlib.sha256()
     for record in records:
-        digest.update(json.dumps(to_json(record), sort_keys=True).encode() + b"\n")
+        # Values given in Python may be of types that JSON does not have, such as an answer that is a numpy number.
+        digest.update(json.dumps(to_json(record), sort_keys=True, default=str).encode() + b"\n")
     return digest.hexdigest()
 
 
@@ -82,7 +98,7 @@ def check(run: Path, job: Job, now: Mapping[str, Any]) -> dict[str, Change]:
         now: what `described` says.
 
     Returns:
-        The settings that steer the training and have changed.
+        The settings that steer the training and have changed, and the code of functions that has.
 
     Raises:
         ConfigError: other data, another model, or another value of a setting that must stay.
@@ -96,7 +112,7 @@ def check(run: Path, job: Job, now: Mapping[str, Any]) -> dict[str, Change]:
     start = job.as_recorded(start)
     _same_rows(run, start, now)
     _same_inputs(run, start, now)
-    return changed
+    return changed | _other_values(start, now)
 
 
 def changes(run: Path, job: Job, start: Mapping[str, Any]) -> dict[str, Change]:
@@ -197,20 +213,34 @@ def _same_inputs(run: Path, start: Mapping[str, Any], now: Mapping[str, Any]) ->
         )
 
 
+def _other_values(start: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Change]:
+    """Functions and objects given in Python whose code is another: said, since a mended reward may be meant."""
+    was, found = start.get("given", {}), now["given"]
+    return {
+        f"code of the {role} given in Python": (f"sha256 {was[role][:8]}", f"sha256 {found[role][:8]}")
+        for role in was
+        if role in found and was[role] != found[role]
+    }
+
+
 HASHED = {".safetensors", ".json", ".gguf", ".jsonl", ".gz", ".csv", ".tsv", ".txt", ".parquet"}
 
 
 def hash_of(source: str) -> str:
-    """SHA-256 of a local file, or of the weights, config and rows in a directory; empty for hub names.
+    """SHA-256 of a local file, or of the weights, config and rows in a directory; empty for hub names, and for "".
 
-    Of a run directory the model counts, or its members' models: its figures may be computed again.
+    Of a run directory the model counts, or its members' models: its figures may be computed again. Links that lead
+    nowhere and whatever else is no file are passed over.
     """
-    path = Path(source).expanduser()
+    if not source:  # a value was given in Python; as a path, "" would be the working directory
+        return ""
+    path = Path(os.path.expanduser(source))
     if path.is_file():
         files = [path]
     elif path.is_dir():
         models = [p for p in (path / "model", *path.glob("member-*/model")) if p.is_dir()]
-        files = sorted(p for place in models or [path] for p in place.rglob("*") if p.suffix in HASHED)
+        inside = (p for place in models or [path] for p in place.rglob("*"))
+        files = sorted(p for p in inside if p.suffix in HASHED and p.is_file())
     else:
         return ""
     digest = hashlib.sha256()
@@ -218,3 +248,34 @@ def hash_of(source: str) -> str:
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
+
+
+def hash_of_value(value: object) -> str:
+    """SHA-256 of what was given in Python: of records their content, of functions and objects their code.
+
+    Empty where there is nothing to hash, such as a table, which stands in the settings. What a function reads besides
+    its code, in a closure or a file, is not seen.
+    """
+    if isinstance(value, (list, tuple)):
+        if all(dataclasses.is_dataclass(one) and not hasattr(one, "value") for one in value):
+            return fingerprint(value)
+        parts = [digest for one in value if (digest := hash_of_value(one))]
+        return hashlib.sha256("".join(parts).encode()).hexdigest() if parts else ""
+    if isinstance(value, BaseModel):
+        return ""
+    inner = getattr(value, "value", value)  # a function with its weight and its time
+    return hashlib.sha256(_code_of(inner).encode()).hexdigest()
+
+
+def _code_of(value: Any) -> str:
+    """The source of a function, a class or an object's class; the name of what has none, with its compiled code."""
+    if isinstance(value, functools.partial):
+        return f"{_code_of(value.func)}{value.args}{sorted(value.keywords.items())}"
+    value = inspect.unwrap(value) if callable(value) else value
+    owner = value if inspect.isroutine(value) or inspect.isclass(value) else type(value)
+    try:
+        return inspect.getsource(owner)
+    except (OSError, TypeError):  # typed at a prompt, or compiled
+        code = getattr(owner, "__code__", None)
+        compiled = f"{code.co_code.hex()}{code.co_names}" if code else ""
+        return f"{owner.__module__}.{owner.__qualname__}{compiled}"

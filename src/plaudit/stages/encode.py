@@ -129,8 +129,10 @@ def prompt_id(record: Preference | Ranking | Rating) -> str:
     return hashlib.blake2b(prompt_key(record.prompt).encode(), digest_size=8).hexdigest()
 
 
-def split(records: Sequence[Any], data: DataSection, seed: int, source: str) -> tuple[list[Any], list[Any]]:
-    """Training and held-out records, split by prompt.
+def split(
+    records: Sequence[Any], data: DataSection, seed: int, source: str, said: Said
+) -> tuple[list[Any], list[Any]]:
+    """Training and held-out records, split by prompt; ``said`` is told where there is nothing to hold out.
 
     Raises:
         DataError: nothing is left to train on.
@@ -142,4 +144,6 @@ def split(records: Sequence[Any], data: DataSection, seed: int, source: str) -> 
             where=source,
             cure="give more data or lower --eval-fraction",
         )
+    if data.eval_fraction > 0 and not heldout:
+        said.note([f"nothing is held out: all {len(train)} rows have the same prompt"])
     return train, heldout

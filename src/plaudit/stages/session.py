@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from plaudit.config.sections import Job
@@ -13,6 +13,7 @@ from plaudit.runs.best import BestWeights
 from plaudit.runs.directory import open_run
 from plaudit.runs.keeper import Keeper, Kept
 from plaudit.runs.recorder import Recorder
+from plaudit.runs.resume import Inputs
 from plaudit.runtime import Learner
 from plaudit.stages.said import Said
 
@@ -90,7 +91,7 @@ def open_session(
     *,
     total: int,
     unit: str = "step",
-    records: Iterable[Any] | None = None,
+    inputs: Inputs | None = None,
     said: Said | None = None,
     on_iteration: OnIteration | None = None,
 ) -> Iterator[Session]:
@@ -103,7 +104,7 @@ def open_session(
         sources: where each value came from, by dotted key.
         total: steps of the whole run, those of a resumed run included.
         unit: what a step is called.
-        records: the rows that are trained on and held out; see `open_run`.
+        inputs: rows and values; see `open_run`.
         said: what was said of the inputs, to be recorded.
         on_iteration: of the caller.
 
@@ -113,7 +114,7 @@ def open_session(
     # The recorder inside the lock: two processes that append to the same metrics.jsonl would mix their lines. And the
     # manifest says "finished" only when the recorder has closed its files without an error.
     with (
-        open_run(job, sources, records=records) as run,
+        open_run(job, sources, inputs=inputs) as run,
         Recorder(run, command=command_of(type(job)).name, log=job.log, total=total, unit=unit) as recorder,
     ):
         if said is not None:

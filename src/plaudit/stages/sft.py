@@ -15,6 +15,7 @@ from plaudit.data.load import load_records
 from plaudit.experience import Experience
 from plaudit.jobs.sft import SFTJob
 from plaudit.runs.directory import announce, finished, set_threads
+from plaudit.runs.resume import Inputs
 from plaudit.runtime import Scorer
 from plaudit.stages.encode import Rows, demonstration_encoder, encode_rows, readable, split
 from plaudit.stages.respond.samples import Sampler
@@ -40,7 +41,7 @@ def run_sft(
     said = Said()
     loaded = load_records(job.dataset, "demonstration", limit=job.data.limit)
     said.loaded(loaded)
-    train, heldout = split(loaded.records, job.data, job.seed, job.dataset)
+    train, heldout = split(loaded.records, job.data, job.seed, job.dataset, said)
     runtime = backends.open(job)
     learner, text = runtime.learner, runtime.format
     data, encoder = readable(text, job.data, said), demonstration_encoder(text.chat, job.algorithm.all_turns)
@@ -55,7 +56,7 @@ def run_sft(
     learner.plan(steps)
     records = rows.records + heldout_rows.records
     with open_session(
-        job, sources, total=steps, records=records, said=said, on_iteration=on_iteration
+        job, sources, total=steps, inputs=Inputs(records), said=said, on_iteration=on_iteration
     ) as session:
         shown = heldout or train
         sampler = Sampler(runtime, shown, job.log.samples, data, job.sampling, job.seed, session.recorder)

@@ -70,7 +70,7 @@ class ConsoleTracker:
         """Samples are too long for a status line."""
 
     def event(self, kind: str, fields: Mapping[str, Any]) -> None:
-        """Alarms, resumptions and trackers that failed are shown as they happen."""
+        """Alarms, resumptions, iterations without a step and trackers that failed are shown as they happen."""
         if kind == "resumed":
             self._print(f"{self._command}: resumed after {self._unit} {fields.get('step')}")
         elif kind == "rolled back":
@@ -79,7 +79,7 @@ class ConsoleTracker:
         elif kind == "alarm":
             words = fields.get("message") or ", ".join(str(value) for value in fields.values())
             self._print(f"{self._command}: alarm: {words}", style="yellow")
-        elif kind == "tracker failed":
+        elif kind in ("tracker failed", "no step", "caution"):
             self._print(f"{self._command}: {fields.get('message')}", style="yellow")
 
     def rewind(self, step: int) -> int:

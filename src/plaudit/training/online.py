@@ -18,7 +18,7 @@ from plaudit.errors import TrainingError
 from plaudit.experience import Batch, Experience
 from plaudit.functional.controllers import Carry, Moments
 from plaudit.records import Rollout
-from plaudit.rollouts.collect import Clock, Collector, describe
+from plaudit.rollouts.collect import Clock, Collected, Collector, describe
 from plaudit.runtime import LossFunction, Runtime, TokenPrompt
 from plaudit.training.offline import TextStream
 from plaudit.training.signals import correct_mismatch, fill_signals
@@ -67,18 +67,8 @@ class OnlineLoop:
             collected = self.collector.collect(iteration, clock)
             drawn = [*collected.sampled, *collected.greedy.values()]
             refuse_stale(drawn, iteration, self.mismatch.max_staleness)
-            batch = collected.batch(self.pad_id, self.sampling.max_new_tokens)
-            batch, measured = fill_signals(
-                batch, self.algorithm.needs, self.runtime, self.mismatch.reuse_below
-            )
-            clock.lap("time/score")
-            phase = self._phase(iteration, iterations)
-            credit = phase.algorithm.credit(batch, self.carry)
-            learned, distance = self._corrected(credit.batch, batch)
-            metrics = describe(collected.sampled) | collected.metrics | credit.metrics | distance | measured
-            metrics |= self.update(learned, iteration, phase)
-            self.carry = self._carried(iteration, credit.carry, metrics)
-            clock.lap("time/update")
+            metrics = describe(collected.sampled) | collected.metrics
+            metrics |= self._learn(collected, iteration, self._phase(iteration, iterations), clock)
             # After the last update and before the next rollouts, evaluation's included: a generator with weights of its
             # own would otherwise go on drawing from the old ones, and nothing in the losses would show it.
             self.publish(iteration + 1)
@@ -86,6 +76,21 @@ class OnlineLoop:
             tokens = sum(len(r.response_ids) for r in collected.sampled)
             metrics |= clock.laps | {"throughput/tokens_per_second": tokens / clock.total}
             self.on_iteration(iteration + 1, metrics, collected.sampled)
+
+    def _learn(self, collected: Collected, iteration: int, phase: Phase, clock: Clock) -> dict[str, float]:
+        """Signals, credit and updates from what is kept of an iteration; its metrics."""
+        if not collected.kept:
+            self._rest(phase)
+            return dict(NOTHING_LEARNED)
+        batch = collected.batch(self.pad_id, self.sampling.max_new_tokens)
+        batch, metrics = fill_signals(batch, self.algorithm.needs, self.runtime, self.mismatch.reuse_below)
+        clock.lap("time/score")
+        credit = phase.algorithm.credit(batch, self.carry)
+        learned, distance = self._corrected(credit.batch, batch)
+        metrics = credit.metrics | distance | metrics | self.update(learned, iteration, phase)
+        self.carry = self._carried(iteration, credit.carry, metrics)
+        clock.lap("time/update")
+        return metrics
 
     def publish(self, version: int) -> None:
         """Hand the policy's weights to the generator; ``version`` is the number of iterations they have seen."""
@@ -125,13 +130,24 @@ class OnlineLoop:
         return self.algorithm.after(iteration, carry, metrics)
 
     def update(self, batch: Batch, iteration: int, phase: Phase) -> dict[str, float]:
-        """Inner epochs over shuffled minibatches, each one optimizer step of the policy and of the critic."""
+        """Inner epochs over shuffled minibatches, each one optimizer step of the policy and of the critic.
+
+        A minibatch in which nothing counts gives no step: an optimizer with momentum would move the weights without it.
+        """
         algorithm, policy, critic = phase.algorithm, self.runtime.policy, self.runtime.critic
         history: list[dict[str, float]] = []
         stopped = False
+        if not len(batch):
+            self._rest(phase)
+            return dict(NOTHING_LEARNED)
+        empty = 0
         for epoch in range(algorithm.epochs):
             for rows in self._minibatches(len(batch), iteration, epoch):
-                minibatch = algorithm.weights(batch.select(rows))
+                minibatch = algorithm.weights(batch.select(rows)) if len(rows) else None
+                if minibatch is None or not (counts(minibatch) or self.texts is not None):
+                    empty += 1
+                    self._rest(phase, steps=1)
+                    continue
                 step: dict[str, float] = {}
                 resting = stopped or not phase.policy_learns
                 # On one trunk a step of the policy trains the critic along: it steps by itself only where the policy
@@ -146,12 +162,13 @@ class OnlineLoop:
                     # The policy has left its trust region: it rests until the next rollouts, the critic goes on.
                     stopped = bool(limit) and step.get("policy/approx_kl", 0.0) > limit
                 history.append(step)
-        if not history:  # nothing to learn from: every prompt's responses were scored alike
-            return {"policy/steps": 0.0, "policy/stopped_early": 0.0}
+        if not history:
+            return dict(NOTHING_LEARNED)
         steps = sum("policy/loss" in step for step in history)
         return _mean_over_steps(history) | {
             "policy/steps": float(steps),
             "policy/stopped_early": float(stopped),
+            "policy/empty_share": empty / (empty + len(history)),
         }
 
     def _loss(self, algorithm: OnlineAlgorithm) -> LossFunction:
@@ -173,8 +190,25 @@ class OnlineLoop:
 
     def _minibatches(self, rows: int, iteration: int, epoch: int) -> Iterator[torch.Tensor]:
         order = epoch_order(rows, self.seed, iteration * self.algorithm.epochs + epoch)
-        parts = torch.tensor(order).tensor_split(self.algorithm.minibatches)
-        return (part for part in parts if len(part))  # few groups may be left of dynamic sampling
+        # Some are empty where few groups are left of dynamic sampling.
+        return iter(torch.tensor(order).tensor_split(self.algorithm.minibatches))
+
+    def _rest(self, phase: Phase, steps: int | None = None) -> None:
+        """The steps of an iteration, or so many of them, are not taken; the schedules go on."""
+        for _ in range(phase.algorithm.epochs * phase.algorithm.minibatches if steps is None else steps):
+            if phase.policy_learns:
+                self.runtime.policy.rest()
+            if self.runtime.critic is not None:
+                self.runtime.critic.rest()
+
+
+NOTHING_LEARNED = {"policy/steps": 0.0, "policy/stopped_early": 0.0, "policy/empty_share": 1.0}
+"""Metrics of an iteration in which nothing was left to learn from."""
+
+
+def counts(batch: Batch) -> bool:
+    """Whether any token or unit of a batch has a weight in its loss."""
+    return batch.loss_weights is None or bool((batch.loss_weights != 0).any())
 
 
 def refuse_stale(rollouts: Sequence[Rollout], iteration: int, max_staleness: int) -> None:

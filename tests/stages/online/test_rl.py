@@ -2,17 +2,26 @@
 
 import copy
 import json
+import re
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from plaudit.algorithms.grpo import DAPO
 from plaudit.algorithms.ppo import PPO
-from plaudit.config.sections import CheckpointSection, LoraSection, OptimizerSection, SamplingSection
+from plaudit.config.sections import (
+    CheckpointSection,
+    DataSection,
+    LoraSection,
+    OptimizerSection,
+    SamplingSection,
+)
 from plaudit.errors import ConfigError, DataError, ModelError, RewardError, Stopped, TrainingError
 from plaudit.generation.native import NativeGenerator
-from plaudit.records import RewardResult
+from plaudit.jobs.online import GRPOJob
+from plaudit.records import Prompt, RewardResult
 from plaudit.runs.files import read_lines
 from plaudit.runtime import Runtime
 from plaudit.stages.online.rl import run_rl
@@ -272,3 +281,47 @@ def test_a_generator_with_old_weights_raises_an_alarm_event(world, tmp_path, mon
     for alarm in alarms:
         assert alarm["kind"] in ("stale", "mismatch") and 3 <= alarm["step"] <= 8
         assert "healthy is" in alarm["message"]
+
+
+def test_an_iteration_that_keeps_nothing_says_so_and_changes_no_weight(world, tmp_path):
+    def alike(rollouts):
+        return [RewardResult(1.0)] * len(rollouts)
+
+    values = world.rl(tmp_path / "run").model_dump() | {"algorithm": DAPO(group_size=2), "iterations": 1}
+    run = run_rl(GRPOJob(**values), reward=alike)
+    [row] = [row for row in metrics(run) if row["step"] == 1]
+    assert row["policy/steps"] == 0 and row["policy/empty_share"] == 1
+    [event] = [row for row in read_lines(run / "events.jsonl") if row["event"] == "no step"]
+    assert event["step"] == 1 and "3 rounds of sampling" in event["message"]
+    before, after = (load_file(f"{path}/model.safetensors") for path in (world.lm, run / "model"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "words"),
+    [
+        (["say red"] * 5, "all 5 prompts are the same:"),
+        (["say red", "Say  RED"], "all 2 prompts are the same, but for capitals and spaces:"),
+        (["say red"], "there is only one prompt:"),
+        ([], "there are no prompts"),
+    ],
+)
+def test_equal_prompts_are_called_equal(world, tmp_path, prompts, words):
+    given = [Prompt(f"p{i}", text) for i, text in enumerate(prompts)]
+    with pytest.raises(DataError, match=re.escape(words)) as error:
+        run_rl(world.rl(tmp_path / "run", dataset=""), reward=likes_good, prompts=given)
+    assert "two different prompts" in error.value.cure and not (tmp_path / "run").exists()
+
+
+def test_prompts_that_are_too_long_are_called_that_on_their_side(world, tmp_path):
+    given = [Prompt("a", "say red"), Prompt("b", "say" + " red" * 60)]
+    data = DataSection(eval_fraction=0.5, max_length=24, on_long="drop")
+    with pytest.raises(DataError, match=r"no prompts are left to (train|evaluate) on: 1 were longer"):
+        run_rl(world.rl(tmp_path / "run", dataset="", data=data), reward=likes_good, prompts=given)
+
+
+def test_short_responses_are_told_where_lambda_follows_the_length(world, tmp_path):
+    job = world.rl(tmp_path / "run", iterations=1, algorithm=PPO(critic_warmup=0, gae_lambda="length"))
+    run = run_rl(job, reward=likes_good)
+    notes = [row.get("what", row.get("message", "")) for row in read_lines(run / "events.jsonl")]
+    assert any("gae_lambda length: for responses of 5 tokens" in note for note in notes)

@@ -173,3 +173,23 @@ def test_a_policy_that_leaves_its_chosen_responses_is_called_out(world, tmp_path
     before, after = figures["logp_chosen_before"], figures["logp_chosen"]
     alarmed = any("less likely" in e.get("message", "") for e in read_lines(run / "events.jsonl"))
     assert alarmed == ((before - after) / 3 > 0.3)
+
+
+def test_kto_needs_a_second_prompt_and_says_so(world, tmp_path):
+    rows = [{"prompt": "say red", "response": f" {w}", "reward": i % 2} for i, w in enumerate(("good", "bad", "big"))]
+    path = write(tmp_path / "one.jsonl", rows)
+    with pytest.raises(DataError, match="all 3 responses are to the same prompt") as error:
+        run_dpo(job(world, tmp_path / "run", KTO(), dataset=path))
+    assert error.value.cure and not (tmp_path / "run").exists()
+
+
+def test_kto_with_a_last_batch_of_one_row_measures_its_kl(world, tmp_path):
+    rows = [
+        {"prompt": f"say {w}", "response": " good good" if i % 2 else " bad", "reward": i % 2}
+        for i, w in enumerate(("red", "blue", "green", "warm", "cold"))
+    ]
+    path = write(tmp_path / "five.jsonl", rows)
+    settings = {"dataset": path, "batch_size": 4, "epochs": 8, "data": DataSection(eval_fraction=0.0)}
+    steps = read_lines(run_dpo(job(world, tmp_path / "run", KTO(), **settings)) / "metrics.jsonl")
+    last_of_a_pass = [row["objective/mismatched_kl"] for row in steps if row["step"] and row["step"] % 2 == 0]
+    assert len(last_of_a_pass) == 8 and any(last_of_a_pass), "0 where no other prompt's response was looked at"

@@ -91,3 +91,28 @@ def test_names_and_parts():
     assert same[0] == same[1] != prompt_id(Rating("c", "other", "x", 1.0))
     assert prompt_id(Rating("lone", "", "x", 1.0)) == "lone"
     assert [len(c) for c in chunks(130)] == [64, 64, 2] and chunks(0) == []
+
+
+@pytest.mark.parametrize("step", [(4,), (1, 4)])
+def test_a_last_batch_with_one_prompt_is_measured_on_the_other_rows(step):
+    rows = rated(5)
+    rows.records[1] = Rating("r1", "prompt 4", "x", 1.0)  # the prompt of row 4
+    scorer = Counting()
+    feedback = Feedback(rows, 0, scorer, 16)
+    feedback.precompute(frozenset({"mismatched_kl"}), [step])
+    scorer.scale = -0.05  # every token gained 0.05 times its id since
+    [first, *_] = step
+    others = [i for i in [*range(first, 5), *range(first)] if i not in (1, 4)][: len(step)]
+    expected = 0.05 * sum(10 + i + 11 for i in others) / len(others)
+    assert expected > 0
+    assert feedback.collate(step).mismatched_kl.tolist() == pytest.approx([expected] * len(step))
+
+
+def test_a_single_held_out_row_is_measured_on_the_training_rows():
+    held = rated(1)
+    held.records[0] = Rating("h", "held out", "x", 1.0)
+    scorer = Counting()
+    feedback = Feedback(held, 0, scorer, 16, others=rated(3))
+    feedback.precompute(frozenset({"mismatched_kl"}), [(0,)])
+    scorer.scale = -0.05
+    assert feedback.collate((0,)).mismatched_kl.tolist() == pytest.approx([0.05 * 21])

@@ -56,6 +56,11 @@ class LocalScorer:
         return microbatches(batch, token_budget, packed=getattr(self.module, "packing", False))
 
 
+def _is_weighted(part: Batch) -> bool:
+    """Whether anything counts in the loss of a batch; one without weights is left to its loss."""
+    return part.loss_weights is None or bool((part.loss_weights != 0).any())
+
+
 def _placed(result: Tensor, rows: Tensor, found: Tensor, per_token: bool) -> Tensor:
     """``result`` with what was found for some rows; widened at the first if each row has several values."""
     if per_token:
@@ -184,7 +189,8 @@ class LocalLearner(LocalScorer):
     ) -> dict[str, float]:
         """Forward and backward in microbatches, then one step.
 
-        A step with a non-finite gradient is skipped, and so is one in which a metric is over its limit (`Loss.limits`).
+        A step with a non-finite gradient is skipped, and so is one in which a metric is over its limit (`Loss.limits`),
+        or in which no token or unit has a weight: moments of earlier steps would move the weights without any data.
 
         Raises:
             TrainingError: after three non-finite steps in a row.
@@ -205,8 +211,10 @@ class LocalLearner(LocalScorer):
                     sums[name] = sums.get(name, 0.0) + float(value)
                 for name, value in result.maxima.items():
                     maxima[name] = max(maxima.get(name, float("-inf")), float(value))
-        sums, maxima = self.reduction.sums(sums), self.reduction.maxima(maxima)
-        return sums | maxima | self._step(all(sums[name] <= most for name, most in limits.items()))
+        weighted = sum(float(_is_weighted(part)) for part, _ in parts)
+        sums = self.reduction.sums(sums | {"weighted": weighted})
+        allowed = sums.pop("weighted") > 0 and all(sums[name] <= most for name, most in limits.items())
+        return sums | self.reduction.maxima(maxima) | self._step(allowed)
 
     def _backward(self, part: Batch, loss: LossFunction) -> Loss:
         """Add the gradient of one microbatch."""

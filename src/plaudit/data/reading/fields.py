@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 from plaudit.data.reading.messages import read_messages, read_tools
-from plaudit.data.reading.rows import ReadLog, Row, shorten, shorten_names
+from plaudit.data.reading.rows import ReadLog, Row, number_of, shorten, shorten_names
 from plaudit.data.reading.transcripts import is_transcript, parse_transcript
 from plaudit.records import Content
 
@@ -70,8 +70,9 @@ class Fields:
             self.used.add(name)
             return None
         value = self.value(name)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**128:
-            return str(value)
+        number = number_of(value)
+        if number is not None and abs(number) < 2**128:
+            return str(number)
         return self.checked(value, name)
 
     def checked(self, value: Any, field: str) -> str:
@@ -137,8 +138,9 @@ class Fields:
         """The finite number in a value; text of a CSV cell counts."""
         if self.row.cells and isinstance(value, str):
             value = _number_in_cell(value)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300:
-            return float(value)
+        number = number_of(value)
+        if number is not None and abs(number) < 1e300:
+            return float(number)
         self.fault(field, shorten(value), "expected a finite number")
         return 0.0
 

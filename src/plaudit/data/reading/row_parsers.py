@@ -9,7 +9,7 @@ from typing import Any
 
 from plaudit.data.reading.fields import TOOLS, Fields
 from plaudit.data.reading.messages import with_tools
-from plaudit.data.reading.rows import shorten, shorten_names
+from plaudit.data.reading.rows import as_json, number_of, shorten, shorten_names
 from plaudit.data.reading.transcripts import as_messages, is_transcript, response_of, split_shared
 from plaudit.records import (
     Comparison,
@@ -60,7 +60,7 @@ def prompt(fields: Fields, record_id: str) -> list[Record]:
     read = fields.used.difference(TOOLS)  # rewards and environments may want to know the tools as well
     others = {name: v for name, v in fields.row.values.items() if name not in read and v is not None}
     # Parquet has types that JSON has not (dates, decimals), and columns may travel to a process or a server.
-    return [Prompt(record_id, content, answer, json.loads(json.dumps(others, default=str)))]
+    return [Prompt(record_id, content, answer, json.loads(json.dumps(others, default=as_json)))]
 
 
 def demonstration(fields: Fields, record_id: str) -> list[Record]:
@@ -268,8 +268,8 @@ def _verdict(value: Any, name: str, fields: Fields) -> int:
     """-2 (a much better) to 2 (b much better), from a number or from a word."""
     if isinstance(value, str) and value.strip().lower() in _VERDICTS:
         return _VERDICTS[value.strip().lower()]
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if is_number or (fields.row.cells and isinstance(value, str) and value.strip().lstrip("+-").isdigit()):
+    in_cell = fields.row.cells and isinstance(value, str) and value.strip().lstrip("+-").isdigit()
+    if in_cell or number_of(value) is not None:
         strength = fields.whole(value, name)
         if -2 <= strength <= 2:
             return strength

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Integral, Real
 from typing import Any
 
 from plaudit.errors import DataError
@@ -156,3 +158,26 @@ def shorten_names(names: Any, most: int = 12) -> str:
     listed = [str(name) for name in names]
     shown = ", ".join(ascii(name)[1:-1][:40] for name in listed[:most])
     return shown + (f" and {len(listed) - most} more" if len(listed) > most else "")
+
+
+def number_of(value: Any) -> int | float | None:
+    """A number as Python's own int or float, whatever made it: JSON, a decimal column of Parquet, numpy. Else None.
+
+    >>> number_of(Decimal("7.50")), number_of(Decimal("3.0")), number_of(True), number_of("7")
+    (7.5, 3, None, None)
+    """
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, Decimal):
+        return int(value) if value.is_finite() and value == value.to_integral_value() else float(value)
+    if isinstance(value, (int, float)):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else None
+
+
+def as_json(value: Any) -> int | float | str:
+    """What stands in JSON for a value that JSON has no type for: a number for a number, else its text."""
+    number = number_of(value)
+    return str(value) if number is None else number

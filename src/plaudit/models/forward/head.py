@@ -31,11 +31,15 @@ class TokenLogprobs(torch.autograd.Function):
         logprobs = logits.gather(-1, tokens[:, None]).squeeze(-1) - top + log_top
         normaliser = top - log_top
         # H = logsumexp(z) - sum p z. As one dot product it needs no [N, V] tensor for p log p.
-        entropy = normaliser - torch.linalg.vecdot(probs, logits)
+        expected = torch.linalg.vecdot(probs, logits)
+        if bool(expected.isnan().any()):  # of a token that is ruled out: 0 * -inf
+            expected = torch.linalg.vecdot(probs, logits.masked_fill(probs == 0, 0.0))
+        entropy = normaliser - expected
         ctx.entropy_grad = entropy_grad
-        ctx.save_for_backward(
-            probs, tokens, *((logits - normaliser[:, None], entropy) if entropy_grad else ())
-        )
+        rest: tuple[Tensor, ...] = ()
+        if entropy_grad:
+            rest = (logits - normaliser[:, None]).masked_fill_(probs == 0, 0.0), entropy
+        ctx.save_for_backward(probs, tokens, *rest)
         # Without an entropy bonus the entropy is only a metric; its gradient would cost a second [N, V] buffer.
         if not entropy_grad:
             ctx.mark_non_differentiable(entropy)

@@ -13,6 +13,7 @@ from plaudit.rewards.build import Given
 from plaudit.runs.directory import announce, set_threads
 from plaudit.runs.files import Lines, Row, read_lines
 from plaudit.runs.recorder import Recorder
+from plaudit.runs.resume import Inputs
 from plaudit.runtime import OnlineRuntime, TokenPrompt
 from plaudit.stages.best_of_n.parts import metrics_of, open_sampling, preferences_of, sampled
 from plaudit.stages.best_of_n.rounds import run_rejection
@@ -48,14 +49,16 @@ def run_best_of_n(
     opened, reader = open_sampling(job, records, reward, gold)
     tokenised = reader.tokenise(records)
     if not tokenised:
-        raise reader.nothing_left()
+        raise reader.nothing_left("answer")
     announce({"prompts": f"{len(tokenised)} to answer"})
     reader.tell(said)
     said.note([*opened.notes, *job.sampling.cautions])
     # No records to compare: each prompt is answered by itself, so a resumed run may well have others.
+    given = {"prompts": prompts, "reward": reward, "gold": gold}
     with open_session(
-        job, sources, total=len(tokenised), unit="prompt", records=(), said=said, on_iteration=on_iteration
-    ) as session:
+        job, sources, total=len(tokenised), unit="prompt", inputs=Inputs((), given), said=said,
+        on_iteration=on_iteration,
+    ) as session:  # fmt: skip
         _answer(job, opened, tokenised, session)
     return session.run
 

@@ -23,6 +23,7 @@ from plaudit.rewards.build import Given
 from plaudit.rollouts.collect import describe
 from plaudit.runs.directory import announce, finished
 from plaudit.runs.files import Lines, Row, read_lines
+from plaudit.runs.resume import Inputs
 from plaudit.runtime import OnlineRuntime, TokenPrompt
 from plaudit.stages.best_of_n.parts import metrics_of, open_sampling, preferences_of, sampled, stop_if_asked
 from plaudit.stages.online.evaluation import Evaluator
@@ -54,13 +55,14 @@ def run_rejection(
     train, heldout = split_by_prompt(records, max(job.data.eval_fraction, 1e-9), job.seed)
     tokenised, held = reader.tokenise(train), reader.tokenise(heldout[: job.eval_prompts])
     if not tokenised or not held:
-        raise reader.nothing_left()
+        raise reader.nothing_left("train on" if held else "evaluate on")
     announce({"prompts": f"{len(tokenised)} to train, {len(held)} held out"})
     reader.tell(said)
     said.note([*opened.notes, *job.sampling.cautions])
     used = [p.prompt for p in (*tokenised, *held)]
+    given = {"prompts": prompts, "reward": reward, "gold": gold}
     with open_session(
-        job, sources, total=job.rounds, unit="round", records=used, said=said, on_iteration=on_iteration
+        job, sources, total=job.rounds, unit="round", inputs=Inputs(used, given), said=said, on_iteration=on_iteration
     ) as session:
         Rejection(job, opened, tokenised, held, session).run()
         session.save(opened.machines.policy, opened.format.tokenizer)

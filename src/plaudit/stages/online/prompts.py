@@ -8,6 +8,8 @@ from plaudit.config.sections import DataSection, SamplingSection
 from plaudit.data.chat import ChatFormat
 from plaudit.data.fit import fit_length
 from plaudit.data.load import load_records
+from plaudit.data.reading.transcripts import plain_text
+from plaudit.data.split import distinct
 from plaudit.errors import DataError
 from plaudit.records import Prompt
 from plaudit.runtime import TokenPrompt
@@ -80,11 +82,11 @@ class PromptReader:
         if self.cut or self.dropped:
             said.left_out(self.source, self.report, self.dropped)
 
-    def nothing_left(self) -> DataError:
-        """The error to raise where no prompt fits."""
+    def nothing_left(self, to: str) -> DataError:
+        """The error to raise where no prompt fits; ``to`` says what the prompts are for."""
         return DataError(
-            f"no prompts are left: {self.dropped} were longer than {self.room} tokens and dropped",
-            where=self.source,
+            f"no prompts are left to {to}: {self.dropped} were longer than {self.room} tokens and dropped",
+            where=self.source or "prompts",
             cure="raise --max-length, or use --on-long truncate_prompt",
         )
 
@@ -95,7 +97,7 @@ def load_prompts(
     """The prompts given as values, or those of a data source; ``said`` is told what is not used of it.
 
     Raises:
-        DataError: fewer than ``least``.
+        DataError: fewer than ``least``, or fewer different ones.
     """
     if given is not None:
         records = list(given)
@@ -103,13 +105,21 @@ def load_prompts(
         loaded = load_records(source, "prompt", limit=limit)
         said.loaded(loaded)
         records = [r for r in loaded.records if isinstance(r, Prompt)]
-    if len(records) < least:
+    different = distinct(records)
+    if different < least:
         raise DataError(
-            f"{len(records)} prompts are too few: some are held out to measure what was learned",
+            _too_few(records) + ("" if least < 2 else ": some are held out to measure what was learned"),
             where=source or "prompts",
-            cure="give at least two different prompts",
+            cure="give a prompt" if least < 2 else "give at least two different prompts",
         )
     return records
+
+
+def _too_few(records: Sequence[Prompt]) -> str:
+    if len(records) < 2:
+        return "there is only one prompt" if records else "there are no prompts"
+    alike = "" if len({plain_text(r.content) for r in records}) == 1 else ", but for capitals and spaces"
+    return f"all {len(records)} prompts are the same{alike}"
 
 
 def columns_of(records: Sequence[Prompt]) -> set[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from plaudit import backends
-from plaudit.algorithms.protocol import ActorCritic, Cautious, OnlineAlgorithm, Rehearsing
+from plaudit.algorithms.protocol import ActorCritic, Cautious, LengthDependent, OnlineAlgorithm, Rehearsing
 from plaudit.config.sections import DataSection
 from plaudit.data.load import load_records
 from plaudit.data.split import split_by_prompt
@@ -20,6 +20,7 @@ from plaudit.rewards.build import Given
 from plaudit.rollouts.environment import Environment
 from plaudit.rollouts.turns import TurnGenerator, load_environment
 from plaudit.runs.directory import announce, finished, set_threads
+from plaudit.runs.resume import Inputs
 from plaudit.runtime import OnlineRuntime, Runtime, TextFormat, TokenPrompt
 from plaudit.stages.encode import demonstration_encoder, encode_rows, readable
 from plaudit.stages.online.evaluation import Evaluator
@@ -67,17 +68,13 @@ def run_rl(
     texts = _texts(job, opened.format, said)
     announce({"prompts": f"{len(rows.train)} to train, {len(rows.heldout)} held out"})
     rows.reader.tell(said)
-    said.note([*notes, *opened.notes, *cautions_of(job.algorithm), *job.sampling.cautions])
+    said.note([*notes, *opened.notes, *cautions_of(job), *job.sampling.cautions])
     used = [prompt.prompt for prompt in (*rows.train, *rows.heldout)]
+    given = {"prompts": prompts, "reward": reward, "gold": gold, "environment": environment}
     with open_session(
-        job,
-        sources,
-        total=job.iterations,
-        unit="iteration",
-        records=used,
-        said=said,
+        job, sources, total=job.iterations, unit="iteration", inputs=Inputs(used, given), said=said,
         on_iteration=on_iteration,
-    ) as session:
+    ) as session:  # fmt: skip
         session.recorder.event("memory", **opened.memory)
         session.recorder.summary(opened.memory)
         evaluator = Evaluator(
@@ -124,6 +121,9 @@ class OnlineTraining:
         metrics["memory/peak"] = self.opened.peak_memory()
         try:
             self.session.record(iteration, metrics, rollouts)
+            self._tell_of_length(iteration, metrics)
+            if metrics.get("policy/empty_share") == 1.0:
+                self.session.recorder.event("no step", step=iteration, message=_no_step(iteration, metrics))
             for alarm in self.watch.look(metrics):
                 self.session.recorder.event("alarm", step=iteration, kind=alarm.kind, message=alarm.message)
             _check_kl(self.job, metrics, iteration)
@@ -131,6 +131,15 @@ class OnlineTraining:
             self.session.keeper.save(iteration, self._state())
             raise
         self.session.after(iteration, self._state)
+
+    def _tell_of_length(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Where responses are allowed to be long and are short all the same: said once, of the first iteration."""
+        algorithm = self.job.algorithm
+        allowed = self.job.sampling.max_new_tokens
+        if iteration > 1 or not isinstance(algorithm, LengthDependent) or algorithm.caution_at(allowed):
+            return
+        if caution := algorithm.caution_at(metrics["response/length_mean"]):
+            self.session.recorder.event("caution", step=iteration, message=caution)
 
     def _state(self) -> dict[str, Any]:
         return {"loop": self.loop.state(), "evaluation": self.evaluator.state()}
@@ -152,7 +161,7 @@ def _tokenise(job: OnlineJob, data: DataSection, records: Sequence[Prompt], text
     train, heldout = split_by_prompt(records, max(data.eval_fraction, 1e-9), job.seed)
     rows = PromptRows(reader.tokenise(train), reader.tokenise(heldout[: job.eval_prompts]), reader)
     if not rows.train or not rows.heldout:
-        raise reader.nothing_left()
+        raise reader.nothing_left("train on" if rows.heldout else "evaluate on")
     return rows
 
 
@@ -213,9 +222,27 @@ def _with_time_to_learn(job: OnlineJob) -> tuple[OnlineJob, list[str]]:
     return job.model_copy(update={"algorithm": changed}), [said]
 
 
-def cautions_of(algorithm: OnlineAlgorithm) -> tuple[str, ...]:
-    """What an algorithm says of its settings, where it says something."""
-    return algorithm.cautions if isinstance(algorithm, Cautious) else ()
+def cautions_of(job: OnlineJob) -> tuple[str, ...]:
+    """What the algorithm says of its settings, and of them for the longest responses that are allowed."""
+    algorithm = job.algorithm
+    cautions = algorithm.cautions if isinstance(algorithm, Cautious) else ()
+    if isinstance(algorithm, LengthDependent) and (
+        caution := algorithm.caution_at(job.sampling.max_new_tokens)
+    ):
+        cautions += (caution,)
+    return cautions
+
+
+def _no_step(iteration: int, metrics: Mapping[str, float]) -> str:
+    """Why an iteration left the policy as it was, in words."""
+    if metrics.get("dyn/kept_share") == 0.0:
+        rounds = f"{metrics['dyn/rounds']:.0f} rounds of sampling"
+        why = f"in {rounds} no prompt had responses with different rewards"
+    elif metrics.get("pairs/kept_share") == 0.0:
+        why = "no prompt had two responses with different scores, so there is no pair"
+    else:
+        why = "every response failed to be scored or was left out of the loss"
+    return f"iteration {iteration} took no step: {why}"
 
 
 def _check_kl(job: OnlineJob, metrics: Mapping[str, float], iteration: int) -> None:

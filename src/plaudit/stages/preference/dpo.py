@@ -15,6 +15,7 @@ from plaudit.algorithms.protocol import OfflineAlgorithm, PreferenceAlgorithm, R
 from plaudit.config.algorithm import name_of
 from plaudit.data.chat import Encoded
 from plaudit.data.load import load_records
+from plaudit.data.reading.transcripts import prompt_key
 from plaudit.errors import ConfigError, DataError
 from plaudit.experience import Batch, Outputs
 from plaudit.jobs.preference import DPOJob
@@ -22,6 +23,7 @@ from plaudit.records import Preference, Rating
 from plaudit.runs.directory import announce, finished, set_threads
 from plaudit.runs.files import Row, write_lines
 from plaudit.runs.recorder import Recorder
+from plaudit.runs.resume import Inputs
 from plaudit.runtime import Learner, Scorer
 from plaudit.stages.encode import encode_rows, preference_encoder, prompt_id, rating_encoder, readable, split
 from plaudit.stages.preference.feedback import Feedback, chunks
@@ -64,7 +66,8 @@ def run_dpo(
     algorithm = cast("Algorithm", job.algorithm)
     said = Said()
     rated, what = _records(job, algorithm, records, said)
-    train, heldout = split(rated, job.data, job.seed, job.dataset)
+    _check_prompts(job, rated)
+    train, heldout = split(rated, job.data, job.seed, job.dataset, said)
     runtime = backends.open(job)
     learner, text = runtime.learner, runtime.format
     data = readable(text, job.data, said)
@@ -79,10 +82,12 @@ def run_dpo(
 
     steps = math.ceil(len(rows) / job.batch_size) * job.epochs
     learner.plan(steps)
-    feedback, held = (Feedback(part, text.pad_id, learner, data.max_length) for part in (rows, heldout_rows))
+    feedback, held = (
+        Feedback(part, text.pad_id, learner, data.max_length, others=rows) for part in (rows, heldout_rows)
+    )
     seen = rows.records + heldout_rows.records
     with open_session(
-        job, sources, total=steps, records=seen, said=said, on_iteration=on_iteration
+        job, sources, total=steps, inputs=Inputs(seen, {"records": records}), said=said, on_iteration=on_iteration
     ) as session:
         shown = heldout or train
         sampler = Sampler(runtime, shown, job.log.samples, job.data, job.sampling, job.seed, session.recorder)
@@ -226,7 +231,17 @@ def _advice(algorithm: Algorithm, records: Sequence[Any]) -> dict[str, str]:
 def _check(job: DPOJob) -> None:
     if "mismatched_kl" in job.algorithm.needs and job.batch_size < 2:
         raise ConfigError(
-            "with one response per step there is no other prompt's response to measure the KL on",
+            "with one response per step the KL would be measured on a single response of another prompt",
             where="batch_size",
             cure="set --batch-size to 2 or more; 32 is usual",
+        )
+
+
+def _check_prompts(job: DPOJob, records: Sequence[Any]) -> None:
+    """The KL is measured on responses of other prompts, so there must be another one."""
+    if "mismatched_kl" in job.algorithm.needs and len({prompt_key(r.prompt) for r in records}) < 2:
+        raise DataError(
+            f"all {len(records)} responses are to the same prompt; the KL is measured on those of other prompts",
+            where=job.dataset or "the rows given",
+            cure="give rows with two prompts or more, or train with another algorithm, such as --type dpo on pairs",
         )

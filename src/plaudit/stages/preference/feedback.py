@@ -5,7 +5,8 @@ The reference is the model as it was loaded. So it scores all rows first, and no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -33,10 +34,15 @@ class Feedback:
         pad_id: token of the padding.
         scorer: the policy; until `precompute` returns it must be the reference.
         max_length: of a prompt with another prompt's response.
+        others: rows whose responses stand in where a batch has those of one prompt only, such as a last batch of one
+            row; None: these rows themselves.
     """
 
-    def __init__(self, rows: Rows, pad_id: int, scorer: Scorer, max_length: int) -> None:
+    def __init__(
+        self, rows: Rows, pad_id: int, scorer: Scorer, max_length: int, others: Rows | None = None
+    ) -> None:
         self.rows, self.pad_id, self.scorer, self.max_length = rows, pad_id, scorer, max_length
+        self.others = others or rows
         self._reference: list[Tensor] = []
         self._mismatched: dict[tuple[int, ...], float] = {}
         self._needs: frozenset[str] = frozenset()
@@ -91,15 +97,20 @@ class Feedback:
 
     def _mean_mismatched(self, indices: Sequence[int]) -> float:
         """Mean log-prob of other prompts' responses under the scorer as it is now; 0 if there are none."""
-        twos = mismatched(
-            [prompt_key(self.rows.records[i].prompt) for i in indices],
-            [self.rows.encoded[i][0] for i in indices],
-            self.max_length,
-        )
+        prompts = [prompt_key(self.rows.records[i].prompt) for i in indices]
+        pool = self._pool(indices[0]) if len(set(prompts)) == 1 else ()
+        twos = mismatched(prompts, [self.rows.encoded[i][0] for i in indices], self.max_length, pool)
         if not twos:
             return 0.0
         batch = collate_demonstrations(twos, self.pad_id)
         return float(row_sums(self.scorer.read(batch, "logprobs")[0], batch.response_mask).double().mean())
+
+    def _pool(self, first: int) -> Iterator[tuple[str, Encoded]]:
+        """All other rows with their prompts, in a circle from a place on, so that not all batches get the same one."""
+        size = len(self.others)
+        for place in range(first, first + size):
+            i = place % size
+            yield prompt_key(self.others.records[i].prompt), self.others.encoded[i][0]
 
 
 def chunks(count: int) -> list[range]:
@@ -107,20 +118,28 @@ def chunks(count: int) -> list[range]:
     return [range(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
 
 
-def mismatched(prompts: Sequence[str], rows: Sequence[Encoded], max_length: int) -> list[Encoded]:
+def mismatched(
+    prompts: Sequence[str],
+    rows: Sequence[Encoded],
+    max_length: int,
+    pool: Iterable[tuple[str, Encoded]] = (),
+) -> list[Encoded]:
     """Each prompt with the response of the next row, in a circle, that answers another prompt.
 
-    A row without such a partner is left out, as is one that cannot be fitted to the length.
+    A row without such a partner, here or in the pool, is left out, as is one that cannot be fitted to the length.
 
     Args:
         prompts: what tells prompts apart.
         rows: their encodings.
         max_length: a longer prompt is cut from the left.
+        pool: further rows with their prompts, where partners are looked for if all prompts here are the same.
     """
     result = []
+    outside = list(islice((row for prompt, row in pool if prompt != prompts[0]), len(rows)))
     for i, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
         circle = [*range(i + 1, len(rows)), *range(i)]
-        partner = next((rows[j] for j in circle if prompts[j] != prompt), None)
+        inside = next((rows[j] for j in circle if prompts[j] != prompt), None)
+        partner = outside[i % len(outside)] if inside is None and outside else inside
         if partner is None:
             continue
         answer = partner.ids[partner.prompt_length :]

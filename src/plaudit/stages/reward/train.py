@@ -15,6 +15,7 @@ from plaudit.data.load import load_records
 from plaudit.jobs.reward import RewardJob
 from plaudit.records import Demonstration, Rating
 from plaudit.runs.directory import announce, finished, set_threads
+from plaudit.runs.resume import Inputs
 from plaudit.runtime import Normalisation, RewardRuntime, ScoringRuntime, TextFormat, TrainedOn
 from plaudit.stages.encode import (
     Rows,
@@ -86,7 +87,7 @@ def run_reward(
     runtime.learner.plan(steps)
     records = parts.train.records + parts.heldout.records
     with open_session(
-        job, sources, total=steps, records=records, said=parts.said, on_iteration=on_iteration
+        job, sources, total=steps, inputs=Inputs(records), said=parts.said, on_iteration=on_iteration
     ) as session:
         _train(job, parts, collate, session)
         normalisation = finish_model(job, parts)
@@ -115,7 +116,7 @@ def prepare(job: RewardJob) -> Parts:
     source = load_source(
         job.dataset, job.algorithm, said, limit=job.data.limit, min_agreement=job.min_agreement, ties=job.ties
     )
-    train, heldout = split(source.records, job.data, job.seed, job.dataset)
+    train, heldout = split(source.records, job.data, job.seed, job.dataset, said)
     runtime = backends.open(job)
     text = runtime.format
     encoder, data = reward_encoder(text, train[0]), readable(text, job.data, said)
