@@ -145,7 +145,10 @@ class Rating:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """One annotator's verdict on two responses. ``strength`` from -2 (a much better) to 2 (b much better), 0 a tie."""
+    """One annotator's verdict on two responses. ``strength`` from -2 (a much better) to 2 (b much better), 0 a tie.
+
+    ``margin`` says how much better on the scale of the data, where that has more steps than ``strength``.
+    """
 
     id: str
     prompt: Content
@@ -155,6 +158,7 @@ class Judgement:
     model_a: str = ""
     model_b: str = ""
     annotator: str = ""
+    margin: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,8 +154,9 @@ def _majorities(records: Sequence[Record], log: ReadLog) -> list[Record]:
     A tie counts half for each in the agreement.
     """
     # Margins only if somebody said "much better" at least once; else all strengths are 1 and a margin says nothing.
-    pairs = judged_pairs(r for r in records if isinstance(r, Judgement))
-    graded = any(isinstance(r, Judgement) and abs(r.strength) == 2 for r in records)
+    judgements = [r for r in records if isinstance(r, Judgement)]
+    pairs = judged_pairs(judgements)
+    graded = any(abs(r.strength) == 2 or r.margin is not None for r in judgements)
     decided = [_decided(pair, graded) for pair in pairs if pair.winner and not pair.is_one_text]
     log.leave_out("pairs without a majority, left out", len(pairs) - len(decided))
     return list(decided)

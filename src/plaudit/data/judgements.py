@@ -22,7 +22,7 @@ class JudgedPair:
     support: float
     """Share of the votes for the first response, a tie counting half."""
     margin: float
-    """Mean strength in the winner's favour."""
+    """Mean strength in the winner's favour, or mean margin where the judgements have margins."""
 
     @property
     def is_one_text(self) -> bool:
@@ -54,7 +54,13 @@ def _judged(group: Sequence[Judgement]) -> JudgedPair:
     first = group[0]
     strengths = [j.strength if j.response_a == first.response_a else -j.strength for j in group]
     winner, support = decide(sum(s < 0 for s in strengths), strengths.count(0), sum(s > 0 for s in strengths))
-    return JudgedPair(first, len(group), winner, support, margin(winner, strengths))
+    margins = [_sized(s, j.margin) for s, j in zip(strengths, group, strict=True)]
+    return JudgedPair(first, len(group), winner, support, margin(winner, margins))
+
+
+def _sized(strength: int, size: float | None) -> float:
+    """A verdict on the scale of the data, if it has one of its own."""
+    return strength if size is None else ((strength > 0) - (strength < 0)) * size
 
 
 def undecided(judgements: Sequence[Judgement]) -> list[Preference]:

@@ -51,7 +51,7 @@ LAYOUTS: tuple[Layout, ...] = (
         "judgement",
         (_PROMPT, ("response_a",), ("response_b",), ("strength", "label")),
         parsers.judgements,
-        ("model_a", "model_b", "annotator", "label", "strength"),
+        ("model_a", "model_b", "annotator", "label", "strength", "margin"),
     ),
     Layout("rankings", "ranking", (_PROMPT, ("responses",), ("ranks",)), parsers.ranking),
     Layout(

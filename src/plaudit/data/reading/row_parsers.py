@@ -140,12 +140,12 @@ def preference(fields: Fields, record_id: str) -> list[Record]:
     agreement = fields.number("agreement") if fields.has("agreement") else 1.0
     if not 0 <= agreement <= 1:
         fields.fault("agreement", shorten(agreement), "expected a share from 0 to 1")
-    margin = _margin(fields)
+    margin = _margin(fields, "margin", "strength")
     return [Preference(record_id, prompt, chosen, rejected, margin, agreement, fields.label("annotator"))]
 
 
-def _margin(fields: Fields) -> float | None:
-    name = fields.has("margin", "strength")
+def _margin(fields: Fields, *names: str) -> float | None:
+    name = fields.has(*names)
     margin = fields.number(name) if name else None
     if margin is not None and margin < 0:
         fields.fault(name, shorten(margin), "expected 0 or more: swap chosen and rejected")
@@ -239,7 +239,8 @@ def judgements(fields: Fields, record_id: str) -> list[Record]:
     models = fields.label("model_a") or "", fields.label("model_b") or ""
     if not fields.has("labels"):
         annotator = fields.label("annotator") or ""
-        return [Judgement(record_id, prompt, first, second, _verdict_of(fields), *models, annotator)]
+        margin = _margin(fields, "margin")
+        return [Judgement(record_id, prompt, first, second, _verdict_of(fields), *models, annotator, margin)]
     labels = fields.named("labels")
     verdicts = {name: _verdict(label, f"labels.{name}", fields) for name, label in labels.items()}
     if not verdicts:

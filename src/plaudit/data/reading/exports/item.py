@@ -15,13 +15,17 @@ _Path = tuple[str, ...]
 
 
 class Item:
-    """An object of an export: the row itself, or an object inside it."""
+    """An object of an export: the row itself, or an object inside it.
+
+    ``asked`` holds the names that the caller gave: our name of a field, and the export's.
+    """
 
     # Exports are nested, and a flat list of unused columns would hide what is lost inside: the feedback of each
     # annotator, the scores of each completion. So every item of a row shares one set of the paths that were read.
 
-    def __init__(self, row: Row, log: ReadLog, identity: str) -> None:
+    def __init__(self, row: Row, log: ReadLog, identity: str, asked: Mapping[str, str] | None = None) -> None:
         self.row, self.log, self.identity = row, log, identity
+        self.asked = asked or {}
         self.values: Mapping[str, Any] = row.values
         self._path: _Path = ()
         self._used: set[_Path] = set()
@@ -35,10 +39,7 @@ class Item:
     def fault(self, name: str, found: str, cure: str) -> None:
         """List a fault of this row."""
         self._faults[0] += 1
-        self.log.fault(self.row.where, self._dotted(name), found, cure)
-
-    def _dotted(self, name: str) -> str:
-        return ".".join((*self._path, name))
+        self.log.fault(self.row.where, ".".join((*self._path, name)), found, cure)
 
     # Reading
 
@@ -46,31 +47,40 @@ class Item:
         """The first of the names for which there is a value, or ""; an empty CSV cell is none."""
         for name in names:
             value = self.values.get(name)
-            if value is not None and not (self.row.cells and not self._path and value == ""):
+            if value is not None and not (self._in_cells and value == ""):
                 return name
         return ""
+
+    @property
+    def _in_cells(self) -> bool:
+        return self.row.cells and not self._path
+
+    def peek(self, *names: str) -> Any:
+        """As ``take``, but the value does not count as read."""
+        name = self.has(*names)
+        if not name:
+            return None
+        value = self.values[name]
+        # Lists and objects in a cell of a CSV file are written as JSON.
+        return unpacked(value) if self._in_cells else value
 
     def take(self, *names: str) -> Any:
         """The value of the first of the names that has one, else None. All that is below it counts as read."""
         name = self.has(*names)
-        self._used.update((*self._path, each) for each in names)
-        return self._value(name) if name else None
-
-    def _value(self, name: str) -> Any:
-        value = self.values[name]
-        # Lists and objects in a cell of a CSV file are written as JSON.
-        return unpacked(value) if self.row.cells and not self._path else value
+        if name:
+            self._used.add((*self._path, name))
+        return self.peek(*names)
 
     def content(self, *names: str) -> Any:
         """A text, or a list of turns, that must be there; "" after a fault."""
         value = self.take(*names)
-        if isinstance(value, (str, list)):
+        if isinstance(value, (str, list)) or (isinstance(value, dict) and ("role" in value or "from" in value)):
             return value
         self.fault(names[0], shorten(value), "expected text, or a list of messages")
         return ""
 
     def chat(self, *names: str) -> list[Any]:
-        """A list of turns that must be there."""
+        """A list of turns, or its JSON text, that must be there."""
         value = unpacked(self.take(*names))
         if isinstance(value, list):
             return value
@@ -83,7 +93,7 @@ class Item:
         if isinstance(value, (str, int, float)) and not isinstance(value, bool):
             return str(value).strip()
         if value is not None:
-            self.fault(names[0], shorten(value), "expected text or a number")
+            self.fault(self.has(*names), shorten(value), "expected text or a number")
         return ""
 
     def number(self, *names: str) -> float | None:
@@ -93,28 +103,38 @@ class Item:
             return None
         number = as_number(value)
         if number is None:
-            self.fault(names[0], shorten(value), "expected a finite number")
+            self.fault(self.has(*names), shorten(value), "expected a finite number")
         return number
+
+    def flag(self, *names: str) -> bool | None:
+        """A truth value, also as 0 and 1 and as text; None if there is none."""
+        value = self.take(*names)
+        word = str(value).strip().lower()
+        if value is None or word in ("true", "false", "1", "0", "1.0", "0.0"):
+            return None if value is None else word in ("true", "1", "1.0")
+        self.fault(self.has(*names), shorten(value), "expected true or false")
+        return None
 
     def item(self, name: str) -> Item:
         """The object in a field; an object without fields if there is none."""
-        value = self._value(name) if self.has(name) else {}
+        value = self.peek(name)
         if not isinstance(value, dict):
-            self.fault(name, shorten(value), "expected an object")
+            if value is not None:
+                self.fault(name, shorten(value), "expected an object")
             value = {}
         return self._below(name, value)
 
     def items(self, name: str) -> list[Item]:
         """The objects of a list; none if there is no list."""
-        value = self._value(name) if self.has(name) else []
+        value = self.peek(name)
+        if value is None:
+            return []
         if isinstance(value, dict) and value and _equally_long(value):
             # Tables store a list of objects as one object of lists.
             value = [dict(zip(value, each, strict=True)) for each in zip(*value.values(), strict=True)]
         if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
             self.fault(name, shorten(value), "expected a list of objects")
             return []
-        if not value:
-            self._used.add((*self._path, name))
         return [self._below(name, each) for each in value]
 
     def _below(self, name: str, values: Mapping[str, Any]) -> Item:
@@ -130,7 +150,7 @@ class Item:
         return {".".join(path) for path in self._left(self.row.values, ())}
 
     def _left(self, value: Any, path: _Path) -> Iterator[_Path]:
-        if value is None or value in ({}, []) or path in self._used:
+        if path in self._used or not _holds_something(value):
             return
         if path and not any(used[: len(path)] == path for used in self._used):
             yield path
@@ -167,6 +187,13 @@ def as_number(value: Any) -> float | None:
     except (ValueError, OverflowError):
         return None
     return number if abs(number) < 1e300 else None
+
+
+def _holds_something(value: Any) -> bool:
+    """Whether there is a value at any depth: tables have every field that any row has."""
+    if isinstance(value, dict):
+        return any(map(_holds_something, value.values()))
+    return any(map(_holds_something, value)) if isinstance(value, list) else value not in (None, "")
 
 
 def _equally_long(value: Mapping[str, Any]) -> bool:

@@ -1,98 +1,281 @@
-"""Exports in which a row holds two responses and which of them was preferred."""
+"""Public data sets in which a row holds two responses, or lists of them, and which were preferred."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from plaudit.data.reading.exports.item import Item, OwnRow
+from plaudit.data.reading.exports.item import Item, OwnRow, as_number
+from plaudit.data.reading.exports.shapes import (
+    by_assistant,
+    graded,
+    is_texts,
+    judged,
+    models_of,
+    ranked,
+    shared_prompt,
+    turn,
+    verdict,
+)
 from plaudit.data.reading.rows import shorten
 
-_WORDS = {
-    -1: ("a", "model_a", "response_a", "left", "first", "1st"),
-    1: ("b", "model_b", "response_b", "right", "second", "2nd"),
-    0: ("tie", "tied", "draw", "equal", "same", "both", "both_good", "none", "neither"),
-}
-_STRENGTHS = {word: strength for strength, words in _WORDS.items() for word in words}
-_BOTH_BAD = ("tie (bothbad)", "bothbad", "both_bad", "both bad", "tie (both bad)")
+# Battles of two models
 
 
-def verdict(item: Item, name: str, value: Any) -> int | None:
-    """The strength that a word stands for; None, with a fault, if it is not known."""
-    word = value.strip().lower() if isinstance(value, str) else ""
-    if word in _BOTH_BAD:
-        item.log.count("verdicts that both responses are bad, read as ties")
-        return 0
-    if word not in _STRENGTHS:
-        item.fault(name, shorten(value), "expected which of the two won, or tie")
-        return None
-    return _STRENGTHS[word]
-
-
-def openai_preference(item: Item) -> list[OwnRow]:
-    """`input` with messages and tools, `preferred_output`, `non_preferred_output`."""
-    given = item.item("input")
-    row: OwnRow = {
-        "prompt": given.content("messages"),
-        "chosen": item.content("preferred_output"),
-        "rejected": item.content("non_preferred_output"),
-    }
-    tools = given.take("tools")
-    return [row | ({"tools": tools} if tools else {})]
-
-
-def conversations(item: Item) -> list[OwnRow]:
+def battle(item: Item) -> list[OwnRow]:
     """`conversation_a`, `conversation_b`, `winner`; in `turn`, after how many turns of the user it was judged."""
     first, second = item.chat("conversation_a"), item.chat("conversation_b")
     turns = item.number("turn")
     if turns is not None:
-        first, second = until_turn(first, int(turns)), until_turn(second, int(turns))
+        first, second = _until(first, int(turns)), _until(second, int(turns))
     at = shared_prompt(first, second)
-    row: OwnRow = {
+    return _battle(item, first[:at], first[at:], second[at:], verdict(item, "winner", item.take("winner")))
+
+
+def battle_in_columns(item: Item) -> list[OwnRow]:
+    """`prompt`, `response_a`, `response_b`: lists of texts, one for each turn; and three columns with the winner."""
+    prompts, first, second = (_texts(item, name) for name in ("prompt", "response_a", "response_b"))
+    if {len(first), len(second)} != {len(prompts)}:
+        item.fault("response_a", f"{len(first)} and {len(second)} responses to {len(prompts)} prompts", "one for each")
+    chats = [_alternating(prompts, texts) for texts in (first, second)]
+    a, b, tie = (item.flag(f"winner_{name}") for name in ("model_a", "model_b", "tie"))
+    if [a, b, tie].count(True) != 1:
+        item.log.leave_out("battles without one winner or tie, left out")
+        return []
+    return _battle(item, chats[0][:1], chats[0][1:], chats[1][1:], -1 if a else 1 if b else 0)
+
+
+def _alternating(prompts: list[str], responses: list[str]) -> list[dict[str, str]]:
+    pairs = zip(prompts, responses, strict=False)
+    return [each for said, answered in pairs for each in (turn("user", said), turn("assistant", answered))]
+
+
+def _battle(item: Item, prompt: Any, first: Any, second: Any, strength: int | None) -> list[OwnRow]:
+    row = {
         "id": item.label("question_id", "id") or item.identity,
-        "prompt": first[:at],
-        "response_a": first[at:],
-        "response_b": second[at:],
-        "model_a": item.label("model_a"),
-        "model_b": item.label("model_b"),
+        "prompt": prompt,
+        "response_a": first,
+        "response_b": second,
+        "strength": strength,
+        "annotator": item.label("judge", "judge_hash"),
+        **models_of(item),
     }
-    strength = verdict(item, "winner", item.take("winner"))
-    judge = item.label("judge", "judge_hash")
-    return [] if strength is None else [row | {"strength": strength, "annotator": judge}]
+    return [row]
 
 
-_ASSISTANT = ("assistant", "gpt", "bot", "model")
+def _until(chat: list[Any], turns: int) -> list[Any]:
+    """The first so many exchanges of a chat: MT-bench keeps both turns and judges after the first, too."""
+    users = [i for i, each in enumerate(chat) if not by_assistant(each) and (i == 0 or by_assistant(chat[i - 1]))]
+    return chat[: users[turns]] if 0 < turns < len(users) else chat
 
 
-def is_chat(value: Any) -> bool:
-    """Whether a value is a list of turns that name who speaks."""
-    return isinstance(value, list) and bool(value) and all(map(_is_turn, value))
+def _texts(item: Item, name: str) -> list[str]:
+    texts = item.chat(name)
+    if not all(text is None or isinstance(text, str) for text in texts):
+        item.fault(name, shorten(texts), "expected a list of texts")
+        return []
+    item.log.count("turns without a text, read as empty", texts.count(None))
+    return [text or "" for text in texts]
 
 
-def _is_turn(value: Any) -> bool:
-    return isinstance(value, dict) and ("role" in value or "from" in value)
+# HelpSteer
 
 
-def by_assistant(turn: Any) -> bool:
-    """Whether a turn is the assistant's."""
-    role = turn.get("role", turn.get("from")) if isinstance(turn, dict) else None
-    return isinstance(role, str) and role.lower() in _ASSISTANT
+def helpsteer3(item: Item) -> list[OwnRow]:
+    """`context`, `response1`, `response2`, `overall_preference` from -3 to 3, and each annotator's."""
+    row = {"prompt": item.chat("context")}
+    row |= {"response_a": item.content("response1"), "response_b": item.content("response2")}
+    return _graded(item, row, "overall_preference", "individual_preference", "score")
 
 
-def shared_prompt(first: list[Any], second: list[Any]) -> int:
-    """How many turns two conversations share before the assistant's turn in which they part."""
-    shortest = min(len(first), len(second))
-    at = next((i for i in range(shortest) if first[i] != second[i]), shortest)
-    # Two equal conversations, or two that part in a turn of the user, are cut before the assistant's turn before it.
-    while at > 0 and not (at < shortest and by_assistant(first[at])):
-        at -= 1
-    return at
+def helpsteer2(item: Item) -> list[OwnRow]:
+    """`prompt`, `response_1`, `response_2`, `preference_strength` from -3 to 3, and three annotators'."""
+    prompt = item.content("prompt")
+    row = {
+        "prompt": _turns(prompt) if isinstance(prompt, str) else prompt,
+        "response_a": item.content("response_1"),
+        "response_b": item.content("response_2"),
+    }
+    return _graded(item, row, "preference_strength", "three_most_similar_preferences", "strength")
 
 
-def until_turn(chat: list[Any], turns: int) -> list[Any]:
-    """The first so many exchanges of a chat: each ends with the assistant's turns before the next user's."""
-    seen = 0
-    for index, turn in enumerate(chat):
-        seen += not by_assistant(turn) and (index == 0 or by_assistant(chat[index - 1]))
-        if seen > turns:
-            return chat[:index]
-    return chat
+def _graded(item: Item, row: OwnRow, overall: str, each: str, score: str) -> list[OwnRow]:
+    """One judgement for each annotator, or one for all where no annotator is given."""
+    row = {"id": item.label("id") or item.identity, **row}
+    mean = item.number(overall)
+    scores = [number for one in item.items(each) if (number := one.number(score)) is not None]
+    if any(abs(number) > 3 for number in (*scores, mean or 0)):
+        item.fault(overall, shorten(mean), "expected -3 (the first is much better) to 3")
+    if not scores:
+        return [] if mean is None else judged(row, [("", *graded(mean))])
+    item.log.note("annotators are numbered within each row: 1 is not the same person in all of them")
+    if mean is not None:
+        votes = sum(number > 0 for number in scores) - sum(number < 0 for number in scores)
+        differs = (votes > 0) - (votes < 0) != (mean > 0) - (mean < 0)
+        item.log.count(f"rows whose {overall} differs from the majority of the annotators, which counts", differs)
+    return judged(row, [(str(number), *graded(value)) for number, value in enumerate(scores, 1)])
+
+
+def _turns(text: str) -> list[dict[str, str]]:
+    """The turns of a HelpSteer prompt: further turns begin with `<extra_id_1>Assistant` or `<extra_id_1>User`."""
+    first, *further = text.split("<extra_id_1>")
+    turns = [turn("user", first.rstrip("\n") if further else first)]
+    for each in further:
+        name, _, words = each.partition("\n")
+        turns.append(turn("assistant" if name.strip() == "Assistant" else "user", words.rstrip("\n")))
+    if turns[-1] == turn("assistant", ""):  # the mark before the response
+        turns.pop()
+    return turns
+
+
+# Comparisons by people and by votes
+
+
+def shp(item: Item) -> list[OwnRow]:
+    """`history`, two comments, `labels` (1: A has more votes), `score_ratio`."""
+    first_wins = item.flag("labels")
+    sides = [item.content("human_ref_A"), item.content("human_ref_B")]
+    ids = [item.label(name) for name in ("post_id", "c_root_id_A", "c_root_id_B")]
+    item.log.note("the margin is score_ratio, how often more votes the chosen comment has: 1 is equally many")
+    row = {"prompt": item.content("history"), "margin": item.number("score_ratio")}
+    if first_wins is None:
+        item.log.leave_out("pairs without a label, left out")
+        return []
+    if all(ids):
+        row["id"] = "/".join(ids)
+    return [row | dict(zip(("chosen", "rejected"), sides if first_wins else sides[::-1], strict=True))]
+
+
+def webgpt(item: Item) -> list[OwnRow]:
+    """`question`, two answers, and their scores from -1 to 1, which are opposite."""
+    question = item.peek("question")
+    inner = item.item("question") if isinstance(question, dict) else item
+    scores = item.number("score_0"), item.number("score_1")
+    if scores[0] is None or scores[1] is None:
+        item.log.leave_out("comparisons without scores, left out")
+        return []
+    row = {
+        "id": (inner.label("id") if inner is not item else "") or item.identity,
+        "prompt": inner.content("full_text") if inner is not item else item.content("question"),
+        "response_a": item.content("answer_0"),
+        "response_b": item.content("answer_1"),
+    }
+    return judged(row, [("", *graded((scores[1] - scores[0]) / 2, strong=0.75))])
+
+
+def summaries(item: Item) -> list[OwnRow]:
+    """`info` with the post or article, two `summaries`, `choice`, `worker`; in `extra`, how sure the worker was."""
+    both = item.items("summaries")
+    choice = item.number("choice")
+    if len(both) != 2 or choice not in (0, 1):
+        item.fault("choice", shorten(choice), "expected two summaries, and 0 or 1 for the better one")
+        return []
+    row = {
+        "prompt": _post(item.item("info")),
+        **{f"response_{x}": str(each.content("text")).strip() for x, each in zip("ab", both, strict=True)},
+        **{f"model_{x}": each.label("policy") for x, each in zip("ab", both, strict=True)},
+    }
+    sure = as_number(item.item("extra").peek("confidence")) if isinstance(item.peek("extra"), dict) else None
+    side = 1 if choice else -1
+    # From 1 (the first is better for certain) to 9 (the second is): one that contradicts the choice says nothing.
+    if sure is None or not 1 <= sure <= 9 or (sure - 5) * side < 0:
+        item.log.count("confidences that contradict the choice, not used", sure is not None)
+        strength, margin = side, None
+    else:
+        item.item("extra").take("confidence")
+        strength, margin = side * (2 if abs(sure - 5) >= 3 else 1), abs(sure - 5)
+    return [row | {"id": item.identity, "strength": strength, "margin": margin, "annotator": item.label("worker")}]
+
+
+def rated_summary(item: Item) -> list[OwnRow]:
+    """`info`, one `summary` with its `axes`, `worker`."""
+    summary = item.item("summary")
+    axes = summary.take("axes")
+    row = {"prompt": _post(item.item("info")), "response": str(summary.content("text")).strip()}
+    known = {name: value for name, value in axes.items() if value is not None} if isinstance(axes, dict) else {}
+    if not known:
+        item.log.leave_out("summaries without a rating, left out")
+        return []
+    return [row | {"axes": known}]
+
+
+def _post(info: Item) -> str:
+    """The prompt of the paper: subreddit, title, post, "TL;DR:"; or the article."""
+    if info.has("article"):
+        return f"Article:\n{info.content('article')}\n\nTL;DR:"
+    title, post = info.label("title"), info.content("post")
+    return f"SUBREDDIT: r/{info.label('subreddit')}\n\nTITLE: {title}\n\nPOST: {post}\n\nTL;DR:"
+
+
+def safe_rlhf(item: Item) -> list[OwnRow]:
+    """`prompt`, `response_0`, `response_1`, `better_response_id`; which of them is safer is a second verdict."""
+    name = item.asked.get("label", "better_response_id")
+    index = item.number(name)
+    second = "safer_response_id" if name == "better_response_id" else "better_response_id"
+    other = as_number(item.peek(second))
+    item.log.count(
+        f"pairs whose {second} is the other response: {name} counts (--field label={second} takes the other)",
+        None not in (other, index) and other != index,
+    )
+    if index not in (0, 1):
+        item.fault(name, shorten(index), "expected 0 or 1")
+    row = {
+        "prompt": item.content("prompt"),
+        "response_a": item.content("response_0"),
+        "response_b": item.content("response_1"),
+        **{f"model_{x}": item.label(f"response_{i}_source") for i, x in enumerate("ab")},
+    }
+    return [row | {"strength": 1 if index else -1}]
+
+
+# Benchmarks of reward models, and pairs with scores
+
+
+def chosen_and_rejected(item: Item) -> list[OwnRow]:
+    """`prompt`, and lists of `chosen` and `rejected` responses: every chosen one is better than every rejected one."""
+    chosen, rejected = item.chat("chosen"), item.chat("rejected")
+    if not is_texts(chosen) or not is_texts(rejected):
+        item.fault("chosen", shorten(chosen), "expected lists of texts in chosen and rejected")
+    row = {"id": item.label("id") or item.identity, "prompt": item.content("prompt")}
+    # A ranking holds nine: both sides have to be in it.
+    kept = chosen[: 9 - min(len(rejected), 4)]
+    item.log.leave_out("chosen responses beyond the nine of a ranking, left out", len(chosen) - len(kept))
+    return ranked(row, [*kept, *rejected], [1] * len(kept) + [2] * len(rejected), item)
+
+
+def rewardbench(item: Item) -> list[OwnRow]:
+    """`prompt`, `chosen`, `rejected`, who wrote them, and the `subset`."""
+    sides = {name: item.content(name) for name in ("chosen", "rejected")}
+    return [{"id": item.label("id") or item.identity, "prompt": item.content("prompt"), **sides}]
+
+
+SCORES = ("score", "rating")
+
+
+def score_names(values: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The names of the scores of `chosen` and `rejected`, in any of the usual spellings."""
+    spellings = [(f"{n}_{{}}", f"{{}}_{n}", f"{{}}-{n}", f"{n}-{{}}") for n in SCORES]
+    for spelling in (each for some in spellings for each in some):
+        names = spelling.format("chosen"), spelling.format("rejected")
+        if all(as_number(values.get(name)) is not None for name in names):
+            return names
+    return None
+
+
+def scored_pair(item: Item) -> list[OwnRow]:
+    """`chosen` and `rejected` with a score each: their difference is the margin."""
+    names = score_names(item.values) or ("score_chosen", "score_rejected")
+    scores = [item.number(name) or 0.0 for name in names]
+    row: OwnRow = {
+        "chosen": item.content("chosen", "chosen_response"),
+        "rejected": item.content("rejected", "rejected_response"),
+    }
+    if prompt := item.has("prompt", "instruction", "question", "input"):
+        row["prompt"] = item.content(prompt)
+    if item.has("prompt_id", "id"):
+        row["id"] = item.label("prompt_id", "id")
+    if item.peek("messages") == row["chosen"]:
+        item.take("messages")
+    margin = scores[0] - scores[1]
+    item.log.count("pairs whose rejected response has the higher score: they have no margin", margin < 0)
+    return [row | ({} if margin < 0 else {"margin": margin})]
