@@ -45,6 +45,7 @@ def pair(identity: str, prompt: Any = ASKED, margin: float | None = None) -> Pre
     return Preference(identity, prompt, "Red.", "Seven.", margin)
 
 
+ADD = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 Case = tuple[str, Sequence[Record], Sequence[str], int]
 """Name of the export, records, fields that are not used, rows and parts of rows that are left out."""
 
@@ -204,6 +205,10 @@ CASES: dict[str, Case] = {
             "tree_state",
         ], 0,
     ),
+    "openai_preference.jsonl": (
+        "OpenAI preferences", [Preference("openai_preference-1", (Message("user", "2+2?", tools=(ADD,)),), "4", "5")],
+        ["input.parallel_tool_calls"], 0,
+    ),
     "prodigy_choice.jsonl": (
         "Prodigy choice",
         [verdict("5/ann", 1, annotator="ann"), verdict("7/ann", 0, prompt=DAY, a="May.", b="Monday.", annotator="ann")],
@@ -299,6 +304,6 @@ def test_each_export_becomes_what_it_is(file: str) -> None:
 
 def test_every_file_and_every_export_has_its_case() -> None:
     files = {path.name for path in FILES.iterdir()}
-    assert files == {*CASES, "openai_preference.jsonl"}
+    assert files == set(CASES)
     refused = "Langfuse scores or LangSmith feedback without texts"
-    assert {name for name, *_ in CASES.values()} == {e.name for e in EXPORTS} - {"OpenAI preferences", refused}
+    assert {name for name, *_ in CASES.values()} == {e.name for e in EXPORTS} - {refused}
