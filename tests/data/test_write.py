@@ -13,9 +13,32 @@ from hypothesis import strategies as st
 from plaudit.data.load import load_records
 from plaudit.data.write import write_records
 from plaudit.errors import DataError
-from plaudit.records import Demonstration, Judgement, Message, Preference, Prompt, Ranking, Rating
+from plaudit.records import (
+    Comparison,
+    Demonstration,
+    Judgement,
+    Message,
+    Preference,
+    Prompt,
+    Ranking,
+    Rating,
+    to_json,
+)
 
 ASKED = (Message("system", "Be kind."), Message("user", "Hi"))
+TOOLS = ({"type": "function", "function": {"name": "f", "parameters": {"required": ["a"], "default": None}}},)
+USER = Message("user", "Hi", tools=TOOLS)
+MARKED = Message("assistant", "no", train=False)
+THOUGHT = Message("assistant", "yes", reasoning_content="hm")
+CALLS = Message(
+    "assistant",
+    "",
+    tool_calls=(
+        {"id": "1", "type": "function", "function": {"name": "f", "arguments": {"a": None, "b": [1, 2.5]}}},
+        {"type": "function", "function": {"name": "g", "arguments": '{"c": "=1"}'}},
+    ),
+)
+ANSWER = Message("tool", "=1+1", "f", tool_call_id="1")
 KINDS = {
     "demonstration": [Demonstration("1", ASKED, "Hello\n"), Demonstration("2", ASKED[1:], " ")][:1],
     "plain demonstration": [Demonstration("1", "Q: \r\n", "=1+1"), Demonstration("2", "", "'=x")],
@@ -33,6 +56,21 @@ KINDS = {
     "axes": [Rating("1", "q", "a", 3.0, {"wit": 2.0})],
     "judgement": [Judgement("1", "q", "a", "b", -2, "m", "n", "ann"), Judgement("2", "q", "a", "b", 0)],
     "prompt": [Prompt("1", ASKED, "42"), Prompt("2", ASKED)],
+    "prompt with columns": [Prompt("1", "q", None, {"level": "3", "unit": "m"})],
+    "texts and turns": [
+        Preference("1", ASKED, (CALLS, Message("tool", "x"), Message("assistant", "c")), "d"),
+        Preference("2", ASKED, "a", (CALLS,)),
+    ],
+    "every key of a turn": [
+        Demonstration("1", (USER, MARKED, Message("user", "b")), (THOUGHT,)),
+        Demonstration("2", (Message("user", "a"), CALLS, ANSWER), "b"),
+        Demonstration("3", (Message("user", "a", "Ada"),), (CALLS,)),
+    ],
+    "comparison of texts and calls": [Comparison("1", (USER,), ("a", (CALLS,)))],
+    "ranking of calls": [Ranking("1", (USER,), ((CALLS,), "b", "c"), (1, 3, 1))],
+    "rating of a call": [Rating("1", (USER,), (CALLS,), 2.0), Rating("2", (USER,), "a", 1.0)],
+    "judgement of a call": [Judgement("1", (USER,), (CALLS,), "b", -2, "m", "n", "ann")],
+    "prompt with tools": [Prompt("1", (USER,), None, {"tools": list(TOOLS)})],
 }
 ENDINGS = ["jsonl", "json", "csv", "parquet"]
 
@@ -41,10 +79,6 @@ ENDINGS = ["jsonl", "json", "csv", "parquet"]
 @pytest.mark.parametrize("name", KINDS)
 def test_own_layout_reads_back(name, ending, tmp_path):
     path = tmp_path / f"records.{ending}"
-    if name == "preference over turns" and ending.startswith("parquet"):
-        with pytest.raises(DataError, match="do not fit one table"):
-            write_records([*KINDS[name], *KINDS["preference"]], path)
-        return
     write_records(KINDS[name], path)
     assert load_records(str(path)).records == tuple(KINDS[name])
 
@@ -123,6 +157,31 @@ def test_hh_layout_reads_back(tmp_path):
     row = json.loads(gzip.decompress(path.read_bytes()))
     assert row == {"chosen": "\n\nHuman: Hi\n\nAssistant: a", "rejected": "\n\nHuman: Hi\n\nAssistant:  b"}
     assert load_records(str(path)).records == (record,)
+
+
+def test_texts_and_chats_as_prompts_do_not_fit_one_table(tmp_path):
+    records = [Demonstration("1", "q", "a"), Demonstration("2", (USER,), "a")]
+    with pytest.raises(DataError, match="do not fit one table"):
+        write_records(records, tmp_path / "a.parquet")
+
+
+def test_trl_has_tools_in_a_column_and_no_marks(tmp_path):
+    path = tmp_path / "a.jsonl"
+    notes = write_records([Demonstration("1", (USER, MARKED, Message("user", "b")), (CALLS,))], path, "trl")
+    [row] = _rows(path)
+    assert row["tools"] == to_json(TOOLS) and "tools" not in row["prompt"][0]
+    assert row["completion"] == [to_json(CALLS)]
+    assert "train" not in row["prompt"][1]
+    assert notes == ("1 turns that are context only, which TRL trains on",)
+    [read] = load_records(str(path)).records
+    assert read.prompt[0] == USER and read.response == (CALLS,)
+
+
+def test_hh_has_calls_as_text_and_says_so(tmp_path):
+    path = tmp_path / "a.jsonl"
+    notes = write_records([Preference("1", (Message("user", "b"),), (CALLS,), "no")], path, "hh")
+    assert "<tool_call>" in _rows(path)[0]["chosen"]
+    assert notes == ("1 turns whose names, thoughts, calls or tools became text",)
 
 
 def test_what_a_layout_cannot_hold_is_said(tmp_path):

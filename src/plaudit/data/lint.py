@@ -153,7 +153,7 @@ def _own_words(content: Content) -> list[str]:
     """The text of a response, or of each assistant turn of it."""
     if isinstance(content, str):
         return [content]
-    return [turn.content for turn in content if turn.role == "assistant"]
+    return [turn.text for turn in content if turn.role == "assistant"]
 
 
 def _identity(record: Record) -> str:

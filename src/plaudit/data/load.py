@@ -12,7 +12,7 @@ from plaudit.data.convert import convert, number_repeated_ids
 from plaudit.data.reading.exports.table import read_exports
 from plaudit.data.reading.files import HUB_NAME, READABLE, encoding_of, hub_rows, read_file
 from plaudit.data.reading.layouts import Layout, detect, parse_rows
-from plaudit.data.reading.rows import ReadLog, Row
+from plaudit.data.reading.rows import Places, ReadLog, Row
 from plaudit.errors import DataError
 from plaudit.records import Kind, Record
 
@@ -34,6 +34,8 @@ class Loaded:
     """Fields of the rows that no record holds."""
     dropped: int = 0
     """Rows, or pairs of a list, that gave no record."""
+    places: Places = Places("")
+    """File and line of each record."""
 
 
 def load_records(source: str, kind: Kind | None = None, *, limit: int = 0) -> Loaded:
@@ -58,19 +60,27 @@ def load_records(source: str, kind: Kind | None = None, *, limit: int = 0) -> Lo
         left = None if left is None else left - len(by_part[-1][1])
         if left == 0:
             break
+    return records_of(by_part, kind, encodings, log)
+
+
+def records_of(
+    by_part: Sequence[tuple[str, list[Row]]], kind: Kind | None, encodings: Sequence[str], log: ReadLog
+) -> Loaded:
+    """The rows of the parts of a source as records; ``log`` has what was noticed while they were read."""
     # The layout is recognised from all rows together, before any of them is parsed: by the first row alone, one with an
     # optional field missing would decide for the whole file.
-    count = sum(len(part_rows) for _, part_rows in by_part)
-    by_part, export = read_exports(by_part, log)
+    source, count = log.source, sum(len(part_rows) for _, part_rows in by_part)
+    by_part, export = read_exports(list(by_part), log)
     rows = [row for _, part_rows in by_part for row in part_rows]
     layout = _layout(rows, source, log)
     records = [record for stem, part in by_part for record in parse_rows(part, layout, stem, log)]
     log.raise_if_faulty()
     unique = number_repeated_ids(records, log)
+    places = dict(zip((record.id for record in unique), log.places, strict=True))
     converted = convert(unique, kind, log) if kind else unique
     return Loaded(
         tuple(converted), kind or layout.kind, _describe(layout, export, encodings, log), source, count, log.notes,
-        tuple(log.unused), log.dropped,
+        tuple(log.unused), log.dropped, Places(source, places),
     )  # fmt: skip
 
 

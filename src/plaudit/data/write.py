@@ -9,6 +9,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,8 @@ from plaudit.records import (
 Layout = Literal["plaudit", "trl", "hh"]
 JsonRow = dict[str, Any]
 """A row of JSON values by field."""
+_CONTENTS = ("response", "completion", "chosen", "rejected", "response_a", "response_b", "responses")
+"""Fields of responses, each a text or a chat."""
 
 
 def write_records(records: Sequence[Record], path: str | Path, layout: Layout = "plaudit") -> tuple[str, ...]:
@@ -107,6 +110,7 @@ def _rows(records: Sequence[Record], layout: Layout, log: ReadLog) -> list[JsonR
 def _own_row(record: Record) -> JsonRow:
     """The fields of the record under the names that are read, without empty ones."""
     row: JsonRow = {"prompt" if name == "content" else name: v for name, v in to_json(record).items()}
+    row = _columns_of(record) | row
     if isinstance(record, Preference) and record.agreement == 1.0:
         del row["agreement"]
     empty = [
@@ -117,29 +121,40 @@ def _own_row(record: Record) -> JsonRow:
     return {name: value for name, value in row.items() if name not in empty}
 
 
+def _columns_of(record: Record) -> JsonRow:
+    """The further columns of a prompt."""
+    return dict(record.columns) if isinstance(record, Prompt) else {}
+
+
 def _trl_row(record: Record, log: ReadLog) -> JsonRow:
     """A row of one of TRL's dataset types: standard for plain texts, conversational for chats."""
     if isinstance(record, Prompt):
         answer = {} if record.answer is None else {"answer": record.answer}
-        return {"prompt": to_json(record.content), **answer}
+        return {**_columns_of(record), **_trl_fields(record.content, log), **answer}
     if isinstance(record, Demonstration):
-        return _trl_fields(record.prompt, completion=record.response)
+        return _trl_fields(record.prompt, log, completion=record.response)
     if isinstance(record, Preference):
         log.count("margins, agreements or annotators left out", _has_more(record))
-        return _trl_fields(record.prompt, chosen=record.chosen, rejected=record.rejected)
+        return _trl_fields(record.prompt, log, chosen=record.chosen, rejected=record.rejected)
     if isinstance(record, Rating) and record.reward in (0.0, 1.0):
         log.count("named axes left out", bool(record.axes))
-        return {**_trl_fields(record.prompt, completion=record.response), "label": record.reward == 1.0}
+        return {**_trl_fields(record.prompt, log, completion=record.response), "label": record.reward == 1.0}
     what = f"TRL's unpaired preferences are true or false; record {record.id} is not"
     raise DataError(what, where=log.source, cure="write the layout plaudit, or convert to preference first")
 
 
-def _trl_fields(prompt: Content, **responses: Content) -> JsonRow:
+def _trl_fields(prompt: Content, log: ReadLog, **responses: Content) -> JsonRow:
     is_chat = not isinstance(prompt, str) or any(not isinstance(r, str) for r in responses.values())
     if not is_chat:
         return {"prompt": prompt, **responses}
-    row: JsonRow = {"prompt": to_json(as_messages(prompt, "user") if prompt else ())}
-    return row | {name: to_json(as_messages(content, "assistant")) for name, content in responses.items()}
+    chats = {"prompt": as_messages(prompt, "user") if prompt else ()}
+    chats |= {name: as_messages(content, "assistant") for name, content in responses.items()}
+    turns = [turn for chat in chats.values() for turn in chat]
+    log.count("turns that are context only, which TRL trains on", sum(turn.train is False for turn in turns))
+    # TRL keeps the tools in a column of their own.
+    tools = next((turn.tools for turn in turns if turn.tools), None)
+    bare = {name: [replace(turn, train=None, tools=None) for turn in chat] for name, chat in chats.items()}
+    return to_json(bare) | ({"tools": to_json(tools)} if tools else {})
 
 
 def _has_more(record: Preference) -> bool:
@@ -152,6 +167,8 @@ def _transcripts_row(record: Record, log: ReadLog) -> JsonRow:
     log.count("margins, agreements or annotators left out", _has_more(record))
     log.count("plain-text prompts written as a turn of Human", isinstance(record.prompt, str))
     turns = as_messages(record.prompt, "user") if record.prompt else ()
+    said = (*turns, *as_messages(record.chosen, "assistant"), *as_messages(record.rejected, "assistant"))
+    log.count("turns whose names, thoughts, calls or tools became text", sum(not m.is_plain for m in said))
     both = {"chosen": record.chosen, "rejected": record.rejected}
     return {name: write_transcript((*turns, *as_messages(c, "assistant"))) for name, c in both.items()}
 
@@ -211,6 +228,8 @@ def _parquet(rows: list[JsonRow], log: ReadLog) -> bytes:
     except ImportError as error:
         cure = "pip install pyarrow, or write another format"
         raise DataError("Parquet needs the package pyarrow", where=log.source, cure=cure) from error
+    chats = {name for name in _CONTENTS if any(_holds_chats(row.get(name)) for row in rows)}
+    rows = [_of_one_type(row, chats) for row in rows]
     columns = _columns(rows)
     out = pyarrow.BufferOutputStream()
     try:
@@ -221,6 +240,36 @@ def _parquet(rows: list[JsonRow], log: ReadLog) -> bytes:
         cure = "texts and chats cannot share a column: write JSONL"
         raise DataError(what, where=log.source, cure=cure) from error
     return bytes(out.getvalue())
+
+
+def _of_one_type(row: JsonRow, chats: set[str]) -> JsonRow:
+    """The row as a table can hold it: a column of chats has no texts in it, and calls and tools are JSON texts."""
+    # A response to a chat is the same as a text and as one turn of the assistant. And a table gives every object of a
+    # column the same keys: the arguments of a call would get those of all others.
+    is_chat = isinstance(row.get("prompt"), list)
+    changed = {k: _as_chat(value) if is_chat and k in chats else value for k, value in row.items()}
+    return {name: _texts_of_json(value, name) for name, value in changed.items()}
+
+
+def _holds_chats(value: object) -> bool:
+    """Whether a response is a chat, or one of several responses is."""
+    return isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value)
+
+
+def _as_chat(value: Any) -> Any:
+    """A response that is a text, or each such text of several responses, as one turn of the assistant."""
+    if isinstance(value, str):
+        return to_json(as_messages(value, "assistant"))
+    is_turns = not isinstance(value, list) or any(isinstance(item, dict) for item in value)
+    return value if is_turns else [_as_chat(item) for item in value]
+
+
+def _texts_of_json(value: Any, name: str) -> Any:
+    if name in ("tool_calls", "tools") and isinstance(value, list):
+        return _json(value)
+    if isinstance(value, list):
+        return [_texts_of_json(item, name) for item in value]
+    return {key: _texts_of_json(v, key) for key, v in value.items()} if isinstance(value, dict) else value
 
 
 def _replace(target: Path, data: bytes) -> None:

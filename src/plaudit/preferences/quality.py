@@ -275,7 +275,7 @@ def _characters(item: Item) -> int:
 
 
 def _length(content: Content) -> int:
-    return len(content) if isinstance(content, str) else sum(len(turn.content) for turn in content)
+    return len(content) if isinstance(content, str) else sum(len(turn.text) for turn in content)
 
 
 def _sign(x: float) -> int:

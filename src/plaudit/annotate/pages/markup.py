@@ -30,7 +30,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexer import Lexer
 from pygments.lexers import get_all_lexers, get_lexer_by_name
 
-from plaudit.records import Content
+from plaudit.records import Content, Message
 
 MOST_COLOURED = 10_000
 MOST_RENDERED = 65_536
@@ -170,7 +170,12 @@ def turns(content: Content) -> list[tuple[str, str]]:
     """A text or chat as pairs: the name of the speaker ("" for plain text), and the words."""
     if isinstance(content, str):
         return [("", content)]
-    return [(ROLES[message.role], message.content) for message in content]
+    return [(speaker(message), message.text) for message in content]
+
+
+def speaker(message: Message) -> str:
+    """Whose turn it is, with the name where one is given."""
+    return f"{ROLES[message.role]} ({message.name})" if message.name else ROLES[message.role]
 
 
 _HIDDEN = re.compile(

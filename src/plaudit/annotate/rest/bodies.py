@@ -46,6 +46,16 @@ class TurnBody(_Body):
 
     role: Role
     content: Text
+    name: Annotated[str, Field(max_length=200)] | None = None
+    """Who speaks, or which tool answers."""
+    reasoning_content: Text | None = None
+    """What the assistant thought before it answered."""
+    tool_calls: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=100)] | None = None
+    """Calls of tools, as `{"type": "function", "function": {"name": ..., "arguments": ...}}`."""
+    tool_call_id: Annotated[str, Field(max_length=200)] | None = None
+    """Which call a turn of a tool answers."""
+    tools: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=500)] | None = None
+    """On the first turn: the tools that the assistant may call, as JSON schemas."""
 
 
 class ResponseBody(_Body):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Literal, cast
 
 from plaudit.data.reading.messages import read_messages, read_tools
@@ -122,6 +123,7 @@ class Fields:
         self.log.styles["plain text"] += 1
         return text
 
+    @cached_property
     def tools(self) -> tuple[Mapping[str, Any], ...] | None:
         """The tools that the row lists in a column of its own."""
         name = self.has(*TOOLS)

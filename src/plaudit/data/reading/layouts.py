@@ -135,13 +135,14 @@ def parse_rows(rows: Sequence[Row], layout: Layout, stem: str, log: ReadLog) -> 
     unused: Counter[str] = Counter()
     for row in rows:
         fields = Fields(row, log)
-        tools = fields.tools()
+        tools = fields.tools
         parsed = layout.parse(fields, fields.label("id") or f"{stem}-{row.number}")
         if tools and not fields.faulty:
             parsed = parsers.with_tools_of(fields, parsed, tools)
         unused.update(name for name in row.values if name not in fields.used)
         if not fields.faulty:
             records += parsed
+            log.places += [row.where] * len(parsed)
     _report_unused(unused, rows, layout, log)
     return records
 

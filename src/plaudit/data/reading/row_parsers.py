@@ -57,8 +57,9 @@ def prompt(fields: Fields, record_id: str) -> list[Record]:
         fields.fault("prompt", "an empty prompt", "write a prompt, or remove the row")
     elif isinstance(content, tuple) and content and content[-1].role == "assistant":
         fields.fault("prompt", "a chat that ends with the assistant's turn", "end it with the user's turn")
-    read = fields.used.difference(TOOLS)  # rewards and environments may want to know the tools as well
-    others = {name: v for name, v in fields.row.values.items() if name not in read and v is not None}
+    others = {name: v for name, v in fields.row.values.items() if name not in fields.used and v is not None}
+    if tools := fields.tools:  # rewards and environments may want to know them as well
+        others[fields.has(*TOOLS)] = list(tools)
     # Parquet has types that JSON has not (dates, decimals), and columns may travel to a process or a server.
     return [Prompt(record_id, content, answer, json.loads(json.dumps(others, default=as_json)))]
 

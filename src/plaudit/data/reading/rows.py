@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
@@ -31,6 +32,22 @@ class Row:
     """Whether every value is the text of a CSV cell, from which numbers and lists must still be parsed."""
     nulls: bool = False
     """Whether all rows have the same keys at every depth, so that null only says that another row has one (Parquet)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the records of a source stand in it, for errors that come up after reading."""
+
+    source: str
+    by_id: Mapping[str, str] = field(default_factory=dict)
+    """File and line of each row that gave a record, by the id of the record."""
+
+    def of(self, identity: str) -> str:
+        """File and line of a record, or of the one that it was made of: "x/chosen" of "x"; else the source."""
+        known = identity
+        while known and known not in self.by_id:
+            known = known[: max(known.rfind(mark) for mark in "/>#")] if set("/>#") & set(known) else ""
+        return self.by_id.get(known, self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +95,8 @@ class ReadLog:
         """How texts are written (plain text, messages, transcripts), and how often."""
         self.unused: list[str] = []
         """Fields that no record holds."""
+        self.places: list[str] = []
+        """Where the row of each record stands, in the order of the records."""
         self.dropped = 0
         """Rows that gave no record, and were not faulty."""
         self._notes: dict[str, int] = {}
