@@ -206,6 +206,11 @@ class OnlineRuntime:
     """``memory/<role>``: GB that each role has to itself."""
     peak_memory: Callable[[], float] = float
     """The most GB that were ever in use so far; 0 where a backend cannot say."""
+    check: Callable[[Sequence[TokenPrompt]], tuple[str, ...]] = lambda prompts: ()
+    """Answers a few of these prompts and compares the log-probs of sampler and trainer, before anything is trained.
+
+    Gives what a run should say of it, and raises a `ModelError` if they differ by more than rounding.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +221,8 @@ class OfflineRuntime:
     format: TextFormat
     generator: Generator
     """For samples; a stage publishes the learner's weights before it draws some."""
+    notes: tuple[str, ...] = ()
+    """What was done otherwise than a reader of the settings would think, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +277,8 @@ class RewardRuntime:
     learner: Learner
     format: TextFormat
     head: RewardHead
+    notes: tuple[str, ...] = ()
+    """As of `OfflineRuntime`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from plaudit.config.sections import SamplingSection
-from plaudit.generation import fixed_shapes, native
+from plaudit.generation import batches, fixed_shapes
 from plaudit.generation.cache import SlotCache
 from plaudit.generation.decoder import Decoder
 from plaudit.generation.fixed_shapes import CudaGraphs, FixedShapes, Run
@@ -172,7 +172,7 @@ def test_steps_that_run_as_they_are_leave_no_cache_behind(models: Any, tokenizer
             caches.append(weakref.ref(self))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "SlotCache", Watched)
+        patch.setattr(batches, "SlotCache", Watched)
         gc.disable()
         try:
             generator.generate(prompts(4), 2, SamplingSection(max_new_tokens=6), seed=0, iteration=0)

@@ -96,9 +96,20 @@ def test_directories_without_a_model(tmp_path):
 
 
 def test_an_adapter_alone_is_refused(tmp_path):
-    (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(ModelError, match="adapter only"):
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "some/base"}')
+    with pytest.raises(ModelError, match="a LoRA adapter for some/base, not a model") as caught:
         resolve(tmp_path)
+    assert "merge_and_unload" in caught.value.cure
+    # A tokenizer or a config beside it does not make it a model; transformers would load the base without a word.
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="a LoRA adapter"):
+        resolve(tmp_path)
+    inside = tmp_path / "adapter"
+    inside.mkdir()
+    (inside / "adapter_config.json").write_text("not JSON")
+    with pytest.raises(ModelError, match="a LoRA adapter, not a model") as caught:
+        resolve(inside)
+    assert f"give {tmp_path}" in caught.value.cure
 
 
 def test_hub_names_that_are_wrong_fail_at_once(monkeypatch, tmp_path):
@@ -129,11 +140,26 @@ def test_pickled_weights_are_not_opened(saved, tokenizer):
 
 
 def test_a_model_that_is_no_language_model(tokenizer, tmp_path):
-    model = tiny_classifier("llama", tokenizer)
-    model.config.tie_word_embeddings = False
-    RewardModel(model).save(tmp_path, tokenizer)
+    body = tiny_lm("llama", tokenizer, hidden=32, layers=1).model
+    body.config.tie_word_embeddings = False
+    body.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="lacks 1 weights"):
         load_causal_lm(tmp_path)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_what_scores_texts_is_no_language_model_and_is_called_what_it_is(tokenizer, tmp_path, tied):
+    model = tiny_classifier("llama", tokenizer)
+    model.config.tie_word_embeddings = tied
+    model.save_pretrained(tmp_path / "classifier")
+    tokenizer.save_pretrained(tmp_path / "classifier")
+    with pytest.raises(ModelError, match="is a classifier .LlamaForSequenceClassification."):
+        load_causal_lm(tmp_path / "classifier")
+    RewardModel(model).save(tmp_path / "reward", tokenizer)
+    with pytest.raises(ModelError, match="is a reward model") as caught:
+        load_causal_lm(tmp_path / "reward")
+    assert "--reward" in caught.value.cure
 
 
 def test_a_classifier_keeps_its_labels_and_another_number_is_refused(tokenizer, tmp_path):

@@ -129,8 +129,10 @@ def test_what_an_architecture_does_after_its_head_is_done_here_too(build, rows, 
     assert torch.allclose(out.logprobs[:, 1:], expected * data.response_mask[:, 1:], atol=1e-5)
 
 
-def test_an_unknown_scale_after_the_head_is_refused(tokenizer):
-    lm = tiny_lm("llama", tokenizer, hidden=32, layers=1, scale=SCALE)
+@torch.no_grad()
+def test_an_unknown_scale_after_the_head_is_taken_from_the_model_itself(tokenizer, rows, batch):
+    lm, data = tiny_lm("llama", tokenizer, hidden=32, layers=1, scale=SCALE), batch(rows())
+    assert Policy(lm).notes == ()
     forward = lm.forward
 
     def scaled(**inputs):
@@ -139,8 +141,10 @@ def test_an_unknown_scale_after_the_head_is_refused(tokenizer):
         return out
 
     lm.forward = scaled
-    with pytest.raises(ModelError, match="changes its logits"):
-        Policy(lm)
+    policy = Policy(lm)
+    assert "own logits" in policy.notes[0]
+    expected = plain_laws(lm, data, 1.0).gather(-1, data.tokens[:, 1:, None]).squeeze(-1)
+    assert torch.allclose(policy(data).logprobs[:, 1:], expected * data.response_mask[:, 1:], atol=1e-5)
 
 
 def test_an_encoder_is_no_policy(tokenizer):

@@ -18,6 +18,8 @@ from plaudit.rewards.model import ModelReward
 class Recording:
     """A scorer that writes down what it is given and answers with prepared scores."""
 
+    shortened: Sequence[bool] = ()
+
     def __init__(self, *scores: float) -> None:
         self.scores = list(scores)
         self.rows: list[list[int]] = []
@@ -38,6 +40,7 @@ class Labels:
     """A classifier with prepared logits."""
 
     labels = ("negative", "positive", "mixed")
+    shortened: Sequence[bool] = ()
 
     def __init__(self, *rows: list[float]) -> None:
         self.rows = list(rows)

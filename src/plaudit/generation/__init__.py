@@ -1,5 +1,6 @@
 """Generators: from prompts to rollouts, each token with the log-prob it was drawn with.
 
-Read `native.py` first; it is the decoding loop. `decoder.py` runs the model one token at a time, `cache.py` holds keys
-and values, `sampling.py` draws tokens from logits, `fixed_shapes.py` records steps as CUDA graphs.
+Read `native.py` first; it is the decoding loop. `batches.py` knows which responses are being drawn, `decoder.py` runs
+the model one token at a time, `cache.py` holds keys and values, `sampling.py` draws tokens from logits,
+`fixed_shapes.py` records steps as CUDA graphs.
 """

@@ -3,14 +3,15 @@
 Each distinct prompt is prefilled once and its cache copied to all responses of its group. Finished rows leave the batch
 at once; waiting responses take their slots when a quarter of the rows is free.
 
-`NativeGenerator.generate` is the way in; `_Draws.run` is the loop, and `_Batch` knows which response is in which slot.
+`NativeGenerator.generate` is the way in; `_Draws.run` is the loop; `batches.py` knows which
+responses are being drawn, and reads their tokens.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,28 +20,13 @@ from transformers import PreTrainedTokenizerBase
 
 from plaudit.config.sections import SamplingSection
 from plaudit.errors import DataError, ModelError
-from plaudit.generation.cache import SlotCache
-from plaudit.generation.decoder import Decoder, Prefill
-from plaudit.generation.fixed_shapes import CudaGraphs, FixedShapes, Record
+from plaudit.generation.batches import Batch, Response, Slots, WholeRows
+from plaudit.generation.decoder import Decoder
+from plaudit.generation.fixed_shapes import CudaGraphs, Record
 from plaudit.generation.sampling import Distribution, draw, sample_seed, uniform
-from plaudit.records import FinishReason, Rollout
+from plaudit.models.files.vocabulary import Words
+from plaudit.records import Rollout
 from plaudit.runtime import Progress, TokenPrompt, Weights
-
-_PREFILL_TOKENS = 16384
-"""Padded prompt tokens of one forward pass: bounds the memory of a prefill, whatever the number of rows."""
-
-
-@dataclass(slots=True)
-class _Response:
-    """One response while it is drawn."""
-
-    prompt: TokenPrompt
-    group: int
-    seed: int
-    most: int
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    finish: FinishReason | None = None
 
 
 class StopTexts:
@@ -103,7 +89,7 @@ class NativeGenerator:
     ) -> None:
         assert rows >= 1, "at least one row"
         self._version = 0
-        self._decoder = Decoder(lm, precision)
+        self._decoder = Decoder(lm, precision, Words.known_to(tokenizer))
         self._tokenizer = tokenizer
         self._end_ids = tuple(end_ids)
         self._rows = rows
@@ -141,19 +127,33 @@ class NativeGenerator:
         longest, room = max((len(p.ids) + m, m) for p, m in zip(prompts, most, strict=True))
         self._decoder.check_length(longest - room, room)
         responses = [
-            _Response(p, i, sample_seed(seed, iteration, p.prompt.id, k), most[i])
+            Response(p, i, sample_seed(seed, iteration, p.prompt.id, k), most[i])
             for i, p in enumerate(prompts)
             for k in range(n)
         ]
-        rows = min(self._rows, len(responses))
-        batch = _Batch(self._decoder, responses, rows, longest, self._recorder())
         stops = StopTexts(self._tokenizer, sampling.stop)
         draws = _Draws(Distribution.of(sampling), sampling, self._end_ids, stops)
         with self._decoder.ready():
-            for finished in draws.run(batch):
+            for finished in draws.run(self._batch(responses, longest)):
                 if progress is not None:
                     progress(finished, len(responses))
         return [self._rollout(r, stops) for r in responses]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a run should say of how the model is sampled, in words for the user.
+
+        Raises:
+            ModelError: the model cannot be sampled from.
+        """
+        with self._decoder.ready():
+            return (self._decoder.note,) if self._decoder.note else ()
+
+    def _batch(self, responses: Sequence[Response], longest: int) -> Batch:
+        rows = min(self._rows, len(responses))
+        if self._decoder.in_slots(longest):
+            return Slots(self._decoder, responses, rows, longest, self._recorder())
+        return WholeRows(self._decoder, responses, rows)
 
     def _recorder(self) -> Record | None:
         """What records steps of this call of `generate`; None where they run as they are."""
@@ -167,7 +167,7 @@ class NativeGenerator:
         self._recorded = CudaGraphs(device)
         return self._recorded
 
-    def _rollout(self, response: _Response, stops: StopTexts) -> Rollout:
+    def _rollout(self, response: Response, stops: StopTexts) -> Rollout:
         assert response.finish is not None, "every response is finished"
         # The end token is a sampled token and stays in the ids: its log-prob is trained. It is no part of the text.
         ids = response.ids
@@ -185,108 +185,6 @@ class NativeGenerator:
         return replace(rollout, policy_version=self._version)
 
 
-class _Batch:
-    """The rows being decoded: which response is in which slot, and the state from which its next token is drawn."""
-
-    def __init__(
-        self,
-        decoder: Decoder,
-        responses: Sequence[_Response],
-        rows: int,
-        capacity: int,
-        record: Record | None,
-    ) -> None:
-        self._decoder = decoder
-        # Longest prompts first, so that rows decoded together are of similar length, and memory is at its largest
-        # early, where a failure costs least. Sorting by ids too puts equal prompts together, which are prefilled once.
-        order = sorted(responses, key=lambda r: (len(r.prompt.ids), r.prompt.ids), reverse=True)
-        self._waiting, self._next = order, 0
-        self._size = rows
-        self._cache = SlotCache(rows, capacity)
-        self._fixed = record and FixedShapes(
-            decoder.read, self._cache, rows, capacity, decoder.device, record
-        )
-        self._read: dict[tuple[int, ...], tuple[Prefill, int]] = {}
-        self.rows: list[_Response] = []
-        self.state: Tensor | None = None  # [R, D]
-
-    def admit(self) -> None:
-        """Give waiting responses the free rows, if these are a quarter of all; prefill prompts that are new."""
-        # Not at every free row: a prefill of one prompt costs as much time as several steps of the whole batch.
-        free = self._size - len(self.rows)
-        left = len(self._waiting) - self._next
-        if not left or (self.rows and 4 * free < self._size):
-            return
-        new = self._waiting[self._next : self._next + free]
-        self._next += len(new)
-        self._prefill({r.prompt.ids for r in new} - self._read.keys())
-        start = 0
-        while start < len(new):
-            start += self._fill(new[start:])
-        # A group can be split between two admissions. Then its prefill is kept for the rest, and only this one: others
-        # hold the caches of prompts that will not come again.
-        following = self._waiting[self._next].prompt.ids if self._next < len(self._waiting) else None
-        self._read = {ids: at for ids, at in self._read.items() if ids == following}
-
-    def _prefill(self, prompts: set[tuple[int, ...]]) -> None:
-        # Longest first, so that prompts of one chunk are of similar length and little of it is padding.
-        ordered = sorted(prompts, key=lambda ids: (len(ids), ids), reverse=True)
-        while ordered:
-            count = max(1, _PREFILL_TOKENS // len(ordered[0]))
-            chunk, ordered = ordered[:count], ordered[count:]
-            prefill = self._decoder.prefill(chunk)
-            self._read.update({ids: (prefill, i) for i, ids in enumerate(chunk)})
-
-    def _fill(self, new: Sequence[_Response]) -> int:
-        """Put the first responses of ``new`` that share one prefill into the next slots; how many they are."""
-        prefill, _ = self._read[new[0].prompt.ids]
-        places = [self._read[r.prompt.ids] for r in new]
-        source = [i for p, i in places if p is prefill]
-        assert all(p is prefill for p, _ in places[: len(source)]), "responses of one prefill are neighbours"
-        index = torch.tensor(source, device=prefill.state.device)
-        self._cache.admit(prefill.cache, index, len(self.rows))
-        state = prefill.state[index]
-        self.state = state if self.state is None else torch.cat([self.state, state])
-        self.rows.extend(new[: len(source)])
-        return len(source)
-
-    def leave(self) -> list[int]:
-        """Take finished rows out and move the last rows into their slots; returns the old row numbers in new order."""
-        # Closing gaps by moving whole rows costs one copy for each finished response; a step over rows with gaps would
-        # cost attention over dead rows for every token. Order does not matter to a response: its random numbers depend
-        # on its own seed and length alone.
-        order = [i for i, r in enumerate(self.rows) if r.finish is None]
-        if len(order) == len(self.rows):
-            return order
-        kept = len(order)
-        holes = [i for i, r in enumerate(self.rows[:kept]) if r.finish is not None]
-        movers = [i for i in order if i >= kept]
-        if holes:
-            width = max(len(self.rows[i].prompt.ids) + len(self.rows[i].ids) for i in movers)
-            device = self._decoder.device
-            self._cache.move(torch.tensor(movers, device=device), torch.tensor(holes, device=device), width)
-        filled = dict(zip(holes, movers, strict=True))
-        order = [filled.get(i, i) for i in range(kept)]
-        self.rows = [self.rows[i] for i in order]
-        return order
-
-    def forward(self, tokens: Tensor) -> None:
-        """Compute the states after the tokens [R] that were drawn last."""
-        # The position of the token drawn last: it is in r.ids already, but not yet in the cache.
-        lengths = [len(r.prompt.ids) + len(r.ids) - 1 for r in self.rows]
-        if not self.rows:
-            self.state = None
-        elif self._fixed:
-            self.state = self._fixed.step(tokens, lengths)
-        else:
-            self.state = self._decoder.step(tokens, lengths, self._cache)
-
-    def logits(self) -> Tensor:
-        """Logits [R, V] in fp32 of the next token of each row."""
-        assert self.state is not None, "rows have been read"
-        return self._decoder.logits(self.state)
-
-
 class _Draws:
     """Draws the tokens of a batch until every response is finished."""
 
@@ -296,7 +194,7 @@ class _Draws:
         self._shape, self._end_ids, self._stops = shape, end_ids, stops
         self._least = sampling.min_new_tokens
 
-    def run(self, batch: _Batch) -> Iterator[int]:
+    def run(self, batch: Batch) -> Iterator[int]:
         """Draw until no response is left; yields the number of finished ones whenever it has grown."""
         # Draw, then let finished rows leave, then one forward pass: a finished row is never computed again, and the
         # first tokens need no pass of their own, because the prefill has given the states they are drawn from.
@@ -313,7 +211,7 @@ class _Draws:
             batch.forward(tokens)
             batch.admit()
 
-    def _one_token(self, batch: _Batch) -> Tensor:
+    def _one_token(self, batch: Batch) -> Tensor:
         rows = batch.rows
         logits = batch.logits()
         seeds = np.array([r.seed for r in rows], dtype=np.uint64)
@@ -328,7 +226,7 @@ class _Draws:
             self._append(row, int(token), logprob)
         return tokens
 
-    def _append(self, row: _Response, token: int, logprob: float) -> None:
+    def _append(self, row: Response, token: int, logprob: float) -> None:
         # Checked here, where the prompt is still known: in training it would be a loss of NaN without a cause.
         if not math.isfinite(logprob):
             raise ModelError(
@@ -344,7 +242,7 @@ class _Draws:
         elif len(row.ids) >= row.most:
             row.finish = "length"
 
-    def _banned(self, rows: Sequence[_Response], logits: Tensor) -> Tensor | None:
+    def _banned(self, rows: Sequence[Response], logits: Tensor) -> Tensor | None:
         """``[R, V]`` bool, True at the end tokens of rows still too short to end; None if there is no such row."""
         short = [i for i, r in enumerate(rows) if len(r.ids) < self._least]
         if not short or not self._end_ids:

@@ -15,6 +15,7 @@ from plaudit.experience import Batch, Outputs
 from plaudit.functional.logprobs import at_mask, predicting_states
 from plaudit.models.files.saving import merged, with_same_tensors, without_adapters
 from plaudit.models.forward.lower import LowerStates
+from plaudit.models.forward.reading import Reading
 from plaudit.models.forward.trunk import (
     ForwardOptions,
     bare,
@@ -54,7 +55,8 @@ class Critic(nn.Module):
         if gradient_checkpointing:
             enable_checkpointing(trunk)
         self.trunk, self.head = trunk, head.float()
-        self.packing = packing and packs(body(trunk))
+        self.together = Reading.of(body(trunk)).together
+        self.packing = packing and self.together > 0 and packs(body(trunk))
         self.lower = LowerStates.of(body(trunk), lower_states_gb) if self.packing else None
 
     @classmethod
@@ -79,13 +81,15 @@ class Critic(nn.Module):
         return cls(trunk, head.to(weight.device), **options)
 
     @classmethod
-    def from_policy(cls, lm: nn.Module, lora: LoraSection | None = None, **options: Unpack[ForwardOptions]) -> Self:
+    def from_policy(
+        cls, lm: nn.Module, lora: LoraSection | None = None, **options: Unpack[ForwardOptions]
+    ) -> Self:
         """A copy of a causal LM's body with a zero head: every value is 0 at first. ``options`` as of the class."""
         # Zero and not random: a random head would subtract noise from the first returns.
         _refuse_encoder(lm)
         trunk = _trunk_to_train(lm, lora)
         weight = bare(lm).get_input_embeddings().weight
-        head = nn.Linear(bare(lm).config.get_text_config().hidden_size, 1, device=weight.device)
+        head = nn.Linear(Reading.of(body(lm)).width, 1, device=weight.device)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         return cls(trunk, head, **options)
@@ -93,8 +97,9 @@ class Critic(nn.Module):
     def forward(self, batch: Batch) -> Outputs:
         """``values [B, T]`` in fp32, about ``tokens``; 0 outside the response mask."""
         hidden = hidden_states(
-            body(self.trunk), batch.tokens, batch.attention_mask, packing=self.packing, lower=self.lower
-        )
+            body(self.trunk), batch.tokens, batch.attention_mask,
+            packing=self.packing, lower=self.lower, together=self.together,
+        )  # fmt: skip
         # The state before token t, so that a value depends on the same tokens as the policy's choice of t. Read from
         # the state of t itself, it would depend on that choice, and as a baseline it would bias the gradient.
         states = predicting_states(hidden, batch.response_mask)
@@ -123,7 +128,9 @@ def _own_adapters(model: nn.Module) -> nn.Module:
     adapters = {id(p): p for name, p in model.named_parameters() if "lora_" in name}
     shared = [t for t in (*model.parameters(), *model.buffers()) if id(t) not in adapters]
     copied = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
-    bare(copied).score = nn.Identity()  # its weights are in the critic's own head, folded with the normalisation
+    bare(
+        copied
+    ).score = nn.Identity()  # its weights are in the critic's own head, folded with the normalisation
     for name, parameter in copied.named_parameters():
         parameter.requires_grad_("lora_" in name)
     return copied

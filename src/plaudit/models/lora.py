@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from plaudit.config.sections import LoraSection
 from plaudit.errors import ConfigError, ModelError
+from plaudit.models.forward.reading import UNRUNNABLE, run
 from plaudit.models.forward.trunk import bare, body, is_4bit
 
 LLAMA = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -30,6 +32,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "falcon": NEOX,
     "mpt": ("Wqkv", "out_proj", "up_proj", "down_proj"),
     "opt": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
+    **dict.fromkeys(("mamba", "falcon_mamba", "mamba2"), ("in_proj", "x_proj")),
     "phi": ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"),
     "phi3": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
     "bert": BERT,
@@ -75,26 +78,47 @@ def add_lora(
         )
     layers = linear_layers(model)
     names = _checked(section.targets, layers) if section.targets != "auto" else auto_targets(model, layers)
+    full = _matches(names, layers)
+    chosen = _in_last_layers(model, full, section.last_layers)
+    if not chosen:
+        # Short names are what others read in a saved adapter; but they must not name modules that are not linear.
+        modules = {name: module for name, module in model.named_modules() if name}
+        clear = all(isinstance(modules[n], (nn.Linear, Conv1D)) for n in _matches(names, modules))
+        chosen = list(names) if clear else full
     config = LoraConfig(
         r=section.rank,
         lora_alpha=section.alpha,
         # As everywhere (`silence_dropout`): dropout in the adapters would make old and new log-probs differ.
         lora_dropout=0.0,
         bias="none",
-        target_modules=_in_last_layers(model, _matches(names, layers), section.last_layers) or list(names),
+        target_modules=chosen,
         # GPT-2's Conv1D stores its weight transposed; peft has to be told, or B A would be added the wrong way round.
-        fan_in_fan_out=any(isinstance(layers[name], Conv1D) for name in _matches(names, layers)),
+        fan_in_fan_out=any(isinstance(layers[name], Conv1D) for name in full),
         task_type=TaskType.CAUSAL_LM if task == "causal" else None,
     )
     # peft draws A from the global random state; so the seed decides alone, and later draws do not depend on LoRA.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        wrapped: PeftModel = get_peft_model(model, config)
+        wrapped = _wrapped(model, config)
     # The head of a classifier is random at first: with adapters only, nothing would ever train it.
     for name in HEADS:
         head = getattr(bare(wrapped), name, None)
         if task == "scalar" and head is not None:
             head.requires_grad_(True)
+    return wrapped
+
+
+def _wrapped(model: nn.Module, config: LoraConfig) -> PeftModel:
+    try:
+        wrapped: PeftModel = get_peft_model(model, config)
+    except (
+        ValueError
+    ) as error:  # peft knows layers whose weight is used without calling them, such as Mamba's
+        raise ConfigError(
+            f"{bare(model).config.model_type} cannot have adapters there: {' '.join(str(error).split())[:200]}",
+            where="[lora] targets",
+            cure="name other linear layers, or train all weights: rank = 0",
+        ) from error
     return wrapped
 
 
@@ -109,7 +133,9 @@ def _in_last_layers(model: nn.Module, names: list[str], count: int) -> list[str]
         )
     # peft's own `layers_to_transform` does not find the layers of a trunk without its head. The first number in a
     # name is that of the layer; linear layers outside of the list count as above all layers.
-    numbers = {name: next((int(part) for part in name.split(".") if part.isdecimal()), depth) for name in names}
+    numbers = {
+        name: next((int(part) for part in name.split(".") if part.isdecimal()), depth) for name in names
+    }
     return [name for name in names if numbers[name] >= depth - count] if count else []
 
 
@@ -125,7 +151,30 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
             and leaf not in ("router", "gate")
         ):
             layers[name] = module
-    return layers
+    used = _used(body(model), layers)
+    return {name: module for name, module in layers.items() if re.sub(r"\d+", "N", name) in used}
+
+
+def _used(trunk: nn.Module, layers: dict[str, nn.Module]) -> set[str]:
+    """Names, without their numbers, of those layers that take part when token ids are read.
+
+    A tower for images, or attention to an encoder that is not there, would be given adapters that change nothing.
+    """
+    names = {id(module): re.sub(r"\d+", "N", name) for name, module in layers.items()}
+    seen: set[str] = set()
+    device = next(trunk.parameters()).device
+    if device.type == "meta":
+        return set(names.values())
+    hooks = [m.register_forward_hook(lambda m, *_: seen.add(names[id(m)])) for m in layers.values()]
+    try:
+        with torch.no_grad():
+            run(trunk, torch.tensor([[0, 1]], device=device))
+    except UNRUNNABLE:
+        return set(names.values())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen or set(names.values())
 
 
 def auto_targets(model: nn.Module, layers: dict[str, nn.Module]) -> tuple[str, ...]:

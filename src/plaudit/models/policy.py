@@ -17,8 +17,10 @@ from plaudit.errors import ModelError
 from plaudit.experience import Batch, Outputs
 from plaudit.functional.logprobs import at_mask, predicting_states
 from plaudit.models.files.saving import save_causal_lm
+from plaudit.models.files.vocabulary import Words
 from plaudit.models.forward.head import LMHead
 from plaudit.models.forward.lower import LowerStates
+from plaudit.models.forward.reading import Reading
 from plaudit.models.forward.trunk import (
     bare,
     body,
@@ -43,9 +45,13 @@ class Policy(nn.Module):
         gradient_checkpointing: recompute activations in the backward pass.
         packing: compute no padding, and shared prompts once, where the architecture allows it.
         lower_states_gb: memory for the states of frozen lower layers, which are then computed once; 0: none.
+        words: which ids are tokens; all others have probability 0. See `plaudit.models.files.vocabulary.Words`.
+
+    Attributes:
+        notes: what is done otherwise for this architecture than for most, in words for the user.
 
     Raises:
-        ModelError: the model is an encoder, or changes its logits in a way that is not in `LMHead`.
+        ModelError: the model is an encoder, or cannot be run from left to right on token ids alone.
     """
 
     def __init__(
@@ -57,6 +63,7 @@ class Policy(nn.Module):
         gradient_checkpointing: bool = False,
         packing: bool = True,
         lower_states_gb: float = 0.0,
+        words: Words | None = None,
     ) -> None:
         super().__init__()
         if is_encoder(lm):
@@ -68,12 +75,14 @@ class Policy(nn.Module):
         if gradient_checkpointing:
             enable_checkpointing(lm)
         self.lm = lm
-        self.head = LMHead(lm, temperature=temperature, entropy_grad=entropy_grad)
-        # Tried before packing: a wrong head would be wrong everywhere, packed or not.
-        self._check_head()
+        self.head = LMHead(lm, temperature=temperature, entropy_grad=entropy_grad, words=words)
+        reading = Reading.of(self.head.trunk(lm))
+        self.together = reading.together
         # Only packed rows have their states stored: both need rows padded on the right and positions from their start.
-        self.packing = packing and packs(body(lm))
+        self.packing = packing and not self.head.whole and self.together > 0 and packs(body(lm))
         self.lower = LowerStates.of(body(lm), lower_states_gb) if self.packing else None
+        notes = (reading.note("training"), LMHead.NOTE if self.head.whole else "")
+        self.notes = tuple(note for note in notes if note)
 
     def forward(self, batch: Batch) -> Outputs:
         """``logprobs`` and ``entropy`` ``[B, T]`` in fp32 nats, about ``tokens``; 0 outside the responses."""
@@ -84,8 +93,9 @@ class Policy(nn.Module):
         # Prompts are most of the tokens and the vocabulary is 50 to 500 times the width of a state: logits at response
         # tokens only are what makes a step fit into memory.
         hidden = hidden_states(
-            body(self.lm), batch.tokens, batch.attention_mask, packing=self.packing, lower=self.lower
-        )
+            self.head.trunk(self.lm), batch.tokens, batch.attention_mask,
+            packing=self.packing, lower=self.lower, together=self.together,
+        )  # fmt: skip
         return predicting_states(hidden, batch.response_mask)
 
     def read(self, states: Tensor, batch: Batch) -> Outputs:
@@ -108,31 +118,6 @@ class Policy(nn.Module):
     def save(self, path: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write model (LoRA merged) and tokenizer for ``AutoModelForCausalLM.from_pretrained(path)``."""
         save_causal_lm(self.lm, path, tokenizer)
-
-    @torch.no_grad()
-    def _check_head(self) -> None:
-        """Compare our logits of two tokens with the model's own.
-
-        Raises:
-            ModelError: they differ, so the architecture does something after its LM head that is not known here.
-        """
-        # `LMHead` replaces a part of the model's forward pass. An unknown scale would not raise anything by itself:
-        # training would run on a distribution that is not the one that is sampled and saved.
-        weight = bare(self.lm).get_output_embeddings().weight
-        if weight.device.type == "meta":  # a model without values, made to count parameters
-            return
-        tokens = torch.tensor([[0, weight.shape[0] // 2]], device=weight.device)
-        mask = torch.ones_like(tokens, dtype=torch.bool)
-        model_logits = self.lm(input_ids=tokens, attention_mask=mask, use_cache=False).logits[0].float()
-        head_logits = self.head.logits(hidden_states(body(self.lm), tokens, mask)[0]) * self.head.temperature
-        tolerance = 1e-3 if weight.dtype == torch.float32 else 5e-2
-        if not torch.allclose(
-            head_logits, model_logits, rtol=tolerance, atol=tolerance * float(model_logits.abs().max().clamp(min=1))
-        ):
-            raise ModelError(
-                f"{bare(self.lm).config.model_type} changes its logits after the LM head in an unknown way",
-                cure="use another architecture, or add its scale to plaudit/models/forward/head.py",
-            )
 
 
 class ReferencePolicy(nn.Module):

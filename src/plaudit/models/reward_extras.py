@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from plaudit.errors import ModelError
 from plaudit.experience import Batch, Outputs
 from plaudit.models.classifier import last_real
 from plaudit.models.files.load import load_causal_lm
@@ -28,11 +29,14 @@ class LastStates(nn.Module):
         super().__init__()
         assert not model.is_encoder, "an encoder's head reads more than one state"
         self.trunk, self.packing, self.lower = body(model.model), model.packing, model.lower
+        self.together = model.together
 
     def forward(self, batch: Batch) -> Outputs:
         """``features`` and nothing else."""
         mask = batch.attention_mask
-        hidden = hidden_states(self.trunk, batch.tokens, mask, packing=self.packing, lower=self.lower)
+        hidden = hidden_states(
+            self.trunk, batch.tokens, mask, packing=self.packing, lower=self.lower, together=self.together
+        )
         rows = torch.arange(len(mask), device=hidden.device)
         return Outputs(features=hidden[rows, last_real(mask)].float())
 
@@ -61,6 +65,12 @@ def auxiliary_head(
         ModelError: the source is no causal language model.
     """
     policy = Policy(load_causal_lm(source, tokenizer=tokenizer, **options))
+    if policy.head.whole:
+        raise ModelError(
+            f"{source} has an output layer of its own kind, which cannot be kept beside a score",
+            where="[algorithm] lm_coef",
+            cure="set lm_coef = 0, or start from another model",
+        )
     lm: Any = bare(policy.lm)
     layer = lm.get_output_embeddings()
     # A classifier has no output layer of its own. Where the source ties it to the embeddings, the embeddings that are

@@ -29,6 +29,7 @@ from plaudit.models.files.saving import merged, write
 from plaudit.models.files.source import resolve
 from plaudit.models.forward.head import LMHead
 from plaudit.models.forward.lower import LowerStates
+from plaudit.models.forward.reading import ANY, OTHERS, Reading
 from plaudit.models.forward.trunk import (
     ForwardOptions,
     bare,
@@ -94,7 +95,14 @@ class RewardModel(nn.Module):
         self.register_buffer("head_weights", weights, persistent=False)
         self.lm_head: LMHead | None = None
         self.is_encoder = is_encoder(model)
-        self.packing = packing and not self.is_encoder and packs(body(model))
+        if not self.is_encoder and not isinstance(getattr(bare(model), "score", None), nn.Linear):
+            raise ModelError(
+                f"{config.model_type} has no linear score on its last state, so it cannot be a reward model",
+                cure=OTHERS,
+            )
+        reading = Reading(ANY, 0) if self.is_encoder else Reading.of(body(model))
+        self.together, self.notes = reading.together, tuple(n for n in (reading.note("reward model"),) if n)
+        self.packing = packing and not self.is_encoder and self.together > 0 and packs(body(model))
         self.lower = LowerStates.of(body(model), lower_states_gb) if self.packing else None
 
     @classmethod
@@ -307,7 +315,9 @@ class RewardModel(nn.Module):
         return decoder_outputs(self.model, self._hidden(tokens, mask), mask)
 
     def _hidden(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        return hidden_states(body(self.model), tokens, mask, packing=self.packing, lower=self.lower)
+        return hidden_states(
+            body(self.model), tokens, mask, packing=self.packing, lower=self.lower, together=self.together
+        )
 
     def _check(self, probe: Path) -> None:
         stored = json.loads(probe.read_text(encoding="utf-8"))

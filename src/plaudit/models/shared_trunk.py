@@ -15,9 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from plaudit.errors import ConfigError
 from plaudit.experience import Batch, Outputs
 from plaudit.functional.logprobs import at_mask
-from plaudit.models.forward.trunk import bare
+from plaudit.models.forward.reading import Reading
+from plaudit.models.forward.trunk import bare, body
 from plaudit.models.policy import Policy
 
 HEAD_FILE = "value_head.safetensors"
@@ -37,8 +39,14 @@ class TrunkCritic(nn.Module):
         self._policy = (policy,)  # in a tuple: its parameters are not this module's
         self.packing = policy.packing
         inner = bare(policy.lm)
+        if policy.head.whole:
+            raise ConfigError(
+                f"{inner.config.model_type} has an output layer of its own kind: its states cannot carry a critic",
+                where="[algorithm] critic",
+                cure="use critic = 'sft'",
+            )
         device = inner.get_input_embeddings().weight.device
-        self.head = nn.Linear(inner.config.get_text_config().hidden_size, 1, device=device)
+        self.head = nn.Linear(Reading.of(body(policy.lm)).width, 1, device=device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

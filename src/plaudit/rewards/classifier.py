@@ -10,7 +10,7 @@ from typing import Protocol
 from plaudit.errors import ConfigError, RewardError
 from plaudit.jobs.reward_tables import Scale
 from plaudit.records import Content, RewardResult, Rollout
-from plaudit.rewards.result import to_result
+from plaudit.rewards.result import to_result, with_cuts
 
 
 class Classifier(Protocol):
@@ -18,6 +18,11 @@ class Classifier(Protocol):
 
     labels: Sequence[str]
     """Names of the labels, in the order of the logits."""
+
+    @property
+    def shortened(self) -> Sequence[bool]:
+        """Of the texts that were read last: which of them were too long for the model, and were cut."""
+        ...
 
     def logits(self, prompts: Sequence[Content], responses: Sequence[str]) -> list[list[float]]:
         """For each text, one logit a label."""
@@ -62,7 +67,8 @@ class ClassifierReward:
                 f"{self.name} did not give {labels} logits for each of {len(rollouts)} responses",
                 cure="return one row for each response, in order, and one logit for each label",
             )
-        return [to_result(rescale(row, self._index, self._scale), self.name) for row in rows]
+        results = [to_result(rescale(row, self._index, self._scale), self.name) for row in rows]
+        return with_cuts(results, self._classifier.shortened, self.name)
 
 
 def rescale(logits: Sequence[float], index: int, scale: Scale) -> float:

@@ -7,11 +7,16 @@ from typing import Protocol
 
 from plaudit.errors import RewardError
 from plaudit.records import Content, RewardResult, Rollout
-from plaudit.rewards.result import to_result
+from plaudit.rewards.result import to_result, with_cuts
 
 
 class Scorer(Protocol):
     """A reward model, wherever it runs. Scores are normalised, length corrected (see `RewardModel.normalise`)."""
+
+    @property
+    def shortened(self) -> Sequence[bool]:
+        """Of the rows that were scored last: which of them were too long for the model, and were cut."""
+        ...
 
     def score_tokens(self, rows: Sequence[Sequence[int]], prompt_lengths: Sequence[int]) -> list[float]:
         """Scores of whole texts given as token ids.
@@ -70,4 +75,4 @@ class ModelReward:
                 f"{self.name} gave {len(scores)} scores for {len(rollouts)} responses",
                 cure="return exactly one score for each row, in order",
             )
-        return [to_result(score, self.name) for score in scores]
+        return with_cuts([to_result(score, self.name) for score in scores], self._scorer.shortened, self.name)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from numbers import Real
@@ -40,6 +41,24 @@ def to_result(value: Any, name: str) -> RewardResult:
         return RewardResult(number, {name: number, **parts})
     # No value, and never 0: a 0 would say that the response is worse or better than others, and nobody knows that.
     return RewardResult(None, error=f"{name} returned {shortened(value)}, not a finite number")
+
+
+def with_cuts(results: Sequence[RewardResult], cut: Sequence[bool], name: str) -> list[RewardResult]:
+    """Results of texts of which some were longer than a model reads: the part ``<name>_cut`` is 1 for these.
+
+    Its mean is the share of texts that were cut, in the metrics of each iteration; the first time there is a warning.
+    """
+    if not any(cut):
+        return list(results)
+    warnings.warn(
+        f"{name}: {sum(cut)} of {len(cut)} texts are longer than the model reads, and were cut (the beginning of the"
+        f" prompt first); reward/{name}_cut is their share from here on",
+        stacklevel=2,
+    )
+    return [
+        replace(result, parts=dict(result.parts) | {f"{name}_cut": float(was_cut)})
+        for result, was_cut in zip(results, cut, strict=True)
+    ]
 
 
 def _checked(result: RewardResult, name: str) -> RewardResult:

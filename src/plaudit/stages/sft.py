@@ -43,6 +43,7 @@ def run_sft(
     said.loaded(loaded)
     train, heldout = split(loaded.records, job.data, job.seed, job.dataset, said)
     runtime = backends.open(job)
+    said.note(runtime.notes)
     learner, text = runtime.learner, runtime.format
     data, encoder = readable(text, job.data, said), demonstration_encoder(text.chat, job.algorithm.all_turns)
     rows, heldout_rows = (encode_rows(part, encoder, data, job.dataset) for part in (train, heldout))

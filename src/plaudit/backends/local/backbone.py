@@ -38,13 +38,13 @@ class Backbone:
         path = Path(resolve(source).name)
         apart = self._apart(path)
         if apart is None:
-            self._say(f"reward model {source}: adapter and head on the policy's frozen base")
+            self.say(f"reward model {source}: adapter and head on the policy's frozen base")
             base = frozen_base(self.policy.lm)
             model = RewardModel.on_base(path, tokenizer, base, lower_states_gb=self.lower_states_gb)
             model.lower = self.lower_states(model.lower)
             return model
         if apart:
-            self._say(f"reward model {source}: a whole model of its own, since {apart}")
+            self.say(f"reward model {source}: a whole model of its own, since {apart}")
         return RewardModel.load(source, tokenizer)
 
     def lower_states(self, own: LowerStates | None) -> LowerStates | None:
@@ -64,6 +64,7 @@ class Backbone:
         self._fingerprint = self._fingerprint or fingerprint(body(self.policy.lm))
         return None if stored == self._fingerprint else "it was trained on another base than the policy's"
 
-    def _say(self, note: str) -> None:
+    def say(self, note: str) -> None:
+        """Keep a note, once."""
         if note not in self.notes:
             self.notes.append(note)

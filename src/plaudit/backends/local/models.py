@@ -12,6 +12,7 @@ from plaudit.errors import ConfigError, ModelError
 from plaudit.jobs.reward_tables import ModelTable, RewardTable
 from plaudit.models.critic import Critic
 from plaudit.models.files.load import load_causal_lm, load_tokenizer
+from plaudit.models.files.vocabulary import Words
 from plaudit.models.lora import add_lora, quantization_options
 from plaudit.models.policy import Policy, ReferencePolicy
 from plaudit.models.reward_extras import auxiliary_head
@@ -39,6 +40,7 @@ def load_policy(
         add_lora(lm, lora, task="causal", seed=seed),
         temperature=temperature,
         entropy_grad=entropy_grad,
+        words=Words.known_to(tokenizer),
         **_forward(compute),
     )
     return tokenizer, policy
@@ -97,26 +99,36 @@ def build_critic(
 ) -> Critic:  # fmt: skip
     """A critic from the first reward model, or from the policy with a zero head; under LoRA on the policy's base.
 
-    Raises:
-        ConfigError: the reward is a function, an encoder, or has another tokenizer.
+    Where the reward model cannot become the critic, the policy does, and `Backbone.notes` says why.
     """
     models = [table for table in rewards if isinstance(table, ModelTable)]
-    if init == "sft" or not models:
+    model = _as_critic(models[0].members[0], backbone, tokenizer) if init == "reward" and models else None
+    if model is None:
         critic = Critic.from_policy(backbone.policy.lm, lora, **_forward(compute))
         critic.lower = backbone.lower_states(critic.lower)
         return critic
-    source = models[0].members[0]  # of an ensemble: its first member
-    if not same_tokenizer(tokenizer, load_tokenizer(source)):
-        raise ConfigError(
-            f"the reward model {source} has another tokenizer than the policy, so it cannot become the critic",
-            where="[algorithm] critic",
-            cure="use critic = 'sft', or train the reward model from the policy's own SFT model",
-        )
-    model = backbone.reward_model(source, tokenizer)
     critic = Critic.from_reward(model, lora, **_forward(compute))
     if model.on_adapters:
         critic.lower = backbone.lower_states(critic.lower)
     return critic
+
+
+def _as_critic(source: str, backbone: Backbone, tokenizer: Any) -> RewardModel | None:
+    """The reward model (of an ensemble: its first member) if a critic can start from it; else None, and a note."""
+    # A critic reads the policy's own token ids, up to the token before the one that its value is about.
+    why = ""
+    if not same_tokenizer(tokenizer, load_tokenizer(source)):
+        why = "it has another tokenizer"
+    else:
+        model = backbone.reward_model(source, tokenizer)
+        if not model.is_encoder:
+            return model
+        why = "it is an encoder, whose states depend on later tokens"
+    backbone.say(
+        f"the critic starts from the policy with a zero head, not from the reward model {source}, since {why}"
+        " (as critic = 'sft')"
+    )
+    return None
 
 
 def _forward(compute: ComputeSection) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from plaudit.jobs.sft import SFTJob
 from plaudit.models.files.load import load_causal_lm, load_tokenizer
 from plaudit.models.forward.trunk import position_limit
 from plaudit.models.length import LengthRule
-from plaudit.models.pairs import POSITIONS
+from plaudit.models.pairs import longest_text
 from plaudit.models.reward_extras import LastStates, set_head
 from plaudit.models.reward_model import RewardModel
 from plaudit.rewards.model import Scorer as TextScorer
@@ -52,7 +52,7 @@ def build_policy(job: SFTJob | DPOJob) -> OfflineRuntime:
     learner = LocalLearner(policy, job.optimizer, job.compute, total_steps=UNPLANNED)
     graphs = job.compute.packing
     generator = NativeGenerator(policy.lm, tokenizer, text.chat.end_ids, cuda_graphs=graphs)
-    return OfflineRuntime(learner, text, generator)
+    return OfflineRuntime(learner, text, generator, (*policy.notes, *generator.notes))
 
 
 def build_reward_model(job: RewardJob) -> RewardRuntime:
@@ -73,7 +73,7 @@ def build_reward_model(job: RewardJob) -> RewardRuntime:
     )
     learner = LocalLearner(model, job.optimizer, job.compute, total_steps=UNPLANNED, name="reward_model")
     text = _format(tokenizer, model.model, job.data.chat_template, encoder=model.is_encoder)
-    return RewardRuntime(learner, text, LocalRewardHead(model, job.compute))
+    return RewardRuntime(learner, text, LocalRewardHead(model, job.compute), model.notes)
 
 
 def load_scoring(directory: Path, job: RewardJob) -> ScoringRuntime:
@@ -111,8 +111,7 @@ def load_text_scorer(source: str) -> tuple[TextScorer, float]:
 
 
 def _format(tokenizer: Any, model: nn.Module, template: Any, encoder: bool = False) -> TextFormat:
-    # What an encoder reads ends where its position table does, and its tokenizer may set an earlier end.
-    longest_pair = min(POSITIONS, int(tokenizer.model_max_length)) if encoder else None
+    longest_pair = longest_text(model, tokenizer) if encoder else None
     return TextFormat(tokenizer, ChatFormat(tokenizer, template), position_limit(model), longest_pair)
 
 

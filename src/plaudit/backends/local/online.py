@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from plaudit.algorithms.protocol import ActorCritic, EntropyBonus, OnlineAlgorithm, SharingTrunk
+from plaudit.backends.local.agreement import SamplerCheck, in_fp32
 from plaudit.backends.local.backbone import Backbone
 from plaudit.backends.local.learner import LocalLearner, LocalScorer
 from plaudit.backends.local.models import build_critic, load_backbone, load_policy, load_reference
@@ -24,7 +25,7 @@ from plaudit.jobs.best_of_n import BestOfNJob
 from plaudit.jobs.online import OnlineJob
 from plaudit.jobs.reward_tables import ModelTable
 from plaudit.models.exact_kl import ExactKL
-from plaudit.models.forward.trunk import position_limit
+from plaudit.models.forward.trunk import bare, position_limit
 from plaudit.models.policy import Policy
 from plaudit.models.shared_trunk import SharedTrunk, TrunkCritic
 from plaudit.rewards.build import Given, RewardSource
@@ -59,8 +60,9 @@ def build_online(job: OnlineJob, reward: Given, gold: Given, columns: Collection
     # only works where both are in one process.
     frozen = load_reference(policy)
     learner, critic = _learners(job, policy, backbone, tokenizer)
+    generator = _generator(policy, learner, text.chat, tokenizer, compute)
     runtime = Runtime(
-        _generator(policy, learner, text.chat, tokenizer, compute),
+        generator,
         learner,
         LocalScorer(frozen, compute),
         judge,
@@ -70,9 +72,14 @@ def build_online(job: OnlineJob, reward: Given, gold: Given, columns: Collection
         _shares_trunk(algorithm) and critic is not None,
     )
     roles: dict[str, Iterable[nn.Module]] = {"policy": [policy], "reference": [frozen]}
-    roles |= {"critic": [critic.module] if critic else [], "reward": backbone.loaded, "gold": gold_backbone.loaded}
-    notes = (*backbone.notes, *gold_backbone.notes, *_critic_notes(job))
-    return OnlineRuntime(runtime, text, notes, role_memory(roles), _peak(learner))
+    roles |= {
+        "critic": [critic.module] if critic else [],
+        "reward": backbone.loaded,
+        "gold": gold_backbone.loaded,
+    }
+    notes = (*policy.notes, *generator.notes, *backbone.notes, *gold_backbone.notes, *_critic_notes(job))
+    check = _sampler_check(job, policy, learner, generator, text)
+    return OnlineRuntime(runtime, text, notes, role_memory(roles), _peak(learner), check)
 
 
 def build_best_of_n(job: BestOfNJob, reward: Given, gold: Given, columns: Collection[str]) -> OnlineRuntime:
@@ -87,14 +94,17 @@ def build_best_of_n(job: BestOfNJob, reward: Given, gold: Given, columns: Collec
     )
     text = _format(tokenizer, policy, job.data.chat_template)
     learner = LocalLearner(policy, job.optimizer, compute, total_steps=UNPLANNED)
-    opened = partial(_reward, tokenizer=tokenizer, compute=compute, columns=columns)
+    backbone = load_backbone(policy, compute)
+    opened = partial(_reward, tokenizer=tokenizer, compute=compute, columns=columns, backbone=backbone)
     judge = opened(reward or job.reward, "reward")
     second = opened(gold or job.gold, "gold") if gold or job.gold else None
     # Without rounds nothing is trained, so the policy is its own start, and no memory goes into a copy.
     reference = LocalScorer(load_reference(policy), compute) if job.rounds else learner
     generator = _generator(policy, learner, text.chat, tokenizer, compute)
     runtime = Runtime(generator, learner, reference, judge, gold=second)
-    return OnlineRuntime(runtime, text, peak_memory=_peak(learner))
+    check = _sampler_check(job, policy, learner, generator, text)
+    notes = (*policy.notes, *generator.notes, *backbone.notes)
+    return OnlineRuntime(runtime, text, notes, peak_memory=_peak(learner), check=check)
 
 
 def _format(tokenizer: Any, policy: Policy, template: Any) -> TextFormat:
@@ -110,6 +120,14 @@ def _generator(
     return NativeGenerator(
         policy.lm, tokenizer, chat.end_ids, precision=precision, cuda_graphs=compute.packing
     )
+
+
+def _sampler_check(
+    job: OnlineJob | BestOfNJob, policy: Policy, learner: LocalLearner, generator: NativeGenerator, text: TextFormat
+) -> SamplerCheck:  # fmt: skip
+    exact = product_dtype(job.compute, learner.device) == torch.float32 and in_fp32(policy)
+    name = str(bare(policy.lm).config.model_type)
+    return SamplerCheck(generator, learner, name, text.pad_id, job.sampling, exact)
 
 
 def _peak(learner: LocalLearner) -> Callable[[], float]:

@@ -17,7 +17,9 @@ from plaudit.data.reading.transcripts import plain_text
 from plaudit.errors import ConfigError
 from plaudit.jobs.reward_tables import ClassifierTable, ModelTable
 from plaudit.models.files.load import load_classifier, load_tokenizer
-from plaudit.models.pairs import pair_ids, response_part
+from plaudit.models.forward.reading import ANY
+from plaudit.models.forward.trunk import position_limit
+from plaudit.models.pairs import encoded_pair, longest_text
 from plaudit.models.reward_model import RewardModel
 from plaudit.records import Content
 from plaudit.rewards.build import RewardSource, build
@@ -89,9 +91,12 @@ class LocalModels:
         self._remember(model)
         scorer = RewardModelScorer(model, tokenizer, self.compute)
         token_in = scorer.model.trained_on != "labels" and not scorer.model.is_encoder
-        return ModelReward(
-            scorer, name, same_tokenizer=token_in and same_tokenizer(self.tokenizer, tokenizer)
-        )
+        token_in = token_in and same_tokenizer(self.tokenizer, tokenizer)
+        # The policy's ids are written in the policy's template. A model with another one was trained on other tokens.
+        own = token_in and self.tokenizer.chat_template != tokenizer.chat_template
+        if own and self.backbone is not None:
+            self.backbone.say(f"reward model {source} has a chat template of its own, and reads chats in it")
+        return ModelReward(scorer, name, same_tokenizer=token_in and not own)
 
     def _remember(self, model: nn.Module) -> None:
         if self.backbone is not None:
@@ -99,20 +104,25 @@ class LocalModels:
 
 
 class RewardModelScorer:
-    """A trained reward model that scores token rows or texts, normalised."""
+    """A trained reward model that scores token rows or texts, normalised.
+
+    A row that is longer than the model can read loses the beginning of its prompt; an encoder's response that is too
+    long by itself loses its end.
+    """
 
     def __init__(self, model: RewardModel, tokenizer: Any, compute: ComputeSection) -> None:
         self.device, self.compute = resolve_device(compute.device), compute
         self.model, self.tokenizer = model.to(self.device).requires_grad_(False), tokenizer
         self.chat = None if model.is_encoder else ChatFormat(tokenizer, "auto")
+        # A decoder's tokenizer may set a limit that its positions do not have.
+        positions = position_limit(model.model)
+        self.limit = longest_text(model.model, tokenizer) if model.is_encoder else positions or ANY
+        self.shortened: list[bool] = []
 
     def score_tokens(self, rows: Sequence[Sequence[int]], prompt_lengths: Sequence[int]) -> list[float]:
         """Normalised scores of rows of token ids."""
-        lengths = torch.tensor([len(row) - n for row, n in zip(rows, prompt_lengths, strict=True)])
-        with torch.no_grad(), autocast(self.compute, self.device):
-            # fp64, so that normalising adds no rounding of its own to what the model computed.
-            scores = torch.tensor(self.model.score_rows(rows), dtype=torch.float64)
-        return [float(score) for score in self.model.normalise(scores, lengths)]
+        self.shortened = [len(row) > self.limit for row in rows]
+        return self._scores(rows, prompt_lengths)
 
     def score_texts(
         self, prompts: Sequence[Content], responses: Sequence[str], truncated: Sequence[bool]
@@ -123,20 +133,28 @@ class RewardModelScorer:
         token: there truncation is left to the algorithm's missing_eos_penalty.
         """
         encoded = [self._encode(*row) for row in zip(prompts, responses, truncated, strict=True)]
-        return self.score_tokens([ids for ids, _ in encoded], [length for _, length in encoded])
+        self.shortened = [cut or len(ids) > self.limit for ids, _, cut in encoded]
+        return self._scores([ids for ids, _, _ in encoded], [length for _, length, _ in encoded])
 
-    def _encode(self, prompt: Content, response: str, truncated: bool) -> tuple[list[int], int]:
-        """Token ids, and how many of them come before the response."""
+    def _scores(self, rows: Sequence[Sequence[int]], prompt_lengths: Sequence[int]) -> list[float]:
+        lengths = torch.tensor([len(row) - n for row, n in zip(rows, prompt_lengths, strict=True)])
+        rows = [row[max(0, len(row) - self.limit) :] for row in rows]
+        with torch.no_grad(), autocast(self.compute, self.device):
+            # fp64, so that normalising adds no rounding of its own to what the model computed.
+            scores = torch.tensor(self.model.score_rows(rows), dtype=torch.float64)
+        return [float(score) for score in self.model.normalise(scores, lengths)]
+
+    def _encode(self, prompt: Content, response: str, truncated: bool) -> tuple[list[int], int, bool]:
+        """Token ids, how many of them come before the response, and whether something was left out."""
         # A classifier of texts was trained on whole texts without a prompt, so it reads both as one finished text.
         finished = self.model.trained_on == "labels"
         if finished:
             prompt, response = "", (prompt if isinstance(prompt, str) else "") + response
         if self.chat is None:
-            text = plain_text(prompt)
-            ids = pair_ids(self.tokenizer, text, response)
-            return ids, len(ids) - response_part(self.tokenizer, text, response)
+            pair = encoded_pair(self.tokenizer, plain_text(prompt), response, self.limit)
+            return pair.ids, len(pair.ids) - pair.response, pair.cut
         row = self.chat.encode(prompt, response)
-        return list(row.ids[:-1] if truncated and not finished else row.ids), row.prompt_length
+        return list(row.ids[:-1] if truncated and not finished else row.ids), row.prompt_length, False
 
 
 class LocalClassifier:
@@ -158,16 +176,21 @@ class LocalClassifier:
                 cure="name a trained classifier before the #",
             )
         self.model = model.to(self.device).requires_grad_(False)
+        self.limit = longest_text(model, self.tokenizer)
+        self.shortened: list[bool] = []
         self.labels: Sequence[str] = [model.config.id2label[i] for i in range(model.config.num_labels)]
 
     @torch.no_grad()
     def logits(self, prompts: Sequence[Content], responses: Sequence[str]) -> list[list[float]]:
         """``[rows][labels]`` raw logits in fp32."""
         texts = [(p if isinstance(p, str) else "") + r for p, r in zip(prompts, responses, strict=True)]
+        lengths = [len(ids) for ids in self.tokenizer(texts, truncation=False, verbose=False)["input_ids"]]
+        self.shortened = [length > self.limit for length in lengths]
+        cut: dict[str, Any] = {"truncation": True, "max_length": self.limit} if any(self.shortened) else {}
         result: list[list[float]] = []
         for first in range(0, len(texts), CLASSIFIER_BATCH):
             batch = self.tokenizer(
-                texts[first : first + CLASSIFIER_BATCH], padding=True, truncation=True, return_tensors="pt"
+                texts[first : first + CLASSIFIER_BATCH], padding=True, return_tensors="pt", **cut
             ).to(self.device)
             with autocast(self.compute, self.device):
                 result.extend(self.model(**batch).logits.float().cpu().tolist())

@@ -61,6 +61,7 @@ def load_causal_lm(
         ModelError: unknown name, no weights, or not a causal language model.
     """
     model, missing = _load_weights(AutoModelForCausalLM, source, {"dtype": precision_dtype} | options)
+    _refuse_classifier(model, source)
     # transformers fills missing weights with random numbers and only logs it: a classifier loaded as language model
     # would write noise.
     if missing:
@@ -103,6 +104,25 @@ def load_classifier(
         )
     fit_vocabulary(model, tokenizer or load_tokenizer(source))
     return model, bool(missing)
+
+
+def _refuse_classifier(model: PreTrainedModel, source: str | Path) -> None:
+    """Raise if the files are those of a classifier: with tied embeddings it loads as a language model without a word.
+
+    Its body was trained to score texts, so what it would write is noise.
+    """
+    config: Any = model.config
+    kinds = [name for name in getattr(config, "architectures", None) or () if "Classification" in name]
+    if hasattr(config, "plaudit_reward_mean"):
+        raise ModelError(
+            f"{source} is a reward model, which scores texts and cannot write them",
+            cure="give it as --reward; as policy or model give the language model that it was trained from",
+        )
+    if kinds:
+        raise ModelError(
+            f"{source} is a classifier ({kinds[0]}), which labels texts and cannot write them",
+            cure="give it as --reward; as policy or model give a causal language model",
+        )
 
 
 def dequantized(model: Any) -> Any:
@@ -171,7 +191,9 @@ def _cure(text: str, source: str) -> str:
     # These libraries have no error classes for the cases, so texts are compared. A text that changes costs the better
     # advice, not the error.
     if "trust_remote_code" in text or "custom code" in text:
-        return "the model needs code from its repository, which is not run; use an architecture of transformers"
+        return (
+            "the model needs code from its repository, which is not run; use an architecture of transformers"
+        )
     if "Unrecognized configuration class" in text:
         return "this architecture has no such head in transformers; choose another model"
     if "safetensors" in text and not Path(source).exists():

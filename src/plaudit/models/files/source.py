@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ def resolve(source: str | Path) -> Source:
 
 
 def _in_directory(path: Path) -> Source:
+    _refuse_adapter(path)
     if (path / "config.json").is_file():
         return Source(str(path))
     if (path / "model" / "config.json").is_file():
@@ -71,12 +73,30 @@ def _in_directory(path: Path) -> Source:
     if ggufs:
         names = ", ".join(p.name for p in ggufs)
         raise ModelError(f"{path} has {len(ggufs)} GGUF files", cure=f"name one of them: {names}")
-    if (path / "adapter_config.json").is_file():
-        raise ModelError(
-            f"{path} holds a LoRA adapter only", cure="merge it into its base model and save that"
-        )
     raise ModelError(
         f"{path} holds no model", where=str(path), cure="a model directory has config.json, or one .gguf file"
+    )
+
+
+def _refuse_adapter(path: Path) -> None:
+    """Raise if a directory holds an adapter and no model; transformers would look for its base and load that."""
+    file = path / "adapter_config.json"
+    if not file.is_file() or any(path.glob("model*.safetensors")) or any(path.glob("*.gguf")):
+        return
+    try:
+        base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (ValueError, AttributeError, OSError):
+        base = None
+    cure = (
+        "merge it first: peft.AutoPeftModelForCausalLM.from_pretrained(DIR).merge_and_unload().save_pretrained(NEW),"
+        " with the tokenizer, and give NEW"
+    )
+    if (path.parent / "config.json").is_file():
+        cure = f"give {path.parent}: the model with this adapter merged"
+    raise ModelError(
+        f"{path} is a LoRA adapter{f' for {base}' if base else ''}, not a model: it holds the changes only",
+        where=str(file),
+        cure=cure,
     )
 
 

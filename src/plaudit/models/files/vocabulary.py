@@ -6,7 +6,9 @@ never learns to stop. So every tokenizer gets a pad token of its own; no logit o
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -16,6 +18,42 @@ HINTS = ("pad", "reserved", "unused", "placeholder", "control")
 """In the names of special tokens that were never trained for anything else."""
 
 NEW_PAD = "<|pad|>"
+
+NEVER = -1e30
+"""Logit of an id that is no token. Not -inf: a probability of 0 times -inf would be NaN in an entropy."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """The ids that a tokenizer knows, out of those that a model has rows for.
+
+    Models pad their embeddings to a round number of rows. An id without a token decodes to nothing, and another model
+    with the same tokenizer may have fewer rows; so such ids have probability 0, where tokens are drawn and where
+    log-probs are computed.
+    """
+
+    count: int
+    """The largest id, plus 1."""
+    holes: tuple[int, ...] = ()
+    """Ids below it that are no tokens."""
+
+    @classmethod
+    def known_to(cls, tokenizer: PreTrainedTokenizerBase) -> Self:
+        """Those of a tokenizer, added tokens included."""
+        known = set(tokenizer.get_vocab().values())
+        count = max(known) + 1
+        return cls(count, tuple(i for i in range(count) if i not in known) if len(known) < count else ())
+
+    def of(self, logits: Tensor) -> Tensor:
+        """``[..., V]`` -> the logits of ids that are tokens, in their order; those of holes are `NEVER`."""
+        logits = logits[..., : self.count]
+        if not self.holes:
+            return logits
+        return logits.index_fill(-1, self._holes.to(logits.device), NEVER)
+
+    @cached_property
+    def _holes(self) -> Tensor:
+        return torch.tensor(self.holes)
 
 
 def ensure_pad(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -68,8 +106,10 @@ def fit_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     """
     config = model.config.get_text_config()
     rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    # Not the number of tokens: where some ids are not in use, the largest id is beyond it.
+    count = Words.known_to(tokenizer).count
+    if count > rows:
+        model.resize_token_embeddings(count, mean_resizing=False)
         # Neither zeros nor the mean of all rows: a row of zeros has logit 0, which in models with negative logits is
         # the largest of all, and the mean row has an average logit. Both would change the policy before its first
         # step.

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from plaudit.models.forward.trunk import bare
+from plaudit.models.files.vocabulary import Words
+from plaudit.models.forward.reading import UNRUNNABLE, run
+from plaudit.models.forward.trunk import bare, body
 
 CHUNK = 2**26
 """Logits held at once (fp32: 256 MiB). Where there are more, the backward pass recomputes them by chunks."""
@@ -58,24 +60,54 @@ class TokenLogprobs(torch.autograd.Function):
 
 
 class LMHead(nn.Module):
-    """The output layer of a causal language model, and what its architecture does to the logits after it."""
+    """From states to logits: the output layer of a causal language model, and what is done to the logits after it.
 
-    def __init__(self, lm: nn.Module, *, temperature: float = 1.0, entropy_grad: bool = False) -> None:
+    Where an architecture does something that is not known here, the states are the model's own logits at all tokens
+    (`whole`), which costs memory and is always right.
+
+    Args:
+        lm: the model, plain or wrapped by `add_lora`.
+        temperature: divides the logits.
+        entropy_grad: let gradients flow through the entropy.
+        words: the ids that are tokens; logits of others are left out. None: all of them are.
+    """
+
+    def __init__(
+        self,
+        lm: nn.Module,
+        *,
+        temperature: float = 1.0,
+        entropy_grad: bool = False,
+        words: Words | None = None,
+    ) -> None:
         super().__init__()
         inner = bare(lm)
         config = inner.config.get_text_config()
+        self.temperature, self.entropy_grad, self.words = temperature, entropy_grad, words
         # In a list, so that PyTorch does not register it: the layer belongs to the model. Registered here too, it would
         # be counted, saved and moved twice.
         self._linear = [inner.get_output_embeddings()]
         self.scale = _logit_scale(inner, config) / temperature
-        self.temperature = temperature
         self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
-        self.entropy_grad = entropy_grad
+        self.whole = not self._is_all_of(lm)
+        if self.whole:
+            self._linear, self.scale, self.softcap = [nn.Identity()], 1.0 / temperature, None
+        self._size = int(config.vocab_size)
+
+    NOTE = (
+        "log-probs come from the model's own logits at every token, since its output layer is of a kind of its own;"
+        " that needs more memory"
+    )
+    """What a run should say where a head is `whole`."""
 
     @property
     def vocabulary(self) -> int:
         """Logits of one position."""
-        return int(self._linear[0].weight.shape[0])
+        return self._size if self.words is None else min(self._size, self.words.count)
+
+    def trunk(self, lm: nn.Module) -> nn.Module:
+        """What gives the states that this head reads: the model's body, or all of it."""
+        return LogitsTrunk(lm) if self.whole else body(lm)
 
     def logits(self, states: Tensor) -> Tensor:
         """``states [N, D]`` -> logits ``[N, V]`` divided by the temperature, in fp32 also under autocast."""
@@ -85,17 +117,42 @@ class LMHead(nn.Module):
         with torch.autocast(states.device.type, enabled=False):
             # Only a plain layer can be applied by its weight; one with an adapter or in 4 bit has its own forward pass.
             if type(linear) is nn.Linear:
-                bias = None if linear.bias is None else linear.bias.float()
-                z = nn.functional.linear(states.float(), linear.weight.float(), bias)
+                rows = slice(self.words and self.words.count)
+                bias = None if linear.bias is None else linear.bias[rows].float()
+                z = nn.functional.linear(states.float(), linear.weight[rows].float(), bias)
             else:
                 z = linear(states).float()
         # Gemma 2: logits = cap * tanh(z / cap). The temperature divides after the cap, as in sampling, while ``scale``
         # already contains it; so it is taken out inside the tanh and put back outside.
         if self.softcap is not None:
-            return torch.tanh(z * (self.scale * self.temperature / self.softcap)) * (
-                self.softcap / self.temperature
-            )
-        return z if self.scale == 1.0 else z * self.scale
+            inside = torch.tanh(z * (self.scale * self.temperature / self.softcap))
+            z = inside * (self.softcap / self.temperature)
+        elif self.scale != 1.0:
+            z = z * self.scale
+        return z if self.words is None else self.words.of(z)
+
+    @torch.no_grad()
+    def _is_all_of(self, lm: nn.Module) -> bool:
+        """Are our logits of two tokens the model's own?"""
+        # An unknown scale would not raise anything by itself: training would run on a distribution that is not the one
+        # that is sampled and saved.
+        linear = self._linear[0]
+        if linear is None or body(lm) is bare(lm):
+            return False
+        if linear.weight.device.type == "meta":  # a model without values, made to count parameters
+            return True
+        words, self.words = self.words, None
+        tokens = torch.tensor([[0, linear.weight.shape[0] // 2]], device=linear.weight.device)
+        try:
+            wanted = lm(input_ids=tokens, use_cache=False).logits[0].float()
+            found = self.logits(run(body(lm), tokens)[0]) * self.temperature
+        except UNRUNNABLE:
+            return False
+        finally:
+            self.words = words
+        tolerance = 1e-3 if linear.weight.dtype == torch.float32 else 5e-2
+        atol = tolerance * float(wanted.abs().max().nan_to_num(0.0, 0.0).clamp(min=1))
+        return found.shape == wanted.shape and torch.allclose(found, wanted, tolerance, atol, equal_nan=True)
 
     def forward(self, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probs of ``tokens [N]`` and entropies ``[N]`` of what ``states [N, D]`` predict, in fp32."""
@@ -117,10 +174,22 @@ class LMHead(nn.Module):
         return logprobs, entropy
 
 
+class LogitsTrunk(nn.Module):
+    """A language model whose states are its logits ``[B, T, V]``, in the place of its body."""
+
+    def __init__(self, lm: nn.Module) -> None:
+        super().__init__()
+        self.lm, self.config = lm, bare(lm).config
+
+    def forward(self, input_ids: Tensor, use_cache: bool = False) -> tuple[Tensor]:
+        """In a tuple, as transformers gives its states."""
+        return (self.lm(input_ids=input_ids, use_cache=use_cache).logits.float(),)
+
+
 def _logit_scale(inner: Any, config: Any) -> float:
     """The factor between the output layer and the logits: Cohere multiplies, Granite divides."""
-    # These live in the model's own forward pass, which is not called here. `Policy._check_head` compares the outcome
-    # with it, so an architecture that is missing in this list is refused and not trained wrongly.
+    # These live in the model's own forward pass, which is not called here. `LMHead._is_all_of` compares the outcome
+    # with it, so an architecture that is missing in this list is slower and not wrong.
     if getattr(config, "logits_scaling", None) is not None:
         scaling = float(config.logits_scaling)
         return scaling if config.model_type == "hyperclovax" else 1.0 / scaling

@@ -26,7 +26,9 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from plaudit.errors import ModelError
 from plaudit.functional.prefix import shared_with_previous
+from plaudit.models.forward.reading import NARROW
 
 _NAME = "plaudit_packed"
 _WORTH_IT = 0.95
@@ -152,7 +154,7 @@ def can_pack(trunk: nn.Module) -> bool:
     with torch.no_grad():
         try:
             packed = packed_states(trunk, packing)[mask].float()
-        except (TypeError, ValueError, RuntimeError):
+        except (TypeError, ValueError, RuntimeError, ModelError):
             return False  # an architecture that wants other inputs
         padded = (
             trunk(input_ids=tokens, position_ids=positions, use_cache=False).last_hidden_state[mask].float()
@@ -163,9 +165,11 @@ def can_pack(trunk: nn.Module) -> bool:
 
 
 def fits_window(trunk: nn.Module, width: int) -> bool:
-    """Does every layer attend to a whole row of ``width`` tokens? Packed attention has no sliding window."""
-    window = getattr(trunk.config, "sliding_window", None)
-    return not window or width <= int(window)
+    """Does every layer attend to a whole row of ``width`` tokens? Packed attention ignores all but causal masks."""
+    config: Any = trunk.config
+    text = config.get_text_config()
+    limits = [getattr(text, name, None) for name in (*NARROW, "index_topk")]
+    return all(width <= int(limit) for limit in limits if isinstance(limit, int) and limit)
 
 
 # transformers calls attention from inside its layers and passes on no argument of ours, so the packing of the forward
@@ -197,10 +201,11 @@ def _packed_attention(
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within rows. ``query [1, heads, N, d]``, likewise key and value -> ``[1, N, heads, d]``."""
-    # ``attention_mask`` is ignored: transformers builds one for a single row of N tokens, in which the second
-    # response would attend to the first. Within the rows below, causal order is all the mask that is needed: padding
-    # is on the right, where no real token looks.
+    # transformers builds no mask for an attention function of another name. Within the rows below, causal order is all
+    # the mask that is needed: padding is on the right, where no real token looks. A mask is the model's own (Doge).
     packing = _current.get()
+    if attention_mask is not None:
+        raise ModelError("the model makes attention masks of its own", cure="set compute.packing = false")
 
     def rows_of(x: Tensor, place: Tensor) -> Tensor:
         return x[0].index_select(1, place.flatten()).unflatten(1, place.shape).transpose(0, 1)

@@ -17,6 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from plaudit.models.forward.lower import LowerStates
 from plaudit.models.forward.packing import can_pack, fits_window, pack, packed_states
+from plaudit.models.forward.reading import ANY, row_limit, rows_apart
 
 POSITION_TABLES = ("wpe", "embed_positions", "position_embeddings")
 """What models call their table of learned positions."""
@@ -67,6 +68,7 @@ def hidden_states(
     *,
     packing: bool = False,
     lower: LowerStates | None = None,
+    together: int = ANY,
 ) -> Tensor:
     """Last hidden states ``[B, T, D]`` of a causal trunk, whichever side is padded; undefined at padding.
 
@@ -76,7 +78,11 @@ def hidden_states(
         packing: leave padding out and compute what neighbouring rows share at their start once (see packing.py);
             only for a trunk that `can_pack`.
         lower: keeps the states of the trunk's frozen lower layers; only together with packing.
+        together: of `Reading`, how long rows may be that are read side by side.
     """
+    if tokens.shape[1] > together:
+        with recomputing(trunk) if torch.is_grad_enabled() else nullcontext():
+            return rows_apart(trunk, tokens, attention_mask)
     # A mask never grows along a row that is padded on the right. No attention mask is needed then, because a causal
     # kernel never looks to the right; without a mask argument the fast kernels are used.
     right_padded = bool((attention_mask[:, 1:] <= attention_mask[:, :-1]).all())
@@ -97,7 +103,7 @@ def hidden_states(
         arange = torch.arange(tokens.shape[1], device=tokens.device)[None]
         options["position_ids"] = arange if right_padded else positions
     with recomputing(trunk) if torch.is_grad_enabled() else nullcontext():
-        states: Tensor = trunk(input_ids=tokens, **options).last_hidden_state
+        states: Tensor = trunk(input_ids=tokens, **options)[0]
     return states
 
 
@@ -108,13 +114,18 @@ def packs(trunk: nn.Module) -> bool:
 
 
 def position_limit(model: nn.Module) -> int | None:
-    """Most tokens of a row that a model with learned positions (GPT-2, OPT, BERT) can read; None: no such table."""
+    """Most tokens of a row that a model can read: its table of positions ends there (GPT-2, OPT, BERT), or see
+    `row_limit`. None: there is no such limit.
+    """
     for name, module in bare(model).named_modules():
         if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in POSITION_TABLES:
             before = int(getattr(module, "offset", 0))  # OPT begins to count at 2, RoBERTa after its padding
             return module.num_embeddings - (before if module.padding_idx is None else module.padding_idx + 1)
     config = bare(model).config
-    return int(config.max_position_embeddings) if config.model_type in ("gptj", "codegen") else None
+    if config.model_type in ("gptj", "codegen"):
+        return int(config.max_position_embeddings)
+    limit = row_limit(bare(model))
+    return None if limit is None else limit[0]
 
 
 def to_the_left(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

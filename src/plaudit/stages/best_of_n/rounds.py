@@ -58,7 +58,7 @@ def run_rejection(
         raise reader.nothing_left("train on" if held else "evaluate on")
     announce({"prompts": f"{len(tokenised)} to train, {len(held)} held out"})
     reader.tell(said)
-    said.note([*opened.notes, *job.sampling.cautions])
+    said.note([*opened.notes, *job.sampling.cautions, *opened.check(tokenised)])
     used = [p.prompt for p in (*tokenised, *held)]
     given = {"prompts": prompts, "reward": reward, "gold": gold}
     with open_session(

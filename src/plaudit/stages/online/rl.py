@@ -68,7 +68,7 @@ def run_rl(
     texts = _texts(job, opened.format, said)
     announce({"prompts": f"{len(rows.train)} to train, {len(rows.heldout)} held out"})
     rows.reader.tell(said)
-    said.note([*notes, *opened.notes, *cautions_of(job), *job.sampling.cautions])
+    said.note([*notes, *opened.notes, *cautions_of(job), *job.sampling.cautions, *opened.check(rows.train)])
     used = [prompt.prompt for prompt in (*rows.train, *rows.heldout)]
     given = {"prompts": prompts, "reward": reward, "gold": gold, "environment": environment}
     with open_session(

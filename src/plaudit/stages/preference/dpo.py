@@ -69,6 +69,7 @@ def run_dpo(
     _check_prompts(job, rated)
     train, heldout = split(rated, job.data, job.seed, job.dataset, said)
     runtime = backends.open(job)
+    said.note(runtime.notes)
     learner, text = runtime.learner, runtime.format
     data = readable(text, job.data, said)
     encoder: Callable[[Any], tuple[Encoded, ...]] = (

@@ -118,6 +118,7 @@ def prepare(job: RewardJob) -> Parts:
     )
     train, heldout = split(source.records, job.data, job.seed, job.dataset, said)
     runtime = backends.open(job)
+    said.note(runtime.notes)
     text = runtime.format
     encoder, data = reward_encoder(text, train[0]), readable(text, job.data, said)
     (train, lost), (heldout, lost_too) = (
