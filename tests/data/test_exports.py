@@ -93,12 +93,22 @@ CASES: dict[str, Case] = {
         ],
         ["language"], 0,
     ),
+    "helpsteer.jsonl": (
+        "HelpSteer ratings",
+        [
+            rating(
+                "helpsteer-1", 3, {"helpfulness": 3, "correctness": 4, "coherence": 4, "complexity": 1, "verbosity": 0},
+                prompt=ASKED,
+            )
+        ],
+        [], 0,
+    ),
     "helpsteer2_disagreements.jsonl": (
         "HelpSteer2 disagreements",
         [
             rating(
-                "helpsteer2_disagreements-1", 2.4,
-                {"helpfulness": 3.5, "correctness": 4, "coherence": 4, "complexity": 0.5, "verbosity": 0},
+                "helpsteer2_disagreements-1", 3.5,
+                {"helpfulness": 3.5, "correctness": 4, "coherence": 4, "complexity": 0.5, "verbosity": 0}, prompt=ASKED,
             )
         ],
         [], 0,
@@ -130,7 +140,10 @@ CASES: dict[str, Case] = {
     ),
     "label_studio.json": (
         "Label Studio", [verdict("1/3", -1, annotator="3"), verdict("1/4", 1, annotator="4")],
-        ["annotations.id", "annotations.lead_time", "annotations.result.id", "project"], 2,
+        [
+            "annotations.completed_by.email", "annotations.id", "annotations.lead_time", "annotations.result.id",
+            "project",
+        ], 2,
     ),
     "label_studio_min.json": (
         "Label Studio JSON-MIN", [verdict("1/3", -1, annotator="3"), verdict("1/4", 1, annotator="4")],
@@ -275,8 +288,9 @@ CASES: dict[str, Case] = {
             ),
         ],
         [
-            "completions.annotations.helpfulness.Rationale", "completions.annotations.honesty.Rationale",
-            "completions.critique", "completions.principle", "correct_answers", "incorrect_answers", "models", "source",
+            "completions.annotations.helpfulness.Rationale", "completions.annotations.honesty",
+            "completions.annotations.honesty.Rationale", "completions.critique", "completions.principle",
+            "correct_answers", "incorrect_answers", "models", "source",
         ], 0,
     ),
     "ultrafeedback_binarized.jsonl": (

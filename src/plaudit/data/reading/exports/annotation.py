@@ -51,7 +51,9 @@ def label_studio(item: Item) -> list[OwnRow]:
 
 def _is_kept(annotation: Item) -> bool:
     skipped = annotation.flag("was_cancelled", "skipped") is True
-    annotation.log.leave_out("annotations that were skipped, left out", skipped)
+    if skipped:
+        annotation.log.leave_out("annotations that were skipped, left out")
+        annotation.dismiss()
     return not skipped
 
 
@@ -78,6 +80,7 @@ def _result(annotation: Item, item: Item, data: Item, sides: list[str]) -> int |
             found.append((value, key, word, order))
     if not found:
         annotation.log.leave_out("annotations without a verdict on the responses, left out")
+        annotation.dismiss()
         return None
     if len(found) > 1:
         names = shorten_names(result.peek("from_name") for result in annotation.items("result"))
@@ -112,6 +115,7 @@ def _label_studio_ratings(item: Item, data: Item, done: list[Item], identity: st
         name = f"{identity}/{annotator}" if annotator else identity
         if not numbers:
             item.log.leave_out("annotations without a number, left out")
+            each.dismiss()
         elif len(numbers) == 1:
             rows.append({**row, "id": name, "reward": next(iter(numbers.values()))})
         else:
@@ -139,8 +143,13 @@ def label_studio_min(item: Item) -> list[OwnRow]:
         return []
     row, sides = compared(item, identity, (*_OWN_COLUMNS, found[0]))
     row |= models_of(item)
-    value = item.take(found[0])
+    value = item.peek(found[0])
     selected = _selected(value)
+    if selected is None:
+        item.take(found[0])
+    else:
+        one = item.items(found[0])[0] if isinstance(value, list) else item.item(found[0])
+        one.take("selected")
     strength = verdict(item, found[0], value if selected is None else selected, sides)
     return [] if strength is None else judged(row, [(annotator, strength, None)])
 
@@ -188,7 +197,8 @@ def prodigy_choice(item: Item) -> list[OwnRow]:
 def prodigy_compare(item: Item) -> list[OwnRow]:
     """Outputs under `accept` and `reject`, and in `answer` which of them was chosen; `mapping` names their systems."""
     systems = item.item("mapping")
-    by_side = {str(systems.take(name)): str(name) for name in systems.values}
+    names = [name for name in systems.values if systems.peek(name) in ("accept", "reject")]
+    by_side = {str(systems.take(name)): name for name in names}
     if not _is_answered(item, both=True):
         return []
     first = "accept" if by_side.get("accept", "A") <= by_side.get("reject", "B") else "reject"

@@ -10,7 +10,9 @@ from plaudit.data.reading.exports.item import Item, OwnRow, as_number
 from plaudit.data.reading.exports.shapes import (
     PROMPTS,
     RESPONSES,
+    SYSTEMS,
     compared,
+    contents_of,
     hint,
     judged,
     leave_unanswered,
@@ -26,6 +28,7 @@ from plaudit.data.reading.exports.shapes import (
 from plaudit.data.reading.rows import shorten_names
 
 _DONE = ("", "submitted")
+_UNDONE = "answers that are drafts or were discarded, left out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,9 @@ def table_2(item: Item) -> list[OwnRow]:
         users = item.chat(f"{column}.users") if item.has(f"{column}.users") else [""] * len(values)
         states = item.chat(f"{column}.status") if item.has(f"{column}.status") else [""] * len(values)
         for value, user, state in zip(values, users, states, strict=False):
-            if _done(item, str(state or "")):
+            if str(state or "").lower() not in _DONE:
+                item.log.leave_out(_UNDONE)
+            else:
                 answers.append(Answer(column.removesuffix(".responses"), str(user), value, item, column))
     beside = [name for name in names if any(end in name for end in ends)]
     return _rows(item, item, answers, item.label("id") or item.identity, (*beside, "id", "_server_id", "status"))
@@ -95,7 +100,9 @@ def table_2(item: Item) -> list[OwnRow]:
 def _done(item: Item, status: str) -> bool:
     """Whether an answer was submitted; drafts and what was discarded are counted."""
     done = status.lower() in _DONE
-    item.log.leave_out("answers that are drafts or were discarded, left out", not done)
+    if not done:
+        item.log.leave_out(_UNDONE)
+        item.dismiss()
     return done
 
 
@@ -116,7 +123,8 @@ def _rows(
         row = {"prompt": prompt_of(fields, [*leave, response]), "response": fields.content(response)}
         return _rated(numbers, row, identity)
     texts = [answer for answer in answers if isinstance(answer.value, str)]
-    if texts and len({answer.question for answer in texts}) == 1 and not numbers:
+    only_a_prompt = len(contents_of(fields, [*leave, *SYSTEMS])) == 1
+    if texts and only_a_prompt and len({answer.question for answer in texts}) == 1 and not numbers:
         return _written(fields, texts, identity, leave)
     found = f"the fields {shorten_names(fields.values)} and the questions {shorten_names(_questions(answers))}"
     item.fault("fields", found, hint("prompt", "response_a", "response_b", "label"))
@@ -139,7 +147,7 @@ def _compared(
         row |= models_of(known)
     rows: list[OwnRow] = []
     for answer in (answer for answer in answers if answer.question == candidates[0]):
-        answer.of.take(answer.key)
+        _mark(answer)
         ranks = _ranks(answer.value, sides)
         if ranks is None:
             strength = verdict(answer.of, answer.key, answer.value, sides)
@@ -153,6 +161,20 @@ def _compared(
     return rows
 
 
+def _mark(answer: Answer) -> None:
+    """The answer counts as read."""
+    if isinstance(answer.value, Mapping):
+        each = [answer.of.item(answer.key)]
+    elif isinstance(answer.value, list) and answer.key == "value" and all(isinstance(v, dict) for v in answer.value):
+        each = answer.of.items(answer.key)
+    else:
+        answer.of.take(answer.key)
+        return
+    for one in each:
+        one.take("value")
+        one.take("rank")
+
+
 def _tells(question: str, answers: Sequence[Answer], sides: Sequence[str]) -> bool:
     """Whether every answer to a question is a verdict on the sides, or a ranking of them."""
     values = [answer.value for answer in answers if answer.question == question]
@@ -163,9 +185,12 @@ def _tells(question: str, answers: Sequence[Answer], sides: Sequence[str]) -> bo
 
 def _ranks(value: Any, sides: Sequence[str]) -> list[float] | None:
     """The rank of each side in the answer to a question of ranking; None if it is no such answer."""
-    if isinstance(value, Mapping) and isinstance(value.get("value"), list):
-        lists = [value["value"], value.get("rank") or range(1, len(value["value"]) + 1)]
-        value = [{"value": name, "rank": rank} for name, rank in zip(*lists, strict=False)]
+    if isinstance(value, Mapping):
+        # A table stores a list of objects as an object of lists.
+        names, places = value.get("value"), value.get("rank")
+        if not isinstance(names, list) or not isinstance(places, list) or len(names) != len(places):
+            return None
+        value = [{"value": name, "rank": rank} for name, rank in zip(names, places, strict=True)]
     if not isinstance(value, list):
         return None
     if all(isinstance(each, str) for each in value):

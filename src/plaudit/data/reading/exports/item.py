@@ -11,7 +11,7 @@ from plaudit.data.reading.rows import ReadLog, Row, shorten
 
 OwnRow = dict[str, Any]
 """The fields of a row in one of our own layouts."""
-_Path = tuple[str, ...]
+_Path = tuple[str | int, ...]
 
 
 class Item:
@@ -29,6 +29,9 @@ class Item:
         self.values: Mapping[str, Any] = row.values
         self._path: _Path = ()
         self._used: set[_Path] = set()
+        """Paths of what was read, with all that is below."""
+        self._opened: set[_Path] = set()
+        """Paths of the objects and lists that hold something of it."""
         self._faults = [0]
 
     @property
@@ -39,7 +42,7 @@ class Item:
     def fault(self, name: str, found: str, cure: str) -> None:
         """List a fault of this row."""
         self._faults[0] += 1
-        self.log.fault(self.row.where, ".".join((*self._path, name)), found, cure)
+        self.log.fault(self.row.where, _dotted((*self._path, name)), found, cure)
 
     # Reading
 
@@ -68,8 +71,16 @@ class Item:
         """The value of the first of the names that has one, else None. All that is below it counts as read."""
         name = self.has(*names)
         if name:
-            self._used.add((*self._path, name))
+            self._mark((*self._path, name))
         return self.peek(*names)
+
+    def dismiss(self) -> None:
+        """This object is left out and counted: it counts as read."""
+        self._mark(self._path)
+
+    def _mark(self, path: _Path) -> None:
+        self._used.add(path)
+        self._opened.update(path[:end] for end in range(len(path)))
 
     def content(self, *names: str) -> Any:
         """A text, or a list of turns, that must be there; "" after a fault."""
@@ -122,7 +133,7 @@ class Item:
             if value is not None:
                 self.fault(name, shorten(value), "expected an object")
             value = {}
-        return self._below(name, value)
+        return self._below((name,), value)
 
     def items(self, name: str) -> list[Item]:
         """The objects of a list; none if there is no list."""
@@ -130,36 +141,45 @@ class Item:
         if value is None:
             return []
         if isinstance(value, dict) and value and _equally_long(value):
-            # Tables store a list of objects as one object of lists.
-            value = [dict(zip(value, each, strict=True)) for each in zip(*value.values(), strict=True)]
+            return self._columns(name, value)
         if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
             self.fault(name, shorten(value), "expected a list of objects")
             return []
-        return [self._below(name, each) for each in value]
+        return [self._below((name, index), each) for index, each in enumerate(value)]
 
-    def _below(self, name: str, values: Mapping[str, Any]) -> Item:
+    def _columns(self, name: str, value: Mapping[str, list[Any]]) -> list[Item]:
+        """The objects of a list that a table stores as one object of lists."""
+        rows = zip(*value.values(), strict=True)
+        return [self._below((name,), dict(zip(value, row, strict=True))) for row in rows]
+
+    def _below(self, path: _Path, values: Mapping[str, Any]) -> Item:
         below = Item.__new__(Item)
         below.__dict__.update(self.__dict__)
-        below.values, below._path = values, (*self._path, name)
+        below.values, below._path = values, (*self._path, *path)
         return below
 
     # What was not read
 
     def unused(self) -> set[str]:
         """Dotted names of all fields of the row that have a value and were not read; list positions are left out."""
-        return {".".join(path) for path in self._left(self.row.values, ())}
+        return {_dotted(path) for path in self._left(self.row.values, ())}
 
     def _left(self, value: Any, path: _Path) -> Iterator[_Path]:
         if path in self._used or not _holds_something(value):
             return
-        if path and not any(used[: len(path)] == path for used in self._used):
+        if path and path not in self._opened:
             yield path
         elif isinstance(value, dict):
             for name, below in value.items():
                 yield from self._left(below, (*path, str(name)))
         elif isinstance(value, list):
-            for below in value:
-                yield from self._left(below, path)
+            for index, below in enumerate(value):
+                yield from self._left(below, (*path, index))
+
+
+def _dotted(path: _Path) -> str:
+    """The names of a path without positions in lists."""
+    return ".".join(step for step in path if isinstance(step, str))
 
 
 def unpacked(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from plaudit.data.reading.exports.item import Item, OwnRow, as_number
+from plaudit.data.reading.exports.item import Item, OwnRow, as_number, unpacked
 from plaudit.data.reading.exports.shapes import (
     by_assistant,
     graded,
@@ -33,16 +33,24 @@ def battle(item: Item) -> list[OwnRow]:
 
 
 def battle_in_columns(item: Item) -> list[OwnRow]:
-    """`prompt`, `response_a`, `response_b`: lists of texts, one for each turn; and three columns with the winner."""
-    prompts, first, second = (_texts(item, name) for name in ("prompt", "response_a", "response_b"))
+    """`prompt`, `response_a`, `response_b`: texts, or lists with one for each turn; `winner`, or a column for each."""
+    if item.has("winner"):
+        strength = verdict(item, "winner", item.take("winner"))
+    else:
+        a, b, tie = (item.flag(f"winner_{name}") for name in ("model_a", "model_b", "tie"))
+        if [a, b, tie].count(True) != 1:
+            item.log.leave_out("battles without one winner or tie, left out")
+            return []
+        strength = -1 if a else 1 if b else 0
+    sides = "prompt", "response_a", "response_b"
+    if not any(isinstance(unpacked(item.peek(name)), list) for name in sides):
+        prompt, one, other = map(item.content, sides)
+        return _battle(item, prompt, one, other, strength)
+    prompts, first, second = (_texts(item, name) for name in sides)
     if {len(first), len(second)} != {len(prompts)}:
         item.fault("response_a", f"{len(first)} and {len(second)} responses to {len(prompts)} prompts", "one for each")
     chats = [_alternating(prompts, texts) for texts in (first, second)]
-    a, b, tie = (item.flag(f"winner_{name}") for name in ("model_a", "model_b", "tie"))
-    if [a, b, tie].count(True) != 1:
-        item.log.leave_out("battles without one winner or tie, left out")
-        return []
-    return _battle(item, chats[0][:1], chats[0][1:], chats[1][1:], -1 if a else 1 if b else 0)
+    return _battle(item, chats[0][:1], chats[0][1:], chats[1][1:], strength)
 
 
 def _alternating(prompts: list[str], responses: list[str]) -> list[dict[str, str]]:
@@ -70,62 +78,12 @@ def _until(chat: list[Any], turns: int) -> list[Any]:
 
 
 def _texts(item: Item, name: str) -> list[str]:
-    texts = item.chat(name)
+    texts = [item.take(name)] if isinstance(unpacked(item.peek(name)), str) else item.chat(name)
     if not all(text is None or isinstance(text, str) for text in texts):
         item.fault(name, shorten(texts), "expected a list of texts")
         return []
     item.log.count("turns without a text, read as empty", texts.count(None))
     return [text or "" for text in texts]
-
-
-# HelpSteer
-
-
-def helpsteer3(item: Item) -> list[OwnRow]:
-    """`context`, `response1`, `response2`, `overall_preference` from -3 to 3, and each annotator's."""
-    row = {"prompt": item.chat("context")}
-    row |= {"response_a": item.content("response1"), "response_b": item.content("response2")}
-    return _graded(item, row, "overall_preference", "individual_preference", "score")
-
-
-def helpsteer2(item: Item) -> list[OwnRow]:
-    """`prompt`, `response_1`, `response_2`, `preference_strength` from -3 to 3, and three annotators'."""
-    prompt = item.content("prompt")
-    row = {
-        "prompt": _turns(prompt) if isinstance(prompt, str) else prompt,
-        "response_a": item.content("response_1"),
-        "response_b": item.content("response_2"),
-    }
-    return _graded(item, row, "preference_strength", "three_most_similar_preferences", "strength")
-
-
-def _graded(item: Item, row: OwnRow, overall: str, each: str, score: str) -> list[OwnRow]:
-    """One judgement for each annotator, or one for all where no annotator is given."""
-    row = {"id": item.label("id") or item.identity, **row}
-    mean = item.number(overall)
-    scores = [number for one in item.items(each) if (number := one.number(score)) is not None]
-    if any(abs(number) > 3 for number in (*scores, mean or 0)):
-        item.fault(overall, shorten(mean), "expected -3 (the first is much better) to 3")
-    if not scores:
-        return [] if mean is None else judged(row, [("", *graded(mean))])
-    item.log.note("annotators are numbered within each row: 1 is not the same person in all of them")
-    if mean is not None:
-        votes = sum(number > 0 for number in scores) - sum(number < 0 for number in scores)
-        differs = (votes > 0) - (votes < 0) != (mean > 0) - (mean < 0)
-        item.log.count(f"rows whose {overall} differs from the majority of the annotators, which counts", differs)
-    return judged(row, [(str(number), *graded(value)) for number, value in enumerate(scores, 1)])
-
-
-def _turns(text: str) -> list[dict[str, str]]:
-    """The turns of a HelpSteer prompt: further turns begin with `<extra_id_1>Assistant` or `<extra_id_1>User`."""
-    first, *further = text.split("<extra_id_1>")
-    turns = [turn("user", first.rstrip("\n") if further else first)]
-    for each in further:
-        name, _, words = each.partition("\n")
-        turns.append(turn("assistant" if name.strip() == "Assistant" else "user", words.rstrip("\n")))
-    if turns[-1] == turn("assistant", ""):  # the mark before the response
-        turns.pop()
-    return turns
 
 
 # Comparisons by people and by votes

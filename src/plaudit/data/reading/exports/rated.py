@@ -1,11 +1,12 @@
-"""Public data sets that rate or rank several responses to one prompt."""
+"""Public data sets with numbers: ratings, ranks, and preferences from -3 to 3."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from plaudit.data.reading.exports.item import Item, OwnRow, as_number
-from plaudit.data.reading.exports.shapes import ranked, turn
+from plaudit.data.reading.exports.shapes import graded, judged, ranked, turn
+from plaudit.data.reading.rows import shorten
 
 
 def ultrafeedback(item: Item) -> list[OwnRow]:
@@ -61,14 +62,70 @@ def nectar(item: Item) -> list[OwnRow]:
     return ranked(row, [text for text, _ in kept], [rank for _, rank in kept], item)
 
 
+def helpsteer(item: Item) -> list[OwnRow]:
+    """`prompt`, `response`, and a rating for each axis."""
+    return _helpsteer(item, {axis: item.number(axis) for axis in HELPSTEER_AXES})
+
+
 def helpsteer_disagreements(item: Item) -> list[OwnRow]:
     """`prompt`, `response`, and for each axis the ratings of all annotators, which are averaged."""
-    row: OwnRow = {"prompt": item.content("prompt"), "response": item.content("response"), "axes": {}}
+    axes = {}
     for axis in HELPSTEER_AXES:
         ratings = [number for value in item.chat(axis) if (number := as_number(value)) is not None]
-        row["axes"][axis] = sum(ratings) / len(ratings) if ratings else None
+        axes[axis] = sum(ratings) / len(ratings) if ratings else None
     item.log.note("ratings of several annotators are averaged")
-    return [row]
+    return _helpsteer(item, axes)
+
+
+def _helpsteer(item: Item, axes: dict[str, float | None]) -> list[OwnRow]:
+    item.log.note("the reward is the helpfulness; the other axes are kept beside it")
+    row = {"prompt": conversation(item.content("prompt")), "response": item.content("response")}
+    return [row | {"reward": axes["helpfulness"], "axes": axes}]
+
+
+def conversation(prompt: Any) -> Any:
+    """The turns of a HelpSteer prompt: further turns begin with `<extra_id_1>Assistant` or `<extra_id_1>User`."""
+    if not isinstance(prompt, str):
+        return prompt
+    first, *further = prompt.split("<extra_id_1>")
+    turns = [turn("user", first.rstrip("\n") if further else first)]
+    for each in further:
+        name, _, words = each.partition("\n")
+        turns.append(turn("assistant" if name.strip() == "Assistant" else "user", words.rstrip("\n")))
+    if turns[-1] == turn("assistant", ""):  # the mark before the response
+        turns.pop()
+    return turns
+
+
+def helpsteer3_preference(item: Item) -> list[OwnRow]:
+    """`context`, `response1`, `response2`, `overall_preference` from -3 to 3, and each annotator's."""
+    row = {"prompt": item.chat("context")}
+    row |= {"response_a": item.content("response1"), "response_b": item.content("response2")}
+    return _graded(item, row, "overall_preference", "individual_preference", "score")
+
+
+def helpsteer2_preference(item: Item) -> list[OwnRow]:
+    """`prompt`, `response_1`, `response_2`, `preference_strength` from -3 to 3, and three annotators'."""
+    row = {"prompt": conversation(item.content("prompt"))}
+    row |= {"response_a": item.content("response_1"), "response_b": item.content("response_2")}
+    return _graded(item, row, "preference_strength", "three_most_similar_preferences", "strength")
+
+
+def _graded(item: Item, row: OwnRow, overall: str, each: str, score: str) -> list[OwnRow]:
+    """One judgement for each annotator, or one for all where no annotator is given."""
+    row = {"id": item.label("id") or item.identity, **row}
+    mean = item.number(overall)
+    scores = [number for one in item.items(each) if (number := one.number(score)) is not None]
+    if any(abs(number) > 3 for number in (*scores, mean or 0)):
+        item.fault(overall, shorten(mean), "expected -3 (the first is much better) to 3")
+    if not scores:
+        return [] if mean is None else judged(row, [("", *graded(mean))])
+    item.log.note("annotators are numbered within each row: 1 is not the same person in all of them")
+    if mean is not None:
+        votes = sum(number > 0 for number in scores) - sum(number < 0 for number in scores)
+        differs = (votes > 0) - (votes < 0) != (mean > 0) - (mean < 0)
+        item.log.count(f"rows whose {overall} differs from the majority of the annotators, which counts", differs)
+    return judged(row, [(str(number), *graded(value)) for number, value in enumerate(scores, 1)])
 
 
 HELPSTEER_AXES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")

@@ -81,6 +81,8 @@ def graded(value: float, strong: float = 2) -> tuple[int, float]:
 
 
 _NOUN = r"(?:response|answer|model|output|option|completion|candidate|summary|text|reply|assistant|choice|side|chat)"
+_SIGNS = re.compile(r"\[*\s*(?P<first>[AB])\s*(?P<sign>>>?|<<?|==?)\s*(?!(?P=first))[AB]\s*\]*", re.IGNORECASE)
+"""Verdicts of judges: "A>B", "[[B>>A]]", "A=B"."""
 _VERDICT = re.compile(
     rf"(?:the )?(?:{_NOUN} ?)?(?P<side>a|b|[0-9]|one|two|first|second|1st|2nd|left|right)(?: {_NOUN})?"
     r"(?: (?:is|was))?"
@@ -115,6 +117,9 @@ def strength_of(value: Any, sides: Sequence[str] = ()) -> int | None:
     >>> strength_of("Response B is much better"), strength_of("both bad"), strength_of("ans2", ["ans1", "ans2"])
     (2, 0, 1)
     """
+    if isinstance(value, str) and (signs := _SIGNS.fullmatch(value.strip())):
+        before = -1 if signs["first"].lower() == "a" else 1
+        return {">": before, "<": -before, "=": 0}[signs["sign"][0]] * len(signs["sign"])
     word = normal(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
     names = [normal(side) for side in sides[:2]]
     if word and word in names:
@@ -171,6 +176,11 @@ _PLACES = {
     **{letter: place for place, letter in enumerate("abcdefghi")}, "left": 0, "right": 1, "first": 0, "second": 1,
     "one": 0, "two": 1,
 }  # fmt: skip
+_ABOUT = {
+    "id", "uuid", "lang", "language", "source", "url", "date", "time", "created", "updated", "category", "topic",
+    "domain", "split", "model", "dataset", "type", "task", "difficulty", "author", "version", "license", "tag", "tags",
+    "status", "name", "meta", "metadata", "comment", "note", "notes",
+}  # fmt: skip
 _NO_RESPONSES = ("model", "id", "score", "source", "rating", "name", "author", "policy", "tokens")
 
 
@@ -217,8 +227,14 @@ def name_of(item: Item, ours: str, usual: Sequence[str], leave: Sequence[str] = 
         if item.has(each) and each not in leave:
             by_name.setdefault(normal(each), each)
     usual_one = next((by_name[normal(each)] for each in usual if normal(each) in by_name), "")
-    contents = [n for n, v in item.values.items() if n not in leave and (isinstance(v, str) or is_chat(v))]
-    return usual_one or (str(contents[0]) if len(contents) == 1 else "")
+    contents = contents_of(item, leave)
+    return usual_one or (contents[0] if len(contents) == 1 else "")
+
+
+def contents_of(item: Item, leave: Sequence[str] = ()) -> list[str]:
+    """The fields that hold a text or a chat, without those that say something about the record."""
+    content = (name for name, value in item.values.items() if isinstance(value, str) or is_chat(value))
+    return [name for name in content if name not in leave and not _ABOUT.intersection(normal(name).split())]
 
 
 def compared(item: Item, identity: str, leave: Sequence[str] = ()) -> tuple[OwnRow, list[str]]:
@@ -240,6 +256,9 @@ def compared(item: Item, identity: str, leave: Sequence[str] = ()) -> tuple[OwnR
 def prompt_of(item: Item, leave: Sequence[str] = ()) -> Any:
     """The prompt of a record whose fields a project named; a system prompt becomes its first turn."""
     name = name_of(item, "prompt", PROMPTS, [*leave, *SYSTEMS])
+    if not name and not contents_of(item, [*leave, *SYSTEMS]):
+        item.log.count("pairs without a prompt")
+        return ""
     if not name:
         item.fault("prompt", f"the fields {shorten_names(item.values)}", hint("prompt"))
         return ""

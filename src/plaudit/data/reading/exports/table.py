@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from plaudit.data.reading.exports import annotation, argilla, pairs, rated, tracing, trainers, trees
-from plaudit.data.reading.exports.item import Item, OwnRow
+from plaudit.data.reading.exports.item import Item, OwnRow, as_number
 from plaudit.data.reading.exports.shapes import is_texts
 from plaudit.data.reading.rows import ReadLog, Row, shorten_names
 
@@ -47,11 +47,6 @@ class Export:
 
 def _lists_of_texts(values: Mapping[str, Any]) -> bool:
     return is_texts(values.get("chosen")) and is_texts(values.get("rejected"))
-
-
-def _in_lists(values: Mapping[str, Any]) -> bool:
-    prompt = values.get("prompt")
-    return isinstance(prompt, list) or (isinstance(prompt, str) and prompt.startswith("["))
 
 
 def _no_texts(values: Mapping[str, Any]) -> bool:
@@ -133,15 +128,20 @@ EXPORTS: tuple[Export, ...] = (
     ),
     Export(
         "arena battles in columns", "judgement: winner, models",
-        ("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b"), pairs.battle_in_columns, _in_lists,
+        ("prompt", "response_a", "response_b", "winner|winner_model_a"), pairs.battle_in_columns,
     ),
     Export(
         "HelpSteer3 preferences", "judgement of each annotator: strength 2 from 2 on, margin 1 to 3",
-        ("context", "response1", "response2", "overall_preference"), pairs.helpsteer3, source=_CARD,
+        ("context", "response1", "response2", "overall_preference"), rated.helpsteer3_preference, source=_CARD,
     ),
     Export(
         "HelpSteer2 preferences", "judgement of each annotator: strength 2 from 2 on, margin 1 to 3",
-        ("prompt", "response_1", "response_2", "preference_strength"), pairs.helpsteer2, source=_CARD,
+        ("prompt", "response_1", "response_2", "preference_strength"), rated.helpsteer2_preference, source=_CARD,
+    ),
+    Export(
+        "HelpSteer ratings", "rating with axes; the reward is the helpfulness",
+        ("prompt", "response", *rated.HELPSTEER_AXES), rated.helpsteer,
+        lambda values: as_number(values["helpfulness"]) is not None, source=_CARD,
     ),
     Export(
         "HelpSteer2 disagreements", "rating; axes are the means of the annotators",
@@ -212,7 +212,7 @@ EXPORTS: tuple[Export, ...] = (
     Export(
         "ShareGPT pairs (LLaMA-Factory)", "preference",
         ("conversations|messages", "chosen", "rejected"), trainers.conversation_pair,
-        lambda values: trainers.is_conversation(values) and not isinstance(values["chosen"], str), source=_DOCS,
+        trainers.ends_before_response, source=_DOCS,
     ),
     Export(
         "conversations with a label (KTO)", "rating: true is 1, false is 0",

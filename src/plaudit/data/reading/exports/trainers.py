@@ -91,6 +91,7 @@ def conversation_pair(item: Item) -> list[OwnRow]:
     """`conversations` (or `messages`) up to the prompt, and `chosen` and `rejected`, each one message or several."""
     prompt = with_system(item.chat("conversations", "messages"), item.label("system"))
     sides = [[side] if isinstance(side, dict) else side for side in map(item.content, ("chosen", "rejected"))]
+    # Both may be whole conversations that repeat the prompt.
     if all(is_chat(side) and side[: len(prompt)] == prompt for side in sides):
         sides = [side[len(prompt) :] for side in sides]
     return [{"prompt": prompt, "chosen": sides[0], "rejected": sides[1], **_identity(item), **_tools(item)}]
@@ -170,6 +171,12 @@ def has_more_than_response(values: Mapping[str, Any]) -> bool:
 def is_conversation(values: Mapping[str, Any]) -> bool:
     """Whether conversations or messages are a chat."""
     return is_chat(values.get("conversations")) or is_chat(values.get("messages"))
+
+
+def ends_before_response(values: Mapping[str, Any]) -> bool:
+    """Whether conversations or messages are the prompt of the responses beside them."""
+    chats: list[Any] = [chat for chat in (values.get("conversations"), values.get("messages")) if is_chat(chat)]
+    return values.get("prompt") is None and bool(chats) and not by_assistant(chats[0][-1])
 
 
 def has_label(values: Mapping[str, Any]) -> bool:

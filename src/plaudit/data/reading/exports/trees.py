@@ -55,6 +55,7 @@ def _node(item: Item, parent: str) -> _Node | None:
         item.take(name)
     if item.peek("deleted") is True:
         item.log.leave_out("messages that were deleted, left out")
+        item.dismiss()
         return None
     text, rank = item.content("text"), item.number("rank")
     return _Node(item, item.label("message_id"), parent, item.peek("role") in _USER, text, rank)
