@@ -1,5 +1,7 @@
 """Alarms of the sampler: after three bad iterations in a row, once, and again only after a good one."""
 
+import json
+
 import pytest
 
 from plaudit.evaluation.alarms.sampler import SamplerWatch
@@ -27,6 +29,16 @@ def test_a_good_iteration_in_between_starts_the_count_anew(kind):
     assert kinds([BAD[kind], BAD[kind], GOOD, BAD[kind], BAD[kind]]) == [[]] * 5
     again = kinds([*[BAD[kind]] * 3, GOOD, *[BAD[kind]] * 3])
     assert [row for row in again if row] == [[kind], [kind]]
+
+
+@pytest.mark.parametrize("saved_after", range(7))
+def test_a_resumed_run_raises_what_it_would_have_raised(saved_after):
+    rows = [BAD["stale"], GOOD, *[BAD["stale"]] * 5]
+    before, after = SamplerWatch(), SamplerWatch()
+    raised = [[alarm.kind for alarm in before.look(row)] for row in rows[:saved_after]]
+    after.resume(json.loads(json.dumps(before.state())))
+    raised += [[alarm.kind for alarm in after.look(row)] for row in rows[saved_after:]]
+    assert raised == kinds(rows)
 
 
 def test_what_is_not_measured_is_no_alarm():

@@ -9,6 +9,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from tests.stages.conftest import QUIET
 
 from plaudit.algorithms.best_of_n import BestOfN
 from plaudit.algorithms.grpo import GRPO
@@ -134,6 +137,16 @@ def test_what_steers_may_change_and_is_said(world, cut, capsys):
     assert "optimizer.lr 2e-05 -> 7e-05" in capsys.readouterr().out
     [change] = read_json(cut / "manifest.json")["changed"]
     assert change["settings"] == ["optimizer.lr 2e-05 -> 7e-05"]
+
+
+def test_a_damaged_checkpoint_is_an_alarm_and_the_one_before_is_used(world, cut):
+    (cut / "checkpoints" / "step-000002" / "trainer.json").write_text("{}")
+    assert steps(again(world, cut)) == [1, 2, 3, 4, 5, 6]
+    events = read_lines(cut / "events.jsonl")
+    [alarm] = [event for event in events if event["event"] == "alarm"]
+    assert (alarm["step"], alarm["kind"]) == (2, "checkpoint")
+    assert "step-000002 is not used" in alarm["message"]
+    assert [event["step"] for event in events if event["event"] == "resumed"] == [1]
 
 
 def test_another_topology_is_said(world, cut, capsys):
@@ -286,6 +299,63 @@ def test_the_lock_ends_with_the_process_that_held_it(world, tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert run_sft(world.sft(run, overwrite=True)) == run
+
+
+def dpo_job(world, out, **changes):
+    settings = {"model": world.lm, "dataset": world.preferences, "out": str(out), "batch_size": 8, "epochs": 2}
+    return DPOJob(**(QUIET | settings | changes))
+
+
+def reward_job(world, out, **changes):
+    return world.reward(out, epochs=2, **changes)
+
+
+RUNS = {"dpo": (run_dpo, dpo_job), "reward": (run_reward, reward_job)}
+KILLED = textwrap.dedent("""
+    import json, os, signal, sys
+    from plaudit.jobs.registry import COMMANDS
+    from plaudit.stages.preference.dpo import run_dpo
+    from plaudit.stages.reward.train import run_reward
+
+    def die(step, metrics, rollouts):
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    for command, run in (("dpo", run_dpo), ("reward", run_reward)):
+        job = COMMANDS[command].job(**json.loads(sys.argv[1])[command])
+        child = os.fork()  # because the imports take longer than the runs
+        if not child:
+            run(job, on_iteration=die)
+            os._exit(0)
+        print(-os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+""")
+
+
+def test_dpo_and_reward_killed_and_resumed_equal_uninterrupted_bit_for_bit(world, tmp_path):
+    """kill -9 in step 4, when the checkpoint of step 2 is the newest."""
+    kept = {
+        command: make(world, tmp_path / command / "cut", checkpoint=CheckpointSection(every=2))
+        for command, (_, make) in RUNS.items()
+    }
+    given = json.dumps({name: job.model_dump(exclude_unset=True, mode="json") for name, job in kept.items()})
+    path = {"PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
+    process = subprocess.run(
+        [sys.executable, "-c", KILLED, given],
+        env=os.environ | path, check=True, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert [int(line) for line in process.stdout.splitlines() if line.isdecimal()] == [signal.SIGKILL] * 2
+    for command, (run, make) in RUNS.items():
+        whole = run(make(world, tmp_path / command / "whole"))
+        cut = tmp_path / command / "cut"
+        assert steps(cut)[-1] == 4 and not (cut / "model").exists(), command
+        run(make(world, cut, checkpoint=CheckpointSection(every=2, resume=True)))
+        events = read_lines(cut / "events.jsonl")
+        assert [event["step"] for event in events if event["event"] == "resumed"] == [2], command
+        assert steps(cut) == steps(whole) and steps(whole)[-1] > 4, command
+        first, second = (load_file(r / "model" / "model.safetensors") for r in (whole, cut))
+        assert first.keys() == second.keys(), command
+        assert all(torch.equal(first[name], second[name]) for name in first), command
+        assert read_json(cut / "model" / "config.json") == read_json(whole / "model" / "config.json")
 
 
 def test_overwriting_leaves_nothing_of_the_old_run(world, tmp_path):

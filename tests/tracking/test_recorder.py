@@ -1,7 +1,11 @@
+import ast
+import contextlib
 import json
+from pathlib import Path
 
 import pytest
 
+import plaudit
 from plaudit.config.sections import LogSection
 from plaudit.errors import Stopped
 from plaudit.runs.files import Lines, read_lines
@@ -71,6 +75,46 @@ def test_a_resumed_run_goes_on_behind_its_checkpoint(tmp_path):
         (3, 30.0),
     ]
     assert [row["step"] for row in read_lines(tmp_path / "samples.jsonl")] == [1, 2]
+
+
+def test_evaluations_are_recorded_again_too(tmp_path):
+    def evaluate(step):
+        with contextlib.closing(Lines(tmp_path / "evaluation.jsonl")) as lines:
+            for prompt in ("a", "b"):
+                lines.add({"step": step, "prompt_id": prompt})
+
+    with Recorder(tmp_path, command="ppo", log=SILENT) as recorder:
+        assert recorder.rewind(0) == 0
+        assert not (tmp_path / "evaluation.jsonl").exists(), "not every run has one"
+        for step in (0, 2, 4):
+            evaluate(step)
+        with (tmp_path / "evaluation.jsonl").open("a") as file:
+            file.write('{"step": 6, "promp')  # kill -9 in the middle of a line
+        assert recorder.rewind(2) == 2
+        evaluate(4)
+    rows = read_lines(tmp_path / "evaluation.jsonl")
+    assert [(row["step"], row["prompt_id"]) for row in rows] == [(s, p) for s in (0, 2, 4) for p in "ab"]
+
+
+def test_every_alarm_has_a_step_a_kind_and_a_message(tmp_path):
+    """Programs read these three, so there is one place that writes the event, and no way to leave one out."""
+    with Recorder(tmp_path, command="ppo", log=SILENT) as recorder:
+        recorder.alarm(7, "stale", "old weights")
+    [alarm] = [row for row in events(tmp_path) if row["event"] == "alarm"]
+    assert alarm == {"time": alarm["time"], "event": "alarm", "step": 7, "kind": "stale", "message": "old weights"}
+
+    def writes_an_alarm(call):
+        named = isinstance(call.func, ast.Attribute) and call.func.attr == "event" and call.args
+        return named and isinstance(call.args[0], ast.Constant) and call.args[0].value == "alarm"
+
+    source = Path(plaudit.__file__).parent
+    places = [
+        path.relative_to(source).as_posix()
+        for path in sorted(source.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and writes_an_alarm(node)
+    ]
+    assert places == ["runs/recorder.py"]
 
 
 class Spy:

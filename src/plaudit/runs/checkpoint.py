@@ -8,6 +8,7 @@ what does not verify. Tensors are safetensors, the rest is JSON; nothing is ever
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -202,6 +203,15 @@ def clean(directory: Path) -> None:
 def steps(directory: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
     return sorted(directory.glob("step-[0-9]*"))
+
+
+def step_of(path: Path) -> int:
+    """The step in the name of a checkpoint.
+
+    >>> step_of(Path("checkpoints/step-000120"))
+    120
+    """
+    return int("".join(itertools.takewhile(str.isdecimal, path.name.removeprefix("step-"))))
 
 
 def _rotate(directory: Path, keep: int) -> None:

@@ -79,10 +79,10 @@ class Keeper:
         for learner in self.learners.values():
             learner.restore(latest.path)
         if self.best and latest.lost:
-            self.recorder.event(
-                "alarm",
-                step=latest.step,
-                what=f"the best weights so far are lost: {latest.lost}. The run goes on from {latest.path.name} "
+            self.recorder.alarm(
+                latest.step,
+                "checkpoint",
+                f"the best weights so far are lost: {latest.lost}. The run goes on from {latest.path.name} "
                 "without them, and what is best counts anew from there",
             )
         elif self.best:
@@ -145,6 +145,5 @@ class Keeper:
         self.recorder.event("saved", step=step, path=str(path))
 
     def _say_bad(self, path: Path, reason: str) -> None:
-        self.recorder.event(
-            "alarm", what=f"checkpoint {path.name} is not used: {reason}; trying the one before"
-        )
+        message = f"checkpoint {path.name} is not used: {reason}; trying the one before"
+        self.recorder.alarm(checkpoint.step_of(path), "checkpoint", message)

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from plaudit.config.sections import LogSection
 from plaudit.errors import PlauditError, Stopped
-from plaudit.runs.files import EVENTS, METRICS, SAMPLES, SUMMARY, Lines, jsonable, merge_json
+from plaudit.runs.files import EVALUATION, EVENTS, METRICS, SAMPLES, SUMMARY, Lines, jsonable, merge_json
 from plaudit.tracking.tracker import TRACKERS, Tracker
 
 
@@ -19,6 +19,7 @@ class Files:
     """metrics.jsonl, samples.jsonl and events.jsonl of a run. A tracker, and the one from which a run is resumed."""
 
     def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
         self._metrics = Lines(run_dir / METRICS)
         self._samples = Lines(run_dir / SAMPLES)
         self._events = Lines(run_dir / EVENTS)
@@ -39,11 +40,14 @@ class Files:
         self._events.add({"time": round(time.time(), 3), "event": kind, **fields})
 
     def rewind(self, step: int) -> int:
-        """Rewrite figures and samples without the lines after ``step``; returns how many were dropped."""
+        """Rewrite figures, samples and evaluations without the lines after ``step``; how many were dropped."""
         # Kept, the lines after the checkpoint would be recorded a second time by the resumed run, and a mean over the
         # file would count them twice. Events stay: that the run was stopped is part of its history.
-        dropped = self._metrics.keep(lambda row: row["step"] <= step)
-        return dropped + self._samples.keep(lambda row: row["step"] <= step)
+        files = [self._metrics, self._samples]
+        with contextlib.ExitStack() as stack:
+            if (self._run_dir / EVALUATION).exists():  # only online runs have one
+                files.append(stack.enter_context(contextlib.closing(Lines(self._run_dir / EVALUATION))))
+            return sum(lines.keep(lambda row: row["step"] <= step) for lines in files)
 
     def close(self) -> None:
         """Close the three files."""
@@ -111,18 +115,28 @@ class Recorder:
     def event(self, kind: str, /, **fields: Any) -> None:
         """Something happened: a line of events.jsonl.
 
-        Kinds: started, saved, resumed, alarm, no step, rolled back, tracker failed, stopped. An alarm has ``step``
-        and ``kind``, and says in ``message`` what is wrong.
+        Kinds: started, saved, resumed, alarm (`alarm` writes it), no step, rolled back, tracker failed, stopped.
         """
         self._files.event(kind, fields)
         self._tell(lambda tracker: tracker.event(kind, fields))
+
+    def alarm(self, step: int, kind: str, message: str) -> None:
+        """The event ``alarm``: something is wrong that the run goes on with.
+
+        Args:
+            step: the step that it is about.
+            kind: one word for programs, such as "stale" or "checkpoint".
+            message: what is wrong, with its figures, and what to do: for people.
+        """
+        # The only place that writes this event: what reads events.jsonl relies on these three fields.
+        self.event("alarm", step=step, kind=kind, message=message)
 
     def summary(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Merge ``values`` into summary.json, atomically; returns the whole summary."""
         return merge_json(self.run_dir / SUMMARY, values)
 
     def rewind(self, step: int) -> int:
-        """Remove figures and samples after ``step``: a run resumed from that checkpoint records them again.
+        """Remove figures, samples and evaluations after ``step``: a run resumed there records them again.
 
         Returns:
             How many lines were removed. Events are kept.

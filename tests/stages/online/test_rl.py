@@ -96,6 +96,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(world, tmp_path):
     cut = run_rl(resumed, reward=likes_good)
     assert "resumed" in events(cut)
     assert without_clock(metrics(cut)) == without_clock(metrics(whole))
+    assert read_lines(cut / "evaluation.jsonl") == read_lines(whole / "evaluation.jsonl"), "no step twice"
     first, second = (load_file(r / "model" / "model.safetensors") for r in (whole, cut))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -325,3 +326,26 @@ def test_short_responses_are_told_where_lambda_follows_the_length(world, tmp_pat
     run = run_rl(job, reward=likes_good)
     notes = [row.get("what", row.get("message", "")) for row in read_lines(run / "events.jsonl")]
     assert any("gae_lambda length: for responses of 5 tokens" in note for note in notes)
+
+
+def test_a_resumed_run_raises_its_alarms_at_the_same_iterations(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("plaudit.backends.local.online.NativeGenerator", KeepsItsStart)
+    section = OptimizerSection(lr=0.05, schedule="constant", warmup_fraction=0.0)
+    changes = {"iterations": 5, "kl_limit": 0.0, "optimizer": section}
+
+    def alarms(run):
+        return [(r["step"], r["kind"]) for r in read_lines(run / "events.jsonl") if r["event"] == "alarm"]
+
+    whole = alarms(run_rl(world.rl(tmp_path / "whole", **changes), reward=likes_good))
+    assert whole
+    last = min(step for step, _ in whole)
+
+    def dies(iteration, metrics_, rollouts_):
+        if iteration == last:
+            raise KeyboardInterrupt
+
+    job = world.rl(tmp_path / "cut", checkpoint=CheckpointSection(every=1), **changes)
+    with pytest.raises(KeyboardInterrupt):
+        run_rl(job, reward=likes_good, on_iteration=dies)
+    again = job.model_copy(update={"checkpoint": CheckpointSection(every=1, resume=True)})
+    assert alarms(run_rl(again, reward=likes_good)) == whole

@@ -42,6 +42,14 @@ class SamplerWatch:
                 alarms.append(Alarm(kind, _message(kind, metrics[name])))
         return alarms
 
+    def state(self) -> dict[str, int]:
+        """Bad iterations in a row by alarm, for a checkpoint: a resumed run raises what it would have raised."""
+        return {str(kind): count for kind, count in self.bad.items()}
+
+    def resume(self, state: Mapping[str, int]) -> None:
+        """Inverse of `state`."""
+        self.bad = {kind: state[kind] for kind in WATCHED if kind in state}
+
 
 def _message(kind: Kind, value: float) -> str:
     """What it means, with the figure, its bound, and what to do."""

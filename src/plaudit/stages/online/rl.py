@@ -110,6 +110,7 @@ class OnlineTraining:
         if start:
             self.loop.resume(state["loop"])
             self.evaluator.resume(state["evaluation"])
+            self.watch.resume(state.get("watch", {}))  # checkpoints of the first release have none
         else:
             self.evaluator.before()
         with self.session.watch():
@@ -125,7 +126,7 @@ class OnlineTraining:
             if metrics.get("policy/empty_share") == 1.0:
                 self.session.recorder.event("no step", step=iteration, message=_no_step(iteration, metrics))
             for alarm in self.watch.look(metrics):
-                self.session.recorder.event("alarm", step=iteration, kind=alarm.kind, message=alarm.message)
+                self.session.recorder.alarm(iteration, alarm.kind, alarm.message)
             _check_kl(self.job, metrics, iteration)
         except TrainingError:
             self.session.keeper.save(iteration, self._state())
@@ -142,7 +143,11 @@ class OnlineTraining:
             self.session.recorder.event("caution", step=iteration, message=caution)
 
     def _state(self) -> dict[str, Any]:
-        return {"loop": self.loop.state(), "evaluation": self.evaluator.state()}
+        return {
+            "loop": self.loop.state(),
+            "evaluation": self.evaluator.state(),
+            "watch": self.watch.state(),
+        }
 
 
 @dataclass(frozen=True, slots=True)

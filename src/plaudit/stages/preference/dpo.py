@@ -162,9 +162,10 @@ def finish(recorder: Recorder, before: Sequence[Row], after: Sequence[Row], step
     write_lines(recorder.run_dir / "preferences.jsonl", rows)
     fallen = _fallen(before, after)
     if fallen > FALLEN:
-        recorder.event(
-            "alarm",
-            message=f"held-out chosen responses became less likely, by {fallen:.2f} nats per token: the policy "
+        recorder.alarm(
+            steps,
+            "chosen_falls",
+            f"held-out chosen responses became less likely, by {fallen:.2f} nats per token: the policy "
             "moves away from both responses. Lower the learning rate, raise beta, or stop earlier",
         )
 
