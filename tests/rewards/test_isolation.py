@@ -164,3 +164,12 @@ def test_closing_ends_the_process(file: str) -> None:
     reward.close()
     assert process.returncode is not None
     assert reward([rollout("abc", "")])[0].value == 3.0, "and a later call starts another"
+
+
+def test_a_module_that_is_not_there_may_be_a_misspelt_rule() -> None:
+    with pytest.raises(ConfigError, match="no module 'rul'") as caught:
+        IsolatedReward(FunctionTable(path="rul:json"))
+    assert caught.value.cure.startswith("did you mean rule:json? Else install it")
+    with pytest.raises(ConfigError, match="no module 'no_such_module'") as caught:
+        IsolatedReward(FunctionTable(path="no_such_module:json"))
+    assert caught.value.cure.startswith("install it")

@@ -19,7 +19,7 @@ from plaudit.jobs.reward_tables import (
     RewardTable,
     RuleTable,
 )
-from plaudit.jobs.reward_texts import parse, table_of
+from plaudit.jobs.reward_texts import meant_by, parse, table_of
 from plaudit.runs.resume import changes, described
 
 MEANINGS: dict[str, RewardTable] = {
@@ -69,6 +69,10 @@ REFUSED = {
     "A,B@mni": ("reward models only|no rule", ""),
     "A@mni": ("no rule for an ensemble", "did you mean A@min?"),
     "rule:jsn": ("'rule:jsn' is not a rule", "rule:json"),
+    "rul:contains:please": ("names neither", "did you mean rule:contains:please?"),
+    "Rules:length:40": ("names neither", "did you mean rule:length:40?"),
+    "https:host/x": ("names neither", "did you mean https://host/x?"),
+    "http:/host/x": ("no short text starts with http:", "did you mean http://host/x?"),
     "name#": ("does not name a classifier", "owner/name#LABEL"),
     "ftp://host/x": ("ftp://host/x", "http://"),
     "https://user:secret@host/x": ("url", "user name and password"),
@@ -91,6 +95,25 @@ def test_what_has_no_meaning_is_refused_with_the_cure(text: str, says: tuple[str
     with pytest.raises(ConfigError, match=says[0]) as caught:
         parse(text, "gold")
     assert says[1] in caught.value.cure and caught.value.where == "gold"
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("rul:json", "rule:json"),
+        ("ruel:jsno", "rule:json"),
+        ("rule:lenght", "rule:length:WORDS"),
+        ("rul:contains:a:b", "rule:contains:a:b"),
+        ("rul:json:x", ""),
+        ("rul:", ""),
+        ("my_rewards:json", ""),
+        ("file.py:json", ""),
+        ("httpx:get", ""),
+        ("json", ""),
+    ],
+)
+def test_a_misspelt_prefix_means_the_rule_or_address(text: str, meant: str) -> None:
+    assert meant_by(text) == meant
 
 
 def test_what_lies_on_the_disk_decides_between_two_readings(

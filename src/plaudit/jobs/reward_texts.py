@@ -44,6 +44,8 @@ _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _ENSEMBLE = re.compile(r"(.+)@(mean|min|mean_minus_std)(?:=([0-9]+\.?[0-9]*|\.[0-9]+))?")
 _SCALED = re.compile(r"(.+)@(log_odds|logit|prob)")
+PREFIXES = ("rule", "http", "https")
+"""What stands before the first colon of a short text."""
 _HOW = 'a short text such as "runs/reward" or "file.py:function", or a table with kind = ' + " | ".join(
     f'"{kind}"' for kind in KINDS
 )
@@ -176,10 +178,32 @@ def _rule(text: str, whole: str, where: str) -> RewardTable:
     try:
         return checked(RuleTable, fields, where)
     except ConfigError:
-        near = nearest(name, [form.split(":")[1] for form in forms])
+        near = nearest(name, _rule_names())
         form = next((form for form in forms if near and form.split(":")[1] == near), "")
         cure = f"write {form}" if form else f"use one of {', '.join(forms)}"
         raise ConfigError(f"{whole!r} is not a rule", where=where, cure=cure) from None
+
+
+def meant_by(text: str) -> str:
+    """The text that one with a misspelt prefix seems to mean; empty if it looks like none.
+
+    >>> meant_by("rul:json"), meant_by("Rules:contains:please"), meant_by("https:host/score"), meant_by("my_file:json")
+    ('rule:json', 'rule:contains:please', 'https://host/score', '')
+    """
+    word, colon, rest = text.partition(":")
+    near = nearest(word.casefold(), PREFIXES) if colon else ""
+    if near != "rule":
+        return f"{near}://{rest.lstrip('/')}" if near and "/" in rest else ""
+    name, _, argument = rest.partition(":")
+    form = next((f for f in rule_forms() if f.split(":")[1] == nearest(name, _rule_names())), "")
+    takes_one = form.count(":") == 2
+    if not form or (argument and not takes_one):
+        return ""
+    return f"rule:{form.split(':')[1]}:{argument}" if argument else form
+
+
+def _rule_names() -> list[str]:
+    return [form.split(":")[1] for form in rule_forms()]
 
 
 def _from_line(text: str, where: str) -> RewardTable:
@@ -196,7 +220,9 @@ def _reserved(text: str, word: str, where: str) -> ConfigError:
     what = f"{text!r} is no reward: no short text starts with {word}:"
     if word not in KINDS:
         what = f"{text!r} is no reward: there is no kind of reward called {word}"
-    cure = f'write {_HOW}. The function of a module called {word} is {{kind = "function", path = "{text}"}}, '
+    meant = meant_by(text)
+    cure = f"did you mean {meant}? Else " if meant else ""
+    cure += f'write {_HOW}. The function of a module called {word} is {{kind = "function", path = "{text}"}}, '
     return ConfigError(what, where=where, cure=cure + f"a directory of that name ./{text}")
 
 
@@ -223,7 +249,9 @@ def _meaningless(text: str, where: str) -> ConfigError:
         reason, cure = "does not name a classifier and one of its labels", "write owner/name#LABEL"
     elif ":" in text:
         reason = "names neither a function nor a rule"
-        cure = f"a function is file.py:function or module:function, a rule is one of {forms}"
+        meant = meant_by(text)
+        cure = f"did you mean {meant}? " if meant else ""
+        cure += f"A function is file.py:function or module:function, a rule is one of {forms}"
     return ConfigError(f"{text!r} {reason}", where=where, cure=cure)
 
 

@@ -266,7 +266,7 @@ def _describe(error: BaseException) -> str:
     return quoted[1:].removesuffix(quoted[0]) + place
 
 
-def load_function(spec: str, *, where: str = "reward") -> Callable[..., Any]:
+def load_function(spec: str, *, where: str = "reward", meant: str = "") -> Callable[..., Any]:
     """The function that ``path/file.py:function`` or ``module:function`` names.
 
     The code is run as it is: load only code you trust.
@@ -274,6 +274,7 @@ def load_function(spec: str, *, where: str = "reward") -> Callable[..., Any]:
     Args:
         spec: file or module, a colon, and the name of the function (or ``Class.method``).
         where: the config key, for the error.
+        meant: what else the user may have meant, for the error if there is no such module.
 
     Raises:
         ConfigError: no such file, module or function, or an error while it is imported.
@@ -281,7 +282,7 @@ def load_function(spec: str, *, where: str = "reward") -> Callable[..., Any]:
     source, colon, name = spec.rpartition(":")
     if not colon or not source or not name:
         raise ConfigError(f"{spec!r} does not name a function or class", where=where, cure=_CURE)
-    module = _from_file(Path(source), where) if source.endswith(".py") else _from_module(source, where)
+    module = _from_file(Path(source), where) if source.endswith(".py") else _from_module(source, where, meant)
     value: Any = module
     for part in name.split("."):
         if not hasattr(value, part):
@@ -313,7 +314,7 @@ def _from_file(path: Path, where: str) -> ModuleType:
     return module
 
 
-def _from_module(name: str, where: str) -> ModuleType:
+def _from_module(name: str, where: str, meant: str) -> ModuleType:
     name = MOVED.get(name, name)
     try:
         return importlib.import_module(name)
@@ -322,7 +323,8 @@ def _from_module(name: str, where: str) -> ModuleType:
             raise ConfigError(
                 f"there is no module {name!r}",
                 where=where,
-                cure="install it, or give its file instead: path/file.py:function",
+                cure=(f"did you mean {meant}? Else " if meant else "")
+                + "install it, or give its file instead: path/file.py:function",
             ) from error
         raise _broken(name, error, where) from error
     except (Exception, SystemExit) as error:

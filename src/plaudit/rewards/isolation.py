@@ -22,6 +22,7 @@ from typing import Any
 from plaudit.data.reading.rows import as_json
 from plaudit.errors import ConfigError
 from plaudit.jobs.reward_tables import FunctionTable
+from plaudit.jobs.reward_texts import meant_by
 from plaudit.records import RewardResult, Rollout
 from plaudit.rewards.worker import to_fields
 
@@ -58,7 +59,8 @@ class IsolatedReward:
         self, table: FunctionTable, *, columns: Collection[str] = (), where: str = "reward", memory: int = 0
     ) -> None:
         self._table, self._where = table, where
-        self._task = {**table.model_dump(), "columns": sorted(columns), "where": where, "memory": memory}
+        extra = {"columns": sorted(columns), "where": where, "memory": memory, "meant": meant_by(table.path)}
+        self._task = {**table.model_dump(), **extra}
         self._worker: _Worker | None = None
         started = self._start()
         self.name: str = started["name"]

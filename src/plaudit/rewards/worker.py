@@ -53,7 +53,7 @@ def main(descriptor: str) -> int:
 def _reward(task: Mapping[str, Any]) -> FunctionReward:
     """The function that a task names, as a reward."""
     where, columns = task["where"], task["columns"]
-    fn = with_options(load_function(task["path"], where=where), task["options"], where)
+    fn = with_options(load_function(task["path"], where=where, meant=task["meant"]), task["options"], where)
     # Only an await is given its time here. A call that does not come back is ended from outside, with this process: it
     # may be in C, where no signal of Python reaches it.
     timeout = task["timeout"] if is_async(fn) else 0.0
