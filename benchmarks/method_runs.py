@@ -58,7 +58,7 @@ def online(algorithm: Any, seed: int, worth: Worth, lr: float) -> Curve:
         if iteration % EVERY == 0:
             curve.append((float(iteration * RESPONSES), worth(table)))
 
-    prompts = [world.WordPrompt(i) for i in range(RESPONSES)]
+    prompts = [world.word_prompt(i) for i in range(RESPONSES)]
     OnlineLoop(
         algorithm, runtime, prompts, SamplingSection(max_new_tokens=world.LENGTH),
         RESPONSES // algorithm.group_size, world.PAD, seed, after,
@@ -246,9 +246,8 @@ def rejection(algorithm: BestOfN, seed: int, lr: float, rounds: int = 6, prompts
     table = Table(world.START)
     kept: list[Rollout] = []
     curve = [(0.0, world.expected_reward(table))]
-    asked = [world.WordPrompt(i) for i in range(prompts)]
-    for place, prompt in enumerate(asked):
-        prompt.ids = (world.PROMPT + 1 + place,)  # what is kept is told apart by the prompt's tokens
+    # What is kept is told apart by the prompt's tokens.
+    asked = [world.word_prompt(i, world.PROMPT + 1 + i) for i in range(prompts)]
     for round_ in range(1, rounds + 1):
         settings = SamplingSection(max_new_tokens=world.LENGTH)
         sampled = world.Writer(table).generate(

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from plaudit.experience import Experience, Outputs
 from plaudit.generation.sampling import sample_seed, uniform
 from plaudit.records import FinishReason, Prompt, RewardResult, Rollout
+from plaudit.runtime import TokenPrompt
 
 LETTERS, END, PAD, PROMPT = "abc.", 3, 4, 5
 LENGTH, TARGET = 4, "cab."
@@ -117,11 +118,9 @@ def regularised(table: Table) -> float:
     return float((p * (REWARDS - BETA * (p / REFERENCE).log())).sum())
 
 
-class WordPrompt:
+def word_prompt(index: int, token: int = PROMPT) -> TokenPrompt:
     """One of many prompts that all ask for the same."""
-
-    def __init__(self, index: int) -> None:
-        self.prompt, self.ids = Prompt(f"p{index}", "a word"), (PROMPT,)
+    return TokenPrompt(Prompt(f"p{index}", "a word"), (token,))
 
 
 class Writer:

@@ -41,7 +41,7 @@ def test_the_closed_form_is_the_best_there_is(world):
 
 def test_the_writer_follows_the_law_and_records_it(world):
     table = world.Table(world.START)
-    prompts = [world.WordPrompt(i) for i in range(4000)]
+    prompts = [world.word_prompt(i) for i in range(4000)]
     rollouts = world.Writer(table).generate(prompts, 1, SamplingSection(), seed=0, iteration=0)
     mean = sum(world.worth(r.response) for r in rollouts) / 4000
     spread = float((world.REFERENCE * (world.REWARDS - world.expected_reward(table)).square()).sum()) ** 0.5

@@ -1,18 +1,20 @@
 """GRPO (Shao et al., arXiv:2402.03300) and its relatives: responses against the other responses to the same prompt.
 
-    A_i  = (score_i - mean of the prompt's responses) / (std + 1e-4)              section 4.1.2
+    A_i  = score_i - mean of the prompt's responses; `scale` may divide it        section 4.1.2
     loss = mean of max(-A rho, -A clip(rho, 1 - clip, 1 + clip_high)) + kl_coef KL      eq. 3
+
+The paper divides by the standard deviation of the group, and the KL by nothing. The surer the policy becomes, the
+smaller is the deviation and the less the KL weighs beside the reward, so it ends near one response. Undivided, the two
+keep the weights that kl_coef gives them: docs/why/kl-in-force.md.
 
 A relative is the same formula with other values, and so a function that gives a `GRPO`:
 
+    paper      A divided by std + 1e-4; the mean over responses of the mean over tokens; k3 with its naive gradient
     Dr. GRPO   no division by std; a sum over tokens over a constant    Liu et al., arXiv:2503.20783, section 3.2
     DAPO       clip-higher, groups of equal scores sampled anew, a penalty near the length limit, no KL
                                                                         Yu et al., arXiv:2503.14476, eq. 8 to 13
     GSPO       rho is one ratio a response: exp(mean_t (logp - logp_old))   Zheng et al., arXiv:2507.18071, eq. 5
     CISPO      -sg[min(rho, 1 + clip_high)] A logp                      MiniMax, arXiv:2506.13585, eq. 4
-
-The GRPO paper's loss is the mean over responses of the mean over tokens, with the KL as k3 and its naive gradient; see
-`aggregation` and `kl_estimator` for what is done here instead.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from plaudit.functional.weights import Aggregation
 
 @settings_value
 class GRPO(pg.UpdateSettings):
-    """Each response against the mean and spread of its group; no critic, the KL in the loss."""
+    """Each response against the mean of its group; no critic, the KL in the loss."""
 
     group_size: pg.SeveralResponses = 8
     kl_coef: NotNegative = 0.04
@@ -45,9 +47,9 @@ class GRPO(pg.UpdateSettings):
     ratio_of: Literal["token", "response", "response_token", "capped_token"] = "token"
     """What is clipped: the ratio of each token; or of the response, the geometric mean of its tokens' (GSPO), with the
     gradient of the whole or of each token by itself; or the token's ratio as a weight, never its gradient (CISPO)."""
-    scale: Scale = "group"
-    """What a score minus the group's mean is divided by: the group's standard deviation, which favours very easy and
-    very hard prompts; the batch's; or nothing."""
+    scale: Scale = "none"
+    """What a score minus the group's mean is divided by: nothing; the batch's standard deviation; or the group's, as in
+    the paper, which favours very easy and very hard prompts. The KL is not divided, so it then weighs less."""
     aggregation: Aggregation = "token_mean"
     """How the mean is taken. sequence_mean_token_mean is the paper's; it goes easy on long bad responses."""
     kl_estimator: pg.LossKL = "k3"
@@ -77,14 +79,14 @@ class GRPO(pg.UpdateSettings):
             return "cispo" if self.ratio_of == "capped_token" else "gspo"
         if self.sampling_rounds:
             return "dapo"
+        if (self.scale, self.aggregation, self.kl_estimator) == PAPER_FORM:
+            return "grpo_paper"
         return "dr_grpo" if (self.scale, self.aggregation) == ("none", "constant") else "grpo"
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """What is allowed and probably not meant, in words for the user."""
-        if self.overlong_buffer and not self.missing_eos_penalty:
-            return ("overlong_buffer has no effect: it spreads missing_eos_penalty, which is 0",)
-        return ()
+        """What has no effect, or leads elsewhere than to the optimum of reward and KL, in words for the user."""
+        return tuple(words for holds, words in _cautions(self) if holds)
 
     @property
     def needs(self) -> frozenset[Signal]:
@@ -105,6 +107,9 @@ class GRPO(pg.UpdateSettings):
     def credit(self, batch: Experience, carry: Carry) -> Credit:
         """Scores to advantages within the groups; failed rows are masked out and no part of a mean."""
         credit = pg.group_credit(batch, carry, self._scores(batch), self.scale)
+        if self.sampling_rounds and self.kl_coef:
+            # Groups were left out because of their scores, so what is left is no sample of the policy, whose KL it is.
+            credit.metrics.pop("objective/kl_coef_in_force", None)
         if not self.filter_overlong:
             return credit
         # Only now: a response without an end is bad news about its prompt, so it stays in the group's mean.
@@ -151,7 +156,40 @@ class GRPO(pg.UpdateSettings):
         return clipped_policy_loss(moved, torch.zeros_like(moved), batch.advantages, low, high)
 
 
+PAPER_FORM = ("group", "sequence_mean_token_mean", "k3_naive")
+"""scale, aggregation and kl_estimator of the GRPO paper."""
+
+
+def _cautions(grpo: GRPO) -> list[tuple[bool, str]]:
+    """Whether it is so, and what it does where there is a KL."""
+    own_part = grpo.group_size / (grpo.group_size - 1)
+    return [
+        (grpo.scale != "none",
+         f"scale {grpo.scale} divides the reward by its deviation and not the KL, which weighs the less the surer the "
+         "policy becomes: it may end near one response. See objective/kl_coef_in_force, or use scale none"),
+        (grpo.aggregation == "sequence_mean_token_mean",
+         "sequence_mean_token_mean divides the gradient of a response by its length, so the optimum is another one"),
+        (grpo.kl_estimator == "k3_naive",
+         "k3 differentiated as it stands is KL(reference || policy), another objective"),
+        (grpo.group_size <= 4,
+         f"the mean of {grpo.group_size} responses has each response in it, so the KL weighs {own_part:.3g} times "
+         "kl_coef; use larger groups, or rloo, which leaves it out"),
+        (grpo.sampling_rounds > 0,
+         "dynamic sampling leaves responses out because of their rewards, so the KL is not that of the policy"),
+    ]  # fmt: skip
+
+
 # The relatives. A setting that is given wins over the preset's.
+
+
+def GRPOPaper(**settings: Any) -> GRPO:  # noqa: N802
+    """GRPO as its paper has it: rewards in units of the group's deviation, long responses at a discount, k3 as a loss.
+
+    Args:
+        settings: of `GRPO`. The paper takes groups of 64.
+    """
+    values: dict[str, Any] = dict(zip(("scale", "aggregation", "kl_estimator"), PAPER_FORM, strict=True))
+    return GRPO(**(values | settings))
 
 
 def DrGRPO(**settings: Any) -> GRPO:  # noqa: N802
@@ -171,7 +209,8 @@ def DAPO(**settings: Any) -> GRPO:  # noqa: N802
         settings: of `GRPO`. The upper half-width of the clip is larger, so that unlikely tokens may become likely.
     """
     values: dict[str, Any] = {
-        "clip_high": 0.28, "kl_coef": 0.0, "sampling_rounds": 3, "missing_eos_penalty": 1.0, "overlong_buffer": 0.2,
+        "scale": "group", "clip_high": 0.28, "kl_coef": 0.0, "sampling_rounds": 3, "missing_eos_penalty": 1.0,
+        "overlong_buffer": 0.2,
     }  # fmt: skip
     return GRPO(**(values | settings))
 
@@ -183,8 +222,8 @@ def GSPO(**settings: Any) -> GRPO:  # noqa: N802
         settings: of `GRPO`. The ratio is a mean over tokens, so its clip is small: 0.2 would switch clipping off.
     """
     values: dict[str, Any] = {
-        "ratio_of": "response", "aggregation": "sequence_mean_token_mean", "kl_coef": 0.0, "minibatches": 4,
-        "clip": 3e-4, "clip_high": 4e-4,
+        "scale": "group", "ratio_of": "response", "aggregation": "sequence_mean_token_mean", "kl_coef": 0.0,
+        "minibatches": 4, "clip": 3e-4, "clip_high": 4e-4,
     }  # fmt: skip
     return GRPO(**(values | settings))
 
@@ -196,6 +235,6 @@ def CISPO(**settings: Any) -> GRPO:  # noqa: N802
         settings: of `GRPO`. The weight of a token is at least 1 - clip and at most 1 + clip_high: 0 to 5.
     """
     values: dict[str, Any] = {
-        "ratio_of": "capped_token", "kl_coef": 0.0, "minibatches": 4, "clip": 1.0, "clip_high": 4.0,
+        "scale": "group", "ratio_of": "capped_token", "kl_coef": 0.0, "minibatches": 4, "clip": 1.0, "clip_high": 4.0,
     }  # fmt: skip
     return GRPO(**(values | settings))

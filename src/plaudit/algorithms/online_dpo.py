@@ -1,7 +1,13 @@
 """Online DPO: the pairs are the policy's own responses, ranked by a reward (Guo et al., arXiv:2402.04792).
 
 each prompt:  group_size responses -> scores -> the best is chosen, the worst rejected; equal scores make no pair
-loss = -log sigma(beta ((logp_w - ref_w) - (logp_l - ref_l)))
+h    = beta ((logp_w - ref_w) - (logp_l - ref_l))
+loss = -t log sigma(h) - (1 - t) log sigma(-h),   t = 1 - label_smoothing, or sigma(score_w - score_l)
+
+With t = 1 there is no best h: the loss of a pair falls as long as the better response gains, so the policy moves away
+from the reference for as long as it is trained. With t = sigma(score_w - score_l) the loss of a pair is least where h
+is the difference of the scores. All pairs agree on that: beta log(pi / ref) is the score plus a term of the prompt, so
+pi = ref exp(score / beta), normalised, is the optimum, whichever pairs are drawn. Equal scores say h = 0, and stay.
 """
 
 from __future__ import annotations
@@ -13,7 +19,7 @@ from torch import Tensor
 
 from plaudit.algorithms import policy_gradient as pg
 from plaudit.algorithms.dpo import DPO
-from plaudit.algorithms.parts import DoubtedLabels, ImplicitReward
+from plaudit.algorithms.parts import ImplicitReward, LabelSmoothing
 from plaudit.algorithms.protocol import Credit, Signal
 from plaudit.config.values import settings_value
 from plaudit.experience import Experience, Loss, Outputs, Pairs
@@ -22,7 +28,7 @@ from plaudit.functional.statistics import masked_mean
 
 
 @settings_value
-class OnlineDPO(pg.StepSettings, ImplicitReward, DoubtedLabels):
+class OnlineDPO(pg.StepSettings, ImplicitReward, LabelSmoothing):
     """DPO on pairs that the policy writes and a reward ranks, new ones in every iteration."""
 
     group_size: pg.SeveralResponses = 2
@@ -40,21 +46,24 @@ class OnlineDPO(pg.StepSettings, ImplicitReward, DoubtedLabels):
         return Carry(kl_coef=0.0)
 
     def credit(self, batch: Experience, carry: Carry) -> Credit:
-        """The best and the worst response to each prompt as pairs. Failed rewards take no part; ties are dropped."""
+        """The best and the worst response to each prompt as pairs. Failed rewards make none."""
         assert batch.rewards is not None and batch.group_ids is not None and batch.ref_logprobs is not None
         penalty = 0.0 if batch.truncated is None else self.missing_eos_penalty * batch.truncated
         scores = batch.rewards - penalty
-        chosen, rejected = best_and_worst(scores, batch.group_ids)
+        by_score = self.label_smoothing == "score_gap"
+        chosen, rejected = best_and_worst(scores, batch.group_ids, ties=by_score)
+        gaps = scores[chosen] - scores[rejected]
         rows = torch.stack([chosen, rejected], -1).flatten()
         pairs = Pairs(
             tokens=batch.tokens[rows],
             attention_mask=batch.attention_mask[rows],
             response_mask=batch.response_mask[rows],
-            margins=scores[chosen] - scores[rejected],
-            targets=torch.ones(len(chosen)),
+            margins=gaps,
+            targets=gaps.sigmoid() if by_score else torch.ones(len(chosen)),
             ref_logprobs=batch.ref_logprobs[rows],
         )
-        return Credit(pairs, carry, self._metrics(batch, scores, pairs))
+        metrics = self._metrics(batch, pairs) | (pg.kl_metrics(self.beta) if by_score else {})
+        return Credit(pairs, carry, metrics)
 
     def weights(self, batch: Pairs) -> Pairs:
         """Every pair of the optimizer step weighs the same."""
@@ -62,10 +71,11 @@ class OnlineDPO(pg.StepSettings, ImplicitReward, DoubtedLabels):
 
     def loss(self, batch: Pairs, out: Outputs) -> Loss:
         """DPO's, under the name of an online policy's loss."""
-        result = DPO(beta=self.beta, label_smoothing=self.label_smoothing).loss(batch, out)
+        smoothing = 0.0 if self.label_smoothing == "score_gap" else self.label_smoothing  # is in the targets
+        result = DPO(beta=self.beta, label_smoothing=smoothing).loss(batch, out)
         return Loss(result.value, {"policy/loss": result.metrics.pop("loss")} | result.metrics)
 
-    def _metrics(self, batch: Experience, scores: Tensor, pairs: Pairs) -> dict[str, float]:
+    def _metrics(self, batch: Experience, pairs: Pairs) -> dict[str, float]:
         assert (
             batch.old_logprobs is not None and batch.ref_logprobs is not None and batch.group_ids is not None
         )
@@ -81,15 +91,15 @@ class OnlineDPO(pg.StepSettings, ImplicitReward, DoubtedLabels):
         return metrics
 
 
-def best_and_worst(scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+def best_and_worst(scores: Tensor, groups: Tensor, *, ties: bool = False) -> tuple[Tensor, Tensor]:
     """Rows of the highest and the lowest score of each group, in the order in which groups come.
 
-    Of equal scores the first row counts. NaN (scoring failed) takes no part; a group without two different scores
-    gives no pair.
+    Of equal scores the first row counts. NaN (scoring failed) takes no part.
 
     Args:
         scores: ``[B]``.
         groups: ``[B]`` group ids.
+        ties: a group whose scores are all equal gives its first and its last row, if it has two; else no pair.
     """
     best: list[int] = []
     worst: list[int] = []
@@ -98,4 +108,7 @@ def best_and_worst(scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
         if len(rows) and scores[rows].min() < scores[rows].max():
             best.append(int(rows[scores[rows].argmax()]))
             worst.append(int(rows[scores[rows].argmin()]))
+        elif ties and len(rows) > 1:
+            best.append(int(rows[0]))
+            worst.append(int(rows[-1]))
     return torch.tensor(best, dtype=torch.int64), torch.tensor(worst, dtype=torch.int64)

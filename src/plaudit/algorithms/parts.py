@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from plaudit.config.values import CountOrNone, Mislabelled, NotNegative, Positive, Share, settings_part
 
 
@@ -42,8 +44,18 @@ class ImplicitReward:
 
 
 @settings_part
-class DoubtedLabels:
-    """Of methods that learn from pairs some of which may be the wrong way round."""
+class LabelSmoothing:
+    """Of methods whose pairs have labels that are not certain: how sure they are, by a number or by their scores."""
+
+    __slots__ = ()
+    label_smoothing: Mislabelled | Literal["score_gap"] = 0.0
+    """Assumed share of pairs that are labelled wrongly, in [0, 0.5); score_gap: as many as the scores say, so that the
+    better response wins with probability sigma(its score - the other's), and the optimum is ref exp(score / beta)."""
+
+
+@settings_part
+class DoubtedLabels(LabelSmoothing):
+    """Of methods whose pairs come with a label and without scores."""
 
     __slots__ = ()
     label_smoothing: Mislabelled = 0.0

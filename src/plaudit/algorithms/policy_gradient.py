@@ -14,7 +14,7 @@ from plaudit.algorithms.protocol import Credit, Signal
 from plaudit.config.values import Count, NotNegative, settings_value
 from plaudit.experience import Experience, Loss, Outputs
 from plaudit.functional.controllers import Carry
-from plaudit.functional.groups import Scale, compare, group_advantages
+from plaudit.functional.groups import Scale, compare, group_advantages, reward_per_advantage
 from plaudit.functional.kl import Estimator, Gradient, kl_loss
 from plaudit.functional.weights import Aggregation, loss_weights
 
@@ -69,6 +69,15 @@ def needs(kl_coef: float) -> frozenset[Signal]:
     return NEEDS if kl_coef else frozenset({"old_logprobs", "some_ref_logprobs"})
 
 
+def discount_caution(gamma: float, kl_coef: float) -> tuple[bool, str]:
+    """Whether a discount shifts the optimum of reward and KL, and the reason in words."""
+    return (
+        bool(kl_coef) and gamma < 1,
+        f"gamma {gamma:g} discounts the reward at the end of a response and not the KL of its first tokens, so the KL "
+        "weighs more there than kl_coef",
+    )
+
+
 def counted(batch: Experience) -> tuple[Tensor, Tensor]:
     """``[B]`` rows that were scored, and the response mask of these rows."""
     assert batch.rewards is not None
@@ -90,9 +99,32 @@ def sequence_kl(batch: Experience, mask: Tensor) -> Tensor:
     return torch.where(mask, batch.old_logprobs - batch.ref_logprobs, 0.0).sum(-1)
 
 
-def credit_metrics(batch: Experience, mask: Tensor, advantages: Tensor, kl_coef: float) -> dict[str, float]:
-    """Metrics of a whole batch; ``advantages`` ``[B, T]`` as they are before any whitening."""
-    return {"objective/kl_coef": kl_coef} | law_metrics(batch, mask) | advantage_metrics(advantages, mask)
+def kl_metrics(kl_coef: float, unit: float | None = 1.0) -> dict[str, float]:
+    """The KL coefficient as it is set, and as it is in units of the reward: the latter decides where a run ends.
+
+    Args:
+        unit: how much reward stands beside a KL of 1 / kl_coef: the number that the reward is divided by and the KL is
+            not. 1 where both are divided by the same, or by nothing. None: there is no such number.
+
+    >>> kl_metrics(0.5, 0.8)
+    {'objective/kl_coef': 0.5, 'objective/kl_coef_in_force': 0.4}
+    """
+    metrics = {"objective/kl_coef": kl_coef}
+    if kl_coef and unit is None:
+        return metrics
+    return metrics | {"objective/kl_coef_in_force": kl_coef * (unit or 0.0)}
+
+
+def credit_metrics(
+    batch: Experience, mask: Tensor, advantages: Tensor, kl_coef: float, unit: float | None = 1.0
+) -> dict[str, float]:
+    """Metrics of a whole batch.
+
+    Args:
+        advantages: ``[B, T]`` as they are before any whitening.
+        unit: of `kl_metrics`.
+    """
+    return kl_metrics(kl_coef, unit) | law_metrics(batch, mask) | advantage_metrics(advantages, mask)
 
 
 def group_credit(batch: Experience, carry: Carry, values: Tensor, scale: Scale) -> Credit:
@@ -104,7 +136,9 @@ def group_credit(batch: Experience, carry: Carry, values: Tensor, scale: Scale) 
     assert batch.group_ids is not None
     valid, mask = counted(batch)
     advantages = torch.where(mask, group_advantages(values, batch.group_ids, valid, scale)[:, None], 0.0)
-    metrics = credit_metrics(batch, mask, advantages, carry.kl_coef) | group_metrics(values, batch, valid)
+    unit = reward_per_advantage(values, batch.group_ids, valid, scale)
+    metrics = credit_metrics(batch, mask, advantages, carry.kl_coef, unit)
+    metrics |= group_metrics(values, batch, valid)
     return Credit(batch.replace(response_mask=mask, advantages=advantages), carry, metrics)
 
 

@@ -39,7 +39,7 @@ from plaudit.functional import kl as kl_estimators
 from plaudit.functional import losses
 from plaudit.functional.controllers import Carry, adapt_kl_coef
 from plaudit.functional.scores import missing_eos, scale
-from plaudit.functional.statistics import whiten
+from plaudit.functional.statistics import whiten, whitening_divisor
 from plaudit.functional.weights import loss_weights
 
 VALUE_COEF = 0.1
@@ -117,7 +117,7 @@ class PPO(pg.UpdateSettings, Discounted, WithCritic):
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """What is allowed and probably not meant, in words for the user."""
+        """What is allowed and probably not meant, or shifts the optimum of reward and KL, in words for the user."""
         return tuple(words for holds, words in _cautions(self) if holds)
 
     def caution_at(self, tokens: float) -> str:
@@ -172,11 +172,15 @@ class PPO(pg.UpdateSettings, Discounted, WithCritic):
         mask = batch.response_mask & ~failed[:, None]
         kl, in_reward = self._kl(batch), carry.kl_coef if self.kl_in == "reward" else 0.0
         rewards = adv.token_rewards(scores, kl, in_reward, mask)
-        metrics = {"objective/kl_coef": carry.kl_coef} | reward_metrics(scores, rewards, mask)
+        metrics = reward_metrics(scores, rewards, mask)
+        unit = self._divisor(carry, rewards, mask)
         if self.reward_scaling == "whiten":
             # The mean stays: most tokens have no reward but a small KL, and a shift would reward mere length.
             rewards = whiten(rewards, mask, shift_mean=False)
         advantages, returns = self._advantages(batch, rewards, mask)
+        if self.kl_in == "loss" and self.whiten_advantages != "none":
+            unit *= whitening_divisor(advantages, mask)
+        metrics |= pg.kl_metrics(carry.kl_coef, unit)
         if self.kl_estimator == "full":
             advantages = advantages - in_reward * self._own_token(batch, mask)
         metrics |= law_metrics(batch, mask) | value_metrics(batch.values, returns, mask)
@@ -264,6 +268,19 @@ class PPO(pg.UpdateSettings, Discounted, WithCritic):
         scaling = "none" if self.reward_scaling == "whiten" else self.reward_scaling
         used = torch.where(counted, scale(scores, moments, scaling, self.reward_clip), 0.0)
         return used, scores.isnan(), replace(carry, reward=moments)
+
+    def _divisor(self, carry: Carry, rewards: Tensor, mask: Tensor) -> float:
+        """What the reward of a response is divided by before GAE, and the KL is not.
+
+        Args:
+            rewards: ``[B, T]`` of the tokens, with the KL where it is a part of them.
+        """
+        if self.reward_scaling in ("scale", "normalize"):
+            return carry.reward.std
+        # Whitening divides the KL along with the scores where it is a part of the tokens' rewards.
+        if self.reward_scaling == "whiten" and self.kl_in == "loss":
+            return whitening_divisor(rewards, mask)
+        return 1.0
 
     def _kl(self, batch: Experience) -> Tensor:
         assert batch.old_logprobs is not None and batch.ref_logprobs is not None
@@ -376,6 +393,15 @@ def _cautions(ppo: PPO) -> list[tuple[bool, str]]:
     """Whether it is so, and what is allowed and probably not meant."""
     in_loss, kl = ppo.kl_in == "loss", ppo.kl_estimator
     return [
+        (bool(ppo.kl_coef) and ppo.reward_scaling in ("scale", "normalize"),
+         f"reward_scaling {ppo.reward_scaling} divides the reward by its running deviation and not the KL: in units of "
+         f"the reward kl_coef {ppo.kl_coef:g} is {ppo.kl_coef:g} times that, see objective/kl_coef_in_force"),
+        (bool(ppo.kl_coef) and in_loss and ppo.whiten_advantages != "none",
+         "whiten_advantages divides the reward by a deviation and not a KL in the loss: see "
+         "objective/kl_coef_in_force, or use kl_in reward"),
+        (ppo.reward_scaling == "whiten",
+         "whiten adds the mean token reward times 1 - 1/std to each token, so that the length counts by itself"),
+        pg.discount_caution(ppo.gamma, ppo.kl_coef),
         (bool(ppo.value_clip) and ppo.reward_scaling in ("none", "whiten"),
          f"value_clip {ppo.value_clip:g} is in units of the reward, which is not scaled: so "
          "the critic may learn slowly; use reward_scaling normalize, or value_clip 0"),

@@ -189,7 +189,7 @@ class EntropyBonus(Protocol):
 
 @runtime_checkable
 class Cautious(Protocol):
-    """An algorithm that can say which of its settings are allowed and probably not meant."""
+    """An algorithm that can say what to know of its settings: which shift the optimum, which are probably not meant."""
 
     @property
     def cautions(self) -> tuple[str, ...]:

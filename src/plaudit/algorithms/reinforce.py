@@ -51,6 +51,12 @@ class REINFORCE(pg.SampledSettings, NearReference, Discounted, WithCritic):
     critic_init: ClassVar[Literal["reward", "sft"]] = "reward"
 
     @property
+    def cautions(self) -> tuple[str, ...]:
+        """Why a run ends elsewhere than at the optimum of reward and KL, in words for the user."""
+        holds, words = pg.discount_caution(self.gamma, self.kl_coef)
+        return (words,) if holds else ()
+
+    @property
     def needs(self) -> frozenset[Signal]:
         """Log-probs; values or greedy rewards where the baseline is made of them."""
         extra: dict[str, frozenset[Signal]] = {

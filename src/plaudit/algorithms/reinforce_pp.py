@@ -24,9 +24,9 @@ from plaudit.errors import ConfigError
 from plaudit.experience import Experience, Loss, Outputs
 from plaudit.functional import advantages as adv
 from plaudit.functional.controllers import Carry
-from plaudit.functional.groups import compare
+from plaudit.functional.groups import compare, reward_per_advantage
 from plaudit.functional.losses import clipped_policy_loss
-from plaudit.functional.statistics import whiten
+from plaudit.functional.statistics import whiten, whitening_divisor
 
 
 @settings_value
@@ -47,6 +47,17 @@ class REINFORCEPlusPlus(pg.UpdateSettings, Discounted):
                 where="[algorithm] group_size",
                 cure="set --group-size to 4 or more, or --baseline none",
             )
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """Why a run ends elsewhere than at the optimum of reward and KL, in words for the user."""
+        whitened = (
+            self.kl_in_loss and bool(self.kl_coef),
+            "baseline group whitens the rewards and not the KL, which is in the loss: in units of the reward "
+            "kl_coef is multiplied by their deviation, see objective/kl_coef_in_force",
+        )
+        found = (whitened, pg.discount_caution(self.gamma, self.kl_coef))
+        return tuple(words for holds, words in found if holds)
 
     @property
     def needs(self) -> frozenset[Signal]:
@@ -71,7 +82,8 @@ class REINFORCEPlusPlus(pg.UpdateSettings, Discounted):
         scores = self._scores(batch, valid)
         rewards = adv.token_rewards(scores, kl, in_reward, mask)
         returns = adv.rewards_to_go(rewards, mask, self.gamma)
-        metrics = pg.credit_metrics(batch, mask, returns, carry.kl_coef)
+        unit = self._unit(batch, valid, returns, mask)
+        metrics = pg.credit_metrics(batch, mask, returns, carry.kl_coef, unit)
         metrics |= reward_metrics(scores, rewards, mask)
         batch = batch.replace(response_mask=mask, token_rewards=rewards, advantages=whiten(returns, mask))
         return Credit(batch, carry, metrics)
@@ -89,6 +101,14 @@ class REINFORCEPlusPlus(pg.UpdateSettings, Discounted):
         )
         loss = pg.policy_loss(batch, out, surrogate, clipped)
         return pg.with_kl(loss, batch, out, self.kl_coef if self.kl_in_loss else 0.0, "k2")
+
+    def _unit(self, batch: Experience, valid: Tensor, returns: Tensor, mask: Tensor) -> float | None:
+        """Of `kl_metrics`: whitening divides a KL in the reward along with it, and a KL in the loss not."""
+        if not self.kl_in_loss:
+            return 1.0
+        assert batch.rewards is not None and batch.group_ids is not None
+        unit = reward_per_advantage(batch.rewards, batch.group_ids, valid, "none")
+        return None if unit is None else unit * whitening_divisor(returns, mask)
 
     def _scores(self, batch: Experience, valid: Tensor) -> Tensor:
         scores = pg.scores(batch, self.missing_eos_penalty)

@@ -77,10 +77,42 @@ def group_advantages(scores: Tensor, group_ids: Tensor, valid: Tensor, scale: Sc
     groups = compare(scores, group_ids, valid)
     if scale == "none":
         return groups.centred.float()
+    return (groups.centred / _divisors(groups, scores, valid, scale)).float()
+
+
+def reward_per_advantage(scores: Tensor, group_ids: Tensor, valid: Tensor, scale: Scale) -> float | None:
+    """How much of the score one unit of `group_advantages` stands for; None where no score differs in its group.
+
+    A KL in the loss with weight c, beside such advantages, is a KL of c times this in units of the score:
+
+    - The mean of a group has the response itself in it. So n responses have (n - 1) / n of the gradient of the expected
+      score, and all of the KL's.
+    - What the scores are divided by, the KL is not. With scale "group" that is another number in each group; then it is
+      the one number whose advantages are nearest to the real ones (least squares over the scores).
+
+    >>> ids, everyone = torch.zeros(4, dtype=torch.long), torch.ones(4, dtype=torch.bool)
+    >>> scores = torch.tensor([1.0, 0, 0, 1])
+    >>> [round(reward_per_advantage(scores, ids, everyone, how), 4) for how in ("none", "group")]  # 4/3, 4/3 * 0.5775
+    [1.3333, 0.7699]
+    """
+    groups = compare(scores, group_ids, valid)
+    own = ((groups.counts - 1) / groups.counts.clamp(min=1))[valid].sum()
+    if own <= 0:
+        return None
+    factor = float(valid.sum() / own)
+    if scale == "none":
+        return factor
+    squares = groups.centred.square()
+    divided = (squares / _divisors(groups, scores, valid, scale)).sum()
+    return factor * float(squares.sum() / divided) if divided > 0 else None
+
+
+def _divisors(groups: Groups, scores: Tensor, valid: Tensor, scale: Literal["group", "batch"]) -> Tensor:
+    """What centred scores are divided by: ``[B]``, or one number."""
     # One valid score has no sample deviation (0 / 0); correction 0 makes it 0.
     counted = scores[valid].double()
     spread = groups.std if scale == "group" else counted.std(correction=min(1, max(len(counted) - 1, 0)))
-    return (groups.centred / (spread + EPSILON)).float()
+    return spread + EPSILON
 
 
 def leave_one_out(scores: Tensor, group_ids: Tensor, valid: Tensor) -> Tensor:

@@ -50,6 +50,15 @@ def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
     return torch.where(mask, white, torch.zeros_like(white))
 
 
+def whitening_divisor(x: Tensor, mask: Tensor) -> float:
+    """What `whiten` divides by: the biased standard deviation, with the same 1e-8 inside the root.
+
+    >>> round(whitening_divisor(torch.tensor([1.0, 3.0, 9.0]), torch.tensor([True, True, False])), 6)
+    1.0
+    """
+    return float((masked_var(x, mask) + 1e-8).sqrt())
+
+
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
     """``1 - Var(returns - values) / Var(returns)``: 1 is a perfect critic, 0 a constant one, below 0 is worse.
 

@@ -57,6 +57,7 @@ _TABLE = (
     Metric("reward/error_share", "Failed rewards", "Responses whose reward raised an error or was not finite.", "share", None, 0.05),
     Metric("objective/kl", "KL to the reference", "Sum over the response of log policy − log reference, mean over responses.", "nats per response", None, 10.0),
     Metric("objective/kl_coef", "KL coefficient", "Weight of the KL in the reward or the loss.", usual="constant, or moved toward kl_target"),
+    Metric("objective/kl_coef_in_force", "KL coefficient in force", "The same in units of the reward as reward/mean has them: times what the reward is divided by and the KL is not. The policy tends to reference x exp(reward / this), normalised.", usual="near objective/kl_coef, unless rewards are scaled"),
     Metric("objective/kl_tok", "KL per token", "The same KL per response token.", "nats per token", None, 0.5),
     Metric("objective/kl_full", "Exact KL", "KL to the reference summed over the vocabulary along the responses: the same mean as objective/kl, less noise, never negative.", "nats per response", 0.0, 10.0),
     Metric("objective/entropy", "Sampled entropy", "Mean of -log-probability summed over the response.", "nats per response", usual="falls slowly"),

@@ -19,7 +19,7 @@ from plaudit.evaluation import charts
 from plaudit.evaluation.kinds.policy_warnings import warnings
 from plaudit.evaluation.page import INTERVAL, Chart, Figure, Kind, Verdict
 from plaudit.evaluation.words import number, percent, signed, span
-from plaudit.runs.files import EVALUATION, SUMMARY, Row, merge_json, read_json, read_lines
+from plaudit.runs.files import EVALUATION, METRICS, SUMMARY, Row, merge_json, read_json, read_lines
 from plaudit.runs.reading import Run
 from plaudit.statistics.clustered import bootstrap_mean, outcomes, paired_bootstrap, share
 from plaudit.statistics.intervals import Estimate
@@ -41,7 +41,8 @@ def card(run_dir: Path) -> Row:
         ``reward_mean``, ``reward_ci``, ``kl``, ``perplexity_ratio``, ``win_rate``, ``win_rate_ci``, and with
         ``_before`` / ``_difference`` what changed. The win rate is judged by the gold reward where there is
         one (``win_rate_judge``): the reward that was trained on rises also where the responses only please it.
-        What the rows cannot give is ``None``.
+        What the rows cannot give is ``None``. ``kl_coef_in_force`` is that of the last iteration that has one
+        (docs/why/kl-in-force.md), and not there where no iteration has.
 
     Raises:
         DataError: no rows.
@@ -65,9 +66,16 @@ def card(run_dir: Path) -> Row:
         values |= {f"{name}_before": value for name, value in _levels(before).items()}
         values |= _changes(before, after)
     values["curve"] = [_point(step, rows) for step, rows in sorted(steps.items())]
+    values |= _in_force(read_lines(run_dir / METRICS))
     clean: Row = {name: None if _is_nan(value) else value for name, value in values.items()}
     merge_json(run_dir / SUMMARY, clean)
     return clean
+
+
+def _in_force(rows: Sequence[Row]) -> Row:
+    """The KL coefficient in units of the reward, as it was at the end of training."""
+    known = [value for row in rows if (value := row.get("objective/kl_coef_in_force")) is not None]
+    return {"kl_coef_in_force": known[-1]} if known else {}
 
 
 def _by_step(rows: Sequence[Row]) -> dict[int, list[Row]]:
@@ -277,6 +285,10 @@ def figures(run: Run) -> list[Figure]:
         items.append(
             Figure("KL to the start", number(card["kl"], 1), f"nats; {span(card.get('kl_ci'), digits=1)}")
         )
+    if card.get("kl_coef_in_force") is not None:
+        items.append(
+            Figure("KL coefficient in force", number(card["kl_coef_in_force"], 3), "in units of the reward")
+        )
     return items + _text_figures(card)
 
 
@@ -349,7 +361,7 @@ POLICY = Kind(
         "response/eos_rate",
         "policy/clip_fraction",
         "critic/explained_variance",
-        "objective/kl_coef",
+        "objective/kl_coef_in_force",
         "reward/std",
     ),
     headline=("reward_difference", "gold_difference", "gold_difference_ci", "win_rate", "win_rate_ci", "kl"),
