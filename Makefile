@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # An environment variable rather than -c: it also holds inside pip's isolated build environment.
 PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help setup dev check test test-slow test-gpu mutants bench docs quickstart constraints clean
+.PHONY: help setup dev check test test-slow test-gpu mutants bench limits docs quickstart constraints clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -49,6 +49,9 @@ mutants: $(VENV)/.dev ## small faults in the formulas, one at a time: do the tes
 
 bench: $(VENV)/.dev ## against TRL in an environment of its own, in turns; BENCH="--quick --models tiny" for less
 	$(BIN)/python benchmarks/against_trl.py $(BENCH)
+
+limits: $(VENV)/.dev ## where each method ends, and how far from there a run does: docs/algorithms/limits.md (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/limits.py
 
 docs: $(VENV)/.setup ## regenerate docs/reference from the code
 	$(BIN)/python scripts/reference.py

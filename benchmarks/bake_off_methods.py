@@ -53,7 +53,12 @@ METHODS = (
         3e-4,
         "`ppo_max_paper`: 4 minibatches; critic as PPO's",
     ),
-    Method("GRPO", GRPO(kl_coef=KL_COEF, minibatches=4), 3e-4, "groups of 8, 4 minibatches"),
+    Method(
+        "GRPO",
+        GRPO(scale="group", kl_coef=KL_COEF, minibatches=4),
+        3e-4,
+        "`scale` group, groups of 8, 4 minibatches",
+    ),
     Method("Dr. GRPO", DrGRPO(kl_coef=KL_COEF, minibatches=4), 3e-4, "groups of 8, 4 minibatches"),
     Method("DPO", DPO(beta=0.1), 3e-4, "`beta` 0.1, once through the preferences"),
     Method("best-of-n", BestOfN(group_size=16), 0.0, "of the SFT model, n up to 16"),

@@ -120,9 +120,9 @@ PICTURES: dict[str, tuple[Panel, ...]] = {
     ),
     "grpo": (
         Panel("With a KL", **WITH_KL, lines=(
-            regularised("grpo, scale none", GRPO(scale="none", kl_coef=BETA)),
-            regularised("the same, naive k3", GRPO(scale="none", kl_coef=BETA, kl_grad="naive")),
-            regularised("grpo, scale group", GRPO(kl_coef=BETA)),
+            regularised("grpo", GRPO(kl_coef=BETA)),
+            regularised("the same, naive k3", GRPO(kl_coef=BETA, kl_estimator="k3_naive")),
+            regularised("grpo, scale group", GRPO(scale="group", kl_coef=BETA)),
             regularised("dr_grpo", DrGRPO(kl_coef=BETA)),
         )),
         Panel("Without", **WITHOUT, lines=(

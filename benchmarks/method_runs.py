@@ -41,10 +41,13 @@ def learner(module: nn.Module, lr: float, steps: int) -> LocalLearner:
     return LocalLearner(module, optimizer(lr), ComputeSection(device="cpu"), total_steps=steps)
 
 
-def online(algorithm: Any, seed: int, worth: Worth, lr: float) -> Curve:
-    """The loop that trains language models, on a table."""
+def online(
+    algorithm: Any, seed: int, worth: Worth, lr: float, responses: int = RESPONSES, iterations: int = ITERATIONS,
+    each: Callable[[dict[str, float]], None] = lambda metrics: None,
+) -> Curve:  # fmt: skip
+    """The loop that trains language models, on a table. ``each`` is given the metrics of each iteration."""
     table, critic = Table(world.START), Table(world.START)
-    steps = ITERATIONS * algorithm.epochs * algorithm.minibatches
+    steps = iterations * algorithm.epochs * algorithm.minibatches
     runtime = Runtime(
         world.Writer(table),
         learner(table, lr, steps),
@@ -55,14 +58,15 @@ def online(algorithm: Any, seed: int, worth: Worth, lr: float) -> Curve:
     curve = [(0.0, worth(table))]
 
     def after(iteration: int, metrics: dict[str, float], rollouts: Sequence[Rollout]) -> None:
+        each(metrics)
         if iteration % EVERY == 0:
-            curve.append((float(iteration * RESPONSES), worth(table)))
+            curve.append((float(iteration * responses), worth(table)))
 
-    prompts = [world.word_prompt(i) for i in range(RESPONSES)]
+    prompts = [world.word_prompt(i) for i in range(responses)]
     OnlineLoop(
         algorithm, runtime, prompts, SamplingSection(max_new_tokens=world.LENGTH),
-        RESPONSES // algorithm.group_size, world.PAD, seed, after,
-    ).run(ITERATIONS)  # fmt: skip
+        responses // algorithm.group_size, world.PAD, seed, after,
+    ).run(iterations)  # fmt: skip
     return curve
 
 
@@ -72,17 +76,17 @@ def drawn(law: Tensor, count: int, seed: int) -> Tensor:
     return torch.multinomial(law, count, replacement=True, generator=draw)
 
 
-def compared(seed: int, flipped: float = 0.0) -> tuple[Tensor, Tensor]:
+def compared(seed: int, flipped: float = 0.0, pairs: int = PAIRS) -> tuple[Tensor, Tensor]:
     """Rows of the chosen and rejected words of pairs that the reference wrote and Bradley-Terry annotators judged.
 
     Args:
         flipped: share of the labels that are turned round.
     """
-    one, other = drawn(world.REFERENCE, 2 * PAIRS, seed).view(2, -1)
+    one, other = drawn(world.REFERENCE, 2 * pairs, seed).view(2, -1)
     gap = world.REWARDS[one] - world.REWARDS[other]
     draw = torch.Generator().manual_seed(seed + 1000)
-    first = torch.rand(PAIRS, generator=draw) < gap.sigmoid()
-    first ^= torch.rand(PAIRS, generator=draw) < flipped
+    first = torch.rand(pairs, generator=draw) < gap.sigmoid()
+    first ^= torch.rand(pairs, generator=draw) < flipped
     return torch.where(first, one, other), torch.where(first, other, one)
 
 
@@ -98,12 +102,14 @@ def with_reference(batch: Any) -> Any:
         return batch.replace(ref_logprobs=Table(world.START)(batch).logprobs)
 
 
-def offline(algorithm: Any, seed: int, worth: Worth, lr: float, flipped: float = 0.0) -> Curve:
+def offline(
+    algorithm: Any, seed: int, worth: Worth, lr: float, flipped: float = 0.0, pairs: int = PAIRS
+) -> Curve:
     """Once through the preferences; KTO reads both responses of a pair as a thumb up and a thumb down."""
     table = Table(world.START)
-    steps = PAIRS // STEP_PAIRS
+    steps = pairs // STEP_PAIRS
     its = learner(table, lr, steps)
-    chosen, rejected = compared(seed, flipped)
+    chosen, rejected = compared(seed, flipped, pairs)
     curve = [(0.0, worth(table))]
     for step in range(steps):
         part = slice(step * STEP_PAIRS, (step + 1) * STEP_PAIRS)
@@ -241,11 +247,13 @@ def exact_best_of() -> Curve:
     return curve
 
 
-def rejection(algorithm: BestOfN, seed: int, lr: float, rounds: int = 6, prompts: int = 64) -> Curve:
-    """Rounds of sampling, keeping the best, and imitating them: expected reward after each."""
+def rejection(
+    algorithm: BestOfN, seed: int, lr: float, rounds: int = 6, prompts: int = 64, worth: Worth = world.expected_reward
+) -> Curve:  # fmt: skip
+    """Rounds of sampling, keeping the best, and imitating them: what the policy is worth after each."""
     table = Table(world.START)
     kept: list[Rollout] = []
-    curve = [(0.0, world.expected_reward(table))]
+    curve = [(0.0, worth(table))]
     # What is kept is told apart by the prompt's tokens.
     asked = [world.word_prompt(i, world.PROMPT + 1 + i) for i in range(prompts)]
     for round_ in range(1, rounds + 1):
@@ -260,7 +268,7 @@ def rejection(algorithm: BestOfN, seed: int, lr: float, rounds: int = 6, prompts
         if algorithm.start_from == "base":
             table = Table(world.START)
         imitate(table, [r.response_ids for r in kept], lr, seed * 100 + round_)
-        curve.append((float(round_), world.expected_reward(table)))
+        curve.append((float(round_), worth(table)))
     return curve
 
 

@@ -169,8 +169,8 @@ ALGORITHMS: dict[str, Callable[[int], Any]] = {
     # Four optimizer steps an iteration, as TRL's default. The critic starts from the policy's weights.
     "ppo": lambda group: PPO(group_size=group, critic_warmup=0, critic_init="sft", critic_lr=LR),
     "ppo_trunk": lambda group: PPO(group_size=group, critic_warmup=0, critic="trunk", critic_lr=LR),
-    # TRL's default has no KL, hence no reference model.
-    "grpo": lambda group: GRPO(group_size=group, kl_coef=0.0),
+    # TRL's default has no KL, hence no reference model, and divides by the deviation of the group.
+    "grpo": lambda group: GRPO(group_size=group, kl_coef=0.0, scale="group"),
     "rloo": lambda group: RLOO(group_size=group),
 }
 

@@ -64,6 +64,7 @@ class Reinforce:
         returns = batch.rewards - carry.kl_coef * kl
         advantages = torch.where(valid, returns - returns[valid].mean(), 0.0)
         metrics = {"objective/kl": float(kl[valid].mean()), "objective/kl_coef": carry.kl_coef}
+        metrics["objective/kl_coef_in_force"] = carry.kl_coef  # nothing divides the reward that does not divide the KL
         return Credit(batch.replace(response_mask=mask, advantages=advantages[:, None] * mask), carry, metrics)
 
     def weights(self, batch: Experience) -> Experience:

@@ -7,7 +7,8 @@ python scripts/same_weights.py --runs DIR           keep the runs; those of the 
 The other commit is installed beside this one (``pip install --no-deps --target``), so both use the same libraries on
 the same machine. Each job is one training command on a tiny model, typed as a user would; the models and every metric
 that is not a time are compared. The exit code is 1 if anything differs. No digest is stored, because processors round
-differently.
+differently. GRPO is given its scale: by default it divided by the deviation of the group, and divides by nothing today
+(docs/why/kl-in-force.md).
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ JOBS = {
     "ppo-trunk": f"ppo --policy {REWARDED} --critic trunk --critic-warmup 1 {ONLINE}",
     "ppo-lora": f"ppo --policy {REWARDED} --rank 2 --critic-warmup 1 {ONLINE}",
     "ppo-max": f"ppo --type ppo_max_code --policy {REWARDED} {ONLINE}",
-    "grpo": f"grpo --policy {REWARDED} --group-size 4 {ONLINE}",
+    "grpo": f"grpo --policy {REWARDED} --scale group --group-size 4 {ONLINE}",
     "dr-grpo": f"grpo --type dr_grpo --policy {REWARDED} --group-size 4 {ONLINE}",
     "dapo": f"grpo --type dapo --policy {REWARDED} --group-size 4 {ONLINE}",
     "gspo": f"grpo --type gspo --policy {REWARDED} --group-size 4 {ONLINE}",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from plaudit.algorithms.grpo import GRPO as GRPO
     from plaudit.algorithms.grpo import GSPO as GSPO
     from plaudit.algorithms.grpo import DrGRPO as DrGRPO
+    from plaudit.algorithms.grpo import GRPOPaper as GRPOPaper
     from plaudit.algorithms.kto import KTO as KTO
     from plaudit.algorithms.online_dpo import OnlineDPO as OnlineDPO
     from plaudit.algorithms.ppo import PPO as PPO
@@ -58,8 +59,8 @@ _HOME = {
     "train": "api", "Run": "api",
     "SFT": "algorithms.sft", "RewardModel": "algorithms.reward_model", "PPO": "algorithms.ppo",
     "GRPO": "algorithms.grpo", "DrGRPO": "algorithms.grpo", "DAPO": "algorithms.grpo", "GSPO": "algorithms.grpo",
-    "CISPO": "algorithms.grpo", "RLOO": "algorithms.rloo", "REINFORCE": "algorithms.reinforce",
-    "REINFORCEPlusPlus": "algorithms.reinforce_pp",
+    "CISPO": "algorithms.grpo", "GRPOPaper": "algorithms.grpo", "RLOO": "algorithms.rloo",
+    "REINFORCE": "algorithms.reinforce", "REINFORCEPlusPlus": "algorithms.reinforce_pp",
     "DPO": "algorithms.dpo", "IPO": "algorithms.dpo", "Hinge": "algorithms.dpo", "KTO": "algorithms.kto",
     "ORPO": "algorithms.dpo", "SimPO": "algorithms.dpo", "OnlineDPO": "algorithms.online_dpo",
     "BestOfN": "algorithms.best_of_n",

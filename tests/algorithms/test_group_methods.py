@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from plaudit.algorithms.grpo import CISPO, DAPO, GRPO, GSPO, DrGRPO
+from plaudit.algorithms.grpo import CISPO, DAPO, GRPO, GSPO, DrGRPO, GRPOPaper
 from plaudit.algorithms.rloo import RLOO
 from plaudit.experience import Outputs
 
@@ -44,7 +44,8 @@ def test_dr_grpo_divides_by_the_length_limit_and_nothing_else(experience):
 
 def test_advantages_g1(experience):
     batch = experience([1.0, 0, 0, 1])
-    for algorithm, expected in ((GRPO(), 0.5 / (3**-0.5 + 1e-4)), (GRPO(scale="none"), 0.5), (DrGRPO(), 0.5)):
+    divided = 0.5 / (3**-0.5 + 1e-4)
+    for algorithm, expected in ((GRPOPaper(), divided), (GSPO(), divided), (GRPO(), 0.5), (DrGRPO(), 0.5)):
         found = algorithm.credit(batch, algorithm.start()).batch.advantages
         assert found[:, 1].tolist() == pytest.approx([expected, -expected, -expected, expected])
         assert not found[:, 0].any() and (found[:, 1:] == found[:, 1:2]).all()

@@ -356,19 +356,27 @@ def test_contradictions_are_refused_with_a_cure(wrong, words):
 
 
 def test_cautions():
-    assert PPO().cautions == ()
-    assert PPO_MAX_PAPER.cautions == PPO_MAX_CODE.cautions == ()
+    """One caution each; the default has one as well: that its KL is in units of the reward's deviation."""
+    quiet = {"reward_scaling": "none", "value_clip": 0.0}
+    assert PPO(**quiet).cautions == PPO(kl_in="loss", whiten_advantages="none", **quiet).cautions == ()
+    scaled = ("reward_scaling normalize", "reward_scaling normalize", "reward_scaling scale")
+    for preset, words in zip((PPO(), PPO_MAX_PAPER, PPO_MAX_CODE), scaled, strict=True):
+        (found,) = preset.cautions
+        assert found.startswith(words)
     for odd, word in (
-        ({"reward_scaling": "none"}, "value_clip"),
+        ({"value_clip": 0.2}, "value_clip"),
+        ({"reward_scaling": "whiten"}, "the length counts by itself"),
+        ({"kl_in": "loss"}, "whiten_advantages divides"),
+        ({"gamma": 0.9}, "gamma 0.9"),
         ({"old_policy": "ref"}, "experiment"),
         ({"kl_estimator": "k3"}, "k3 in the reward"),
-        ({"kl_in": "loss", "kl_estimator": "k3_naive"}, "another objective"),
-        ({"kl_coef": 0.0}, "kl_limit"),
+        ({"kl_in": "loss", "kl_estimator": "k3_naive", "whiten_advantages": "none"}, "another objective"),
+        ({"kl_coef": 0.0, "gamma": 0.9, "kl_in": "loss"}, "kl_limit"),
         ({"entropy_coef": 0.1, "clip": 0.0}, "no bound"),
         ({"missing_eos": "mask", "missing_eos_penalty": 2.0}, "missing_eos_penalty 2 has no effect"),
         ({"value_coef": 0.5}, "value_coef 0.5 has no effect"),
     ):
-        found = PPO(**odd).cautions
+        found = PPO(**(quiet | odd)).cautions
         assert len(found) == 1 and word in found[0]
 
 

@@ -61,7 +61,8 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"plaudit {command}" in capsys.readouterr().out
 
 
-def test_online_dpo(world: Any, tmp_path: Path, reward: str) -> None:
+@pytest.mark.parametrize("labels", ["0.1", "score_gap"])
+def test_online_dpo(world: Any, tmp_path: Path, reward: str, labels: str) -> None:
     run = tmp_path / "run"
     words = [
         "online-dpo",
@@ -82,8 +83,10 @@ def test_online_dpo(world: Any, tmp_path: Path, reward: str) -> None:
         "--max-new-tokens",
         "6",
     ]
+    sizes += ["--label-smoothing", labels, "--beta", "0.2"]
     assert main([*words, *sizes, "--lr", "1e-2", "--out", str(run), *SMALL, "--debug"]) == 0
     assert {"reward_mean", "kl", "win_rate", "win_rate_ci"} <= set(summary(run))
+    assert summary(run).get("kl_coef_in_force") == (0.2 if labels == "score_gap" else None)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert any(row.get("rewards/margins") is not None and row["loss"] > 0 for row in rows)
     assert all(0 <= row["pairs/kept_share"] <= 1 for row in rows)

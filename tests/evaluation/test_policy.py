@@ -45,6 +45,18 @@ def test_figures_by_hand(tmp_path):
     assert json.loads((tmp_path / "summary.json").read_text())["win_rate"] == figures["win_rate"]
 
 
+def test_the_coefficient_in_force_is_the_last_one_that_was_measured(tmp_path):
+    write(tmp_path, [row(0, "a", 1.0), row(5, "a", 2.0)])
+    assert "kl_coef_in_force" not in card(tmp_path)
+    lines = [
+        {"step": 1, "objective/kl_coef_in_force": 0.3},
+        {"step": 2, "objective/kl_coef_in_force": 0.2},
+        {"step": 3},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert card(tmp_path)["kl_coef_in_force"] == 0.2
+
+
 def test_gold_judges_where_it_exists(tmp_path, synthetic):
     # Over-optimisation: the reward rises, what it stands for falls.
     figures = card(synthetic["ppo"](tmp_path / "r", reward_gain=2.0, gold_gain=-1.0))

@@ -3,9 +3,9 @@
     A_i  = score_i - mean of the prompt's responses; `scale` may divide it        section 4.1.2
     loss = mean of max(-A rho, -A clip(rho, 1 - clip, 1 + clip_high)) + kl_coef KL      eq. 3
 
-The paper divides by the standard deviation of the group, and the KL by nothing. The surer the policy becomes, the
-smaller is the deviation and the less the KL weighs beside the reward, so it ends near one response. Undivided, the two
-keep the weights that kl_coef gives them: docs/why/kl-in-force.md.
+The paper divides by the standard deviation of the group, and the KL by nothing. So a reward of any size weighs the same
+beside the KL, and where rewards differ by less than 1 the policy may end at one response. Undivided, the two keep the
+weights that kl_coef gives them: docs/why/kl-in-force.md.
 
 A relative is the same formula with other values, and so a function that gives a `GRPO`:
 
@@ -165,8 +165,8 @@ def _cautions(grpo: GRPO) -> list[tuple[bool, str]]:
     own_part = grpo.group_size / (grpo.group_size - 1)
     return [
         (grpo.scale != "none",
-         f"scale {grpo.scale} divides the reward by its deviation and not the KL, which weighs the less the surer the "
-         "policy becomes: it may end near one response. See objective/kl_coef_in_force, or use scale none"),
+         f"scale {grpo.scale} divides the reward by its deviation and not the KL, so that a reward of any size weighs "
+         "the same: it may end at one response; see objective/kl_coef_in_force, or use scale none"),
         (grpo.aggregation == "sequence_mean_token_mean",
          "sequence_mean_token_mean divides the gradient of a response by its length, so the optimum is another one"),
         (grpo.kl_estimator == "k3_naive",

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, InstanceOf
 
-from plaudit.algorithms.grpo import CISPO, DAPO, GRPO, GSPO, DrGRPO
+from plaudit.algorithms.grpo import CISPO, DAPO, GRPO, GSPO, DrGRPO, GRPOPaper
 from plaudit.algorithms.online_dpo import OnlineDPO
 from plaudit.algorithms.ppo import PPO
 from plaudit.algorithms.ppo_presets import PPO_MAX_CODE, PPO_MAX_PAPER
@@ -57,7 +57,8 @@ class GRPOJob(OnlineJob):
     """Optimise a policy against a reward by comparing responses to the same prompt: GRPO and relatives, no critic."""
 
     relatives: ClassVar[Mapping[str, Any]] = {
-        "grpo": GRPO(), "dr_grpo": DrGRPO(), "dapo": DAPO(), "gspo": GSPO(), "cispo": CISPO(),
+        "grpo": GRPO(), "grpo_paper": GRPOPaper(), "dr_grpo": DrGRPO(), "dapo": DAPO(), "gspo": GSPO(),
+        "cispo": CISPO(),
     }  # fmt: skip
     algorithm: GRPO = GRPO()
 

@@ -30,6 +30,7 @@ from plaudit.tracking.names import METRICS
 SMALL = "--iterations 2 --max-new-tokens 5 --batch-size 4 --no-progress --no-tensorboard --eval-fraction 0.25".split()
 RUNS = [
     ["grpo"],
+    ["grpo", "--type", "grpo_paper"],
     ["grpo", "--type", "dr_grpo", "--kl-coef", "0.1"],
     ["grpo", "--type", "dapo", "--sampling-rounds", "2"],
     ["grpo", "--type=gspo", "--minibatches", "2"],
@@ -77,7 +78,10 @@ def test_it_runs_from_the_command_line(words, world, tmp_path):
         )
     table = settings(specialise(job_class, name, ""))
     assert set(written) == {s.key.partition(".")[2] for s in table if s.section == "algorithm"}
-    assert json.loads((out / "summary.json").read_text())["command"] == words[0]
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["command"] == words[0]
+    in_force = [row["objective/kl_coef_in_force"] for row in rows if "objective/kl_coef_in_force" in row]
+    assert summary["kl_coef_in_force"] == in_force[-1]
     assert (out / "report.html").is_file() and (out / "model" / "config.json").is_file()
     assert main(["config", str(out / "config.toml")]) == 0, (
         "its config can be fed back, and names its command"
@@ -91,9 +95,9 @@ def test_python_trains_with_the_same_names(world, tmp_path):
         tensorboard=False,
     )  # fmt: skip
     assert run.summary["command"] == "grpo"
-    names = ("DrGRPO", "DAPO", "GSPO", "CISPO", "RLOO", "REINFORCE", "REINFORCEPlusPlus")
+    names = ("GRPOPaper", "DrGRPO", "DAPO", "GSPO", "CISPO", "RLOO", "REINFORCE", "REINFORCEPlusPlus")
     commands = [command_for(getattr(plaudit, name)()).name for name in names]
-    assert commands == ["grpo", "grpo", "grpo", "grpo", "rloo", "reinforce", "reinforce"]
+    assert commands == ["grpo", "grpo", "grpo", "grpo", "grpo", "rloo", "reinforce", "reinforce"]
 
 
 def test_resumed_dynamic_sampling_is_bitwise_the_same(world, tmp_path):
