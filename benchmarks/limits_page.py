@@ -174,7 +174,7 @@ def draw(results: Row, file: Path) -> None:
     axis.tick_params(labelsize=8)
     axis.grid(axis="x", linewidth=0.4, alpha=0.6)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(fontsize=8, frameon=False, loc="lower right")
+    axis.legend(fontsize=8, frameon=False, loc="upper right")
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=90)
     plt.close(figure)

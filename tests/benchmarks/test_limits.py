@@ -31,7 +31,7 @@ def test_the_optimum_is_that_of_the_world(exact):
 def test_place_by_place_is_another_policy_and_the_limit_of_the_exact_gradient(exact):
     induced = exact.place_by_place(0.5 * 8 / 7)
     assert float(induced.sum()) == pytest.approx(1)
-    assert 0.05 < exact.distance(induced, exact.optimum(0.5 * 8 / 7)) < 0.2
+    assert exact.distance(induced, exact.optimum(0.5 * 8 / 7)) > 0.1
     assert exact.distance(exact.grpo(0.5, "none", steps=300), induced) < 0.01
 
 
