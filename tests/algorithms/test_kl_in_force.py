@@ -140,7 +140,7 @@ SHIFTED = [
     (GRPO(sampling_rounds=2), "dynamic sampling"),
     (REINFORCE(gamma=0.9), "gamma 0.9"),
     (REINFORCEPlusPlus(gamma=0.9), "gamma 0.9"),
-    (REINFORCEPlusPlus(baseline="group", group_size=8), "whitens the rewards and not the KL"),
+    (REINFORCEPlusPlus(baseline="group", group_size=8), "baseline group divides the reward"),
     (PPO(), "reward_scaling normalize divides the reward"),
 ]
 

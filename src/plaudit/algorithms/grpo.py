@@ -25,6 +25,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from plaudit.algorithms import cautions
 from plaudit.algorithms import policy_gradient as pg
 from plaudit.algorithms.protocol import Credit, Signal
 from plaudit.config.values import CountOrNone, NotNegative, Share, settings_value
@@ -86,7 +87,7 @@ class GRPO(pg.UpdateSettings):
     @property
     def cautions(self) -> tuple[str, ...]:
         """What has no effect, or leads elsewhere than to the optimum of reward and KL, in words for the user."""
-        return tuple(words for holds, words in _cautions(self) if holds)
+        return cautions.that_hold(_cautions(self))
 
     @property
     def needs(self) -> frozenset[Signal]:
@@ -160,21 +161,20 @@ PAPER_FORM = ("group", "sequence_mean_token_mean", "k3_naive")
 """scale, aggregation and kl_estimator of the GRPO paper."""
 
 
-def _cautions(grpo: GRPO) -> list[tuple[bool, str]]:
-    """Whether it is so, and what it does where there is a KL."""
-    own_part = grpo.group_size / (grpo.group_size - 1)
+def _cautions(grpo: GRPO) -> list[cautions.Caution]:
+    """Settings without an effect, and those that shift where a KL leads."""
+    kl, own_part = bool(grpo.kl_coef), grpo.group_size / (grpo.group_size - 1)
     return [
-        (grpo.scale != "none",
-         f"scale {grpo.scale} divides the reward by its deviation and not the KL, so that a reward of any size weighs "
-         "the same: it may end at one response; see objective/kl_coef_in_force, or use scale none"),
-        (grpo.aggregation == "sequence_mean_token_mean",
+        (grpo.overlong_buffer > 0 and not grpo.missing_eos_penalty,
+         "overlong_buffer has no effect: it spreads missing_eos_penalty, which is 0"),
+        cautions.divided(grpo.scale != "none", f"scale {grpo.scale}", grpo.kl_coef, "scale none"),
+        cautions.forward_kl(kl and grpo.kl_estimator == "k3_naive"),
+        (kl and grpo.aggregation == "sequence_mean_token_mean",
          "sequence_mean_token_mean divides the gradient of a response by its length, so the optimum is another one"),
-        (grpo.kl_estimator == "k3_naive",
-         "k3 differentiated as it stands is KL(reference || policy), another objective"),
-        (grpo.group_size <= 4,
+        (kl and grpo.group_size <= 4,
          f"the mean of {grpo.group_size} responses has each response in it, so the KL weighs {own_part:.3g} times "
          "kl_coef; use larger groups, or rloo, which leaves it out"),
-        (grpo.sampling_rounds > 0,
+        (kl and grpo.sampling_rounds > 0,
          "dynamic sampling leaves responses out because of their rewards, so the KL is not that of the policy"),
     ]  # fmt: skip
 

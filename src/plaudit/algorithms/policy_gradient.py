@@ -69,15 +69,6 @@ def needs(kl_coef: float) -> frozenset[Signal]:
     return NEEDS if kl_coef else frozenset({"old_logprobs", "some_ref_logprobs"})
 
 
-def discount_caution(gamma: float, kl_coef: float) -> tuple[bool, str]:
-    """Whether a discount shifts the optimum of reward and KL, and the reason in words."""
-    return (
-        bool(kl_coef) and gamma < 1,
-        f"gamma {gamma:g} discounts the reward at the end of a response and not the KL of its first tokens, so the KL "
-        "weighs more there than kl_coef",
-    )
-
-
 def counted(batch: Experience) -> tuple[Tensor, Tensor]:
     """``[B]`` rows that were scored, and the response mask of these rows."""
     assert batch.rewards is not None

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from plaudit.algorithms import policy_gradient as pg
+from plaudit.algorithms.cautions import Caution, discounted, divided, forward_kl, short_for_lambda, that_hold
 from plaudit.algorithms.metrics import (
     advantage_metrics,
     law_metrics,
@@ -42,6 +43,8 @@ from plaudit.functional.scores import missing_eos, scale
 from plaudit.functional.statistics import whiten, whitening_divisor
 from plaudit.functional.weights import loss_weights
 
+SCALED = ("scale", "normalize")
+"""Ways of reward_scaling that divide scores and not the KL."""
 VALUE_COEF = 0.1
 """Default weight of the loss of a critic on the policy's trunk."""
 RATIO_LIMIT = 10.0
@@ -50,9 +53,6 @@ KL_HORIZON = 10_000.0
 """Responses over which the adaptive kl_coef corrects a 20 % error by 20 % (Ziegler et al., section 2.2)."""
 LENGTH_ALPHA = 0.05
 """Of gae_lambda "length": lambda = 1 - 1 / (alpha * length) (VAPO, arXiv:2504.05118, section 4.2)."""
-
-USUAL_LAMBDA = 0.95
-"""Below it "length" relies more on the critic than a constant lambda usually does."""
 
 Lambda = Share | Literal["length"]
 
@@ -118,19 +118,11 @@ class PPO(pg.UpdateSettings, Discounted, WithCritic):
     @property
     def cautions(self) -> tuple[str, ...]:
         """What is allowed and probably not meant, or shifts the optimum of reward and KL, in words for the user."""
-        return tuple(words for holds, words in _cautions(self) if holds)
+        return that_hold(_cautions(self))
 
     def caution_at(self, tokens: float) -> str:
         """What gae_lambda = "length" comes to for responses of so many tokens; empty where they are long enough."""
-        by_length = 1 - 1 / (LENGTH_ALPHA * max(tokens, 1))
-        if self._lambdas[0] != "length" or by_length >= USUAL_LAMBDA:
-            return ""
-        enough = 1 / (LENGTH_ALPHA * (1 - USUAL_LAMBDA))
-        return (
-            f"gae_lambda length: for responses of {tokens:.0f} tokens lambda is {max(by_length, 0.0):.2f}, so "
-            f"advantages rest on the critic; from {enough:.0f} tokens on it is over {USUAL_LAMBDA}. Set gae_lambda to "
-            f"a number, such as {USUAL_LAMBDA} or 1, where responses are short"
-        )
+        return short_for_lambda(tokens, LENGTH_ALPHA) if self._lambdas[0] == "length" else ""
 
     @property
     def critic_init(self) -> Literal["reward", "sft"]:
@@ -173,12 +165,14 @@ class PPO(pg.UpdateSettings, Discounted, WithCritic):
         kl, in_reward = self._kl(batch), carry.kl_coef if self.kl_in == "reward" else 0.0
         rewards = adv.token_rewards(scores, kl, in_reward, mask)
         metrics = reward_metrics(scores, rewards, mask)
-        unit = self._divisor(carry, rewards, mask)
+        # What the reward is divided by and the KL is not: whitening divides a KL that is a part of the rewards as well.
+        unit, beside = carry.reward.std if self.reward_scaling in SCALED else 1.0, self.kl_in == "loss"
         if self.reward_scaling == "whiten":
+            unit = whitening_divisor(rewards, mask) if beside else 1.0
             # The mean stays: most tokens have no reward but a small KL, and a shift would reward mere length.
             rewards = whiten(rewards, mask, shift_mean=False)
         advantages, returns = self._advantages(batch, rewards, mask)
-        if self.kl_in == "loss" and self.whiten_advantages != "none":
+        if beside and self.whiten_advantages != "none":
             unit *= whitening_divisor(advantages, mask)
         metrics |= pg.kl_metrics(carry.kl_coef, unit)
         if self.kl_estimator == "full":
@@ -269,19 +263,6 @@ class PPO(pg.UpdateSettings, Discounted, WithCritic):
         used = torch.where(counted, scale(scores, moments, scaling, self.reward_clip), 0.0)
         return used, scores.isnan(), replace(carry, reward=moments)
 
-    def _divisor(self, carry: Carry, rewards: Tensor, mask: Tensor) -> float:
-        """What the reward of a response is divided by before GAE, and the KL is not.
-
-        Args:
-            rewards: ``[B, T]`` of the tokens, with the KL where it is a part of them.
-        """
-        if self.reward_scaling in ("scale", "normalize"):
-            return carry.reward.std
-        # Whitening divides the KL along with the scores where it is a part of the tokens' rewards.
-        if self.reward_scaling == "whiten" and self.kl_in == "loss":
-            return whitening_divisor(rewards, mask)
-        return 1.0
-
     def _kl(self, batch: Experience) -> Tensor:
         assert batch.old_logprobs is not None and batch.ref_logprobs is not None
         if self.kl_estimator == "full":
@@ -342,9 +323,8 @@ class PPO(pg.UpdateSettings, Discounted, WithCritic):
             kl, target = metrics["objective/kl"], self.kl_target
             carry = replace(carry, kl_coef=adapt_kl_coef(carry.kl_coef, kl, target, KL_HORIZON, episodes))
         if self.entropy_step:
-            step = (
-                self.entropy_step if metrics["policy/entropy"] < self.entropy_target else -self.entropy_step
-            )
+            up = metrics["policy/entropy"] < self.entropy_target
+            step = self.entropy_step if up else -self.entropy_step
             carry = replace(carry, entropy_coef=max(carry.entropy_coef + step, 0.0))
         return carry
 
@@ -389,19 +369,16 @@ def _contradictions(ppo: PPO) -> list[tuple[bool, str, str, str]]:
     ]  # fmt: skip
 
 
-def _cautions(ppo: PPO) -> list[tuple[bool, str]]:
-    """Whether it is so, and what is allowed and probably not meant."""
-    in_loss, kl = ppo.kl_in == "loss", ppo.kl_estimator
+def _cautions(ppo: PPO) -> list[Caution]:
+    """What is allowed and probably not meant, or shifts where a KL leads."""
+    in_loss, kl, scaled = ppo.kl_in == "loss", ppo.kl_estimator, ppo.reward_scaling in SCALED
     return [
-        (bool(ppo.kl_coef) and ppo.reward_scaling in ("scale", "normalize"),
-         f"reward_scaling {ppo.reward_scaling} divides the reward by its running deviation and not the KL: in units of "
-         f"the reward kl_coef {ppo.kl_coef:g} is {ppo.kl_coef:g} times that, see objective/kl_coef_in_force"),
-        (bool(ppo.kl_coef) and in_loss and ppo.whiten_advantages != "none",
-         "whiten_advantages divides the reward by a deviation and not a KL in the loss: see "
-         "objective/kl_coef_in_force, or use kl_in reward"),
+        divided(scaled, f"reward_scaling {ppo.reward_scaling}", ppo.kl_coef, "reward_scaling none"),
+        divided(in_loss and ppo.whiten_advantages != "none", "whiten_advantages", ppo.kl_coef, "kl_in reward"),
+        discounted(ppo.gamma, ppo.kl_coef),
+        forward_kl(in_loss and kl == "k3_naive"),
         (ppo.reward_scaling == "whiten",
          "whiten adds the mean token reward times 1 - 1/std to each token, so that the length counts by itself"),
-        pg.discount_caution(ppo.gamma, ppo.kl_coef),
         (bool(ppo.value_clip) and ppo.reward_scaling in ("none", "whiten"),
          f"value_clip {ppo.value_clip:g} is in units of the reward, which is not scaled: so "
          "the critic may learn slowly; use reward_scaling normalize, or value_clip 0"),
@@ -409,8 +386,6 @@ def _cautions(ppo: PPO) -> list[tuple[bool, str]]:
          "old_policy ref is an experiment of arXiv:2307.04964: steadier, and worse in the end"),
         (not in_loss and kl in ("k2", "k3"),
          f"{kl} in the reward does not have the gradient of the KL; k1 and full do"),
-        (in_loss and kl == "k3_naive",
-         "k3 differentiated as it stands is KL(reference || policy), another objective"),
         (bool(ppo.entropy_coef) and not ppo.entropy_target and not ppo.clip,
          "an entropy bonus without clip has no bound"),
         (ppo.missing_eos in ("mask", "bootstrap") and ppo.missing_eos_penalty != pg.MISSING_EOS_PENALTY,

@@ -17,6 +17,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from plaudit.algorithms import cautions
 from plaudit.algorithms import policy_gradient as pg
 from plaudit.algorithms.metrics import reward_metrics, value_metrics
 from plaudit.algorithms.parts import Discounted, NearReference, WithCritic
@@ -53,8 +54,7 @@ class REINFORCE(pg.SampledSettings, NearReference, Discounted, WithCritic):
     @property
     def cautions(self) -> tuple[str, ...]:
         """Why a run ends elsewhere than at the optimum of reward and KL, in words for the user."""
-        holds, words = pg.discount_caution(self.gamma, self.kl_coef)
-        return (words,) if holds else ()
+        return cautions.that_hold([cautions.discounted(self.gamma, self.kl_coef)])
 
     @property
     def needs(self) -> frozenset[Signal]:

@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from plaudit.algorithms import cautions
 from plaudit.algorithms import policy_gradient as pg
 from plaudit.algorithms.metrics import reward_metrics
 from plaudit.algorithms.parts import Discounted
@@ -51,13 +52,8 @@ class REINFORCEPlusPlus(pg.UpdateSettings, Discounted):
     @property
     def cautions(self) -> tuple[str, ...]:
         """Why a run ends elsewhere than at the optimum of reward and KL, in words for the user."""
-        whitened = (
-            self.kl_in_loss and bool(self.kl_coef),
-            "baseline group whitens the rewards and not the KL, which is in the loss: in units of the reward "
-            "kl_coef is multiplied by their deviation, see objective/kl_coef_in_force",
-        )
-        found = (whitened, pg.discount_caution(self.gamma, self.kl_coef))
-        return tuple(words for holds, words in found if holds)
+        whitened = cautions.divided(self.kl_in_loss, "baseline group", self.kl_coef, "baseline none")
+        return cautions.that_hold([whitened, cautions.discounted(self.gamma, self.kl_coef)])
 
     @property
     def needs(self) -> frozenset[Signal]:
