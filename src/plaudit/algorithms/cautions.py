@@ -20,8 +20,9 @@ def divided(holds: bool, by: str, kl_coef: float, cure: str) -> Caution:
     """A setting divides the reward by a deviation and not the KL: another optimum than that of kl_coef."""
     return (
         holds and bool(kl_coef),
-        f"{by} divides the reward by its deviation and not the KL: kl_coef {kl_coef:g} is in units of that deviation, so "
-        f"a reward of any size weighs the same; with {cure} it is in units of the reward. See objective/kl_coef_in_force",
+        f"{by} divides the reward by its deviation and not the KL: kl_coef {kl_coef:g} is in units of that deviation "
+        "(objective/kl_coef_in_force), so that a reward of any size weighs the same; "
+        f"with {cure} it is in units of the reward",
     )
 
 
