@@ -1,4 +1,4 @@
-"""Write docs/reference from the code: settings and metrics. A test checks that the pages are current."""
+"""Write docs/reference from the code: settings, metrics and exports. A test checks that the pages are current."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from plaudit.config.algorithm import specialise, types
 from plaudit.config.fields import MISSING, Setting, settings
+from plaudit.data.reading.exports.table import EXPORTS
 from plaudit.jobs.registry import COMMANDS
 from plaudit.jobs.reward_tables import KINDS
 from plaudit.stages import stage_of
@@ -102,9 +103,41 @@ def metrics_page() -> str:
     return f"{NOTE}# Metrics\n\n{about}\n{reference_table()}"
 
 
+EXPORTS_ABOUT = """\
+These are recognised by their fields, looked at over all rows, before the layouts of
+[your own data](../howto/own-model-and-data.md); the name of a file plays no part. `plaudit data check FILE` says which
+one it is, what was left out and how often, and which fields no record holds, also inside lists and objects.
+
+- **Verdicts.** Who annotated is kept: a record for each annotator. A tie has strength 0, and so has "both bad", which is
+  counted. Skipped, discarded and unanswered tasks are left out and counted. `--kind preference` takes the majority.
+- **Margins.** A strength goes from -2 to 2. Where a scale has more steps, the size is kept beside it as the margin:
+  HelpSteer's -3 is strength -2 with margin 3. A majority's margin is the mean of its votes.
+- **Names that a project chose** (fields and questions of Argilla, data and tags of Label Studio, inputs of Langfuse and
+  LangSmith) are found by what they hold: responses are named alike but for their ends (`answer1` and `answer2`). What
+  cannot be told is refused with file and line; `--field response_a=NAME`, `--field response_b=NAME`,
+  `--field prompt=NAME` and `--field label=QUESTION` say it.
+- **Rankings** hold nine responses: the best nine are kept, the others counted.
+- Skywork's pairs, and other pairs of whole chats, are a layout of our own.
+"""
+
+
+def exports_page() -> str:
+    """Exports of other tools and public layouts: what is recognised, and what each becomes."""
+    head = "| layout | what is read | what it becomes | shape looked up in |\n|---|---|---|---|\n"
+    rows = []
+    for export in EXPORTS:
+        reads = ((export.convert or export.gather).__doc__ or "").strip().splitlines()[0].replace("|", "\\|")
+        rows.append(f"| {export.name} | {reads} | {export.becomes} | {export.source or 'not verified'} |")
+    return f"{NOTE}# Exports of other tools, and public data sets\n\n{EXPORTS_ABOUT}\n{head}" + "\n".join(rows) + "\n"
+
+
 def pages() -> dict[Path, str]:
     """Path -> text of every generated page."""
-    return {FOLDER / "config.md": config_page(), FOLDER / "metrics.md": metrics_page()}
+    return {
+        FOLDER / "config.md": config_page(),
+        FOLDER / "exports.md": exports_page(),
+        FOLDER / "metrics.md": metrics_page(),
+    }
 
 
 def main() -> int:

@@ -192,8 +192,69 @@ def test_what_a_layout_cannot_hold_is_said(tmp_path):
     )
     with pytest.raises(DataError, match="true or false"):
         write_records(KINDS["rating"], tmp_path / "a.jsonl", "trl")
-    with pytest.raises(DataError, match="preference is needed"):
+    with pytest.raises(DataError, match="(?s)no place for prompt records.*plaudit or trl"):
         write_records(KINDS["prompt"], tmp_path / "a.jsonl", "hh")
+    with pytest.raises(DataError, match="no place for comparison records"):
+        write_records(KINDS["comparison of texts and calls"], tmp_path / "a.jsonl", "trl")
+
+
+def test_openai_preferences_read_back(tmp_path):
+    path = tmp_path / "a.jsonl"
+    records = [Preference("a-1", (USER,), (CALLS,), "no"), Preference("a-2", (Message("user", "q"),), "a", "b")]
+    assert write_records(records, path, "openai") == ()
+    row, other = _rows(path)
+    assert row["input"] == {"messages": [TURN], "tools": to_json(TOOLS), "parallel_tool_calls": True}
+    calls = row["preferred_output"][0]["tool_calls"]
+    assert [call["id"] for call in calls] == ["1", "call_1"]
+    assert [call["function"]["arguments"] for call in calls] == ['{"a": null, "b": [1, 2.5]}', '{"c": "=1"}']
+    assert other == {
+        "input": {"messages": [{"role": "user", "content": "q"}]},
+        "preferred_output": [{"role": "assistant", "content": "a"}],
+        "non_preferred_output": [{"role": "assistant", "content": "b"}],
+    }
+    read = load_records(str(path)).records
+    assert [r.rejected for r in read] == ["no", "b"] and read[0].prompt == (USER,) and read[1] == records[1]
+
+
+def test_openai_says_what_it_has_no_place_for(tmp_path):
+    several = (Message("assistant", "a"), Message("user", "b"), THOUGHT)
+    records = [Preference("1", "q", several, "b", 2.0)]
+    assert write_records(records, tmp_path / "a.jsonl", "openai") == (
+        "1 margins, agreements or annotators left out",
+        "1 plain-text prompts written as a turn of the user",
+        "1 responses of several turns, which OpenAI refuses",
+        "1 thoughts left out, for which OpenAI has no key",
+    )
+    with pytest.raises(DataError, match="OpenAI reads JSONL only"):
+        write_records(records, tmp_path / "a.csv", "openai")
+    with pytest.raises(DataError, match="no place for prompt"):
+        write_records(KINDS["prompt"], tmp_path / "a.jsonl", "openai")
+
+
+def test_openai_demonstrations_keep_marks_and_judgements_become_pairs(tmp_path):
+    path = tmp_path / "a.jsonl"
+    write_records([Demonstration("1", (USER, MARKED, Message("user", "b")), "c")], path, "openai")
+    (row,) = _rows(path)
+    assert row["messages"][1] == {"role": "assistant", "content": "no", "weight": 0} and row["tools"] == to_json(TOOLS)
+    assert load_records(str(path)).records[0].prompt[1] == MARKED
+    notes = write_records([Judgement("1", ASKED, "a", "b", -1)], path, "openai")
+    assert "judgement records were made into preferences" in notes
+    assert len(_rows(path)) == 1
+
+
+def test_one_chat_makes_all_rows_of_trl_chats(tmp_path):
+    path = tmp_path / "a.jsonl"
+    records = [Preference("1", "q", "a", "b"), Preference("2", (Message("user", "q"),), "a", "b")]
+    notes = write_records(records, path, "trl")
+    first, second = _rows(path)
+    assert first == second and first["prompt"] == [{"role": "user", "content": "q"}]
+    assert notes == ("1 plain-text prompts written as a turn of the user",)
+
+
+def test_trl_says_that_earlier_turns_are_not_trained_on(tmp_path):
+    record = Demonstration("1", (Message("user", "a"), Message("assistant", "b"), Message("user", "c")), "d")
+    notes = write_records([record], tmp_path / "a.jsonl", "trl")
+    assert notes == ("1 demonstrations with earlier turns of the assistant, on which TRL does not train",)
 
 
 def test_refusals(tmp_path):

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from plaudit.cli.parser import Parser, show
 from plaudit.data.lint import Finding, lint, lint_split
 from plaudit.data.load import load_records
-from plaudit.data.write import write_records
+from plaudit.data.write import Layout, write_records
 from plaudit.errors import DataError
 from plaudit.records import Kind, Record
 
@@ -30,7 +30,7 @@ def run(command: str, argv: list[str]) -> int:
         "target", metavar="OUT", help="its ending says the format: .jsonl .json .csv .parquet (.gz)"
     )
     convert_parser.add_argument(
-        "--layout", choices=("plaudit", "trl", "hh"), default="plaudit", help="field names to write"
+        "--layout", choices=get_args(Layout), default="plaudit", help="field names to write"
     )
     for each in (check_parser, convert_parser):
         each.add_argument(

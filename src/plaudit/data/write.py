@@ -9,29 +9,23 @@ import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from plaudit.data.convert import KIND_OF, convert
+from plaudit.data.other_layouts import HOLDS, WRITERS, JsonRow, columns_of
 from plaudit.data.reading.csv_parquet import neutralise
 from plaudit.data.reading.files import Encoding, encoding_of
 from plaudit.data.reading.rows import ReadLog, shorten
-from plaudit.data.reading.transcripts import as_messages, write_transcript
+from plaudit.data.reading.transcripts import as_messages
 from plaudit.errors import DataError
 from plaudit.records import (
-    Content,
-    Demonstration,
     Preference,
-    Prompt,
-    Rating,
     Record,
     to_json,
 )
 
-Layout = Literal["plaudit", "trl", "hh"]
-JsonRow = dict[str, Any]
-"""A row of JSON values by field."""
+Layout = Literal["plaudit", "trl", "openai", "hh"]
 _CONTENTS = ("response", "completion", "chosen", "rejected", "response_a", "response_b", "responses")
 """Fields of responses, each a text or a chat."""
 
@@ -45,8 +39,9 @@ def write_records(records: Sequence[Record], path: str | Path, layout: Layout = 
             when everything is written. Text cells of CSV that a spreadsheet would run as a formula get a quote in
             front, which ``load_records`` removes again.
         layout: "plaudit" keeps everything; "trl" writes TRL's dataset types (prompt and completion,
-            preference, unpaired preference, prompt only); "hh" writes preferences as `Human:/Assistant:`
-            transcripts.
+            preference, unpaired preference, prompt only); "openai" writes OpenAI's fine-tuning files (messages of
+            demonstrations; input, preferred and non-preferred output of preferences); "hh" writes preferences as
+            `Human:/Assistant:` transcripts.
 
     Raises:
         DataError: nothing to write, an unknown ending, text that is no Unicode, or a layout that cannot hold
@@ -93,15 +88,18 @@ def _write(rows: list[JsonRow], target: Path, log: ReadLog) -> tuple[str, ...]:
 def _rows(records: Sequence[Record], layout: Layout, log: ReadLog) -> list[JsonRow]:
     if layout == "plaudit":
         return [_own_row(record) for record in records]
+    if layout == "openai" and encoding_of(Path(log.source)) != "JSONL":
+        raise DataError("OpenAI reads JSONL only", where=log.source, cure="end the name in .jsonl")
     kind = KIND_OF[type(records[0])]
-    if layout == "hh" and kind in ("prompt", "demonstration"):
-        cure = "the layout hh holds preferences only; plaudit (the default) and trl hold these data too"
-        raise DataError(f"the data are of kind {kind}, and preference is needed", where=log.source, cure=cure)
-    if (layout == "hh" and kind != "preference") or kind in ("ranking", "judgement"):
+    holds = HOLDS[layout]
+    if kind not in holds:
+        if kind in ("prompt", "demonstration", "comparison"):
+            others = [name for name, kinds in HOLDS.items() if kind in kinds]
+            cure = f"write the layout {' or '.join(['plaudit', *others])}"
+            raise DataError(f"the layout {layout} has no place for {kind} records", where=log.source, cure=cure)
         log.note(f"{kind} records were made into preferences")
         records = convert(records, "preference", log)
-    write = _transcripts_row if layout == "hh" else _trl_row
-    return [write(record, log) for record in records]
+    return WRITERS[layout](records, log)
 
 
 # Layouts
@@ -110,7 +108,7 @@ def _rows(records: Sequence[Record], layout: Layout, log: ReadLog) -> list[JsonR
 def _own_row(record: Record) -> JsonRow:
     """The fields of the record under the names that are read, without empty ones."""
     row: JsonRow = {"prompt" if name == "content" else name: v for name, v in to_json(record).items()}
-    row = _columns_of(record) | row
+    row = columns_of(record) | row
     if isinstance(record, Preference) and record.agreement == 1.0:
         del row["agreement"]
     empty = [
@@ -119,58 +117,6 @@ def _own_row(record: Record) -> JsonRow:
         if row.get(name) in ({}, "", [])
     ]
     return {name: value for name, value in row.items() if name not in empty}
-
-
-def _columns_of(record: Record) -> JsonRow:
-    """The further columns of a prompt."""
-    return dict(record.columns) if isinstance(record, Prompt) else {}
-
-
-def _trl_row(record: Record, log: ReadLog) -> JsonRow:
-    """A row of one of TRL's dataset types: standard for plain texts, conversational for chats."""
-    if isinstance(record, Prompt):
-        answer = {} if record.answer is None else {"answer": record.answer}
-        return {**_columns_of(record), **_trl_fields(record.content, log), **answer}
-    if isinstance(record, Demonstration):
-        return _trl_fields(record.prompt, log, completion=record.response)
-    if isinstance(record, Preference):
-        log.count("margins, agreements or annotators left out", _has_more(record))
-        return _trl_fields(record.prompt, log, chosen=record.chosen, rejected=record.rejected)
-    if isinstance(record, Rating) and record.reward in (0.0, 1.0):
-        log.count("named axes left out", bool(record.axes))
-        return {**_trl_fields(record.prompt, log, completion=record.response), "label": record.reward == 1.0}
-    what = f"TRL's unpaired preferences are true or false; record {record.id} is not"
-    raise DataError(what, where=log.source, cure="write the layout plaudit, or convert to preference first")
-
-
-def _trl_fields(prompt: Content, log: ReadLog, **responses: Content) -> JsonRow:
-    is_chat = not isinstance(prompt, str) or any(not isinstance(r, str) for r in responses.values())
-    if not is_chat:
-        return {"prompt": prompt, **responses}
-    chats = {"prompt": as_messages(prompt, "user") if prompt else ()}
-    chats |= {name: as_messages(content, "assistant") for name, content in responses.items()}
-    turns = [turn for chat in chats.values() for turn in chat]
-    log.count("turns that are context only, which TRL trains on", sum(turn.train is False for turn in turns))
-    # TRL keeps the tools in a column of their own.
-    tools = next((turn.tools for turn in turns if turn.tools), None)
-    bare = {name: [replace(turn, train=None, tools=None) for turn in chat] for name, chat in chats.items()}
-    return to_json(bare) | ({"tools": to_json(tools)} if tools else {})
-
-
-def _has_more(record: Preference) -> bool:
-    return record.margin is not None or record.agreement != 1.0 or record.annotator is not None
-
-
-def _transcripts_row(record: Record, log: ReadLog) -> JsonRow:
-    """Chosen and rejected as whole transcripts."""
-    assert isinstance(record, Preference), "converted before"
-    log.count("margins, agreements or annotators left out", _has_more(record))
-    log.count("plain-text prompts written as a turn of Human", isinstance(record.prompt, str))
-    turns = as_messages(record.prompt, "user") if record.prompt else ()
-    said = (*turns, *as_messages(record.chosen, "assistant"), *as_messages(record.rejected, "assistant"))
-    log.count("turns whose names, thoughts, calls or tools became text", sum(not m.is_plain for m in said))
-    both = {"chosen": record.chosen, "rejected": record.rejected}
-    return {name: write_transcript((*turns, *as_messages(c, "assistant"))) for name, c in both.items()}
 
 
 # Encodings

@@ -53,7 +53,8 @@ def _no_texts(values: Mapping[str, Any]) -> bool:
     return not any(name in values for name in ("input", "output", "inputs", "outputs", "prompt", "response", "text"))
 
 
-_CARD, _DOCS, _CODE = "the data set's card", "the project's documentation", "the project's code"
+_CARD, _DOCS, _CODE = "its card", "the project's documentation", "the project's code"
+_READ = "code of others that reads it"
 
 # The order decides where several fit: shapes with more, and more special, fields stand first.
 EXPORTS: tuple[Export, ...] = (
@@ -86,7 +87,7 @@ EXPORTS: tuple[Export, ...] = (
     ),
     Export(
         "Prodigy choice", "judgement (two options) or ranking (more) by annotator",
-        ("options",), annotation.prodigy_choice, annotation.has_options, source=_CODE,
+        ("options",), annotation.prodigy_choice, annotation.has_options, source=_READ,
     ),
     Export(
         "Prodigy compare", "judgement by annotator; the systems of `mapping` are the models",
@@ -116,11 +117,11 @@ EXPORTS: tuple[Export, ...] = (
     # Public data sets
     Export(
         "Open Assistant messages", "ranking of the replies to each turn of a user; without ranks, demonstration",
-        ("message_id", "text", "role"), None, lambda values: "parent_id" in values, source=_CODE, gather=trees.flat,
+        ("message_id", "text", "role"), None, lambda values: "parent_id" in values, source=_READ, gather=trees.flat,
     ),
     Export(
         "Open Assistant trees", "as its messages", ("message_tree_id", "prompt"), None,
-        lambda values: isinstance(values["prompt"], dict), source=_CODE, gather=trees.nested,
+        lambda values: isinstance(values["prompt"], dict), source=_READ, gather=trees.nested,
     ),
     Export(
         "arena battles", "judgement: winner, models, who judged; both bad is a tie, counted",
@@ -151,18 +152,18 @@ EXPORTS: tuple[Export, ...] = (
     Export(
         "UltraFeedback", "rating of each completion, with axes",
         ("instruction", "completions"), rated.ultrafeedback,
-        lambda values: isinstance(values["completions"], (list, dict)), source=_CODE,
+        lambda values: isinstance(values["completions"], (list, dict)), source=_READ,
     ),
     Export(
         "pairs with scores (UltraFeedback binarized)", "preference; the margin is the difference of the scores",
         ("chosen|chosen_response", "rejected|rejected_response"), pairs.scored_pair,
-        lambda values: pairs.score_names(values) is not None, source=_CODE,
+        lambda values: pairs.score_names(values) is not None,
     ),
     Export("Nectar", "ranking", ("prompt", "answers"), rated.nectar,
-        lambda values: isinstance(values["answers"], (list, dict)), source=_CODE),
+        lambda values: isinstance(values["answers"], (list, dict))),
     Export(
         "SHP", "preference; the margin is `score_ratio`",
-        ("history", "human_ref_A", "human_ref_B", "labels"), pairs.shp, source=_CODE,
+        ("history", "human_ref_A", "human_ref_B", "labels"), pairs.shp, source=_READ,
     ),
     Export(
         "WebGPT comparisons", "judgement; the margin is the score, 0 to 1",
@@ -178,11 +179,11 @@ EXPORTS: tuple[Export, ...] = (
     ),
     Export(
         "PKU-SafeRLHF", "judgement: the better response, or the safer one on request",
-        ("prompt", "response_0", "response_1", "better_response_id|safer_response_id"), pairs.safe_rlhf, source=_CODE,
+        ("prompt", "response_0", "response_1", "better_response_id|safer_response_id"), pairs.safe_rlhf, source=_READ,
     ),
     Export(
         "RewardBench", "preference", ("prompt", "chosen", "rejected", "chosen_model", "rejected_model"),
-        pairs.rewardbench, source=_CODE,
+        pairs.rewardbench,
     ),
     Export(
         "RewardBench 2", "ranking: every chosen response before every rejected one",
