@@ -108,8 +108,8 @@ These are recognised by their fields, looked at over all rows, before the layout
 [your own data](../howto/own-model-and-data.md); the name of a file plays no part. `plaudit data check FILE` says which
 one it is, what was left out and how often, and which fields no record holds, also inside lists and objects.
 
-- **Verdicts.** Who annotated is kept: a record for each annotator. A tie has strength 0, and so has "both bad", which is
-  counted. Skipped, discarded and unanswered tasks are left out and counted. `--kind preference` takes the majority.
+- **Verdicts.** Who annotated is kept: a record for each annotator. A tie has strength 0, and so has "both bad", which
+  is counted. Skipped, discarded and unanswered tasks are left out and counted. `--kind preference` takes the majority.
 - **Margins.** A strength goes from -2 to 2. Where a scale has more steps, the size is kept beside it as the margin:
   HelpSteer's -3 is strength -2 with margin 3. A majority's margin is the mean of its votes.
 - **Names that a project chose** (fields and questions of Argilla, data and tags of Label Studio, inputs of Langfuse and
