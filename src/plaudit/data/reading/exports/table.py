@@ -129,7 +129,7 @@ EXPORTS: tuple[Export, ...] = (
     ),
     Export(
         "arena battles in columns", "judgement: winner, models",
-        ("prompt", "response_a", "response_b", "winner|winner_model_a"), pairs.battle_in_columns,
+        ("prompt", "response_a", "response_b", "winner|winner_model_a"), pairs.battle_in_columns, source=_READ,
     ),
     Export(
         "HelpSteer3 preferences", "judgement of each annotator: strength 2 from 2 on, margin 1 to 3",
@@ -157,7 +157,7 @@ EXPORTS: tuple[Export, ...] = (
     Export(
         "pairs with scores (UltraFeedback binarized)", "preference; the margin is the difference of the scores",
         ("chosen|chosen_response", "rejected|rejected_response"), pairs.scored_pair,
-        lambda values: pairs.score_names(values) is not None,
+        lambda values: pairs.score_names(values) is not None, source=_READ,
     ),
     Export("Nectar", "ranking", ("prompt", "answers"), rated.nectar,
         lambda values: isinstance(values["answers"], (list, dict))),
@@ -167,7 +167,7 @@ EXPORTS: tuple[Export, ...] = (
     ),
     Export(
         "WebGPT comparisons", "judgement; the margin is the score, 0 to 1",
-        ("question", "answer_0", "answer_1", "score_0"), pairs.webgpt,
+        ("question", "answer_0", "answer_1", "score_0"), pairs.webgpt, source=_READ,
     ),
     Export(
         "summarize-from-feedback comparisons", "judgement: worker, policies; the margin is the confidence, 0 to 4",
