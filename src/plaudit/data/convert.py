@@ -55,6 +55,10 @@ def convert(records: Sequence[Record], kind: Kind, log: ReadLog) -> list[Record]
         ways = sorted(to for origin, to in _PATHS if origin == have)
         cure = f"use other data, or ask for {' or '.join([have, *ways])}"
         raise DataError(f"the data are of kind {have}, and {kind} is needed", where=log.source, cure=cure)
+    if kind == "prompt":
+        log.note(f"only the prompts of these {have}s are used, and nothing else of them")
+    elif (have, kind) in _SAYS:
+        log.note(_SAYS[have, kind])
     converted: list[Record] = list(records)
     for step in path:
         converted = step(converted, log)
@@ -217,6 +221,12 @@ _PATHS: dict[tuple[Kind, Kind], tuple[_Step, ...]] = {
     ("judgement", "rating"): (_majorities, _unpaired),
     ("ranking", "rating"): (_extremes,),
 }
+_SAYS: dict[tuple[Kind, Kind], str] = {
+    ("preference", "demonstration"): "the chosen response of each pair is the demonstration; nothing else is used",
+    ("ranking", "demonstration"): "the best response of each ranking is the demonstration, the others are not used",
+    ("judgement", "demonstration"): "the response that most prefer is the demonstration, the other is not used",
+}
+"""What a conversion says of what is left out."""
 
 
 def number_repeated_ids(records: Sequence[Record], log: ReadLog) -> list[Record]:

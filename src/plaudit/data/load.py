@@ -11,7 +11,8 @@ from pathlib import Path
 from plaudit.data.convert import convert, number_repeated_ids
 from plaudit.data.reading.exports.table import read_exports
 from plaudit.data.reading.files import HUB_NAME, READABLE, encoding_of, hub_rows, read_file
-from plaudit.data.reading.layouts import Layout, detect, parse_rows
+from plaudit.data.reading.layouts import Layout, columns_of, detect, parse_rows
+from plaudit.data.reading.names import Columns
 from plaudit.data.reading.rows import Places, ReadLog, Row
 from plaudit.errors import DataError
 from plaudit.records import Kind, Record
@@ -72,8 +73,9 @@ def records_of(
     source, count = log.source, sum(len(part_rows) for _, part_rows in by_part)
     by_part, export = read_exports(list(by_part), log)
     rows = [row for _, part_rows in by_part for row in part_rows]
-    layout = _layout(rows, source, log)
-    records = [record for stem, part in by_part for record in parse_rows(part, layout, stem, log)]
+    columns = columns_of(rows, {})
+    layout = _layout(rows, source, columns, kind, log)
+    records = [record for stem, part in by_part for record in parse_rows(part, layout, columns, stem, log)]
     log.raise_if_faulty()
     unique = number_repeated_ids(records, log)
     places = dict(zip((record.id for record in unique), log.places, strict=True))
@@ -84,14 +86,14 @@ def records_of(
     )  # fmt: skip
 
 
-def _layout(rows: Sequence[Row], source: str, log: ReadLog) -> Layout:
+def _layout(rows: Sequence[Row], source: str, columns: Columns, kind: Kind | None, log: ReadLog) -> Layout:
     if not rows:
         log.raise_if_faulty()
         left_out = "; ".join(log.notes) if log.dropped else ""
         what = f"no row of it gives a record ({left_out})" if left_out else "there are no rows in it"
         raise DataError(what, where=source, cure="check that it is complete")
     try:
-        return detect(rows, source)
+        return detect(rows, source, columns, kind)
     except DataError:
         # Rows that could not be read at all are the likelier reason why no layout fits.
         log.raise_if_faulty()

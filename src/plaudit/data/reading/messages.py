@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from plaudit.data.reading.rows import ReadLog, Row, shorten, shorten_names
-from plaudit.records import Message, Role
+from plaudit.data.reading.structures import structure_in
+from plaudit.data.reading.transcripts import as_messages
+from plaudit.records import Message, Prompt, Record, Role
+
+R = TypeVar("R", bound=Record)
 
 ROLES: dict[str, Role] = {
     "system": "system",
@@ -47,6 +50,7 @@ _KNOWN = (*_ROLE, *_WORDS, *_THOUGHTS, *_TRAINED, *_CALLS, *_TOOLS, "name", "too
 _NO_TEXT = ("image", "images", "audio", "audios", "video", "videos", "file", "files", "attachments")
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 _THOUGHT_PARTS = ("thinking", "reasoning")
+_RESPONSES = ("response", "chosen", "rejected", "response_a", "response_b")
 _ONLY_TEXT = "only text is read: remove it, or the row"
 
 
@@ -85,6 +89,25 @@ def read_messages(values: Sequence[Any], field: str, fields: Faults) -> tuple[Me
 def with_tools(turns: tuple[Message, ...], tools: tuple[Mapping[str, Any], ...]) -> tuple[Message, ...]:
     """A chat in which the assistant may call these tools."""
     return (dataclasses.replace(turns[0], tools=tools), *turns[1:])
+
+
+def with_tools_of(record: R, tools: tuple[Mapping[str, Any], ...], field: str, fields: Faults) -> R:
+    """The record of a row whose assistant may call tools: they stand on the first turn of each chat."""
+    names = ("content",) if isinstance(record, Prompt) else ("prompt", *_RESPONSES)
+    contents = {name: value for name in names if (value := getattr(record, name, ""))}
+    if {"content", "prompt"} & set(contents):  # a template writes tools; so a plain text becomes a user's turn
+        first = next(iter(contents))
+        chats = {first: as_messages(contents[first], "user")}
+    elif any(not isinstance(content, str) for content in contents.values()):  # responses that are whole chats
+        chats = {name: as_messages(content, "assistant") for name, content in contents.items()}
+    else:
+        chats = {}
+        fields.fault(field, "tools without a chat", "give messages, or a prompt")
+    given = [turns[0].tools for turns in chats.values() if turns[0].tools]
+    if any(others != tools for others in given):
+        fields.fault(field, "other tools than in the messages", "keep one of the two")
+    changes: dict[str, Any] = {name: with_tools(turns, tools) for name, turns in chats.items()}
+    return dataclasses.replace(record, **changes)
 
 
 def read_tools(value: Any, field: str, fields: Faults) -> tuple[dict[str, Any], ...] | None:
@@ -262,10 +285,7 @@ def _objects(value: Any, field: str, fields: Faults) -> list[dict[str, Any]]:
     """A list of objects, one object, or the JSON text of these; every text in it is checked."""
     read = value
     if isinstance(value, str):
-        try:
-            read = json.loads(value) if value.strip() else []
-        except (ValueError, RecursionError):
-            read = value
+        read = structure_in(value) if value.strip() else []
     listed = [read] if isinstance(read, dict) else read
     if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
         fields.fault(field, shorten(value), "expected a list of objects, or its JSON text")

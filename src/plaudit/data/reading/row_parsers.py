@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Mapping
 from typing import Any
 
-from plaudit.data.reading.fields import TOOLS, Fields
-from plaudit.data.reading.messages import with_tools
+from plaudit.data.reading.fields import Fields
+from plaudit.data.reading.names import AXES
 from plaudit.data.reading.rows import as_json, number_of, shorten, shorten_names
-from plaudit.data.reading.transcripts import as_messages, is_transcript, response_of, split_shared
+from plaudit.data.reading.transcripts import as_messages, is_transcript, plain_text, response_of, split_shared
 from plaudit.records import (
     Comparison,
     Content,
@@ -24,24 +22,6 @@ from plaudit.records import (
     Record,
 )
 
-AXES = (
-    "helpfulness",
-    "harmlessness",
-    "honesty",
-    "truthfulness",
-    "correctness",
-    "accuracy",
-    "coherence",
-    "complexity",
-    "verbosity",
-    "safety",
-    "quality",
-    "instruction_following",
-    "overall",
-)
-"""Columns that are read as axes of a rating where no field is called axes."""
-
-_RESPONSES = ("response", "chosen", "rejected", "response_a", "response_b")
 _VERDICTS = {"a": -1, "model_a": -1, "response_a": -1, "b": 1, "model_b": 1, "response_b": 1, "tie": 0}
 _CLASSES = {"positive": 1.0, "pos": 1.0, "true": 1.0, "negative": 0.0, "neg": 0.0, "false": 0.0}
 
@@ -51,49 +31,47 @@ _CLASSES = {"positive": 1.0, "pos": 1.0, "true": 1.0, "negative": 0.0, "neg": 0.
 
 def prompt(fields: Fields, record_id: str) -> list[Record]:
     """`prompt`, optionally `answer`; what else is in the row is kept as it is, for rewards and environments."""
-    content = fields.content("prompt", transcript="prompt")
-    answer = fields.label("answer")
+    content = fields.prompt()
+    answer, whole = _checkable(fields)
     if not _has_words(content) and not fields.faulty:
         fields.fault("prompt", "an empty prompt", "write a prompt, or remove the row")
     elif isinstance(content, tuple) and content and content[-1].role == "assistant":
         fields.fault("prompt", "a chat that ends with the assistant's turn", "end it with the user's turn")
-    others = {name: v for name, v in fields.row.values.items() if name not in fields.used and v is not None}
+    others = {name: v for name, v in fields.row.values.items() if name not in fields.used and v is not None} | whole
     if tools := fields.tools:  # rewards and environments may want to know them as well
-        others[fields.has(*TOOLS)] = list(tools)
+        others[fields.columns["tools"][0]] = list(tools)
     # Parquet has types that JSON has not (dates, decimals), and columns may travel to a process or a server.
     return [Prompt(record_id, content, answer, json.loads(json.dumps(others, default=as_json)))]
 
 
+def _checkable(fields: Fields) -> tuple[str | None, dict[str, str]]:
+    """The answer that can be checked; where it stands behind a solution and "####", the whole text as a column too."""
+    answer = fields.label("answer")
+    solution, mark, last = (answer or "").rpartition("####")
+    if not mark or not solution.strip() or not last.strip() or "\n" in last.strip():
+        return answer, {}
+    fields.log.count("answers of which what follows #### is checked; the column keeps the whole text")
+    return last.strip(), {fields.columns["answer"][0]: answer or ""}
+
+
 def demonstration(fields: Fields, record_id: str) -> list[Record]:
-    """`prompt` and `response` (or `completion`)."""
-    prompt, response = _in_one_style(
-        fields.content("prompt", transcript="prompt"), fields.content("response", "completion"), fields
-    )
-    _no_empty_response(response, fields.has("response", "completion") or "response", fields)
+    """`prompt` and `response`."""
+    prompt, response = _in_one_style(fields.prompt(), fields.content("response"), fields)
+    _no_empty_response(response, "response", fields)
     return [Demonstration(record_id, prompt, response)]
-
-
-def instruction(fields: Fields, record_id: str) -> list[Record]:
-    """`instruction`, optional `input`, `output`: a user turn and its response."""
-    prompt, more = fields.text("instruction"), fields.label("input")
-    response = fields.text("output")
-    _no_empty_response(response, "output", fields)
-    turn = Message("user", f"{prompt}\n\n{more}" if more else prompt)
-    return [Demonstration(record_id, (turn,), response)]
 
 
 def chat(fields: Fields, record_id: str) -> list[Record]:
     """`messages` that end with the assistant's turn."""
-    name = fields.has("messages", "conversations") or "messages"
-    turns = fields.content("messages", "conversations", transcript="whole")
-    return _whole_chat(turns, name, fields, record_id)
+    turns = fields.content("messages", transcript="whole")
+    return _whole_chat(turns if isinstance(turns, str) else fields.framed(turns), "messages", fields, record_id)
 
 
 def text(fields: Fields, record_id: str) -> list[Record]:
     """`text` alone: a transcript, or a text to be imitated from its first token on."""
     content = fields.content("text", transcript="whole")
     if isinstance(content, tuple):
-        return _whole_chat(content, "text", fields, record_id)
+        return _whole_chat(fields.framed(content), "text", fields, record_id)
     _no_empty_response(content, "text", fields)
     return [Demonstration(record_id, "", content)]
 
@@ -102,7 +80,8 @@ def _whole_chat(turns: Content, name: str, fields: Fields, record_id: str) -> li
     if isinstance(turns, str) or not turns or turns[-1].role != "assistant":
         last = turns[-1] if turns else ""
         found = f"a chat that ends with role {last.role}" if isinstance(last, Message) else shorten(turns)
-        fields.fault(name, found, "expected messages that end with the assistant's turn")
+        cure = "expected messages that end with the assistant's turn"
+        fields.fault(name, found, f"{cure}; for prompts: --kind prompt" if turns else cure)
         return []
     trained = [i for i, turn in enumerate(turns) if turn.role == "assistant" and turn.train is not False]
     if not trained:
@@ -125,15 +104,20 @@ def _no_empty_response(response: Content, name: str, fields: Fields) -> None:
 
 def preference(fields: Fields, record_id: str) -> list[Record]:
     """`chosen` and `rejected`, with `prompt` or as whole texts that share it."""
-    prompt = fields.content("prompt", transcript="prompt") if fields.has("prompt") else ""
+    named = fields.asked() if fields.has("prompt") else ""
     # Without a prompt both texts hold it (HH-RLHF). Some data sets give the prompt and repeat it in both texts.
-    whole = not prompt or all(is_transcript(str(fields.row.values.get(x))) for x in ("chosen", "rejected"))
+    texts = [fields.row.values.get(fields.columns.get(x, (x,))[0]) for x in ("chosen", "rejected")]
+    whole = not named or all(is_transcript(str(text)) for text in texts)
     chosen = fields.content("chosen", transcript="whole" if whole else "never")
     rejected = fields.content("rejected", transcript="whole" if whole else "never")
-    if not prompt or (_is_whole(chosen) and _is_whole(rejected)):
+    prompt: Content
+    if not named or (_is_whole(chosen) and _is_whole(rejected)):
         prompt, chosen, rejected = split_shared(chosen, rejected)
         _report_shared(prompt, chosen, fields)
+        _check_named(named, prompt, fields)
+        prompt = fields.framed(prompt)
     else:
+        prompt = fields.framed(named)
         _, rejected = _in_one_style(prompt, rejected, fields)
         prompt, chosen = _in_one_style(prompt, chosen, fields)
     chosen, rejected = _until_assistant(chosen, fields), _until_assistant(rejected, fields)
@@ -141,15 +125,25 @@ def preference(fields: Fields, record_id: str) -> list[Record]:
     agreement = fields.number("agreement") if fields.has("agreement") else 1.0
     if not 0 <= agreement <= 1:
         fields.fault("agreement", shorten(agreement), "expected a share from 0 to 1")
-    margin = _margin(fields, "margin", "strength")
+    margin = _margin(fields)
     return [Preference(record_id, prompt, chosen, rejected, margin, agreement, fields.label("annotator"))]
 
 
-def _margin(fields: Fields, *names: str) -> float | None:
-    name = fields.has(*names)
-    margin = fields.number(name) if name else None
+def _check_named(named: Content, shared: Content, fields: Fields) -> None:
+    """A prompt that is given besides two whole texts must stand in both; else one of the two would be lost."""
+    inside = " ".join(plain_text(shared).split())
+    if any(" ".join(turn.content.split()) not in inside for turn in as_messages(named, "user")):
+        found = f"{shorten(plain_text(named))}, which is not in the conversations that chosen and rejected share"
+        fields.fault("prompt", found, "keep the prompt, or the whole conversations: --field prompt= leaves it out")
+    if not named:
+        # A text that was cut where the two begin to differ is no turn of a chat.
+        fields.promptless = not shared or isinstance(shared, str)
+
+
+def _margin(fields: Fields) -> float | None:
+    margin = fields.number("margin") if fields.has("margin") else None
     if margin is not None and margin < 0:
-        fields.fault(name, shorten(margin), "expected 0 or more: swap chosen and rejected")
+        fields.fault("margin", shorten(margin), "expected 0 or more: swap chosen and rejected")
     return margin
 
 
@@ -182,10 +176,12 @@ def _in_one_style(prompt: Content, response: Content, fields: Fields) -> tuple[C
     """Prompt and response in one style: a response written as messages makes the prompt a chat."""
     # A transcript ends with "Assistant:", and the space behind the colon belongs to the format, not to the response.
     if isinstance(response, str):
-        from_transcript = isinstance(prompt, tuple) and _is_transcript_row(fields)
-        return prompt, response.removeprefix(" ") if from_transcript else response
-    if isinstance(prompt, tuple) and response[: len(prompt)] == prompt:  # the response repeats the prompt
-        response = response[len(prompt) :]
+        return prompt, response.removeprefix(" ") if fields.from_transcript else response
+    # The response may repeat the prompt, and the system text may have a column of its own.
+    for start in (as_messages(prompt, "user"), tuple(m for m in as_messages(prompt, "user") if m.role != "system")):
+        if prompt and start and response[: len(start)] == start:
+            response = response[len(start) :]
+            break
     _refuse_context(response, fields)
     return as_messages(prompt, "user") if prompt else (), response_of(response)
 
@@ -197,50 +193,19 @@ def _refuse_context(response: tuple[Message, ...], fields: Fields) -> None:
         fields.fault("weight", "a response with weight 0", "give it weight 1, or remove the row")
 
 
-def _is_transcript_row(fields: Fields) -> bool:
-    """Whether the prompt was read from a transcript: a chat that was written as one text."""
-    return isinstance(fields.row.values.get("prompt"), str)
-
-
-# Tools
-
-
-def with_tools_of(fields: Fields, records: list[Record], tools: tuple[Mapping[str, Any], ...]) -> list[Record]:
-    """The records of a row whose assistant may call tools: they stand on the first turn of each chat."""
-    return [_with_tools(record, tools, fields) for record in records]
-
-
-def _with_tools(record: Record, tools: tuple[Mapping[str, Any], ...], fields: Fields) -> Record:
-    names = ("content",) if isinstance(record, Prompt) else ("prompt", *_RESPONSES)
-    contents = {name: value for name in names if (value := getattr(record, name, ""))}
-    if {"content", "prompt"} & set(contents):  # a template writes tools; so a plain text becomes a user's turn
-        first = next(iter(contents))
-        chats = {first: as_messages(contents[first], "user")}
-    elif any(not isinstance(content, str) for content in contents.values()):  # responses that are whole chats
-        chats = {name: as_messages(content, "assistant") for name, content in contents.items()}
-    else:
-        chats = {}
-        fields.fault(fields.has(*TOOLS), "tools without a chat", "give messages, or a prompt")
-    given = [turns[0].tools for turns in chats.values() if turns[0].tools]
-    if any(others != tools for others in given):
-        fields.fault(fields.has(*TOOLS), "other tools than in the messages", "keep one of the two")
-    changes: dict[str, Any] = {name: with_tools(turns, tools) for name, turns in chats.items()}
-    return dataclasses.replace(record, **changes)
-
-
 # Judgements, rankings, ratings
 
 
 def judgements(fields: Fields, record_id: str) -> list[Record]:
     """`response_a`, `response_b` and one verdict (`label` or `strength`), or `labels` by annotator."""
-    prompt = fields.content("prompt", transcript="prompt")
+    prompt = fields.prompt()
     _, first = _in_one_style(prompt, fields.content("response_a"), fields)
     prompt, second = _in_one_style(prompt, fields.content("response_b"), fields)
     fields.log.count("empty responses", (not _has_words(first)) + (not _has_words(second)))
     models = fields.label("model_a") or "", fields.label("model_b") or ""
     if not fields.has("labels"):
         annotator = fields.label("annotator") or ""
-        margin = _margin(fields, "margin")
+        margin = _margin(fields)
         return [Judgement(record_id, prompt, first, second, _verdict_of(fields), *models, annotator, margin)]
     labels = fields.named("labels")
     verdicts = {name: _verdict(label, f"labels.{name}", fields) for name, label in labels.items()}
@@ -254,11 +219,11 @@ def judgements(fields: Fields, record_id: str) -> list[Record]:
 
 def _verdict_of(fields: Fields) -> int:
     strength = _verdict(fields.value("strength"), "strength", fields) if fields.has("strength") else None
-    label = _verdict(fields.value("label"), "label", fields) if fields.has("label") else None
+    label = _verdict(fields.value("verdict"), "verdict", fields) if fields.has("verdict") else None
     if strength is not None and label is not None and _side(strength) != _side(label):
-        fields.fault("label", f"a label that contradicts strength {strength}", "keep one of the two")
+        fields.fault("verdict", f"a label that contradicts strength {strength}", "keep one of the two")
     if strength is None and label is None:
-        fields.value("label", "strength")
+        fields.value("verdict", "strength")
     return strength if strength is not None else label or 0
 
 
@@ -281,7 +246,7 @@ def _verdict(value: Any, name: str, fields: Fields) -> int:
 
 def ranking(fields: Fields, record_id: str) -> list[Record]:
     """`responses` and their `ranks`."""
-    prompt = fields.content("prompt", transcript="prompt")
+    prompt = fields.prompt()
     contents = [fields.as_content(v, f"responses[{i}]") for i, v in enumerate(fields.items("responses"))]
     pairs = [_in_one_style(prompt, response, fields) for response in contents]
     ranks = [fields.whole(v, f"ranks[{i}]") for i, v in enumerate(fields.items("ranks"))]
@@ -301,7 +266,7 @@ def ranking(fields: Fields, record_id: str) -> list[Record]:
 
 def comparison(fields: Fields, record_id: str) -> list[Record]:
     """`responses`, or `response_a` and `response_b`, without a verdict; optionally who wrote each, and how."""
-    prompt = fields.content("prompt", transcript="prompt")
+    prompt = fields.prompt()
     listed = bool(fields.has("responses"))
     contents = (
         [fields.as_content(v, f"responses[{i}]") for i, v in enumerate(fields.items("responses"))]
@@ -333,14 +298,14 @@ def _one_for_each(name: str, values: list[Any], kind: type, contents: list[Conte
 
 def rating(fields: Fields, record_id: str) -> list[Record]:
     """A number for one response: `reward`, `rating` or `score`, a `label`, or named axes."""
-    prompt = fields.content("prompt", transcript="prompt") if fields.has("prompt") else ""
-    response = fields.content("response", "completion", "text")
+    prompt = fields.prompt() if fields.has("prompt") else ""
+    response = fields.content("response", "sentence")
+    fields.promptless = not prompt and bool(fields.has("response"))
     prompt, response = _in_one_style(prompt, response, fields)
     fields.log.count("empty responses", not _has_words(response))
     axes = _axes(fields)
-    name = fields.has("reward", "rating", "score")
-    if name:
-        reward = fields.number(name)
+    if fields.has("reward"):
+        reward = fields.number("reward")
     elif axes:
         source = "the axis overall" if "overall" in axes else "the mean of the axes"
         fields.log.count(f"ratings without a reward of their own: it is {source}")
