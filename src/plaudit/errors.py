@@ -1,7 +1,7 @@
 """Every error that a user can cause: what is wrong and with which value, where, and what to do about it.
 
-Exit codes follow sysexits.h where it has one: 65 bad data, 70 a fault of the program, 75 stopped and can be resumed, 78
-bad configuration.
+Exit codes follow sysexits.h where it has one: 65 bad data, 70 a fault of the program, 74 the machine, 75 stopped and
+can be resumed, 78 bad configuration.
 """
 
 from __future__ import annotations
@@ -64,6 +64,12 @@ class TrainingError(PlauditError):
     """A run that has to end: several non-finite losses after each other, or a KL far over its limit."""
 
     code, exit_code = "TRAINING", 70
+
+
+class MachineError(PlauditError):
+    """The machine refuses: no such device, no permission, a full disk, no memory, an input or output error."""
+
+    code, exit_code = "SYSTEM", 74
 
 
 class Stopped(PlauditError):

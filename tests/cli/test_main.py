@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import types
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from plaudit.cli import main as front
 from plaudit.cli.main import explain
-from plaudit.errors import DataError, Stopped
+from plaudit.errors import DataError, MachineError, Stopped
 
 
 @pytest.fixture(autouse=True)
@@ -65,8 +66,14 @@ def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
         (Stopped("asked to stop"), 75, "STOPPED"),
         (KeyboardInterrupt(), 75, "run the command again"),
         (ZeroDivisionError("division by zero"), 70, "--debug"),
-        (MemoryError(), 70, "--tokens-per-microbatch"),
-        (PermissionError(13, "Permission denied", "/x"), 70, "Permission denied"),
+        (MemoryError(), 74, "--tokens-per-microbatch"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 1 bytes"), 74, "--tokens-per"),
+        (PermissionError(13, "Permission denied", "/x"), 74, "where: /x"),
+        (OSError(errno.ENOSPC, "No space left on device"), 74, "No space left on device"),
+        (OSError(errno.EIO, "Input/output error"), 74, "free space"),
+        (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), 74, "os error 28"),
+        (RuntimeError("shapes cannot be multiplied"), 70, "--debug"),
+        (MachineError("no device", cure="another"), 74, "SYSTEM: no device"),
         (SystemExit(0), 0, ""),
     ],
 )

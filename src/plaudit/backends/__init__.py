@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 from plaudit.jobs.registry import names_of
 
 if TYPE_CHECKING:
-    from plaudit.config.sections import Job
+    from plaudit.config.sections import ComputeSection, Job
     from plaudit.data.chat import ChatFormat
     from plaudit.jobs.best_of_n import BestOfNJob
     from plaudit.jobs.online import OnlineJob
@@ -55,6 +55,15 @@ def open(job: Job, **values: Any) -> OfflineRuntime | RewardRuntime | OnlineRunt
     builder = next(_BUILDERS[name] for name in names_of(type(job)) if name in _BUILDERS)
     runtime: OfflineRuntime | RewardRuntime | OnlineRuntime = _local(builder)(job, **values)
     return runtime
+
+
+def check(compute: ComputeSection) -> None:
+    """Make sure that the device that is asked for is there, before anything is loaded for it.
+
+    Raises:
+        ConfigError, MachineError: with the cure.
+    """
+    _local("precision:resolve_device")(compute.device)
 
 
 def open_policy(source: str) -> tuple[Generator, ChatFormat]:

@@ -43,7 +43,11 @@ def _judge(given: Any) -> int:
             cure="add --prompts FILE --out pairs.jsonl; or give one file of judgements, without --out",
         )
     from plaudit.data.load import load_records
+    from plaudit.machine import check_writable
     from plaudit.preferences.compare import as_text, compare
+
+    if given.json:
+        check_writable(given.json, "--json")
 
     loaded = load_records(given.sources[0])
     if loaded.kind != "judgement":

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from plaudit.cli.parser import Parser, show
 from plaudit.data.lint import Finding, lint, lint_split
 from plaudit.data.load import load_records
-from plaudit.data.write import Layout, write_records
+from plaudit.data.write import Layout, check_target, write_records
 from plaudit.errors import DataError
 from plaudit.records import Kind, Record
 
@@ -71,6 +71,7 @@ def check(given: Any) -> int:
 
 def convert(given: Any) -> int:
     """Read, write, say what was written."""
+    check_target(given.target)
     loaded = load_records(given.source, given.kind, limit=given.limit)
     changed = write_records(loaded.records, given.target, given.layout)
     show(f"{given.target}: {len(loaded.records)} x {loaded.kind}, read from {loaded.format}")

@@ -7,12 +7,12 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from plaudit import __version__
 from plaudit.cli.parser import Parser, show
 from plaudit.errors import ConfigError
+from plaudit.machine import check_writable, existing
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "peft", "datasets", "numpy", "pydantic")
 GIB = 2**30
@@ -20,7 +20,7 @@ OPTIONAL = {"tensorboard": "tensorboard", "bitsandbytes": "qlora"}
 
 
 def run(command: str, argv: list[str]) -> int:
-    """Print the findings; 78 if a run could not work here."""
+    """Print the findings; 78 or 74 if a run could not work here."""
     parser = Parser("doctor", "What this machine has, and whether Plaudit works on it.")
     parser.add_argument(
         "--out", type=Path, default=Path("runs"), help="where runs will be written (default: runs)"
@@ -34,12 +34,12 @@ def run(command: str, argv: list[str]) -> int:
         show(f"{name:<14}{found or f'not installed (the extra plaudit[{extra}])'}")
     show("\n".join(_devices()))
     missing = [f"{name} is not installed" for name in LIBRARIES if not _version(name)]
-    problems = missing + _writable(given.out)
-    if problems:
+    if missing:
         raise ConfigError(
-            "; ".join(problems), where=sys.prefix, cure="`make setup` installs everything that is needed"
+            "; ".join(missing), where=sys.prefix, cure="`make setup` installs everything that is needed"
         )
-    free = shutil.disk_usage(_existing(given.out)).free / GIB
+    check_writable(given.out)
+    free = shutil.disk_usage(existing(given.out)).free / GIB
     show(f"writing       works in {given.out}, {free:.1f} GiB free")
     show("Ready. `plaudit quickstart` runs the whole pipeline.")
     return 0
@@ -59,27 +59,9 @@ def _devices() -> list[str]:
         bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
         name = torch.cuda.get_device_name(index)
         lines.append(f"cuda:{index}        {name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free, {bf16}")
-    return (
-        lines
-        if torch.cuda.device_count()
-        else [*lines, "gpu           none found; everything runs on the CPU"]
-    )
-
-
-def _writable(out: Path) -> list[str]:
-    """Problems with writing below ``out``."""
-    try:
-        with tempfile.TemporaryFile(dir=_existing(out)) as file:
-            file.write(b"plaudit")
-    except OSError as error:
-        return [f"cannot write to {out}: {error.strerror}"]
-    return []
-
-
-def _existing(path: Path) -> Path:
-    """The path, or its nearest parent that exists."""
-    path = path.absolute()
-    return next(p for p in (path, *path.parents) if p.is_dir())
+    if torch.backends.mps.is_available():
+        lines.append("mps           Apple GPU, fp32")
+    return lines if len(lines) > 1 else [*lines, "gpu           none found; everything runs on the CPU"]
 
 
 def _version(name: str) -> str:

@@ -35,9 +35,10 @@ def write_responses(sources: Sequence[str], prompts: str, out: Path, given: Any)
     Raises:
         DataError: no prompt is left.
     """
-    from plaudit.data.write import write_records
+    from plaudit.data.write import check_target, write_records
     from plaudit.stages.respond.compare import load_prompts
 
+    check_target(out)
     made = _generate(sources, load_prompts(prompts, given.limit), given)
     if not made:
         raise _nothing(prompts)
@@ -62,9 +63,10 @@ def answered(given: Any) -> str:
     out = Path(given.responses or f"{Path(given.file).name.split('.')[0]}.responses.jsonl")
     same = out.with_name(f"{out.name.split('.')[0]}.same.jsonl")
     from plaudit.data.load import load_records
-    from plaudit.data.write import write_records
+    from plaudit.data.write import check_target, write_records
     from plaudit.records import Prompt
 
+    check_target(out)
     prompts = [r for r in load_records(given.file, "prompt").records if isinstance(r, Prompt)]
     there = _there(given, out, {r.content for r in prompts}) if out.exists() else []
     tried = load_records(str(same)).records if there and same.exists() else ()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import importlib
 import os
+import re
 import signal
 import sys
 import traceback
@@ -14,8 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from pydantic import ValidationError
+
 from plaudit import __version__
-from plaudit.errors import ConfigError, PlauditError, Stopped
+from plaudit.errors import ConfigError, MachineError, PlauditError, Stopped
 from plaudit.jobs.registry import COMMANDS as TRAINING
 
 # name -> module of plaudit.cli, and what it does. Only commands that work are listed.
@@ -37,7 +41,7 @@ RESUME = "the same command with --out DIR --resume goes on from the last checkpo
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code (0 done, 65 data, 70 our fault, 75 stopped, 78 config)."""
+    """Run one command; returns the exit code (0 done, 65 data, 70 our fault, 74 machine, 75 stopped, 78 config)."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [w for w in words if w != "--debug"]
@@ -97,12 +101,6 @@ class Bug(PlauditError):
     code, exit_code = "BUG", 70
 
 
-class System(PlauditError):
-    """The machine refused: memory, disk, permissions."""
-
-    code, exit_code = "SYSTEM", 70
-
-
 def explain(error: BaseException, stopped: str = RESUME) -> PlauditError:
     """Any exception as an error with where and cure; ``stopped`` is the cure of an interruption that has none."""
     if isinstance(error, KeyboardInterrupt):
@@ -113,16 +111,46 @@ def explain(error: BaseException, stopped: str = RESUME) -> PlauditError:
         return error
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if _is_no_memory(error):
         cure = (
             "lower --tokens-per-microbatch, or use --gradient-checkpointing, or train adapters with --rank 8"
         )
-        return System(f"out of memory: {_first_line(error)}", where=where, cure=cure)
-    if isinstance(error, OSError) and error.filename:
+        return MachineError(f"out of memory: {_first_line(error)}", where=where, cure=cure)
+    if reason := _of_the_system(error):
         cure = "check free space and permissions, or choose another --out; --debug shows the traceback"
-        return System(f"{error.strerror or error}", where=str(error.filename), cure=cure)
+        return MachineError(reason, where=str(getattr(error, "filename", "") or where), cure=cure)
+    if isinstance(error, ValidationError):  # of a value that a command hands on as it was typed
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        what = f"{name or error.title} = {first['input']!r} does not fit: {first['msg']}"
+        return ConfigError(what, where="command line", cure="see `plaudit COMMAND --help` for what is allowed")
     cure = "run again with --debug and report the traceback in the project's issues (see CONTRIBUTING.md)"
     return Bug(f"unexpected {type(error).__name__}: {_first_line(error)}", where=where, cure=cure)
+
+
+def _is_no_memory(error: BaseException) -> bool:
+    # PyTorch has a class of its own for a GPU, and none for a CPU.
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    words = ("can't allocate memory", "not enough memory")
+    return named or (isinstance(error, RuntimeError) and any(text in str(error) for text in words))
+
+
+REFUSALS = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EACCES", "EPERM", "EMFILE", "ENFILE", "ENODEV", "ENXIO", "EFBIG")
+    if hasattr(errno, name)
+}
+"""Errors of the system that are nobody's fault but the machine's, also where no file is named."""
+
+
+def _of_the_system(error: BaseException) -> str:
+    """What the system said, where it refused something; else empty."""
+    if isinstance(error, OSError) and (error.filename or error.errno in REFUSALS):
+        return f"{error.strerror or error}"
+    # Libraries in Rust (safetensors, tokenizers) pass the system's words on in an exception of their own.
+    if not isinstance(error, OSError) and re.search(r"\(os error (\d+)\)", str(error)):
+        return _first_line(error)
+    return ""
 
 
 def _first_line(error: BaseException) -> str:

@@ -73,7 +73,8 @@ def parse_flags(command: str, job_class: type[BaseModel], argv: Sequence[str]) -
     was = tuple(setting for setting in gone(job_class) if find(setting.name, table) is None)
     for setting in was:
         _add(parser, setting, shown=False)
-    words = _with_values(argv, [s for s in table if s.key in former_switches(job_class)])
+    switches = former_switches(job_class)
+    words = _with_values(argv, [s for s in table if s.key in switches])
     given = vars(parser.parse_args([_canonical(word, (*was, *table)) for word in words]))
     return {key: value for key, value in given.items() if value is not None}
 

@@ -35,9 +35,10 @@ def run(command: str, argv: list[str]) -> int:
     given = parser.parse_args(argv)
     if given.batch < 0:
         raise ConfigError(f"--batch is {given.batch}", where="command line", cure="give 0 or more")
-    from plaudit.data.write import write_rows
+    from plaudit.data.write import check_target, write_rows
     from plaudit.stages.respond.ask import ask_next
 
+    check_target(given.out)
     priorities = ask_next(
         given.source,
         given.reward,

@@ -137,6 +137,7 @@ def _bounds(owner: Any, name: str) -> str:
     return bounds(owner.model_fields[name].metadata) if issubclass(owner, BaseModel) else ""
 
 
+@cache  # the source of each class is read and parsed once, which takes milliseconds, and asked for dozens of times
 def _docstrings(owner: type) -> dict[str, str]:
     """The strings under the fields of a dataclass, its bases included."""
     texts: dict[str, str] = {}

@@ -7,13 +7,15 @@ A section is a table of the TOML file. On the command line the table's name is l
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
+from annotated_types import Ge
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from plaudit.errors import ConfigError
 
 Auto = Literal["auto"]
+EvalEvery = Annotated[int, Ge(0)] | Auto
 
 
 class Section(BaseModel):
@@ -83,7 +85,7 @@ class ComputeSection(Section):
     """Where and how the arithmetic is done. Changes speed and memory, not what is learned."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:1 and so on; auto: the first GPU if there is one."""
+    """cpu, mps, cuda, cuda:1 and so on; auto: the first GPU if there is one, of Apple too."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of the matrix products; weights, optimizer, log-probs and losses are fp32 always.
     auto: bf16 on a GPU that has it."""
@@ -95,7 +97,7 @@ class ComputeSection(Section):
     replayed. false: the plain way, slower and with other rounding."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about 1.3x the time, a fraction of the memory."""
-    threads: int | Auto = "auto"
+    threads: Annotated[int, Ge(1)] | Auto = "auto"
     """CPU threads; auto leaves PyTorch's choice. In the manifest, because it changes the last bits."""
 
 
@@ -264,7 +266,7 @@ class PassesJob(Job):
 class EvaluatedJob(Job):
     """What the commands share that are evaluated while they train."""
 
-    eval_every: int | Auto = "auto"
+    eval_every: EvalEvery = "auto"
     """Iterations (online) or optimizer steps between evaluations, besides the one at the end; auto: some in the run."""
 
 

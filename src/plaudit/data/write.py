@@ -18,7 +18,8 @@ from plaudit.data.reading.csv_parquet import neutralise
 from plaudit.data.reading.files import Encoding, encoding_of
 from plaudit.data.reading.rows import ReadLog, shorten
 from plaudit.data.reading.transcripts import as_messages
-from plaudit.errors import DataError
+from plaudit.errors import ConfigError, DataError
+from plaudit.machine import check_writable
 from plaudit.records import (
     Preference,
     Record,
@@ -47,7 +48,7 @@ def write_records(records: Sequence[Record], path: str | Path, layout: Layout = 
         DataError: nothing to write, an unknown ending, text that is no Unicode, or a layout that cannot hold
             it.
     """
-    target, log = _target(path), ReadLog(str(path))
+    target, log = check_target(path), ReadLog(str(path))
     if not records:
         raise DataError("there are no records to write", where=str(target), cure="check what was read")
     return _write(_rows(records, layout, log), target, log)
@@ -59,13 +60,20 @@ def write_rows(rows: Sequence[Mapping[str, Any]], path: str | Path) -> tuple[str
     Raises:
         DataError: nothing to write, an unknown ending, or text that is no Unicode.
     """
-    target, log = _target(path), ReadLog(str(path))
+    target, log = check_target(path), ReadLog(str(path))
     if not rows:
         raise DataError("there are no rows to write", where=str(target), cure="check what was read")
     return _write([dict(row) for row in rows], target, log)
 
 
-def _target(path: str | Path) -> Path:
+def check_target(path: str | Path) -> Path:
+    """The path of a file that can be written; to be asked before the work whose outcome goes there.
+
+    Raises:
+        ConfigError: a directory, or below a file.
+        DataError: an unknown ending.
+        MachineError: no permission, a read-only file system.
+    """
     target = Path(path)
     if encoding_of(target) is None:
         raise DataError(
@@ -73,6 +81,11 @@ def _target(path: str | Path) -> Path:
             where=str(target),
             cure="end the name in .jsonl, .json, .csv or .parquet, and .gz to compress",
         )
+    if target.is_dir():
+        raise ConfigError(
+            "this is a directory, and a file is to be written", where=str(target), cure="give another name"
+        )
+    check_writable(target, str(target))
     return target
 
 

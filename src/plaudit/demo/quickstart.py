@@ -27,6 +27,7 @@ from plaudit.errors import ConfigError
 from plaudit.jobs.online import RLJob
 from plaudit.jobs.reward import RewardJob
 from plaudit.jobs.sft import SFTJob
+from plaudit.machine import check_writable
 from plaudit.models.files.saving import write
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 from plaudit.records import Demonstration, Judgement, Preference, Prompt
@@ -71,6 +72,7 @@ def run_quickstart(out: Path, seed: int = 0, scale: Scale | None = None, ask: As
     ``ask`` puts the first comparisons to a person; what they leave out is judged by simulated annotators.
     """
     scale = scale or Scale()
+    check_writable(out)
     if out.exists() and any(out.iterdir()):
         raise ConfigError("the directory is not empty", where=str(out), cure="choose another --out")
     sft, reward = prepare(out, seed, scale, ask)

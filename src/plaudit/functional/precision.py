@@ -29,6 +29,16 @@ def as_in_forward(device: torch.device) -> Context:
     return torch.autocast(device.type, enabled=False)
 
 
+WITHOUT_FLOAT64 = {"mps"}
+"""Kinds of devices that have no 64-bit floating-point numbers: Apple's GPUs."""
+
+
+def in_float64(x: torch.Tensor) -> torch.Tensor:
+    """``x`` in fp64, on its device; where the device has no such numbers, on the CPU."""
+    # The one place where models, generators and losses turn to fp64, so that none is made on a device without it.
+    return (x.cpu() if x.device.type in WITHOUT_FLOAT64 else x).double()
+
+
 @contextlib.contextmanager
 def without_gradients(module: nn.Module, dtype: torch.dtype, device: torch.device) -> Iterator[None]:
     """No gradients; products in ``dtype`` with every weight of ``module`` cast once, frozen ones too."""

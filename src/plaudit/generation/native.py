@@ -216,14 +216,14 @@ class _Draws:
         logits = batch.logits()
         seeds = np.array([r.seed for r in rows], dtype=np.uint64)
         counts = np.array([len(r.ids) for r in rows], dtype=np.uint64)
-        u = torch.from_numpy(uniform(seeds, counts)).to(logits.device)
+        u = torch.from_numpy(uniform(seeds, counts))
         tokens, logprobs = draw(logits, u, self._shape, self._banned(rows, logits))
-        # On a GPU each transfer waits for everything queued before it, so both go in one. A double holds an id and an
-        # fp32 log-prob exactly.
-        both = torch.stack([tokens.double(), logprobs.double()])
-        ids, values = both.tolist()
-        for row, token, logprob in zip(rows, ids, values, strict=True):
-            self._append(row, int(token), logprob)
+        # On a GPU each transfer waits for everything queued before it, so both go in one: the bits of an fp32 log-prob
+        # as a whole number beside the id.
+        ids, bits = torch.stack([tokens, logprobs.view(torch.int32).long()]).cpu()
+        values = bits.int().view(torch.float32)
+        for row, token, logprob in zip(rows, ids.tolist(), values.tolist(), strict=True):
+            self._append(row, token, logprob)
         return tokens
 
     def _append(self, row: Response, token: int, logprob: float) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from plaudit.config.sections import SamplingSection
+from plaudit.functional.precision import in_float64
 
 # Width b of the second level of the search in `invert`. After one pass for the sums of blocks it needs running sums of
 # V / b and of b numbers, together least near b = sqrt(V); 512 suits vocabularies of up to some 260 000 words.
@@ -79,7 +80,7 @@ def draw(
 
     Args:
         logits: [R, V] fp32.
-        u: [R] float64 in [0, 1).
+        u: [R] float64 in [0, 1), on the CPU.
         shape: temperature, top-k, top-p, min-p.
         banned: [R, V] bool, tokens that must not be drawn now.
 
@@ -96,9 +97,10 @@ def draw(
     # Relative to the largest logit exp cannot overflow, and the sum is at least 1.
     peak = z.amax(-1, keepdim=True)
     tokens, mass = invert((z - peak).exp_(), u)
+    chosen = z.gather(1, tokens[:, None])[:, 0]
     if normaliser is None:
-        normaliser = peak[:, 0] + mass.log()
-    return tokens, (z.gather(1, tokens[:, None])[:, 0] - normaliser).float()
+        return tokens, (in_float64(chosen) - (in_float64(peak[:, 0]) + mass.log())).float().to(z.device)
+    return tokens, (chosen - normaliser).float()
 
 
 def invert(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,10 +110,10 @@ def invert(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         weights: [R, V] fp32, non-negative, not all 0.
-        u: [R] float64 in [0, 1).
+        u: [R] float64 in [0, 1), on the CPU.
 
     Returns:
-        tokens [R] int64, each with positive weight, and the totals [R] float64.
+        tokens [R] int64, each with positive weight, and the totals [R] float64, where `in_float64` puts them.
     """
     # `torch.multinomial` would draw from PyTorch's global state, in an order that depends on the batch. A plain
     # cumulative sum over the vocabulary would do, but in fp32 it loses words of small probability at its far end, and
@@ -121,13 +123,13 @@ def invert(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     sums = weights[:, :whole].view(len(weights), -1, _BLOCK).sum(-1)
     if whole < vocab:
         sums = torch.cat([sums, weights[:, whole:].sum(-1, keepdim=True)], 1)
-    running = sums.double().cumsum(1)
-    block, share = _locate(running, u)
+    running = in_float64(sums).cumsum(1)
+    block, share = _locate(running, u.to(running))
     # The point's share of its block is spread over that block again, so no second random number is needed.
-    column = block[:, None] * _BLOCK + torch.arange(min(_BLOCK, vocab), device=weights.device)
+    column = block[:, None].to(weights.device) * _BLOCK + torch.arange(min(_BLOCK, vocab), device=weights.device)
     inside = weights.gather(1, column.clamp(max=vocab - 1)).masked_fill(column >= vocab, 0.0)
-    offset, _ = _locate(inside.double().cumsum(1), share)
-    return (block * _BLOCK + offset).clamp(max=vocab - 1), running[:, -1]
+    offset, _ = _locate(in_float64(inside).cumsum(1), share)
+    return (block * _BLOCK + offset).clamp(max=vocab - 1).to(weights.device), running[:, -1]
 
 
 def _locate(running: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,8 +16,8 @@ from plaudit.algorithms.reinforce import REINFORCE
 from plaudit.algorithms.reinforce_pp import REINFORCEPlusPlus
 from plaudit.algorithms.rloo import RLOO
 from plaudit.config.sections import (
-    Auto,
     CheckpointSection,
+    EvalEvery,
     EvaluatedJob,
     MismatchSection,
     OptimizerSection,
@@ -35,8 +35,8 @@ class OnlineJob(RewardedJob, EvaluatedJob):
     """Batches of rollouts."""
     prompts_per_iteration: int = Field(32, ge=1)
     """Prompts in each batch; each gets group_size responses."""
-    eval_every: int | Auto = "auto"
-    """Iterations between evaluations; auto: about eight in the run."""
+    eval_every: EvalEvery = "auto"
+    """Iterations between evaluations, besides those at the start and the end; 0: none; auto: about eight in the run."""
     kl_limit: float = Field(20.0, ge=0)
     """The run stops when the KL to the reference exceeds this (nats per response); 0: never."""
     algorithm: InstanceOf[OnlineAlgorithm]

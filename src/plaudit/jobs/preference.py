@@ -9,7 +9,7 @@ from pydantic import Field
 
 from plaudit.algorithms.dpo import DPO, IPO, ORPO, Hinge, SimPO
 from plaudit.algorithms.kto import KTO
-from plaudit.config.sections import Auto, EvaluatedJob, OfflineJob, OptimizerSection, SamplingSection
+from plaudit.config.sections import EvalEvery, EvaluatedJob, OfflineJob, OptimizerSection, SamplingSection
 
 
 class DPOJob(OfflineJob, EvaluatedJob):
@@ -27,8 +27,8 @@ class DPOJob(OfflineJob, EvaluatedJob):
     """Passes over the data. More than one or two overfits: watch the held-out accuracy."""
     batch_size: int = Field(32, ge=1)
     """Pairs (or rated responses) per optimizer step."""
-    eval_every: int | Auto = "auto"
-    """Optimizer steps between held-out evaluations, besides those at the start and the end; auto: about four."""
+    eval_every: EvalEvery = "auto"
+    """Optimizer steps between held-out evaluations, besides those at start and end; 0: none; auto: about four."""
     algorithm: DPO = DPO()
     optimizer: OptimizerSection = OptimizerSection(lr=5e-7, warmup_fraction=0.1)
     sampling: SamplingSection = SamplingSection(max_new_tokens=64)

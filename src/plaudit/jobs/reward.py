@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from plaudit.algorithms.reward_model import RewardModel
-from plaudit.config.sections import Auto, EvaluatedJob, OfflineJob
+from plaudit.config.sections import EvalEvery, EvaluatedJob, OfflineJob
 
 
 class RewardJob(OfflineJob, EvaluatedJob):
@@ -28,7 +28,7 @@ class RewardJob(OfflineJob, EvaluatedJob):
     head_init: Literal["random", "probe"] = "random"
     """probe: start the head where a linear probe of the untrained model ends. Costs one forward pass over the
     data, and pays where data or time are short."""
-    eval_every: int | Auto = 0
+    eval_every: EvalEvery = 0
     """Optimizer steps between held-out evaluations, besides the one at the end; 0: none; auto: about four."""
     members: int = Field(1, ge=1)
     """Train so many reward models, which differ in head and order of the data, as an ensemble."""

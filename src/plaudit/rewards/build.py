@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from plaudit.jobs.reward_tables import (
     RuleTable,
 )
 from plaudit.rewards.combine import WeightedReward
-from plaudit.rewards.function import FunctionReward, with_options
+from plaudit.rewards.function import FunctionReward, can_interrupt, with_options
 from plaudit.rewards.http import HttpReward
 from plaudit.rewards.isolation import IsolatedReward
 from plaudit.rewards.rules import rule_reward
@@ -79,6 +80,20 @@ def build(
     }
     rewards = [(builders[type(source)](source), source.weight) for source in sources]
     return rewards[0][0] if len(rewards) == 1 and rewards[0][1] == 1 else WeightedReward(rewards)
+
+
+def notes_of(sources: Reward | Sequence[RewardSource]) -> tuple[str, ...]:
+    """What this system cannot keep of what the tables promise, in words for the user."""
+    tables = () if callable(sources) else sources
+    notes = []
+    if not can_interrupt() and any(isinstance(t, GivenReward) and t.timeout for t in tables):
+        notes.append(
+            "this system cannot interrupt a function given in Python, so its time limit is not kept; one that is named "
+            "as file.py:function runs in a process of its own and has its limit"
+        )
+    if sys.platform != "linux" and any(isinstance(t, FunctionTable) for t in tables):
+        notes.append("on this system nothing limits the memory of a reward function's process")
+    return tuple(notes)
 
 
 def _in_this_process(source: GivenReward, columns: Collection[str], where: str) -> Reward:

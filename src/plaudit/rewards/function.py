@@ -234,14 +234,19 @@ class TooSlow(BaseException):
     """A call took longer than it may. No Exception, so that a function's own ``except Exception`` lets it through."""
 
 
+def can_interrupt() -> bool:
+    """Whether this system can stop Python code after a time: by an alarm, which Windows does not have."""
+    return hasattr(signal, "setitimer")
+
+
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Within it, Python code of the main thread is stopped with `TooSlow` after so many seconds; 0: no limit."""
-    if (
-        not seconds
-        or not hasattr(signal, "setitimer")
-        or threading.current_thread() is not threading.main_thread()
-    ):
+    """Within it, Python code of the main thread is stopped with `TooSlow` after so many seconds; 0: no limit.
+
+    Where the system has no alarm (`can_interrupt`) there is no limit either.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not seconds or not in_main_thread or not hasattr(signal, "setitimer"):
         yield
         return
 

@@ -1,7 +1,7 @@
 """A reward function in a process of its own, with a time limit: whatever it does, the run goes on.
 
 The function is named (``file.py:name``, ``module:name``), so the other process imports it by itself. The two talk in
-lines of JSON over a socket of their own; what the function prints goes where this process prints.
+lines of JSON over two pipes, as every system has them; what the function prints goes to this process's stderr.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ import contextlib
 import json
 import math
 import os
+import queue
 import signal
-import socket
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import IO, Any
 
 from plaudit.data.reading.rows import as_json
 from plaudit.errors import ConfigError
@@ -30,6 +31,8 @@ STARTUP = 300.0
 """Seconds for importing the function's file, which may load a model."""
 SLACK = 5.0
 """Seconds beyond the limits of its calls that an async function may take before its process is ended."""
+LOOK = 0.5
+"""Seconds between two looks whether the process is alive, while it is waited for."""
 MOST_LOST = 0.2
 """Share of a batch that may be lost to timeouts and crashes; then the rest is not tried: the run stops there."""
 
@@ -141,42 +144,48 @@ class IsolatedReward:
 
 
 class _Worker:
-    """The other process and the line to it."""
+    """The other process and the two lines to it."""
 
     def __init__(self) -> None:
-        self._socket, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "plaudit.rewards.worker", str(theirs.fileno())]
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        with theirs:
-            self._process = subprocess.Popen(
-                command,
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": path},
-                start_new_session=True,  # Ctrl-C is for this process; and what it forks can be ended with it
-            )
-        self._read = b""
-        self.end = weakref.finalize(self, _end, self._process, self._socket)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "plaudit.rewards.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": path},
+            start_new_session=True,  # Ctrl-C is for this process; and what it forks can be ended with it
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
+        )
+        # A thread that reads, since only a queue can be waited for with a time limit on every system.
+        self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        reader = threading.Thread(target=_read, args=(self._process.stdout, self._answers), daemon=True)
+        reader.start()
+        self.end = weakref.finalize(self, _end, self._process)
 
     def send(self, message: Any) -> None:
         """One line."""
-        self._socket.settimeout(None)
-        self._socket.sendall(json.dumps(message, default=as_json).encode() + b"\n")
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(message, default=as_json).encode() + b"\n")
+        self._process.stdin.flush()
 
     def receive(self, timeout: float | None) -> Any:
         """The next line within ``timeout`` seconds; TimeoutError, or EOFError where the process has ended."""
         ends = None if timeout is None else time.monotonic() + timeout
-        while b"\n" not in self._read:
-            left = None if ends is None else ends - time.monotonic()
-            if left is not None and left <= 0:
+        while True:
+            left = LOOK if ends is None else ends - time.monotonic()
+            if left <= 0:
                 raise TimeoutError
-            self._socket.settimeout(left)
-            more = self._socket.recv(1 << 16)
-            if not more:
+            ended = self._process.poll() is not None
+            try:
+                line = self._answers.get(timeout=min(left, LOOK))
+            except queue.Empty:
+                # What it forked may hold the pipe open, so its end would not be seen there.
+                if ended:
+                    raise EOFError from None
+                continue
+            if not line.endswith(b"\n"):
                 raise EOFError
-            self._read += more
-        line, _, self._read = self._read.partition(b"\n")
-        return json.loads(line)
+            return json.loads(line)
 
     def status(self) -> str:
         """How the process ended, in words."""
@@ -184,11 +193,25 @@ class _Worker:
             code = self._process.wait(1.0)
         except subprocess.TimeoutExpired:
             return "it does not answer"
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        named = {s.value: s.name for s in signal.Signals}
+        return named.get(-code, f"exit code {code}") if code < 0 else f"exit code {code}"
 
 
-def _end(process: subprocess.Popen[bytes], line: socket.socket) -> None:
-    line.close()
+def _read(stream: IO[bytes], answers: queue.SimpleQueue[bytes]) -> None:
+    """Every line, and at the end an empty one."""
+    with stream, contextlib.suppress(ValueError):  # closed meanwhile
+        for line in stream:
+            answers.put(line)
+    answers.put(b"")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    assert process.stdin is not None
+    with contextlib.suppress(OSError):  # what was not read any more
+        process.stdin.close()

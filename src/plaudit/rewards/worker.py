@@ -10,10 +10,9 @@ import ctypes
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
 from plaudit.errors import ConfigError
 from plaudit.records import Content, Message, Prompt, Rollout, Turn, to_json
@@ -22,32 +21,38 @@ from plaudit.rewards.function import FunctionReward, is_async, load_function, wi
 PR_SET_PDEATHSIG = 1
 
 
-def main(descriptor: str) -> int:
-    """Answer until the other side closes the line.
-
-    Args:
-        descriptor: file descriptor of the socket.
-    """
+def main() -> int:
+    """Answer until the other side closes the line."""
     _die_with_parent()
-    # The descriptor stays unknown to the function: what it prints or forks cannot get in between.
-    with socket.socket(fileno=int(descriptor)) as line, line.makefile("rwb") as stream:
-        os.set_inheritable(line.fileno(), False)
-        task = json.loads(stream.readline())
+    questions, answers = _own_lines()
+    with questions, answers:
+        task = json.loads(questions.readline())
         _limit_memory(task["memory"])
         try:
             reward = _reward(task)
         except ConfigError as error:
-            _say(stream, {"what": error.what, "where": error.where, "cure": error.cure})
+            _say(answers, {"what": error.what, "where": error.where, "cure": error.cure})
             return 1
         shape = reward.signature.shape
         whole = bool(reward.signature.wanted & {"rollout", "rollouts", "group"})
-        _say(stream, {"name": reward.name, "shape": shape, "async": reward.is_async, "whole": whole})
-        for question in stream:
-            _say(
-                stream,
-                [to_json(result) for result in reward([from_fields(row) for row in json.loads(question)])],
-            )
+        _say(answers, {"name": reward.name, "shape": shape, "async": reward.is_async, "whole": whole})
+        for question in questions:
+            results = reward([from_fields(row) for row in json.loads(question)])
+            _say(answers, [to_json(result) for result in results])
     return 0
+
+
+def _own_lines() -> tuple[IO[bytes], IO[bytes]]:
+    """The two pipes to the other side, on descriptors that the function does not know.
+
+    What it reads from stdin is nothing, and what it prints goes to stderr, so neither gets in between.
+    """
+    questions, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return questions, answers
 
 
 def _reward(task: Mapping[str, Any]) -> FunctionReward:
@@ -118,7 +123,7 @@ def _die_with_parent() -> None:
 
 
 def _limit_memory(limit: int) -> None:
-    """A function that eats all memory gets a MemoryError, before the system ends the run for it."""
+    """Linux: a function that eats all memory gets a MemoryError, before the system ends the run for it."""
     if sys.platform == "linux":
         import resource
 
@@ -127,4 +132,4 @@ def _limit_memory(limit: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main())

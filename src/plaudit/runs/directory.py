@@ -19,6 +19,7 @@ from plaudit.config.sections import ComputeSection, Job
 from plaudit.config.show import to_toml
 from plaudit.errors import ConfigError
 from plaudit.jobs.registry import command_of
+from plaudit.machine import check_threads, check_writable
 from plaudit.runs.files import merge_json, read_json
 from plaudit.runs.lock import LOCK, MANIFEST, only_writer, sign
 from plaudit.runs.resume import Change, Inputs, changes, check, described, is_longer, length_of
@@ -171,9 +172,26 @@ def _write_manifest(path: Path, job: Job, now: Mapping[str, Any], changed: Mappi
 
 
 def set_threads(compute: ComputeSection) -> None:
-    """Pin the CPU threads if the config asks for a number."""
+    """Pin the CPU threads if the config asks for a number.
+
+    Raises:
+        ConfigError: far more than there are CPUs.
+    """
+    check_threads(compute.threads)
     if compute.threads != "auto":
         torch.set_num_threads(compute.threads)
+
+
+def check_out(job: Job) -> None:
+    """Make sure that the run directory of a job is free and can be written, before anything is done for the run.
+
+    Raises:
+        ConfigError, MachineError: as `open_run`, which looks again.
+    """
+    path = _path(job)
+    check_writable(path)
+    if _is_taken(path):
+        _refuse(path, job)
 
 
 def _version(name: str) -> str:

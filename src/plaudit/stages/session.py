@@ -6,11 +6,12 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from plaudit import backends
 from plaudit.config.sections import Job
 from plaudit.jobs.registry import command_of
 from plaudit.records import Rollout
 from plaudit.runs.best import BestWeights
-from plaudit.runs.directory import open_run
+from plaudit.runs.directory import check_out, open_run, set_threads
 from plaudit.runs.keeper import Keeper, Kept
 from plaudit.runs.recorder import Recorder
 from plaudit.runs.resume import Inputs
@@ -82,6 +83,17 @@ class Session:
         """Write ``model/``, which `from_pretrained` loads."""
         learner.export(self.run / "model", tokenizer)
         self.recorder.event("saved", path=str(self.run / "model"))
+
+
+def ready(job: Job) -> None:
+    """Everything of the machine that can be known before data are read: threads, device, run directory.
+
+    Raises:
+        ConfigError, MachineError: with the cure.
+    """
+    set_threads(job.compute)
+    backends.check(job.compute)
+    check_out(job)
 
 
 @contextlib.contextmanager

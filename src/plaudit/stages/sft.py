@@ -14,13 +14,13 @@ from plaudit.data.collate import collate_demonstrations
 from plaudit.data.load import load_records
 from plaudit.experience import Experience
 from plaudit.jobs.sft import SFTJob
-from plaudit.runs.directory import announce, finished, set_threads
+from plaudit.runs.directory import announce, finished
 from plaudit.runs.resume import Inputs
 from plaudit.runtime import Scorer
 from plaudit.stages.encode import Rows, demonstration_encoder, encode_rows, readable, split
 from plaudit.stages.respond.samples import Sampler
 from plaudit.stages.said import Said
-from plaudit.stages.session import OnIteration, open_session
+from plaudit.stages.session import OnIteration, open_session, ready
 from plaudit.training.offline import OfflineLoop
 
 EVALUATION_BATCH = 64
@@ -37,7 +37,7 @@ def run_sft(
     """
     if done := finished(job):
         return done
-    set_threads(job.compute)
+    ready(job)
     said = Said()
     loaded = load_records(job.dataset, "demonstration", limit=job.data.limit)
     said.loaded(loaded)

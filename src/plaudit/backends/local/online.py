@@ -28,7 +28,7 @@ from plaudit.models.exact_kl import ExactKL
 from plaudit.models.forward.trunk import bare, position_limit
 from plaudit.models.policy import Policy
 from plaudit.models.shared_trunk import SharedTrunk, TrunkCritic
-from plaudit.rewards.build import Given, RewardSource
+from plaudit.rewards.build import Given, RewardSource, notes_of
 from plaudit.runtime import OnlineRuntime, Reward, Runtime, TextFormat
 
 GIGABYTE = 1e9
@@ -78,6 +78,7 @@ def build_online(job: OnlineJob, reward: Given, gold: Given, columns: Collection
         "gold": gold_backbone.loaded,
     }
     notes = (*policy.notes, *generator.notes, *backbone.notes, *gold_backbone.notes, *_critic_notes(job))
+    notes += _reward_notes(job, reward, gold)
     check = _sampler_check(job, policy, learner, generator, text)
     return OnlineRuntime(runtime, text, notes, role_memory(roles), _peak(learner), check)
 
@@ -103,7 +104,7 @@ def build_best_of_n(job: BestOfNJob, reward: Given, gold: Given, columns: Collec
     generator = _generator(policy, learner, text.chat, tokenizer, compute)
     runtime = Runtime(generator, learner, reference, judge, gold=second)
     check = _sampler_check(job, policy, learner, generator, text)
-    notes = (*policy.notes, *generator.notes, *backbone.notes)
+    notes = (*policy.notes, *generator.notes, *backbone.notes, *_reward_notes(job, reward, gold))
     return OnlineRuntime(runtime, text, notes, peak_memory=_peak(learner), check=check)
 
 
@@ -142,6 +143,10 @@ def _reward(
     if callable(sources):
         return sources
     return build_reward(sources, tokenizer, compute, where=where, columns=columns, backbone=backbone)
+
+
+def _reward_notes(job: OnlineJob | BestOfNJob, reward: Given, gold: Given) -> tuple[str, ...]:
+    return (*notes_of(reward or job.reward), *notes_of(gold or job.gold))
 
 
 def _learners(

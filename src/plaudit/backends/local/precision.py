@@ -5,14 +5,47 @@ from __future__ import annotations
 import torch
 
 from plaudit.config.sections import ComputeSection
+from plaudit.errors import ConfigError, MachineError
 from plaudit.functional.precision import Context, products_in
 
 
 def resolve_device(name: str) -> torch.device:
-    """``auto`` is the first GPU if there is one, else the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """``auto`` is the first GPU if there is one, of NVIDIA, AMD or Apple; else the CPU.
+
+    Raises:
+        ConfigError: no name of a device.
+        MachineError: this machine has no such device.
+    """
+    if name == "auto":
+        here = (kind for kind in ("cuda", "mps") if _count(kind))
+        return torch.device(next(here, "cpu"))
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(
+            f"{name!r} is no device", where="[compute] device", cure="--device takes auto, cpu, cuda, cuda:1 or mps"
+        ) from None
+    count = _count(device.type)
+    if (device.index or 0) >= count:
+        found = f"{count} of them: {device.type}:0 to {device.type}:{count - 1}" if count else "none"
+        raise MachineError(
+            f"there is no device {name}: this machine, or this build of PyTorch, has {found}",
+            where="[compute] device",
+            cure="--device auto takes the first GPU if there is one, --device cpu none; `plaudit doctor` lists them",
+        )
+    return device
+
+
+def _count(kind: str) -> int:
+    """How many devices of a kind there are here that can compute."""
+    if kind == "cpu":
+        return 1
+    if kind == "mps":
+        return int(torch.backends.mps.is_available())
+    module = getattr(torch, kind, None)  # none for "meta", which computes nothing
+    if module is None or not hasattr(module, "is_available") or not module.is_available():
+        return 0
+    return int(module.device_count())
 
 
 def product_dtype(compute: ComputeSection, device: torch.device) -> torch.dtype:

@@ -10,7 +10,7 @@ from plaudit.algorithms.best_of_n import BestOfN
 from plaudit.jobs.best_of_n import BestOfNJob
 from plaudit.records import Prompt, Rollout
 from plaudit.rewards.build import Given
-from plaudit.runs.directory import announce, set_threads
+from plaudit.runs.directory import announce
 from plaudit.runs.files import Lines, Row, read_lines
 from plaudit.runs.recorder import Recorder
 from plaudit.runs.resume import Inputs
@@ -19,7 +19,7 @@ from plaudit.stages.best_of_n.parts import metrics_of, open_sampling, preference
 from plaudit.stages.best_of_n.rounds import run_rejection
 from plaudit.stages.online.prompts import load_prompts
 from plaudit.stages.said import Said
-from plaudit.stages.session import OnIteration, Session, open_session
+from plaudit.stages.session import OnIteration, Session, open_session, ready
 
 
 def run_best_of_n(
@@ -39,7 +39,7 @@ def run_best_of_n(
         ConfigError, DataError, ModelError, RewardError: with the cure.
         Stopped: on SIGTERM or Ctrl-C; what was answered is kept.
     """
-    set_threads(job.compute)
+    ready(job)
     if job.rounds:
         return run_rejection(
             job, sources, reward=reward, prompts=prompts, gold=gold, on_iteration=on_iteration

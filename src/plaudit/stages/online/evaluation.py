@@ -91,7 +91,8 @@ class Evaluator:
 
     def after(self, iteration: int) -> dict[str, float]:
         """Evaluate if it is time; metrics named ``eval/...``."""
-        if iteration % self.every and iteration != self.job.iterations:
+        due = self.every > 0 and iteration % self.every == 0
+        if not due and iteration != self.job.iterations:
             return {}
         return self.evaluate(iteration)
 

@@ -19,14 +19,14 @@ from plaudit.records import Demonstration, Prompt, Rollout
 from plaudit.rewards.build import Given
 from plaudit.rollouts.environment import Environment
 from plaudit.rollouts.turns import TurnGenerator, load_environment
-from plaudit.runs.directory import announce, finished, set_threads
+from plaudit.runs.directory import announce, finished
 from plaudit.runs.resume import Inputs
 from plaudit.runtime import OnlineRuntime, Runtime, TextFormat, TokenPrompt
 from plaudit.stages.encode import demonstration_encoder, encode_rows, readable
 from plaudit.stages.online.evaluation import Evaluator
 from plaudit.stages.online.prompts import PromptReader, columns_of, load_prompts, room_for_prompts
 from plaudit.stages.said import Said
-from plaudit.stages.session import OnIteration, Session, open_session
+from plaudit.stages.session import OnIteration, Session, open_session, ready
 from plaudit.training.offline import TextStream
 from plaudit.training.online import OnlineLoop
 
@@ -55,7 +55,7 @@ def run_rl(
     """
     if done := finished(job):
         return done
-    set_threads(job.compute)
+    ready(job)
     # All that can fail does so before a file is written; and what is cheap to check, before a model is loaded.
     _check_sizes(job)
     said = Said()

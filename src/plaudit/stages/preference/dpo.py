@@ -20,7 +20,7 @@ from plaudit.errors import ConfigError, DataError
 from plaudit.experience import Batch, Outputs
 from plaudit.jobs.preference import DPOJob
 from plaudit.records import Preference, Rating
-from plaudit.runs.directory import announce, finished, set_threads
+from plaudit.runs.directory import announce, finished
 from plaudit.runs.files import Row, write_lines
 from plaudit.runs.recorder import Recorder
 from plaudit.runs.resume import Inputs
@@ -29,7 +29,7 @@ from plaudit.stages.encode import encode_rows, preference_encoder, prompt_id, ra
 from plaudit.stages.preference.feedback import Feedback, chunks
 from plaudit.stages.respond.samples import Sampler
 from plaudit.stages.said import Said
-from plaudit.stages.session import OnIteration, Session, open_session
+from plaudit.stages.session import OnIteration, Session, open_session, ready
 from plaudit.training.offline import OfflineLoop
 
 AUTO_EVALUATIONS = 4
@@ -59,7 +59,7 @@ def run_dpo(
     """
     if done := finished(job):
         return done
-    set_threads(job.compute)
+    ready(job)
     _check(job)
     # DPO learns from pairs and KTO from single responses; what `collate` gives is what the algorithm asked for with
     # `learns_from`, which a type checker cannot follow.

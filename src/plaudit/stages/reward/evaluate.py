@@ -9,9 +9,10 @@ from typing import Any
 from plaudit import backends
 from plaudit.algorithms.reward_model import RewardModel
 from plaudit.config.load import load_job
-from plaudit.errors import DataError
+from plaudit.errors import ConfigError, DataError, MachineError
 from plaudit.jobs.reward import RewardJob
 from plaudit.jobs.reward_tables import members_of
+from plaudit.machine import check_threads
 from plaudit.records import Rating
 from plaudit.runs.directory import set_threads
 from plaudit.runs.files import merge_json, read_json
@@ -41,10 +42,12 @@ def score_dataset(run: Path, dataset: str) -> Path:
             cure="give the directory that `plaudit reward` printed",
         )
     job = load_job(RewardJob, [run / "config.toml"], {"dataset": dataset}).job
+    job, notes = _on_this_machine(job)
     set_threads(job.compute)
     model = backends.open_reward_model(run / "model", job)
     text, algorithm = model.format, job.algorithm
     said = Said()
+    said.note(notes)
     records: Any = load_source(
         dataset, algorithm, said, limit=job.data.limit, min_agreement=job.min_agreement
     ).records
@@ -55,6 +58,22 @@ def score_dataset(run: Path, dataset: str) -> Path:
     write_heldout(target, model, rows, algorithm.attributes, _scale(run, algorithm))
     write_swaps(target, model, rows, reward_encoder(text, Rating("", "", "", 0.0)), data)
     return target
+
+
+def _on_this_machine(job: RewardJob) -> tuple[RewardJob, list[str]]:
+    """The settings with a device and threads that are here: a run may have been trained elsewhere. What was changed."""
+    changes: dict[str, Any] = {}
+    try:
+        backends.check(job.compute)
+    except MachineError:
+        changes["device"] = "auto"
+    try:
+        check_threads(job.compute.threads)
+    except ConfigError:
+        changes["threads"] = "auto"
+    compute = job.compute.model_copy(update=changes)
+    notes = [f"{name} auto: {getattr(job.compute, name)}, as in training, is not here" for name in changes]
+    return job.model_copy(update={"compute": compute}), notes
 
 
 def _score_members(run: Path, members: list[Path], dataset: str) -> Path:

@@ -14,7 +14,7 @@ from plaudit.data.chat import Encoded
 from plaudit.data.load import load_records
 from plaudit.jobs.reward import RewardJob
 from plaudit.records import Demonstration, Rating
-from plaudit.runs.directory import announce, finished, set_threads
+from plaudit.runs.directory import announce, finished
 from plaudit.runs.resume import Inputs
 from plaudit.runtime import Normalisation, RewardRuntime, ScoringRuntime, TextFormat, TrainedOn
 from plaudit.stages.encode import (
@@ -39,7 +39,7 @@ from plaudit.stages.reward.scores import (
     write_swaps,
 )
 from plaudit.stages.said import Said
-from plaudit.stages.session import OnIteration, Session, open_session
+from plaudit.stages.session import OnIteration, Session, open_session, ready
 from plaudit.training.offline import OfflineLoop
 
 PROBES = 8
@@ -72,11 +72,11 @@ def run_reward(
     """
     if done := finished(job):
         return done
+    ready(job)
     if job.members > 1:
         return run_members(
             job, sources, lambda member: run_reward(member, sources, on_iteration=on_iteration)
         )
-    set_threads(job.compute)
     parts = prepare(job)
     announce(parts.facts)
     runtime, attributes = parts.runtime, job.algorithm.attributes
