@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from plaudit.data.load import load_records
 from plaudit.data.write import write_records
-from plaudit.errors import DataError
+from plaudit.errors import ConfigError, DataError
 from plaudit.records import (
     Comparison,
     Demonstration,
@@ -266,6 +266,6 @@ def test_refusals(tmp_path):
         with pytest.raises(DataError):
             write_records([Prompt("1", "half \ud800")], tmp_path / f"a.{ending}")
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot write"):
+    with pytest.raises(ConfigError, match="cannot write"):
         write_records(KINDS["prompt"], tmp_path / "file" / "a.jsonl")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file"], "nothing half-written is left"
