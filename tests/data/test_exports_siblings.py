@@ -298,6 +298,14 @@ def test_langfuse_items_without_expected_output_are_prompts(tmp_path: Path) -> N
     assert [r.content for r in read(tmp_path, row).records if isinstance(r, Prompt)] == [(Message("user", "Q"),)]
 
 
+def test_a_page_of_an_api_is_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "page.json"
+    path.write_text(json.dumps({"data": rows_of("langfuse_items.jsonl"), "meta": {"page": 1}}), encoding="utf-8")
+    loaded = load_records(str(path))
+    assert [r.id for r in loaded.records] == ["i1", "i2"]
+    assert "meta" in loaded.unused and "rows are under the field 'data'" in loaded.notes
+
+
 def test_langfuse_input_that_does_not_tell_is_refused(tmp_path: Path) -> None:
     row = {"id": "i", "datasetId": "d", "input": {"one": "Q", "two": "R"}, "expectedOutput": "A"}
     with pytest.raises(DataError, match="--field prompt=NAME"):

@@ -12,6 +12,8 @@ from typing import Any, BinaryIO
 from plaudit.data.reading.decoding import numbered_lines
 from plaudit.data.reading.rows import ReadLog, Row, shorten
 
+_BESIDE = ("meta", "pagination", "total", "count", "next", "next_page", "page", "cursors", "has_more")
+"""What a page of an API says of itself, beside its list of rows."""
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -122,10 +124,12 @@ def _array_rows(text: str, position: int, where: str, log: ReadLog) -> Iterator[
 def _object_rows(value: Any, where: str, log: ReadLog) -> Iterator[Row]:
     """The rows of a file that is one object: a list under its only field, or the object itself as a single row."""
     # Fields that hold the turns of a chat are lists too, but such an object is a row.
-    if isinstance(value, dict) and len(value) == 1:
-        name, items = next(iter(value.items()))
-        if isinstance(items, list) and name not in ("messages", "conversations", "prompt"):
+    lists = [name for name, items in value.items() if isinstance(items, list)] if isinstance(value, dict) else []
+    if len(lists) == 1 and all(name in _BESIDE for name in value if name not in lists):
+        name, items = lists[0], value[lists[0]]
+        if name not in ("messages", "conversations", "prompt"):
             log.note(f"rows are under the field {shorten(name)}")
+            log.unused += [other for other in value if other != name]
             for number, item in enumerate(items, 1):
                 yield from _as_row(item, f"{where} item {number}", number, log)
             return
