@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # An environment variable rather than -c: it also holds inside pip's isolated build environment.
 PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help setup dev check test test-slow test-gpu mutants bench limits docs quickstart constraints clean
+.PHONY: help setup dev check test test-slow test-models test-gpu mutants bench limits docs quickstart constraints clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -40,6 +40,9 @@ test: $(VENV)/.dev ## the tests that take seconds each
 
 test-slow: $(VENV)/.dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+test-models: $(VENV)/.dev ## every architecture of transformers, tiny; writes docs/models.md (half an hour)
+	$(BIN)/python scripts/check_models.py
 
 test-gpu: $(VENV)/.dev ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu

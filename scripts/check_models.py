@@ -1,7 +1,7 @@
 """Every architecture of transformers that has a causal language model, tiny: does a run do right with it?
 
 python scripts/check_models.py                 all of them; writes docs/models.md and docs/models.json (half an hour)
-python scripts/check_models.py llama gpt_neo   some of them, on the console
+python scripts/check_models.py llama gpt_neo   some of them, on the console; with --save into the page as well
 
 Each check compares what Plaudit computes with plain forward passes over one row: no cache, no padding, no packing. The
 exit code is 1 if anything is wrong; a refusal with a reason is not.
@@ -46,8 +46,8 @@ from plaudit.runtime import TokenPrompt
 DOCS = Path(__file__).parents[1] / "docs"
 NEW, PROMPT = 14, 3
 """Tokens that are sampled, and those of a row that count as its prompt."""
-CLOSE = 5e-4
-"""Difference of log-probs, scores and values, relative above 1; gradients may differ by twice as much."""
+CLOSE = 1e-3
+"""Difference of log-probs, scores and values, relative above 1; gradients may differ by as much."""
 
 
 class Wrong(Exception):
@@ -171,7 +171,7 @@ def check_gradients(lm: Any) -> None:
     )
     known = theirs.isfinite()  # of some random models the forward pass itself gives gradients that are not
     difference = float((ours - theirs)[known].norm() / theirs[known].norm())
-    if not difference <= 2 * CLOSE:
+    if not difference <= CLOSE:
         raise Wrong(f"gradients differ by {difference:.1e}")
 
 
@@ -201,7 +201,7 @@ def check_lora(lm: Any) -> None:
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
-                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=draw))
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=draw))
         if torch.allclose(plain(adapted, texts()[0]), before, atol=1e-3):
             raise Wrong("adapters change nothing")
     check_logprobs(adapted)
@@ -212,7 +212,7 @@ def check_lora(lm: Any) -> None:
             "merged adapters",
             plain(load_causal_lm(folder), texts()[0]),
             plain(adapted, texts()[0]),
-            2 * CLOSE,
+            CLOSE,
         )
 
 
@@ -308,7 +308,8 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def main(names: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
+    names = [name for name in arguments if name != "--save"]
     torch.set_num_threads(1)
     found: dict[str, dict[str, str]] = {}
     with _quiet():
@@ -316,13 +317,21 @@ def main(names: Sequence[str]) -> int:
             found[name] = checked(name)
             others = {check: text for check, text in found[name].items() if text != "right"}
             print(f"{name}: {verdict(found[name])}", json.dumps(others) if others else "", flush=True)
-    verdicts = {name: verdict(results) for name, results in found.items()}
-    counts = Counter(verdicts.values())
+    counts = Counter(map(verdict, found.values()))
     print(", ".join(f"{count} {word}" for word, count in counts.most_common()))
-    if not names:
-        (DOCS / "models.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        (DOCS / "models.md").write_text(page(found, verdicts, transformers_version), encoding="utf-8")
+    if not names or "--save" in arguments:
+        save(found)
     return int(counts["wrong"] > 0)
+
+
+def save(found: dict[str, dict[str, str]]) -> None:
+    """Write what was found, beside what is kept of other families, and the page."""
+    kept = DOCS / "models.json"
+    before = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+    known = {name: (before | found)[name] for name in (*FAMILIES, *VARIANTS) if name in before | found}
+    kept.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    verdicts = {name: verdict(results) for name, results in known.items()}
+    (DOCS / "models.md").write_text(page(known, verdicts, transformers_version), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -46,10 +46,14 @@ SIZES: dict[int | float | bool, str] = {
 IDS = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 2}
 SMALL = {name: value for value, names in SIZES.items() for name in names.split()} | IDS
 
+KINDS = ("full_attention", "sliding_attention")
 SPECIAL: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [1]},
     "bailing_hybrid": {"layer_group_size": 2},
     "dbrx": {"attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 1e4}},
+    "cohere_compass_text": {
+        "rope_parameters": {k: {"rope_type": "default", "rope_theta": 1e4} for k in KINDS}
+    },
     "deepseek_v2": {"num_experts_per_tok": 2},
     "dots1": {
         "n_routed_experts": 4,
@@ -135,5 +139,5 @@ def shrunk(kind: type[PreTrainedConfig], changes: dict[str, Any]) -> PreTrainedC
 def _default(config: PreTrainedConfig, name: str) -> Any:
     try:
         return getattr(config, name, None)
-    except AttributeError:  # a setting that differs between layers cannot be read of the whole
+    except Exception:  # a setting that differs between layers cannot be read of the whole
         return 0

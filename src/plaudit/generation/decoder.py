@@ -25,7 +25,7 @@ from plaudit.models.forward.reading import (
     rotary_switch,
     row_limit,
 )
-from plaudit.models.forward.trunk import bare, is_encoder
+from plaudit.models.forward.trunk import bare, body, is_encoder
 
 MOST_TOKENS = 16384
 """Tokens of one forward pass over whole rows: bounds its memory, whatever the number of rows."""
@@ -61,7 +61,7 @@ class Decoder:
                 f"{inner.config.model_type} is an encoder, not a decoder: it cannot write text", cure=OTHERS
             )
         self._inner: Any = inner
-        self._trunk: Any = getattr(inner, inner.base_model_prefix, inner)
+        self._trunk: Any = body(inner)
         self._head: Any = inner.get_output_embeddings()
         self._config: Any = inner.config.get_text_config()
         self._kinds = _kinds(self._config)

@@ -35,6 +35,8 @@ class Reading:
     """Longest rows that may be read side by side with others; 0: only rows of equal length, without padding."""
     width: int
     """Size of its states."""
+    longest: int = ANY
+    """Longest row that it reads at all; see `row_limit`."""
 
     @classmethod
     def of(cls, trunk: nn.Module) -> Self:
@@ -58,12 +60,13 @@ class Reading:
                 tried.append(_tried(trunk, tokens, mask))
         # What changes with the length of a row does so beyond the few tokens that were tried.
         limit = row_limit(trunk)
-        longest = rotary_switch(trunk) or (limit[0] if limit else ANY)
-        return cls(longest if all(same for same, _ in tried) else 0, tried[0][1])
+        longest = limit[0] if limit else ANY
+        together = min(rotary_switch(trunk) or ANY, longest) if all(same for same, _ in tried) else 0
+        return cls(together, tried[0][1], longest)
 
     def note(self, name: str) -> str:
         """What a run should say of it; empty where there is nothing to say."""
-        if self.together == ANY:
+        if self.together == self.longest:
             return ""
         which = f"rows of more than {self.together} tokens" if self.together else "rows"
         return (

@@ -46,6 +46,10 @@ def body(model: nn.Module) -> nn.Module:
     """The part of a model that ends in hidden states ``[B, T, D]``."""
     inner: PreTrainedModel = bare(model)
     trunk: nn.Module = inner.base_model
+    # Some name their body otherwise than `base_model` thinks (the text part of Llama 4).
+    if trunk is inner and inner.get_output_embeddings() is not None:
+        bodies = [child for child in inner.children() if isinstance(child, PreTrainedModel)]
+        return bodies[0] if len(bodies) == 1 else trunk
     return trunk
 
 
@@ -96,7 +100,11 @@ def hidden_states(
     # Padding on the left gets position 0 like the first real token: any value that the position table has will do.
     positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
     options: dict[str, Any] = {"use_cache": False}
-    if not right_padded:
+    if right_padded:
+        # Padding is read as the row's first token: the state of a pad token whose embedding is zero can have a gradient
+        # that is not finite, and 0 times that is NaN (norms of Gemma 3n).
+        tokens = torch.where(attention_mask, tokens, tokens[:, :1])
+    else:
         options["attention_mask"] = attention_mask.long()
     # BLOOM and MPT have no positions (ALiBi) and would refuse the argument.
     if "position_ids" in signature(trunk.forward).parameters:
