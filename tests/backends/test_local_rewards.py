@@ -79,13 +79,13 @@ def test_with_the_same_template_the_sampled_ids_are_scored(tokenizer, tmp_path):
 # critics
 
 
-@pytest.mark.parametrize("case", ["another tokenizer", "encoder"])
+@pytest.mark.parametrize("case", ["another tokenizer", "encoder", "reads 512 tokens only"])
 def test_a_critic_starts_from_the_policy_where_the_reward_model_cannot_become_one(tokenizer, tmp_path, case):
-    theirs = tokenizer if case == "encoder" else tiny_tokenizer([WORDS + " more words"], 64)
-    source = saved(theirs, tmp_path, "roberta" if case == "encoder" else "llama")
-    backbone = Backbone(Policy(tiny_lm("gpt2", tokenizer, hidden=16, layers=1)))
-    critic = build_critic("reward", [table(source)], backbone, tokenizer, LoraSection(), COMPUTE)
-    assert not critic.head.weight.any() and critic.trunk.config.model_type == "gpt2"
+    theirs = tiny_tokenizer([WORDS + " more words"], 64) if case == "another tokenizer" else tokenizer
+    source = saved(theirs, tmp_path, {"encoder": "roberta", "another tokenizer": "llama"}.get(case, "gpt2"))
+    backbone = Backbone(Policy(tiny_lm("qwen2", tokenizer, hidden=16, layers=1)))
+    critic = build_critic("reward", [table(source)], backbone, tokenizer, LoraSection(), COMPUTE, 600)
+    assert not critic.head.weight.any() and critic.trunk.config.model_type == "qwen2"
     (note,) = [note for note in backbone.notes if "critic starts from the policy" in note]
     assert case in note and source in note
 
@@ -95,7 +95,7 @@ def test_a_critic_starts_from_a_reward_model_of_another_architecture_with_the_sa
 ):
     source = saved(tokenizer, tmp_path, "qwen2")
     backbone = Backbone(Policy(tiny_lm("gpt2", tokenizer, hidden=16, layers=1)))
-    critic = build_critic("reward", [table(source)], backbone, tokenizer, LoraSection(), COMPUTE)
+    critic = build_critic("reward", [table(source)], backbone, tokenizer, LoraSection(), COMPUTE, 64)
     assert critic.head.weight.any() and critic.trunk.config.model_type == "qwen2"
 
 

@@ -13,6 +13,8 @@ from plaudit.jobs.reward_tables import ModelTable, RewardTable
 from plaudit.models.critic import Critic
 from plaudit.models.files.load import load_causal_lm, load_tokenizer
 from plaudit.models.files.vocabulary import Words
+from plaudit.models.forward.reading import ANY
+from plaudit.models.forward.trunk import position_limit
 from plaudit.models.lora import add_lora, quantization_options
 from plaudit.models.policy import Policy, ReferencePolicy
 from plaudit.models.reward_extras import auxiliary_head
@@ -95,14 +97,17 @@ def load_backbone(policy: Policy, compute: ComputeSection) -> Backbone:
 
 def build_critic(
     init: Literal["reward", "sft"], rewards: Sequence[RewardTable], backbone: Backbone, tokenizer: Any,
-    lora: LoraSection, compute: ComputeSection,
+    lora: LoraSection, compute: ComputeSection, longest: int,
 ) -> Critic:  # fmt: skip
     """A critic from the first reward model, or from the policy with a zero head; under LoRA on the policy's base.
 
     Where the reward model cannot become the critic, the policy does, and `Backbone.notes` says why.
+
+    Args:
+        longest: tokens of the longest row of the run, if the policy can read as many.
     """
     models = [table for table in rewards if isinstance(table, ModelTable)]
-    model = _as_critic(models[0].members[0], backbone, tokenizer) if init == "reward" and models else None
+    model = _as_critic(models[0].members[0], backbone, tokenizer, longest) if init == "reward" and models else None
     if model is None:
         critic = Critic.from_policy(backbone.policy.lm, lora, **_forward(compute))
         critic.lower = backbone.lower_states(critic.lower)
@@ -113,7 +118,7 @@ def build_critic(
     return critic
 
 
-def _as_critic(source: str, backbone: Backbone, tokenizer: Any) -> RewardModel | None:
+def _as_critic(source: str, backbone: Backbone, tokenizer: Any, longest: int) -> RewardModel | None:
     """The reward model (of an ensemble: its first member) if a critic can start from it; else None, and a note."""
     # A critic reads the policy's own token ids, up to the token before the one that its value is about.
     why = ""
@@ -121,9 +126,13 @@ def _as_critic(source: str, backbone: Backbone, tokenizer: Any) -> RewardModel |
         why = "it has another tokenizer"
     else:
         model = backbone.reward_model(source, tokenizer)
-        if not model.is_encoder:
+        reads = position_limit(model.model) or ANY
+        if model.is_encoder:
+            why = "it is an encoder, whose states depend on later tokens"
+        elif reads < min(longest, position_limit(backbone.policy.lm) or ANY):
+            why = f"it reads {reads} tokens only"
+        else:
             return model
-        why = "it is an encoder, whose states depend on later tokens"
     backbone.say(
         f"the critic starts from the policy with a zero head, not from the reward model {source}, since {why}"
         " (as critic = 'sft')"

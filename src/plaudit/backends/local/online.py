@@ -172,7 +172,8 @@ def _learners(
     if _shares_trunk(algorithm):
         return _on_one_trunk(job, policy, rate, steps)
     learner = LocalLearner(policy, job.optimizer, compute, total_steps=steps)
-    critic = build_critic(algorithm.critic_init, job.reward, backbone, tokenizer, job.lora, compute)
+    longest = job.data.max_length
+    critic = build_critic(algorithm.critic_init, job.reward, backbone, tokenizer, job.lora, compute, longest)
     return learner, LocalLearner(critic, rate, compute, total_steps=steps, name="critic")
 
 

@@ -40,7 +40,7 @@ class Reading:
 
     @classmethod
     def of(cls, trunk: nn.Module) -> Self:
-        """Try a trunk on three short rows.
+        """Try a trunk on two short rows.
 
         Raises:
             ModelError: its states depend on later tokens, or it cannot read token ids alone.
@@ -50,9 +50,10 @@ class Reading:
         text = config.get_text_config()
         if weight.device.type == "meta":  # a model without values, made to count parameters
             return cls(ANY, int(text.hidden_size))
-        # Ids spread over the vocabulary in an order without a pattern.
-        tokens = (torch.arange(36, device=weight.device) ** 2 * 7919 % int(text.vocab_size)).view(3, 12)
-        mask = torch.arange(12, device=weight.device) < torch.tensor([[12], [7], [1]], device=weight.device)
+        # Ids spread over the vocabulary in an order without a pattern; the second row is the beginning of the first.
+        ids = torch.arange(12, device=weight.device) ** 2 * 7919 % int(text.vocab_size)
+        mask = torch.arange(12, device=weight.device) < torch.tensor([[12], [7]], device=weight.device)
+        tokens = ids.expand(2, 12) * mask
         # Where a token attends to a part of its row, real widths are too long to try: a width of two tokens is tried.
         tried = [_tried(trunk, tokens, mask)]
         with narrowed(trunk) as names:
@@ -80,10 +81,9 @@ def _tried(trunk: nn.Module, tokens: Tensor, mask: Tensor) -> tuple[bool, int]:
     family = str(trunk.config.model_type)  # type: ignore[union-attr]
     try:
         apart = rows_apart(trunk, tokens, mask)
-        start = run(trunk, tokens[:1, :7])[0]
     except UNRUNNABLE as error:
         raise _unreadable(family, error) from error
-    if not close(start, apart[0, :7]):
+    if not close(apart[1][mask[1]], apart[0][mask[1]]):
         raise ModelError(
             f"{family}: the states of a token depend on the tokens after it, so it cannot write from left to right",
             cure=OTHERS,
