@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from tests.stages.conftest import QUIET, World
+from tiny_families import tiny
 
 from plaudit.algorithms.ppo import PPO
 from plaudit.backends.local import online
@@ -15,6 +16,7 @@ from plaudit.backends.local.learner import LocalScorer
 from plaudit.config.sections import ComputeSection, SamplingSection
 from plaudit.errors import ModelError
 from plaudit.generation.native import NativeGenerator
+from plaudit.models.files.load import load_causal_lm, load_tokenizer
 from plaudit.models.policy import Policy
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 from plaudit.records import Prompt, RewardResult
@@ -136,3 +138,20 @@ def test_a_run_in_bf16_says_how_far_they_differ(world, tmp_path):
     assert any(
         "sampler and trainer differ by" in row.get("what", "") for row in read_lines(run / "events.jsonl")
     )
+
+
+@pytest.mark.parametrize("name", ["rwkv", "mistral"])
+def test_architectures_of_their_own_are_trained_and_what_is_slower_is_said(world, tmp_path, name):
+    tiny(name).save_pretrained(tmp_path / "lm")
+    load_tokenizer(world.lm).save_pretrained(tmp_path / "lm")
+    job = world.rl(
+        tmp_path / "run", policy=str(tmp_path / "lm"), iterations=2, algorithm=PPO(critic="sft", critic_warmup=0),
+        sampling=SamplingSection(max_new_tokens=12),
+    )  # fmt: skip
+    run = run_rl(job, reward=word_count)
+    notes = [row.get("what", "") for row in read_lines(run / "events.jsonl")]
+    assert any("without a cache" in note for note in notes) == (name == "rwkv")
+    metrics = read_lines(run / "metrics.jsonl")
+    assert max(row["rollout/logprob_diff_mean"] for row in metrics) < 1e-4
+    before, after = tiny(name).state_dict(), load_causal_lm(run / "model").state_dict()
+    assert any(not torch.equal(after[key], before[key]) for key in before)
