@@ -331,7 +331,8 @@ def save(found: dict[str, dict[str, str]]) -> None:
     known = {name: (before | found)[name] for name in (*FAMILIES, *VARIANTS) if name in before | found}
     kept.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     verdicts = {name: verdict(results) for name, results in known.items()}
-    (DOCS / "models.md").write_text(page(known, verdicts, transformers_version), encoding="utf-8")
+    text = page(known, verdicts, transformers_version, len(FAMILIES) + len(VARIANTS))
+    (DOCS / "models.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ HEAD = """# Which architectures are right
 
 <!-- Written by `make test-models`. Do not edit. -->
 
-Every architecture of transformers {version} that has a causal language model was built tiny, with random weights;
-the parts of a run were compared with plain forward passes over one row (no cache, no padding, no packing): log-probs,
-what is sampled, gradients, saving and loading, LoRA, critic and reward model. Rows are longer than sliding windows, and
-longer than the original length of LongRoPE and YaRN. The models have more rows than there are tokens: an id without a
-token is never drawn.
+The architectures of transformers {version} that have a causal language model, and some settings of theirs, were built
+tiny, with random weights ({tried} of {total} so far). The parts of a run were compared with plain forward passes over one
+row (no cache, no padding, no packing): log-probs, what is sampled, gradients, saving and loading, LoRA, critic and reward
+model. Rows are longer than sliding windows, and longer than the original length of LongRoPE and YaRN. The models have
+more rows than there are tokens: an id without a token is never drawn.
 
 **{counts}.**
 
@@ -32,14 +32,16 @@ token is never drawn.
 """
 
 
-def page(found: Mapping[str, Mapping[str, str]], verdicts: Mapping[str, str], version: str) -> str:
-    """Markdown."""
+def page(
+    found: Mapping[str, Mapping[str, str]], verdicts: Mapping[str, str], version: str, total: int
+) -> str:
+    """Markdown; ``total``: how many names there are to try."""
     counts = Counter(verdicts.values())
     words = ", ".join(
         f"{counts[word]} {word}" for word in ("right", "refused", "wrong", "not built") if counts[word]
     )
     rows = [_row(name, results, verdicts[name]) for name, results in sorted(found.items())]
-    return HEAD.format(version=version, counts=words) + "".join(rows)
+    return HEAD.format(version=version, counts=words, tried=len(found), total=total) + "".join(rows)
 
 
 def _row(name: str, results: Mapping[str, str], verdict: str) -> str:

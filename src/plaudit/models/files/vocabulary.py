@@ -119,7 +119,7 @@ def fit_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
                 embedding.weight[rows:] = embedding.weight[unlikely]
                 _copy_bias(getattr(embedding, "bias", None), rows, unlikely)
     config.pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
-    if config.eos_token_id is None:
+    if getattr(config, "eos_token_id", None) is None:
         config.eos_token_id = tokenizer.eos_token_id
     generation = getattr(model, "generation_config", None)
     if generation is not None:
