@@ -292,7 +292,7 @@ def verdict(results: dict[str, str]) -> str:
     if "not built" in results:
         return "not built"
     # A family that is refused as a policy is refused at the start of every run; what its parts would do is not asked.
-    if results["log-probs"].startswith("refused"):
+    if any(results[check].startswith("refused") for check in ("log-probs", "saving")):
         return "refused"
     # `generate` of some families differs from the model's own forward pass: nothing can be equal to both.
     parts = [text for check, text in results.items() if check not in ("note", "generate")]

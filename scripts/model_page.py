@@ -10,9 +10,9 @@ HEAD = """# Which architectures are right
 <!-- Written by `make test-models`. Do not edit. -->
 
 The architectures of transformers {version} that have a causal language model, and some settings of theirs, were built
-tiny, with random weights ({tried} of {total} so far). The parts of a run were compared with plain forward passes over one
-row (no cache, no padding, no packing): log-probs, what is sampled, gradients, saving and loading, LoRA, critic and reward
-model. Rows are longer than sliding windows, and longer than the original length of LongRoPE and YaRN. The models have
+tiny, with random weights ({tried} of {total} so far). The parts of a run were compared with plain forward passes over
+one row (no cache, no padding, no packing): log-probs, what is sampled, gradients, saving and loading, LoRA, critic and
+reward model. Rows are longer than sliding windows, and than the original length of LongRoPE and YaRN. The models have
 more rows than there are tokens: an id without a token is never drawn.
 
 **{counts}.**
@@ -56,7 +56,8 @@ def _why(results: Mapping[str, str], verdict: str) -> str:
     if verdict == "not built":
         return _cell(results["not built"])
     if verdict == "refused":
-        return _cell(results["log-probs"].removeprefix("refused: "))
+        first = next(results[name] for name in ("log-probs", "saving") if results[name].startswith("refused"))
+        return _cell(first.removeprefix("refused: "))
     wrong = [
         f"{check}: {text.removeprefix('wrong: ')}"
         for check, text in results.items()

@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as logs
 
 from plaudit.errors import ModelError
@@ -62,6 +63,13 @@ def load_causal_lm(
     """
     model, missing = _load_weights(AutoModelForCausalLM, source, {"dtype": precision_dtype} | options)
     _refuse_classifier(model, source)
+    # The text part of a model for images and text has a config of its own, by which nothing could be loaded again.
+    if model.config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ModelError(
+            f"{source} is a {model.config.model_type}, the text part of a larger model, and could not be loaded again"
+            " once it is saved",
+            cure="use a model for text alone, such as Llama, Qwen, Mistral or Gemma",
+        )
     # transformers fills missing weights with random numbers and only logs it: a classifier loaded as language model
     # would write noise.
     if missing:
