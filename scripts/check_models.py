@@ -10,6 +10,7 @@ exit code is 1 if anything is wrong; a refusal with a reason is not.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import warnings
 from collections import Counter
@@ -48,6 +49,10 @@ NEW, PROMPT = 14, 3
 """Tokens that are sampled, and those of a row that count as its prompt."""
 CLOSE = 1e-3
 """Difference of log-probs, scores and values, relative above 1; gradients may differ by as much."""
+
+
+TEMPORARY = re.compile(r"'[^' ]*tmp[^' ]*'")
+"""A folder of this run, in errors."""
 
 
 class Wrong(Exception):
@@ -271,7 +276,7 @@ def checked(name: str) -> dict[str, str]:
             function(tiny(name))
             results[check] = "right"
         except PlauditError as error:
-            results[check] = f"refused: {error.what[:200]}"
+            results[check] = f"refused: {TEMPORARY.sub('the saved model', error.what)[:200]}"
         except Exception as error:
             what = str(error) if isinstance(error, Wrong) else f"{type(error).__name__}: {error}"
             results[check] = f"wrong: {' '.join(what.split())[:160]}"

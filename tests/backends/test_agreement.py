@@ -10,7 +10,6 @@ from tests.stages.conftest import QUIET, World
 from tiny_families import tiny
 
 from plaudit.algorithms.ppo import PPO
-from plaudit.backends.local import online
 from plaudit.backends.local.agreement import EXACT, ROUNDED, SamplerCheck, in_fp32, spread_by_length
 from plaudit.backends.local.learner import LocalScorer
 from plaudit.config.sections import ComputeSection, SamplingSection
@@ -110,20 +109,12 @@ def test_prompts_are_taken_from_the_shortest_to_the_longest_and_none_twice():
 
 
 def test_a_run_whose_sampler_differs_ends_before_a_file_is_written(world, tmp_path, monkeypatch):
-    made = online._generator
+    draw = NativeGenerator.generate
 
-    def off(*arguments):
-        generator = made(*arguments)
-        draw = generator.generate
+    def hotter(self, prompts, n, sampling, **options):
+        return draw(self, prompts, n, sampling.model_copy(update={"temperature": 2.0}), **options)
 
-        def wrong(prompts, n, sampling, **options):
-            hotter = sampling.model_copy(update={"temperature": 2.0})
-            return draw(prompts, n, hotter, **options)
-
-        generator.generate = wrong
-        return generator
-
-    monkeypatch.setattr(online, "_generator", off)
+    monkeypatch.setattr(NativeGenerator, "generate", hotter)
     with pytest.raises(ModelError, match="sampler and trainer disagree"):
         run_rl(world.rl(tmp_path / "run"), reward=word_count)
     assert not (tmp_path / "run").exists()
