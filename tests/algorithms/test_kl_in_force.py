@@ -14,6 +14,7 @@ from plaudit.algorithms.reinforce_pp import REINFORCEPlusPlus
 from plaudit.algorithms.rloo import RLOO
 from plaudit.functional.controllers import Carry, Moments
 from plaudit.functional.groups import reward_per_advantage
+from plaudit.functional.statistics import whitening_divisor
 
 IN_FORCE = "objective/kl_coef_in_force"
 TWO_GROUPS = {"rewards": [0.0, 1.0, 0.0, 1.0, 0.0, 4.0, 0.0, 4.0], "groups": [1] * 4 + [2] * 4}
@@ -128,6 +129,10 @@ def test_reward_per_advantage_leaves_out_what_does_not_count():
     assert reward_per_advantage(scores, ids, torch.zeros_like(valid), "none") is None
 
 
+def test_equal_values_are_divided_by_no_less_than_the_root_of_1e_8():
+    assert whitening_divisor(torch.ones(3), torch.ones(3, dtype=torch.bool)) == pytest.approx(1e-4)
+
+
 # Cautions: what shifts the optimum is said, with the reason.
 
 SHIFTED = [
@@ -166,6 +171,7 @@ def test_the_papers_form_is_a_preset():
     assert GRPOPaper(scale="none") == GRPO(**(form | {"scale": "none"}))
     assert GRPO().scale == "none" and GRPO().type_name == "grpo" and DrGRPO().type_name == "dr_grpo"
     assert {preset().scale for preset in (DAPO, GSPO, CISPO)} == {"group"}, "as their papers have it"
+    assert [preset().type_name for preset in (DAPO, GSPO, CISPO)] == ["dapo", "gspo", "cispo"]
 
 
 # Online DPO with targets from the scores.

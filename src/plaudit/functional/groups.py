@@ -96,7 +96,7 @@ def reward_per_advantage(scores: Tensor, group_ids: Tensor, valid: Tensor, scale
     [1.3333, 0.7699]
     """
     groups = compare(scores, group_ids, valid)
-    own = ((groups.counts - 1) / groups.counts.clamp(min=1))[valid].sum()
+    own = ((groups.counts - 1) / groups.counts)[valid].sum()
     if own <= 0:
         return None
     factor = float(valid.sum() / own)
