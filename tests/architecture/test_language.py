@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "plaudit"
+OTHER_TOOLS = SOURCE / "config" / "foreign.py"
+"""Lists the names that other tools use, so as to answer them with ours."""
 LEAST_COMMENTS = 15  # lines of comments per 1 000 lines of source
 
 # Words that the house does not use, as they are searched for, and what is written instead. Only docstrings, comments
@@ -68,6 +70,7 @@ def test_no_banned_words() -> None:
     assert [
         f"{path.relative_to(SOURCE)}:{line} {text}"
         for path in sorted(SOURCE.rglob("*.py"))
+        if path != OTHER_TOOLS
         for line, text in banned_words(path.read_text(encoding="utf-8"))
     ] == []
 

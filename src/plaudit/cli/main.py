@@ -19,6 +19,7 @@ from types import FrameType
 from pydantic import ValidationError
 
 from plaudit import __version__
+from plaudit.config.foreign import COMMANDS as ELSEWHERE
 from plaudit.errors import ConfigError, MachineError, PlauditError, Stopped
 from plaudit.jobs.registry import COMMANDS as TRAINING
 
@@ -75,8 +76,10 @@ def _dispatch(words: list[str]) -> int:
         return 0
     name = words[0]
     if name not in COMMANDS:
-        close = difflib.get_close_matches(name, COMMANDS, n=1)
-        cure = f"did you mean `plaudit {close[0]}`?" if close else "`plaudit --help` lists the commands"
+        plain = name.lower().replace("_", "-").removesuffix(".py")
+        known = {**{command: command for command in COMMANDS}, **ELSEWHERE}
+        close = [plain] if plain in known else difflib.get_close_matches(plain, known, n=1)
+        cure = f"did you mean `plaudit {known[close[0]]}`?" if close else "`plaudit --help` lists the commands"
         raise ConfigError(f"there is no command {name!r}", where="command line", cure=cure)
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # so that "my_module:MyAlgorithm" and reward functions are found

@@ -40,6 +40,8 @@ class Parser(argparse.ArgumentParser):
         known = [o for action in self._actions for o in action.option_strings]
         strange = message.removeprefix("unrecognized arguments: ").split(" ")[0].split("=")[0]
         close = nearest(strange, known) if message.startswith("unrecognized") else ""
+        if wrong := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
+            close = nearest(wrong[1], [name.strip("' ") for name in wrong[2].split(",")])
         cure = f"did you mean {close}?" if close else f"see `{self.prog} --help`"
         raise ConfigError(message, where="command line", cure=cure)
 

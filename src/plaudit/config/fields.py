@@ -19,18 +19,10 @@ from typing import Any, Literal
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 
+from plaudit.config.foreign import ALIASES
+
 MISSING: Any = dataclasses.MISSING
 """The default of a setting that must be given."""
-
-ALIASES = {
-    "learning_rate": "lr",
-    "batch_size": "prompts_per_iteration",
-    "model_name": "model",
-    "sft_model": "policy",
-    "reward_model": "reward",
-}
-"""Names in the field's guides, and the setting that is meant; used where a job has none of that name."""
-
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -177,7 +169,10 @@ def find(name: str, table: tuple[Setting, ...]) -> Setting | None:
     """The setting that a flag or key means: dotted key, flat name or alias; dashes are underscores."""
     name = name.lstrip("-").replace("-", "_")
     by_name = {spelling: s for s in table for spelling in (s.key, s.key.replace(".", "_"), s.name)}
-    return by_name.get(name) or by_name.get(ALIASES.get(name, name))
+    if name in by_name:
+        return by_name[name]
+    by_key = {s.key: s for s in table}
+    return next((by_key[key] for key in ALIASES.get(name, ()) if key in by_key), None)
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

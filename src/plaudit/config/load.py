@@ -21,7 +21,6 @@ from pydantic_core import ErrorDetails, to_jsonable_python
 
 from plaudit.config.algorithm import specialise
 from plaudit.config.fields import (
-    ALIASES,
     MISSING,
     Setting,
     find,
@@ -30,6 +29,7 @@ from plaudit.config.fields import (
     settings,
     tables,
 )
+from plaudit.config.foreign import ALIASES, REASONS
 from plaudit.config.moved import changes, gone
 from plaudit.config.sections import Job, Section
 from plaudit.errors import ConfigError
@@ -200,16 +200,19 @@ class Layer:
 
 def unknown(key: str, table: Table, where: str) -> ConfigError:
     """The error for a key that does not exist, with the nearest one that does."""
-    meant = find(key.rpartition(".")[2], table) or find(
-        nearest(key, [*(s.key for s in table), *ALIASES]), table
-    )
+    meant = find(key.rpartition(".")[2], table) or find(nearest(key, [s.key for s in table]), table)
     if where == COMMAND_LINE:
         close, named = meant and meant.flag, "--" + key.replace("_", "-")
         listed = "`--help` lists all flags"
     else:
         close, named = meant and meant.key, key
         listed = f"the tables are {', '.join(sorted({s.section for s in table} - {''}))}"
-    cure = f"did you mean {close}?" if close else listed
+    name = key.rpartition(".")[2].replace("-", "_")
+    cure = REASONS.get(name, "")
+    if not cure and name in ALIASES:
+        cure = f"what it means elsewhere this command does not have; {listed}"
+    if not cure:
+        cure = f"did you mean {close}?" if close else listed
     return ConfigError(f"there is no setting {named}", where=where, cure=cure)
 
 

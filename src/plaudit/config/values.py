@@ -19,6 +19,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import TypeAdapter, ValidationError
 
 from plaudit.config.fields import Setting, settings
+from plaudit.config.foreign import ALIASES, REASONS
 from plaudit.config.moved import renewed
 from plaudit.errors import ConfigError
 
@@ -53,6 +54,8 @@ def settings_value(cls: C) -> C:
             # A name that is no field goes through: the dataclass itself refuses it.
             if name in _checks(made):
                 _check(made, name, value)
+            elif name in ALIASES or name in REASONS:
+                raise _elsewhere(made, name)
         plain(self, **given)
 
     made.__init__ = checked
@@ -74,6 +77,22 @@ def settings_part(cls: C) -> C:
 def _checks(owner: type) -> dict[str, tuple[Setting, TypeAdapter[Any]]]:
     # Not when the class is made: type hints of a module can only be resolved once it has been imported.
     return {setting.key: (setting, TypeAdapter(setting.annotation)) for setting in settings(owner)}
+
+
+def _elsewhere(owner: type, name: str) -> ConfigError:
+    """The error for a name of another tool, with where the same is said here."""
+    keys = ALIASES.get(name, ())
+    own = [key.rpartition(".")[2] for key in keys if key.startswith("algorithm.")]
+    own = [key for key in own if key in _checks(owner)]
+    run = [key.rpartition(".")[2] for key in keys if not key.startswith("algorithm.")]
+    call = f"plaudit.train(plaudit.{owner.__name__}(...), "
+    if own:
+        cure = f"write {own[0]}="
+    elif run:
+        cure = f"it is a setting of the run: {call}{run[0]}=...)"
+    else:
+        cure = REASONS.get(name, "this algorithm has no such setting")
+    return ConfigError(f"{owner.__name__} has no setting {name}", where=f"{owner.__name__}({name}=...)", cure=cure)
 
 
 def _check(owner: type, name: str, value: Any) -> None:
