@@ -19,45 +19,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from plaudit.config.sections import SamplingSection
+from plaudit.data.chat import Tokens
 from plaudit.errors import DataError, ModelError
 from plaudit.generation.batches import Batch, Response, Slots, WholeRows
 from plaudit.generation.decoder import Decoder
 from plaudit.generation.fixed_shapes import CudaGraphs, Record
 from plaudit.generation.sampling import Distribution, draw, sample_seed, uniform
+from plaudit.generation.texts import ResponseTexts
 from plaudit.models.files.vocabulary import Words
 from plaudit.records import Rollout
 from plaudit.runtime import Progress, TokenPrompt, Weights
-
-
-class StopTexts:
-    """Finds stop texts while a response grows, decoding only its last tokens.
-
-    Args:
-        tokenizer: of the policy.
-        texts: the stop texts; empty ones are ignored.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> None:
-        self.texts = tuple(t for t in texts if t)
-        self._tokenizer = tokenizer
-        # Texts and not token ids are compared, because a stop text can be cut into tokens in several ways and can end
-        # in the middle of one. Only a window is decoded, so a response of n tokens costs n short decodings and not
-        # n^2 / 2 tokens: each token is at least one byte, and some slack is left for tokens that decode to nothing.
-        self._window = max((len(t.encode()) for t in self.texts), default=0) + 8
-
-    def __bool__(self) -> bool:
-        return bool(self.texts)
-
-    def hit(self, ids: list[int]) -> bool:
-        """Is a stop text complete in the last tokens of ``ids``?"""
-        tail = self._tokenizer.decode(ids[-self._window :], skip_special_tokens=True)
-        return any(t in tail for t in self.texts)
-
-    def cut(self, text: str) -> str:
-        """``text`` up to the stop text that ended it; unchanged if there is none."""
-        # The last occurrence: one further to the left was there before min_new_tokens and did not end the response.
-        starts = [i for i in (text.rfind(t) for t in self.texts) if i >= 0]
-        return text[: min(starts)] if starts else text
 
 
 class NativeGenerator:
@@ -71,6 +42,7 @@ class NativeGenerator:
         lm: causal LM, or a peft model around one. Its weights are those that are trained, not a copy.
         tokenizer: decodes ids into the text of a response; also finds stop texts.
         end_ids: tokens that end a response; the one drawn stays in ``response_ids``.
+        stop_texts: texts that end every response, besides those of a call's sampling settings.
         rows: responses decoded side by side. Changes speed and memory, not the responses.
         precision: torch.bfloat16 runs the trunk under autocast.
         cuda_graphs: on a GPU, record steps and replay them; see `fixed_shapes`.
@@ -82,6 +54,7 @@ class NativeGenerator:
         tokenizer: PreTrainedTokenizerBase,
         end_ids: Sequence[int],
         *,
+        stop_texts: Sequence[str] = (),
         rows: int = 64,
         precision: torch.dtype = torch.float32,
         cuda_graphs: bool = True,
@@ -90,8 +63,8 @@ class NativeGenerator:
         assert rows >= 1, "at least one row"
         self._version = 0
         self._decoder = Decoder(lm, precision, Words.known_to(tokenizer))
-        self._tokenizer = tokenizer
-        self._end_ids = tuple(end_ids)
+        self._tokens = Tokens(tokenizer)
+        self._end_ids, self._stop_texts = tuple(end_ids), tuple(stop_texts)
         self._rows = rows
         self._cuda_graphs, self._record = cuda_graphs, record
         self._recorded: CudaGraphs | None = None  # of the last call of `generate`
@@ -131,13 +104,13 @@ class NativeGenerator:
             for i, p in enumerate(prompts)
             for k in range(n)
         ]
-        stops = StopTexts(self._tokenizer, sampling.stop)
-        draws = _Draws(Distribution.of(sampling), sampling, self._end_ids, stops)
+        texts = ResponseTexts(self._tokens, (*self._stop_texts, *sampling.stop))
+        draws = _Draws(Distribution.of(sampling), sampling, self._end_ids, texts)
         with self._decoder.ready():
             for finished in draws.run(self._batch(responses, longest)):
                 if progress is not None:
                     progress(finished, len(responses))
-        return [self._rollout(r, stops) for r in responses]
+        return [self._rollout(r, texts) for r in responses]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -167,19 +140,21 @@ class NativeGenerator:
         self._recorded = CudaGraphs(device)
         return self._recorded
 
-    def _rollout(self, response: Response, stops: StopTexts) -> Rollout:
+    def _rollout(self, response: Response, texts: ResponseTexts) -> Rollout:
         assert response.finish is not None, "every response is finished"
         # The end token is a sampled token and stays in the ids: its log-prob is trained. It is no part of the text.
         ids = response.ids
-        visible = ids[:-1] if response.finish == "stop" and ids[-1] in self._end_ids else ids
-        text = str(self._tokenizer.decode(visible, skip_special_tokens=True))
+        stopped = response.finish == "stop"
+        by_token = stopped and ids[-1] in self._end_ids
         rollout = Rollout.single(
             prompt=response.prompt.prompt,
             group_id=response.group,
             prompt_ids=response.prompt.ids,
             response_ids=ids,
             logprobs=response.logprobs,
-            response=stops.cut(text) if visible is ids and response.finish == "stop" else text,
+            response=texts.of(
+                response.prompt.ids, ids[:-1] if by_token else ids, stopped=stopped and not by_token
+            ),
             finish_reason=response.finish,
         )
         return replace(rollout, policy_version=self._version)
@@ -189,9 +164,9 @@ class _Draws:
     """Draws the tokens of a batch until every response is finished."""
 
     def __init__(
-        self, shape: Distribution, sampling: SamplingSection, end_ids: tuple[int, ...], stops: StopTexts
+        self, shape: Distribution, sampling: SamplingSection, end_ids: tuple[int, ...], texts: ResponseTexts
     ) -> None:
-        self._shape, self._end_ids, self._stops = shape, end_ids, stops
+        self._shape, self._end_ids, self._texts = shape, end_ids, texts
         self._least = sampling.min_new_tokens
 
     def run(self, batch: Batch) -> Iterator[int]:
@@ -236,7 +211,7 @@ class _Draws:
             )
         row.ids.append(token)
         row.logprobs.append(logprob)
-        stopped = self._stops and len(row.ids) >= self._least and self._stops.hit(row.ids)
+        stopped = len(row.ids) >= self._least and self._texts.stopped(row.prompt.ids, row.ids)
         if stopped or token in self._end_ids:
             row.finish = "stop"
         elif len(row.ids) >= row.most:

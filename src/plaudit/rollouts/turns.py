@@ -88,7 +88,7 @@ class TurnGenerator:
                 return _ended(rollout, reply)
             content = _content(reply)
             chat = not isinstance(rollout.prompt.content, str)
-            ids = self._chat.continuation(content, rollout.tokens[-1], chat=chat)
+            ids = self._chat.continuation(content, rollout.tokens, chat=chat)
         except (
             Exception
         ) as error:  # an environment is the user's own code: one failed call does not end a run
@@ -121,7 +121,7 @@ class TurnGenerator:
         (turn,) = rollout.turns
         if turn.finish_reason != "stop" or not self._environment.stop:
             return rollout
-        beyond = self._chat.decode(rollout.response_ids).removeprefix(turn.text)
+        beyond = self._chat.decode(rollout.response_ids, rollout.prompt_ids).removeprefix(turn.text)
         stop = next((text for text in self._environment.stop if text and beyond.startswith(text)), "")
         return replace(rollout, turns=(replace(turn, content=turn.text + stop),))
 
