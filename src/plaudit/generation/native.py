@@ -41,8 +41,8 @@ class NativeGenerator:
     Args:
         lm: causal LM, or a peft model around one. Its weights are those that are trained, not a copy.
         tokenizer: decodes ids into the text of a response; also finds stop texts.
-        end_ids: tokens that end a response; the one drawn stays in ``response_ids``.
-        stop_texts: texts that end every response, besides those of a call's sampling settings.
+        ends: tokens that end a response, the one drawn stays in ``response_ids``; and texts that end every response,
+            besides those of a call's sampling settings.
         rows: responses decoded side by side. Changes speed and memory, not the responses.
         precision: torch.bfloat16 runs the trunk under autocast.
         cuda_graphs: on a GPU, record steps and replay them; see `fixed_shapes`.
@@ -52,9 +52,8 @@ class NativeGenerator:
         self,
         lm: nn.Module,
         tokenizer: PreTrainedTokenizerBase,
-        end_ids: Sequence[int],
+        ends: Sequence[int | str],
         *,
-        stop_texts: Sequence[str] = (),
         rows: int = 64,
         precision: torch.dtype = torch.float32,
         cuda_graphs: bool = True,
@@ -64,7 +63,8 @@ class NativeGenerator:
         self._version = 0
         self._decoder = Decoder(lm, precision, Words.known_to(tokenizer))
         self._tokens = Tokens(tokenizer)
-        self._end_ids, self._stop_texts = tuple(end_ids), tuple(stop_texts)
+        self._end_ids = tuple(end for end in ends if isinstance(end, int))
+        self._stop_texts = tuple(end for end in ends if isinstance(end, str))
         self._rows = rows
         self._cuda_graphs, self._record = cuda_graphs, record
         self._recorded: CudaGraphs | None = None  # of the last call of `generate`

@@ -29,6 +29,8 @@ class Rows:
     records: list[Any]
     encoded: list[tuple[Encoded, ...]]
     report: FitReport
+    context_only: int = 0
+    """Records left out because a response of theirs has no turn that is trained on."""
 
     def __len__(self) -> int:
         return len(self.records)
@@ -42,9 +44,25 @@ def encode_rows(
     Raises:
         DataError: a row is too long and ``on_long`` is "error", or no row is left.
     """
-    fitted, report = fit_each([encode(r) for r in records], data.max_length, data.on_long, where=source)
-    kept = [(record, unit) for record, unit in zip(records, fitted, strict=True) if unit is not None]
-    return Rows([record for record, _ in kept], [unit for _, unit in kept], report)
+    every = [(record, encode(record)) for record in records]
+    trained = [(record, unit) for record, unit in every if all(any(row.mask) for row in unit)]
+    if every and not trained:
+        raise DataError(
+            f"no turn of the assistant is trained on in any of {len(every)} rows: all are marked as context only",
+            where=source,
+            cure="leave out weight and train, or set them to 1 where a turn is to be learned",
+        )
+    fitted, report = fit_each([unit for _, unit in trained], data.max_length, data.on_long, where=source)
+    kept = [(record, unit) for (record, _), unit in zip(trained, fitted, strict=True) if unit is not None]
+    left_out = len(every) - len(trained)
+    return Rows([record for record, _ in kept], [unit for _, unit in kept], report, left_out)
+
+
+def tell_of(rows: Rows, source: str, said: Said) -> None:
+    """Tell which rows were cut or left out."""
+    said.fitted(source, rows.report)
+    if few := rows.context_only:
+        said.left_out(source, f"{few} rows left out: the turns that would be trained on are context only", few)
 
 
 def demonstration_encoder(

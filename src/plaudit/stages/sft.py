@@ -17,7 +17,7 @@ from plaudit.jobs.sft import SFTJob
 from plaudit.runs.directory import announce, finished
 from plaudit.runs.resume import Inputs
 from plaudit.runtime import Scorer
-from plaudit.stages.encode import Rows, demonstration_encoder, encode_rows, readable, split
+from plaudit.stages.encode import Rows, demonstration_encoder, encode_rows, readable, split, tell_of
 from plaudit.stages.respond.samples import Sampler
 from plaudit.stages.said import Said
 from plaudit.stages.session import OnIteration, open_session, ready
@@ -49,8 +49,9 @@ def run_sft(
     rows, heldout_rows = (encode_rows(part, encoder, data, job.dataset) for part in (train, heldout))
     counts = f"{len(rows)} to train, {len(heldout_rows)} held out"
     announce({"data": loaded.format, "rows": counts, "length": rows.report})
-    said.fitted(f"{job.dataset}, to train", rows.report)
-    said.fitted(f"{job.dataset}, held out", heldout_rows.report)
+    tell_of(rows, f"{job.dataset}, to train", said)
+    tell_of(heldout_rows, f"{job.dataset}, held out", said)
+    said.note(text.chat.notes)
 
     collate = partial(collate_rows, rows, text.pad_id)
     steps = math.ceil(len(rows) / job.batch_size) * job.epochs

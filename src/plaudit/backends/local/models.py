@@ -8,17 +8,19 @@ from typing import Any, Literal
 from plaudit.backends.local.backbone import Backbone
 from plaudit.backends.local.rewards import same_tokenizer
 from plaudit.config.sections import ComputeSection, LoraSection
+from plaudit.data.chat import ChatFormat
 from plaudit.errors import ConfigError, ModelError
 from plaudit.jobs.reward_tables import ModelTable, RewardTable
 from plaudit.models.critic import Critic
 from plaudit.models.files.load import load_causal_lm, load_tokenizer
-from plaudit.models.files.vocabulary import Words
+from plaudit.models.files.vocabulary import Words, end_ids_of, set_end_ids
 from plaudit.models.forward.reading import ANY
 from plaudit.models.forward.trunk import position_limit
 from plaudit.models.lora import add_lora, quantization_options
 from plaudit.models.policy import Policy, ReferencePolicy
 from plaudit.models.reward_extras import auxiliary_head
 from plaudit.models.reward_model import RewardModel
+from plaudit.runtime import TextFormat
 
 LOWER_STATES_GB = 1.0
 """Memory for the states of frozen lower layers, which roles, inner epochs and passes over the data then share."""
@@ -46,6 +48,17 @@ def load_policy(
         **_forward(compute),
     )
     return tokenizer, policy
+
+
+def policy_format(tokenizer: Any, lm: Any, template: Literal["auto", "never"]) -> TextFormat:
+    """How a language model reads texts and chats, with one set of ends: for training, sampling and the saved model.
+
+    Raises:
+        ModelError: neither tokenizer, template nor generation config name an end.
+    """
+    chat = ChatFormat(tokenizer, template, end_ids_of(lm))
+    set_end_ids(lm, chat.end_ids)
+    return TextFormat(tokenizer, chat, position_limit(lm))
 
 
 def load_reference(policy: Policy) -> ReferencePolicy:

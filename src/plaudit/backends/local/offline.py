@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from plaudit.backends.local.learner import LocalLearner, LocalScorer
-from plaudit.backends.local.models import load_policy, load_reward_model
+from plaudit.backends.local.models import load_policy, load_reward_model, policy_format
 from plaudit.backends.local.rewards import RewardModelScorer
 from plaudit.config.sections import ComputeSection
 from plaudit.data.chat import ChatFormat
@@ -48,10 +48,10 @@ def build_policy(job: SFTJob | DPOJob) -> OfflineRuntime:
         ConfigError, ModelError: see `load_policy`.
     """
     tokenizer, policy = load_policy(job.model, job.lora, job.compute, seed=job.seed)
-    text = _format(tokenizer, policy.lm, job.data.chat_template)
+    text = policy_format(tokenizer, policy.lm, job.data.chat_template)
     learner = LocalLearner(policy, job.optimizer, job.compute, total_steps=UNPLANNED)
     graphs = job.compute.packing
-    generator = NativeGenerator(policy.lm, tokenizer, text.chat.end_ids, cuda_graphs=graphs)
+    generator = NativeGenerator(policy.lm, tokenizer, text.chat.ends, cuda_graphs=graphs)
     return OfflineRuntime(learner, text, generator, (*policy.notes, *generator.notes))
 
 
@@ -95,8 +95,9 @@ def load_generator(source: str) -> tuple[Generator, ChatFormat]:
         ModelError: nothing there that can be loaded.
     """
     tokenizer = load_tokenizer(source)
-    chat = ChatFormat(tokenizer, "auto")
-    return NativeGenerator(load_causal_lm(source).eval(), tokenizer, chat.end_ids), chat
+    lm = load_causal_lm(source, tokenizer=tokenizer).eval()
+    chat = policy_format(tokenizer, lm, "auto").chat
+    return NativeGenerator(lm, tokenizer, chat.ends), chat
 
 
 def load_text_scorer(source: str) -> tuple[TextScorer, float]:

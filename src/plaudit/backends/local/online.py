@@ -14,7 +14,13 @@ from plaudit.algorithms.protocol import ActorCritic, EntropyBonus, OnlineAlgorit
 from plaudit.backends.local.agreement import SamplerCheck, in_fp32
 from plaudit.backends.local.backbone import Backbone
 from plaudit.backends.local.learner import LocalLearner, LocalScorer
-from plaudit.backends.local.models import build_critic, load_backbone, load_policy, load_reference
+from plaudit.backends.local.models import (
+    build_critic,
+    load_backbone,
+    load_policy,
+    load_reference,
+    policy_format,
+)
 from plaudit.backends.local.precision import product_dtype
 from plaudit.backends.local.rewards import build_reward
 from plaudit.config.sections import ComputeSection, OptimizerSection
@@ -25,7 +31,7 @@ from plaudit.jobs.best_of_n import BestOfNJob
 from plaudit.jobs.online import OnlineJob
 from plaudit.jobs.reward_tables import ModelTable
 from plaudit.models.exact_kl import ExactKL
-from plaudit.models.forward.trunk import bare, position_limit
+from plaudit.models.forward.trunk import bare
 from plaudit.models.policy import Policy
 from plaudit.models.shared_trunk import SharedTrunk, TrunkCritic
 from plaudit.rewards.build import Given, RewardSource, notes_of
@@ -50,7 +56,7 @@ def build_online(job: OnlineJob, reward: Given, gold: Given, columns: Collection
         job.policy, job.lora, compute, seed=job.seed, temperature=job.sampling.temperature,
         entropy_grad=isinstance(algorithm, EntropyBonus) and algorithm.entropy_coef > 0,
     )  # fmt: skip
-    text = _format(tokenizer, policy, job.data.chat_template)
+    text = policy_format(tokenizer, policy.lm, job.data.chat_template)
     # One each, so that the memory of the reward and that of gold are told apart.
     backbone, gold_backbone = load_backbone(policy, compute), load_backbone(policy, compute)
     opened = partial(_reward, tokenizer=tokenizer, compute=compute, columns=columns)
@@ -93,7 +99,7 @@ def build_best_of_n(job: BestOfNJob, reward: Given, gold: Given, columns: Collec
     tokenizer, policy = load_policy(
         job.policy, job.lora, compute, seed=job.seed, temperature=job.sampling.temperature
     )
-    text = _format(tokenizer, policy, job.data.chat_template)
+    text = policy_format(tokenizer, policy.lm, job.data.chat_template)
     learner = LocalLearner(policy, job.optimizer, compute, total_steps=UNPLANNED)
     backbone = load_backbone(policy, compute)
     opened = partial(_reward, tokenizer=tokenizer, compute=compute, columns=columns, backbone=backbone)
@@ -108,10 +114,6 @@ def build_best_of_n(job: BestOfNJob, reward: Given, gold: Given, columns: Collec
     return OnlineRuntime(runtime, text, notes, peak_memory=_peak(learner), check=check)
 
 
-def _format(tokenizer: Any, policy: Policy, template: Any) -> TextFormat:
-    return TextFormat(tokenizer, ChatFormat(tokenizer, template), position_limit(policy.lm))
-
-
 def _generator(
     policy: Policy, learner: LocalLearner, chat: ChatFormat, tokenizer: Any, compute: ComputeSection
 ) -> NativeGenerator:
@@ -119,7 +121,7 @@ def _generator(
     # trainer and need no correction.
     precision = product_dtype(compute, learner.device)
     return NativeGenerator(
-        policy.lm, tokenizer, chat.end_ids, precision=precision, cuda_graphs=compute.packing
+        policy.lm, tokenizer, chat.ends, precision=precision, cuda_graphs=compute.packing
     )
 
 

@@ -153,8 +153,8 @@ class RewardModelScorer:
         if self.chat is None:
             pair = encoded_pair(self.tokenizer, plain_text(prompt), response, self.limit)
             return pair.ids, len(pair.ids) - pair.response, pair.cut
-        row = self.chat.encode(prompt, response)
-        return list(row.ids[:-1] if truncated and not finished else row.ids), row.prompt_length, False
+        row = self.chat.encode(prompt, response, finished=finished or not truncated)
+        return row.ids, row.prompt_length, False
 
 
 class LocalClassifier:

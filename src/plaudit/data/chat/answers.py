@@ -109,7 +109,9 @@ class Answers:
                 cure="give each call a turn of its own, or take a model whose template knows several calls in a turn",
             )
         bare = {(self._template.lead + self._template.tail).strip(), self._template.tail.strip()}
-        if text.strip() in bare and (last.content.strip() or calls or last.reasoning_content):
+        # A response of thoughts alone may have nothing left behind them.
+        said = last.content.rpartition("</think>")[2].strip() or calls or last.reasoning_content
+        if text.strip() in bare and said:
             raise DataError(
                 "the tokenizer's chat template writes nothing of the response",
                 cure="set chat_template to never, or take a model with another template",

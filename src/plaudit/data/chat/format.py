@@ -85,10 +85,20 @@ class ChatFormat:
         return self._ends.stop_texts
 
     @property
+    def ends(self) -> tuple[int | str, ...]:
+        """All that ends a response, ids and texts."""
+        return (*self.end_ids, *self.stop_texts)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What became of the chats so far otherwise than their data or the template say, in sentences."""
+        reads_chats = "_history" in self.__dict__ and self._history.reads_chats
         counted = tuple(f"{times} {words}" for words, times in self._counts.items())
-        return (*(self._ends.notes if self._history.reads_chats else ()), *counted)
+        return (*(self._ends.notes if reads_chats else ()), *counted)
+
+    def forget_counts(self) -> None:
+        """Count anew, where the same rows are encoded a second time."""
+        self._counts.clear()
 
     @cached_property
     def _tokens(self) -> Tokens:

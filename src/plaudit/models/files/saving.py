@@ -13,6 +13,7 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from plaudit.models.files.load import dequantized, quiet
+from plaudit.models.files.vocabulary import end_ids_of, set_end_ids
 from plaudit.models.forward.trunk import is_4bit
 
 
@@ -61,17 +62,20 @@ def _merged_4bit(copied: Any) -> Any:
 
 
 def save_causal_lm(model: nn.Module, path: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write a causal LM, its tokenizer, and a generation config with the tokens that end a response."""
+    """Write a causal LM, its tokenizer, and a generation config with the tokens that end a response.
+
+    These are the model's own, see `set_end_ids`, and the tokenizer's: plain ``generate`` stops where sampling stopped
+    in training.
+    """
     # A new generation config: sampling settings of the base (a temperature, a repetition penalty) were not those that
     # the policy was trained with.
     plain = merged(model)
-    ends = end_tokens(plain, tokenizer)
+    ends = sorted({*end_ids_of(plain), tokenizer.eos_token_id} - {None})
     plain.config.pad_token_id = tokenizer.pad_token_id
     plain.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=ends if len(ends) > 1 else ends[0],
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id, pad_token_id=tokenizer.pad_token_id
     )
+    set_end_ids(plain, ends)
     write(plain, path, tokenizer)
 
 
@@ -83,9 +87,3 @@ def write(plain: PreTrainedModel, path: str | Path, tokenizer: PreTrainedTokeniz
         plain.save_pretrained(path, safe_serialization=True)
         tokenizer.save_pretrained(path)
 
-
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids that end a response: those of the generation config, and the tokenizer's own."""
-    known = getattr(model.generation_config, "eos_token_id", None)
-    ids = known if isinstance(known, list) else [known]
-    return sorted({int(i) for i in (*ids, tokenizer.eos_token_id) if i is not None})

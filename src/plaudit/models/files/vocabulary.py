@@ -6,6 +6,7 @@ never learns to stop. So every tokenizer gets a pad token of its own; no logit o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -76,7 +77,7 @@ def ensure_pad(tokenizer: PreTrainedTokenizerBase) -> None:
 def _taken(tokenizer: PreTrainedTokenizerBase) -> set[str]:
     """Tokens with a meaning: end, begin, unknown, mask ..., and every token that the chat template writes."""
     named = {str(value) for name, value in tokenizer.special_tokens_map.items() if name in _NAMED}
-    template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
+    template = str(tokenizer.chat_template or "")  # or several templates by name
     specials = {token.content for token in tokenizer.added_tokens_decoder.values()}
     if tokenizer.unk_token not in (tokenizer.eos_token, tokenizer.bos_token) and _knows_every_byte(tokenizer):
         named.discard(str(tokenizer.unk_token))
@@ -124,7 +125,23 @@ def fit_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     generation = getattr(model, "generation_config", None)
     if generation is not None:
         generation.pad_token_id = tokenizer.pad_token_id
-        generation.eos_token_id = generation.eos_token_id or tokenizer.eos_token_id
+        if generation.eos_token_id is None:
+            generation.eos_token_id = tokenizer.eos_token_id
+
+
+def end_ids_of(model: Any) -> tuple[int, ...]:
+    """The ids at which ``generate`` of a model stops, without those that its rows have no place for."""
+    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    listed = ends if isinstance(ends, (list, tuple)) else [ends]
+    rows = model.get_input_embeddings().weight.shape[0]
+    return tuple(int(end) for end in listed if end is not None and 0 <= int(end) < rows)
+
+
+def set_end_ids(model: Any, ends: Sequence[int]) -> None:
+    """Let ``generate`` of a model stop at these ids, also when it is saved and loaded again."""
+    # Neither config.json nor the tokenizer is changed: the end token of the tokenizer is what its chat template writes
+    # as `eos_token`, and `generate` and servers of models read generation_config.json.
+    model.generation_config.eos_token_id = list(ends) if len(ends) > 1 else ends[0]
 
 
 def _copy_bias(bias: Tensor | None, rows: int, source: int) -> None:

@@ -78,9 +78,10 @@ class PromptReader:
         return f"{self.cut} prompts cut from the left, {self.dropped} dropped, to {self.room} tokens"
 
     def tell(self, said: Said) -> None:
-        """Tell what became of long prompts, if there were any."""
+        """Tell what became of long prompts, and what the chat template does not write of some."""
         if self.cut or self.dropped:
             said.left_out(self.source, self.report, self.dropped)
+        said.note(self.chat.notes)
 
     def nothing_left(self, to: str) -> DataError:
         """The error to raise where no prompt fits; ``to`` says what the prompts are for."""

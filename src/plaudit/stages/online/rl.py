@@ -22,7 +22,7 @@ from plaudit.rollouts.turns import TurnGenerator, load_environment
 from plaudit.runs.directory import announce, finished
 from plaudit.runs.resume import Inputs
 from plaudit.runtime import OnlineRuntime, Runtime, TextFormat, TokenPrompt
-from plaudit.stages.encode import demonstration_encoder, encode_rows, readable
+from plaudit.stages.encode import demonstration_encoder, encode_rows, readable, tell_of
 from plaudit.stages.online.evaluation import Evaluator
 from plaudit.stages.online.prompts import PromptReader, columns_of, load_prompts, room_for_prompts
 from plaudit.stages.said import Said
@@ -196,7 +196,7 @@ def _texts(job: OnlineJob, text: TextFormat, said: Said) -> TextStream | None:
     said.loaded(loaded)
     demonstrations = [r for r in loaded.records if isinstance(r, Demonstration)]
     rows = encode_rows(demonstrations, demonstration_encoder(text.chat, True), job.data, source)
-    said.fitted(source, rows.report)
+    tell_of(rows, source, said)
     return TextStream([unit[0] for unit in rows.encoded], text.pad_id, job.seed)
 
 

@@ -25,7 +25,15 @@ from plaudit.runs.files import Row, write_lines
 from plaudit.runs.recorder import Recorder
 from plaudit.runs.resume import Inputs
 from plaudit.runtime import Learner, Scorer
-from plaudit.stages.encode import encode_rows, preference_encoder, prompt_id, rating_encoder, readable, split
+from plaudit.stages.encode import (
+    encode_rows,
+    preference_encoder,
+    prompt_id,
+    rating_encoder,
+    readable,
+    split,
+    tell_of,
+)
 from plaudit.stages.preference.feedback import Feedback, chunks
 from plaudit.stages.respond.samples import Sampler
 from plaudit.stages.said import Said
@@ -78,8 +86,9 @@ def run_dpo(
     rows, heldout_rows = (encode_rows(part, encoder, data, job.dataset) for part in (train, heldout))
     counts = f"{len(rows)} to train, {len(heldout_rows)} held out"
     announce({"data": what, "rows": counts, "length": rows.report} | _advice(algorithm, rows.records))
-    said.fitted(f"{job.dataset}, to train", rows.report)
-    said.fitted(f"{job.dataset}, held out", heldout_rows.report)
+    tell_of(rows, f"{job.dataset}, to train", said)
+    tell_of(heldout_rows, f"{job.dataset}, held out", said)
+    said.note(text.chat.notes)
 
     steps = math.ceil(len(rows) / job.batch_size) * job.epochs
     learner.plan(steps)

@@ -16,7 +16,7 @@ from plaudit.machine import check_threads
 from plaudit.records import Rating
 from plaudit.runs.directory import set_threads
 from plaudit.runs.files import merge_json, read_json
-from plaudit.stages.encode import encode_rows, readable, reward_encoder
+from plaudit.stages.encode import encode_rows, readable, reward_encoder, tell_of
 from plaudit.stages.reward.data import Scale, load_source
 from plaudit.stages.reward.members import combine_heldout, moments_of
 from plaudit.stages.reward.scores import write_heldout, write_swaps
@@ -53,7 +53,8 @@ def score_dataset(run: Path, dataset: str) -> Path:
     ).records
     encoder, data = reward_encoder(text, records[0]), readable(text, job.data, said)
     rows = encode_rows(records, encoder, data, dataset)
-    said.fitted(dataset, rows.report)
+    tell_of(rows, dataset, said)
+    said.note(text.chat.notes)
     target = _place(run, dataset)
     write_heldout(target, model, rows, algorithm.attributes, _scale(run, algorithm))
     write_swaps(target, model, rows, reward_encoder(text, Rating("", "", "", 0.0)), data)

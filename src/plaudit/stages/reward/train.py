@@ -26,6 +26,7 @@ from plaudit.stages.encode import (
     readable,
     reward_encoder,
     split,
+    tell_of,
 )
 from plaudit.stages.reward.data import Collator, Scale, describe, load_source, without_long_responses
 from plaudit.stages.reward.members import run_members
@@ -128,12 +129,14 @@ def prepare(job: RewardJob) -> Parts:
         said.left_out(
             job.dataset, f"{few} responses left out of their lists: longer than {data.max_length} tokens", few
         )
+    text.chat.forget_counts()  # what was encoded to see how long it is, is encoded again
     rows, heldout_rows = (encode_rows(part, encoder, data, job.dataset) for part in (train, heldout))
     counts = f"{len(rows)} {describe(train)} to train, {len(heldout_rows)} held out"
     facts = {"data": source.format, "rows": counts, "length": rows.report}
     references = _references(job, text, data) or [e for unit in rows.encoded for e in unit]
-    said.fitted(f"{job.dataset}, to train", rows.report)
-    said.fitted(f"{job.dataset}, held out", heldout_rows.report)
+    tell_of(rows, f"{job.dataset}, to train", said)
+    tell_of(heldout_rows, f"{job.dataset}, held out", said)
+    said.note(text.chat.notes)
     return Parts(runtime, rows, heldout_rows, references, data, facts, said)
 
 
