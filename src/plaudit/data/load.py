@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
-from plaudit.data.convert import convert, number_repeated_ids
+from plaudit.data.convert import KIND_OF, convert, number_repeated_ids
 from plaudit.data.reading.exports.table import read_exports
-from plaudit.data.reading.files import HUB_NAME, READABLE, encoding_of, hub_rows, read_file
 from plaudit.data.reading.layouts import Layout, columns_of, detect, parse_rows
-from plaudit.data.reading.names import Columns
-from plaudit.data.reading.rows import Places, ReadLog, Row
-from plaudit.errors import DataError
+from plaudit.data.reading.names import NAMES, Columns, field_of
+from plaudit.data.reading.rows import Places, ReadLog, Row, shorten_names
+from plaudit.data.reading.sources import open_source
+from plaudit.errors import ConfigError, DataError
 from plaudit.records import Kind, Record
 
 
@@ -39,119 +38,150 @@ class Loaded:
     """File and line of each record."""
 
 
-def load_records(source: str, kind: Kind | None = None, *, limit: int = 0) -> Loaded:
+def load_records(
+    source: str, kind: Kind | None = None, *, limit: int = 0, fields: Mapping[str, str] | None = None
+) -> Loaded:
     """All records of a source.
 
     Args:
-        source: a local file (JSON, JSONL, CSV, Parquet, each also gzipped), a directory of such files, or a
-            hub name ("Anthropic/hh-rlhf", "name:split", "name:subset:split").
+        source: a local file (JSON, JSONL, CSV, Parquet, Arrow, or .txt with a prompt on each line, each also gzipped),
+            several with commas between them or as a pattern ("data/*.jsonl"), a directory of such files, of which the
+            split to train on is read ("folder:test" for another), or a hub name ("Anthropic/hh-rlhf", "name:split",
+            "name:subset:split").
         kind: the kind that is needed; data of another kind are converted where that makes sense.
         limit: read only so many rows (0 = all).
+        fields: field -> the column it is read from, where that has no usual name: {"prompt": "ask"}. "a+b" joins two
+            columns, "" says that there is none.
 
     Raises:
         DataError: there is no such source, nothing in it, or no known kind of data.
         BadRows: a DataError that lists the faults of all rows.
+        ConfigError: ``fields`` names a field that there is not.
     """
     log = ReadLog(source)
-    encodings, parts = _open(source, log, limit)
+    given = _given(fields or {})
+    parts = open_source(source, log, limit)
     by_part: list[tuple[str, list[Row]]] = []
     left = limit or None
-    for stem, part_rows in parts:
-        by_part.append((stem, list(islice(part_rows, left))))
+    for part in parts:
+        by_part.append((part.stem, list(islice(part.rows, left))))
         left = None if left is None else left - len(by_part[-1][1])
         if left == 0:
             break
-    return records_of(by_part, kind, encodings, log)
+    return records_of(by_part, kind, [part.encoding for part in parts], log, given)
+
+
+def _given(fields: Mapping[str, str]) -> dict[str, str]:
+    """Fields by their own names.
+
+    Raises:
+        ConfigError: there is no such field.
+    """
+    result = {}
+    for name, column in fields.items():
+        meant = field_of(name)
+        if not meant:
+            near = next(iter(difflib.get_close_matches(name.lower(), NAMES, 1)), "")
+            cure = f"did you mean {near}?" if near else f"the fields are {', '.join(NAMES)}"
+            raise ConfigError(f"there is no field {name!r} in data", where="[data.fields], --field", cure=cure)
+        result[meant] = column.strip()
+    return result
 
 
 def records_of(
-    by_part: Sequence[tuple[str, list[Row]]], kind: Kind | None, encodings: Sequence[str], log: ReadLog
+    by_part: Sequence[tuple[str, list[Row]]],
+    kind: Kind | None,
+    encodings: Sequence[str],
+    log: ReadLog,
+    given: Mapping[str, str],
 ) -> Loaded:
     """The rows of the parts of a source as records; ``log`` has what was noticed while they were read."""
-    # The layout is recognised from all rows together, before any of them is parsed: by the first row alone, one with an
-    # optional field missing would decide for the whole file.
-    source, count = log.source, sum(len(part_rows) for _, part_rows in by_part)
-    by_part, export = read_exports(list(by_part), log)
-    rows = [row for _, part_rows in by_part for row in part_rows]
-    columns = columns_of(rows, {})
-    layout = _layout(rows, source, columns, kind, log)
-    records = [record for stem, part in by_part for record in parse_rows(part, layout, columns, stem, log)]
+    count = sum(len(part_rows) for _, part_rows in by_part)
+    own, exports = [], []
+    for part in by_part:
+        # Whoever names columns of the rows as they are wants these, and no other reading of them.
+        as_named = bool(given) and any(column in row.values for row in part[1][:100] for column in given.values())
+        read, export = ([part], "") if as_named else read_exports([part], log)
+        own += read
+        exports += [export] if export else []
+    rows = [row for _, part_rows in own for row in part_rows]
+    # Of all files together: a column that has no value in one of them is there all the same.
+    columns = columns_of(rows, given)
+    _check_given(columns, rows, log.source)
+    parsed: list[Record] = []
+    layouts: list[Layout] = []
+    for stem, part_rows in _parts_with_rows(own, log):
+        # The layout is recognised from all rows of a file together, before any of them is parsed: by the first row
+        # alone, one with an optional field missing would decide for the whole file.
+        layouts.append(_layout(part_rows, columns, kind, log))
+        parsed += parse_rows(part_rows, layouts[-1], columns, stem, log)
     log.raise_if_faulty()
-    unique = number_repeated_ids(records, log)
+    kinds = list(dict.fromkeys(layout.kind for layout in layouts))
+    if len(kinds) > 1 and kind is None:
+        found = ", ".join(f"{stem}: {layout.kind}" for (stem, _), layout in zip(own, layouts, strict=False))
+        cure = "read files of one kind at a time, or say with --kind what is needed"
+        raise DataError(f"files of different kinds ({found})", where=log.source, cure=cure)
+    unique = number_repeated_ids(parsed, log)
     places = dict(zip((record.id for record in unique), log.places, strict=True))
-    converted = convert(unique, kind, log) if kind else unique
+    records = [record for each in kinds for record in _of_kind(unique, each, kind or each, log)]
     return Loaded(
-        tuple(converted), kind or layout.kind, _describe(layout, export, encodings, log), source, count, log.notes,
-        tuple(log.unused), log.dropped, Places(source, places),
+        tuple(records), kind or kinds[0], _describe(layouts, exports, encodings, log), log.source, count, log.notes,
+        tuple(log.unused), log.dropped, Places(log.source, places),
     )  # fmt: skip
 
 
-def _layout(rows: Sequence[Row], source: str, columns: Columns, kind: Kind | None, log: ReadLog) -> Layout:
-    if not rows:
+def _of_kind(records: Sequence[Record], have: Kind, kind: Kind, log: ReadLog) -> Sequence[Record]:
+    """The records of one kind, as another."""
+    return convert([record for record in records if KIND_OF[type(record)] == have], kind, log)
+
+
+def _parts_with_rows(parts: Sequence[tuple[str, list[Row]]], log: ReadLog) -> Iterator[tuple[str, list[Row]]]:
+    """The parts in which there are rows.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not any(rows for _, rows in parts):
         log.raise_if_faulty()
         left_out = "; ".join(log.notes) if log.dropped else ""
         what = f"no row of it gives a record ({left_out})" if left_out else "there are no rows in it"
-        raise DataError(what, where=source, cure="check that it is complete")
+        raise DataError(what, where=log.source, cure="check that it is complete")
+    for stem, rows in parts:
+        if rows:
+            yield stem, rows
+        else:
+            log.note(f"{stem} has no rows")
+
+
+def _check_given(columns: Columns, rows: Sequence[Row], source: str) -> None:
+    """Refuse a column that the user names and no row has."""
+    names = sorted({name for row in rows for name in row.values})
+    missing = sorted(columns.named - set(names))
+    if missing and rows:
+        near = next(iter(difflib.get_close_matches(missing[0], names, 1)), "")
+        cure = f"did you mean {near!r}? The" if near else "the"
+        raise DataError(
+            f"no row has a column {missing[0]!r}, which --field names",
+            where=source,
+            cure=f"{cure} columns are {shorten_names(names, 20)}",
+        )
+
+
+def _layout(rows: Sequence[Row], columns: Columns, kind: Kind | None, log: ReadLog) -> Layout:
     try:
-        return detect(rows, source, columns, kind)
+        return detect(rows, log.source, columns, kind)
     except DataError:
         # Rows that could not be read at all are the likelier reason why no layout fits.
         log.raise_if_faulty()
         raise
 
 
-def _describe(layout: Layout, export: str, encodings: Sequence[str], log: ReadLog) -> str:
-    """One readable line: export of another tool if it is one, layout, how texts are written, encoding."""
+def _describe(
+    layouts: Sequence[Layout], exports: Sequence[str], encodings: Sequence[str], log: ReadLog
+) -> str:
+    """One readable line: exports of other tools if there are any, layouts, how texts are written, encodings."""
     # Plain text is named only where nothing else was found: the responses to chats are plain text too.
     styles = [style for style, _ in log.styles.most_common() if style != "plain text"] or ["plain text"]
-    origin = f"{export} as " if export else ""
-    return f"{origin}{layout.name} ({' and '.join(styles)}), {' and '.join(dict.fromkeys(encodings))}"
-
-
-# Where a source is
-
-
-def _open(source: str, log: ReadLog, limit: int) -> tuple[list[str], Iterator[tuple[str, Iterator[Row]]]]:
-    """The encodings of the parts of a source, and the name and rows of each part."""
-    path = Path(source).expanduser()
-    if path.is_dir():
-        files = _files_in(path)
-        log.note(f"{len(files)} files of the directory: {', '.join(f.name for f in files[:8])}")
-    elif path.exists():
-        files = [path]
-    elif _is_hub_name(source):
-        return ["from the hub"], iter([(source.split("/")[-1], hub_rows(source, log, limit=limit))])
-    else:
-        raise DataError("no such file", where=source, cure=_nearest_file(path))
-    opened = [(file.name.split(".")[0], *read_file(file, log)) for file in files]
-    return [encoding for _, encoding, _ in opened], iter((stem, rows) for stem, _, rows in opened)
-
-
-def _files_in(path: Path) -> list[Path]:
-    files = sorted(f for f in path.iterdir() if f.is_file() and encoding_of(f) and not f.name.startswith("."))
-    if not files:
-        raise DataError("no data files in the directory", where=str(path), cure=f"expected {READABLE}")
-    return files
-
-
-def _is_hub_name(source: str) -> bool:
-    # A mistyped file name can look like a hub name ("data/train"). If a file of a similar name exists, that is
-    # meant: the person gets a suggestion instead of an error of the network.
-    path = Path(source)
-    looks_local = encoding_of(path) is not None or source.startswith((".", "~", "/", "\\"))
-    return not looks_local and bool(HUB_NAME.fullmatch(source)) and not _similar(path)
-
-
-def _nearest_file(path: Path) -> str:
-    near = _similar(path)
-    return (
-        f"did you mean {path.parent / near}?" if near else "check the path; a hub name is written owner/name"
-    )
-
-
-def _similar(path: Path) -> str:
-    try:
-        names = [p.name for p in path.expanduser().parent.iterdir()]
-    except OSError:
-        return ""
-    return next(iter(difflib.get_close_matches(path.name, names, 1, 0.7)), "")
+    names = " and ".join(dict.fromkeys(layout.name for layout in layouts))
+    origin = f"{' and '.join(dict.fromkeys(exports))} as " if exports else ""
+    return f"{origin}{names} ({' and '.join(styles)}), {' and '.join(dict.fromkeys(encodings))}"

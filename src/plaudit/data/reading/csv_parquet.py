@@ -1,4 +1,4 @@
-"""Tables to rows: CSV and Parquet."""
+"""Tables to rows: CSV, Parquet and Arrow."""
 
 # A cell that begins with one of these characters is run as a formula when somebody opens the file in a spreadsheet,
 # and formulas can send data away. Responses of models are such text. So cells are written with a quote in front,
@@ -11,7 +11,7 @@ import csv
 import gzip
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, cast
 
 from plaudit.data.reading.decoding import BROKEN
@@ -105,21 +105,46 @@ def _csv_row(header: list[str], cells: list[str], where: str, log: ReadLog) -> d
 
 def parquet_rows(stream: BinaryIO, where: str, log: ReadLog) -> Iterator[Row]:
     """Rows of a Parquet file, read in batches."""
+
+    def batches(pyarrow: Any) -> Iterator[Any]:
+        # Parquet is read from its end, which a gzip stream can reach only by unpacking everything before it, each time.
+        source = io.BytesIO(stream.read()) if isinstance(cast(object, stream), gzip.GzipFile) else stream
+        yield from pyarrow.parquet.ParquetFile(source).iter_batches(1024)
+
+    return _arrow_rows("Parquet", batches, where, log)
+
+
+def arrow_rows(stream: BinaryIO, where: str, log: ReadLog) -> Iterator[Row]:
+    """Rows of an Arrow file or stream, as `datasets` saves them."""
+
+    def batches(pyarrow: Any) -> Iterator[Any]:
+        data = stream.read()
+        if data.startswith(b"ARROW1"):
+            reader = pyarrow.ipc.open_file(data)
+            yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
+        else:
+            yield from pyarrow.ipc.open_stream(data)
+
+    return _arrow_rows("Arrow", batches, where, log)
+
+
+def _arrow_rows(
+    name: str, batches: Callable[[Any], Iterator[Any]], where: str, log: ReadLog
+) -> Iterator[Row]:
     # Imported here: pyarrow takes a large part of a second to load, and most data are JSON.
     try:
         import pyarrow
+        import pyarrow.ipc
         import pyarrow.parquet
     except ImportError:
-        log.fault(where, "file", "Parquet, for which pyarrow is needed", "pip install pyarrow")
+        log.fault(where, "file", f"{name}, for which pyarrow is needed", "pip install pyarrow")
         return
     number = 0
     try:
-        # Parquet is read from its end, which a gzip stream can reach only by unpacking everything before it, each time.
-        source = io.BytesIO(stream.read()) if isinstance(cast(object, stream), gzip.GzipFile) else stream
-        for batch in pyarrow.parquet.ParquetFile(source).iter_batches(1024):
+        for batch in batches(pyarrow):
             for values in batch.to_pylist():
                 number += 1
                 yield Row(f"{where} row {number}", number, values, nulls=True)
     except (pyarrow.ArrowException, *BROKEN, ValueError) as error:
-        found = f"a damaged Parquet file ({shorten(str(error), 80)[1:-1]})"
+        found = f"a damaged {name} file ({shorten(str(error), 80)[1:-1]})"
         log.fault(where, "file", found, "the file is cut off or damaged: fetch or write it again")

@@ -1,19 +1,23 @@
-"""Files (JSONL, JSON, CSV and Parquet, each also gzipped) and hub datasets to rows. Unreadable parts become faults."""
+"""Files (JSONL, JSON, CSV, Parquet, Arrow and lines of text, each also gzipped) and hub datasets to rows.
+
+Unreadable parts become faults.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from plaudit.data.reading.csv_parquet import csv_rows, parquet_rows
+from plaudit.data.reading.csv_parquet import arrow_rows, csv_rows, parquet_rows
 from plaudit.data.reading.decoding import BROKEN, is_gzip, open_stream, whole_text
 from plaudit.data.reading.json_rows import json_rows, jsonl_rows
 from plaudit.data.reading.rows import ReadLog, Row
 from plaudit.errors import DataError
 
-Encoding = Literal["JSONL", "JSON", "CSV", "Parquet"]
+Encoding = Literal["JSONL", "JSON", "CSV", "Parquet", "Arrow", "lines of text"]
 
 SUFFIXES: dict[str, Encoding] = {
     ".jsonl": "JSONL",
@@ -22,8 +26,10 @@ SUFFIXES: dict[str, Encoding] = {
     ".csv": "CSV",
     ".tsv": "CSV",
     ".parquet": "Parquet",
+    ".arrow": "Arrow",
+    ".txt": "lines of text",
 }
-READABLE = "JSONL, JSON, CSV or Parquet, each also as .gz"
+READABLE = "JSONL, JSON, CSV or Parquet, or .txt with a prompt on each line, each also as .gz"
 HUB_NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)?(?::[\w.+-]+){0,2}")
 """`owner/name`, `name:split` or `name:subset:split`."""
 
@@ -67,6 +73,8 @@ def _sniff(path: Path, start: bytes) -> Encoding:
     if start.startswith(b"PAR1"):
         return "Parquet"
     known = encoding_of(path)
+    if start.startswith(b"ARROW1"):
+        return "Arrow"
     if known is None and start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"["):
         return "JSON"
     if known is None:
@@ -79,6 +87,8 @@ def _rows(path: Path, encoding: Encoding, log: ReadLog) -> Iterator[Row]:
     with open_stream(path) as stream:
         if encoding == "Parquet":
             yield from parquet_rows(stream, where, log)
+        elif encoding == "Arrow":
+            yield from arrow_rows(stream, where, log)
         elif encoding == "JSONL":
             yield from jsonl_rows(stream, where, log)
         else:
@@ -86,7 +96,30 @@ def _rows(path: Path, encoding: Encoding, log: ReadLog) -> Iterator[Row]:
             # with line numbers, which needs the text before the fault.
             text = whole_text(stream, where, log)
             if text is not None:
-                yield from (csv_rows if encoding == "CSV" else json_rows)(text, where, log)
+                yield from {"CSV": csv_rows, "JSON": json_rows}.get(encoding, _lines)(text, where, log)
+
+
+def _lines(text: str, where: str, log: ReadLog) -> Iterator[Row]:
+    """A prompt on each line that is not blank; JSON under the ending .txt is recognised."""
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if lines and (_is_json(lines[0][1]) or _is_json(text)):
+        log.note(f"{Path(where).name} holds JSON, in spite of its name")
+        yield from json_rows(text, where, log)
+        return
+    log.note(f"each line of {Path(where).name} is a prompt")
+    for count, (number, line) in enumerate(lines, 1):
+        yield Row(f"{where}:{number}", count, {"prompt": line})
+
+
+def _is_json(text: str) -> bool:
+    """Whether a text is an object, or a list of them."""
+    if text.lstrip()[:1] not in ("{", "["):
+        return False
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
 
 
 def hub_rows(source: str, log: ReadLog, *, limit: int = 0) -> Iterator[Row]:

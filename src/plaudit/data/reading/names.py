@@ -173,7 +173,7 @@ _SAID = {
     "history": "earlier turns",
     "system": "system text",
 }
-_SAME = {"verdict": "label", "sentence": "text", "margin": "strength", "messages": "prompt"}
+_SAME = {"verdict": "label", "sentence": "text", "margin": "strength"}
 """Field -> another of which a user may say where it is, and mean this one."""
 _ASKS = re.compile(
     r"prompt|question|quer(?:y|ies)|instruct|problem|context|user|input|request|ask|task|message|dialog|conversation"
@@ -234,8 +234,12 @@ class Columns:
 
     def __init__(self, given: Mapping[str, str], known: Iterable[str]) -> None:
         self.known = frozenset(known)
-        self.given = dict(given) | {f: given[same] for f, same in _SAME.items() if same in given and f not in given}
-        self._reserved = {part for text in given.values() for part in _parts(text, self.known)}
+        self.given = {f: given[same] for f, same in _SAME.items() if same in given} | dict(given)
+        # Whole chats are called messages; somebody who says that they are the prompt means the same.
+        if not {"response", "chosen"} & set(given) and plain(given.get("prompt", "")) in NAMES["messages"].own:
+            self.given.setdefault("messages", given["prompt"])
+        self.named = {part for text in given.values() for part in _parts(text, self.known)} - {""}
+        """Columns that the user names."""
         self._cache: dict[Any, Assigned] = {}
 
     def shape(self, row: Row) -> Shape:
@@ -276,7 +280,7 @@ class Columns:
             parts = _parts(self.given[name], self.known)
             columns = tuple(parts) if any(part in free for part in parts) else ()
         else:
-            free = {column: form for column, form in free.items() if column not in self._reserved}
+            free = {column: form for column, form in free.items() if column not in self.named}
             columns = self._called(name, free, found, late)
         if columns:
             found.columns[name] = columns
