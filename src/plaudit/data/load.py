@@ -11,8 +11,8 @@ from plaudit.data.convert import KIND_OF, convert, number_repeated_ids
 from plaudit.data.reading.exports.table import read_exports
 from plaudit.data.reading.layouts import Layout, columns_of, detect, parse_rows
 from plaudit.data.reading.names import NAMES, Columns, field_of
+from plaudit.data.reading.opening.source import open_source
 from plaudit.data.reading.rows import Places, ReadLog, Row, shorten_names
-from plaudit.data.reading.sources import open_source
 from plaudit.errors import ConfigError, DataError
 from plaudit.records import Kind, Record
 

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from plaudit.data.convert import KIND_OF, convert
 from plaudit.data.other_layouts import HOLDS, WRITERS, JsonRow, columns_of
-from plaudit.data.reading.csv_parquet import neutralise
-from plaudit.data.reading.files import Encoding, encoding_of
+from plaudit.data.reading.opening.csv_parquet import neutralise
+from plaudit.data.reading.opening.files import Encoding, encoding_of
 from plaudit.data.reading.rows import ReadLog, shorten
 from plaudit.data.reading.transcripts import as_messages
 from plaudit.errors import ConfigError, DataError

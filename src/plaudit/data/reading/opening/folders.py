@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from plaudit.data.reading.files import READABLE, encoding_of
+from plaudit.data.reading.opening.files import READABLE, encoding_of
 from plaudit.data.reading.rows import ReadLog
 from plaudit.errors import DataError
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, cast
 
-from plaudit.data.reading.decoding import BROKEN
+from plaudit.data.reading.opening.decoding import BROKEN
 from plaudit.data.reading.rows import ReadLog, Row, shorten
 
 FORMULA = re.compile(r"'*[=+\-@\t\r\0]")

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from plaudit.data.reading.files import HUB_NAME, encoding_of, hub_rows, read_file
-from plaudit.data.reading.folders import describes, files_of, split_of
+from plaudit.data.reading.opening.files import HUB_NAME, encoding_of, hub_rows, read_file
+from plaudit.data.reading.opening.folders import describes, files_of, split_of
 from plaudit.data.reading.rows import ReadLog, Row
 from plaudit.errors import DataError
 

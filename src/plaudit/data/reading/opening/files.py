@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from plaudit.data.reading.csv_parquet import arrow_rows, csv_rows, parquet_rows
-from plaudit.data.reading.decoding import BROKEN, is_gzip, open_stream, whole_text
-from plaudit.data.reading.json_rows import json_rows, jsonl_rows
+from plaudit.data.reading.opening.csv_parquet import arrow_rows, csv_rows, parquet_rows
+from plaudit.data.reading.opening.decoding import BROKEN, is_gzip, open_stream, whole_text
+from plaudit.data.reading.opening.json_rows import json_rows, jsonl_rows
 from plaudit.data.reading.rows import ReadLog, Row
 from plaudit.errors import DataError
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from plaudit.data.reading.decoding import numbered_lines
+from plaudit.data.reading.opening.decoding import numbered_lines
 from plaudit.data.reading.rows import ReadLog, Row, shorten
 
 _BESIDE = ("meta", "pagination", "total", "count", "next", "next_page", "page", "cursors", "has_more")
