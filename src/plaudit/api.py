@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +16,13 @@ from plaudit.algorithms.protocol import Algorithm, PreferenceAlgorithm
 from plaudit.config.algorithm import with_algorithm
 from plaudit.config.load import Loaded, load_job, load_section
 from plaudit.config.sections import Job, SamplingSection
+from plaudit.data.values import prompt_of
 from plaudit.errors import ConfigError
 from plaudit.evaluation.kinds import card
 from plaudit.evaluation.report import write_report
 from plaudit.jobs.registry import COMMANDS, command_for
 from plaudit.jobs.reward_tables import TIMEOUT, RewardTable
 from plaudit.jobs.reward_texts import table_of
-from plaudit.records import Content, Message, Preference, Prompt, Rating
 from plaudit.rewards.build import GivenReward
 from plaudit.rollouts.environment import Environment
 from plaudit.rollouts.turns import check_environment
@@ -71,22 +71,22 @@ class Generating:
         """One response, as text.
 
         Args:
-            prompt: text, or messages.
+            prompt: text, or a chat (a list of messages), or a row with ``prompt``.
             seed: the same seed and prompt give the same response.
             sampling: settings of the ``[sampling]`` table, such as ``temperature=0.7``.
         """
         return self._policy.respond(
-            _content(prompt), load_section(SamplingSection, sampling, "set in Python"), seed=seed
+            prompt_of(prompt, "prompt"), load_section(SamplingSection, sampling, "set in Python"), seed=seed
         )
 
 
 def train(
     algorithm: Algorithm,
     *,
-    prompts: str | Sequence[Any] | None = None,
+    prompts: str | Path | Iterable[Any] | None = None,
     reward: RewardSource | None = None,
     gold: RewardSource | None = None,
-    preferences: str | Sequence[Any] | None = None,
+    preferences: str | Path | Iterable[Any] | None = None,
     environment: str | Environment | None = None,
     **settings: Any,
 ) -> Run:
@@ -95,20 +95,21 @@ def train(
     Args:
         algorithm: ``plaudit.SFT(...)``, ``plaudit.RewardModel(...)``, ``plaudit.PPO(...)``, ``plaudit.GRPO(...)``
             ..., or your own.
-        prompts: for RL: texts, chats (lists of ``{"role", "content"}``), dicts with ``prompt``, ``answer`` and further
-            columns, `Prompt` records, or a file or hub name.
+        prompts: for RL: a file or hub name; or a list or another iterable of texts, of chats (lists of ``{"role",
+            "content"}``, of `Message` or of ``(role, text)``), of rows (dicts with the names that a file would have),
+            or of `Prompt` records; or a `datasets.Dataset` or pandas table. It is read as a file is.
         reward: for RL: a function ``f(prompt, response) -> float``, a class or object that can be called, a name as on
             the command line (``runs/reward``), a table as in a config (``{"kind": "http", "url": ...}``), or a list of
             these or of ``(one of these, weight)``. See docs/howto/rewards.md.
         gold: for RL: a second reward that is never trained on.
         environment: for RL over several turns: what replies to the policy, an object (see `plaudit.Environment`) or
             file.py:Class. See docs/howto/environments.md.
-        preferences: for ``plaudit.DPO(...)`` and its family: a file or hub name, `Preference` records, or dicts with
-            ``prompt``, ``chosen`` and ``rejected``; for ``plaudit.KTO(...)`` also ``prompt``, ``response``, ``reward``.
-        settings: any setting of the command, by its flat name: ``model``, ``dataset``, ``policy``, ``lr``,
-            ``batch_size``, ``out`` ... See docs/reference/config.md. And ``on_iteration``, a function that is called
-            as ``f(number, metrics, rollouts)`` after each iteration of RL; where the data set is fixed, after each
-            optimizer step, with no rollouts. What it raises ends the run.
+        preferences: for ``plaudit.RewardModel(...)``, ``plaudit.DPO(...)`` and its family: a file or hub name, rows
+            (dicts with ``prompt``, ``chosen`` and ``rejected``, for instance) in one of these forms, or records.
+        settings: any setting of the command, by its flat name: ``model``, ``dataset`` (a name, or rows in one of these
+            forms), ``policy``, ``lr``, ``batch_size``, ``out`` ... See docs/reference/config.md. And ``on_iteration``,
+            a function that is called as ``f(number, metrics, rollouts)`` after each iteration of RL; where the data
+            set is fixed, after each optimizer step, with no rollouts. What it raises ends the run.
 
     Raises:
         ConfigError, DataError, ModelError, RewardError, TrainingError: with the cure.
@@ -126,7 +127,8 @@ def train(
         )
     on_iteration: OnIteration | None = settings.pop("on_iteration", None)
     timeout = settings.get("reward_timeout", TIMEOUT)
-    named, values = _named_and_values({name: given[name] for name in row.values}, timeout)
+    taken = {name: given[name] for name in row.values} | {"dataset": settings.pop("dataset", None)}
+    named, values = _named_and_values(taken, timeout)
     if on_iteration is not None:
         values["on_iteration"] = on_iteration
     if "policy" in settings and "policy" not in row.job.model_fields:
@@ -146,12 +148,12 @@ def _named_and_values(given: Mapping[str, Any], timeout: float) -> tuple[dict[st
     """What was given by name, as settings of the job, and what was given as values, as arguments of the stage."""
     named: dict[str, Any] = {}
     values: dict[str, Any] = {}
-    for name, convert in (("prompts", _prompts), ("preferences", _records)):
+    for name in ("dataset", "prompts", "preferences"):
         source = given.get(name)
-        if isinstance(source, str):
-            named["dataset"] = source
+        if isinstance(source, (str, Path)):
+            named["dataset"] = str(source)
         elif source is not None:
-            values["records" if name == "preferences" else name] = convert(source)
+            values["prompts" if "prompts" in given else "records"] = source
     if isinstance(given.get("environment"), str):
         named["environment"] = given["environment"]
     elif given.get("environment") is not None:
@@ -166,20 +168,6 @@ def _named_and_values(given: Mapping[str, Any], timeout: float) -> tuple[dict[st
         if len(tables) < len(sources):
             values[name] = sources
     return named, values
-
-
-def _records(rows: Sequence[Any]) -> list[Preference | Rating]:
-    return [_feedback(row, f"preference-{i}") for i, row in enumerate(rows)]
-
-
-def _feedback(row: Any, name: str) -> Preference | Rating:
-    """A record as it is; a dict as a `Preference`, or as a `Rating` if it has one response."""
-    if isinstance(row, (Preference, Rating)):
-        return row
-    prompt = _content(row["prompt"])
-    if "response" in row:
-        return Rating(name, prompt, _content(row["response"]), float(row["reward"]))
-    return Preference(name, prompt, _content(row["chosen"]), _content(row["rejected"]))
 
 
 def _job(job_class: type[J], algorithm: Algorithm, settings: Mapping[str, Any]) -> Loaded[J]:
@@ -228,25 +216,3 @@ def _no_reward(source: Any, name: str) -> ConfigError:
         cure="give a function of (prompt, response), the name of a reward model, a table such as "
         '{"kind": "http", "url": ...}, or a list of these or of (one of these, weight)',
     )
-
-
-def _prompts(prompts: Sequence[Any]) -> list[Prompt]:
-    return [_prompt(prompt, f"prompt-{i}") for i, prompt in enumerate(prompts)]
-
-
-def _prompt(value: Any, name: str) -> Prompt:
-    """A record as it is; text or a chat; or a row with ``prompt``, perhaps ``answer``, and further columns."""
-    if isinstance(value, Prompt):
-        return value
-    if not isinstance(value, Mapping):
-        return Prompt(name, _content(value))
-    known = ("id", "prompt", "answer")
-    columns = {key: column for key, column in value.items() if key not in known}
-    return Prompt(str(value.get("id", name)), _content(value["prompt"]), value.get("answer"), columns)
-
-
-def _content(prompt: Any) -> Content:
-    """Text as it is; messages (records or dicts) as a tuple of `Message`."""
-    if isinstance(prompt, str):
-        return prompt
-    return tuple(m if isinstance(m, Message) else Message.of(m) for m in prompt)

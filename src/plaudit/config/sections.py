@@ -30,7 +30,7 @@ class DataSection(Section):
     max_length: int = Field(512, ge=8)
     """Longest prompt plus response, in tokens. A response is never cut."""
     on_long: Literal["truncate_prompt", "drop", "error"] = "truncate_prompt"
-    """Longer rows: cut the prompt from the left, leave the row out, or stop. Always counted and said."""
+    """Longer rows: cut the prompt from the left (chats lose first turns), leave the row out, or stop. Always said."""
     eval_fraction: float = Field(0.1, ge=0.0, lt=1.0)
     """Share of the prompts held out for evaluation. Split by prompt, so no prompt is on both sides."""
     limit: int = Field(0, ge=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from plaudit.data.convert import KIND_OF, convert, number_repeated_ids
@@ -59,7 +59,7 @@ def load_records(
         ConfigError: ``fields`` names a field that there is not.
     """
     log = ReadLog(source)
-    given = _given(fields or {})
+    given = given_fields(fields or {})
     parts = open_source(source, log, limit)
     by_part: list[tuple[str, list[Row]]] = []
     left = limit or None
@@ -71,7 +71,7 @@ def load_records(
     return records_of(by_part, kind, [part.encoding for part in parts], log, given)
 
 
-def _given(fields: Mapping[str, str]) -> dict[str, str]:
+def given_fields(fields: Mapping[str, str]) -> dict[str, str]:
     """Fields by their own names.
 
     Raises:
@@ -128,6 +128,18 @@ def records_of(
         tuple(records), kind or kinds[0], _describe(layouts, exports, encodings, log), log.source, count, log.notes,
         tuple(log.unused), log.dropped, Places(log.source, places),
     )  # fmt: skip
+
+
+def as_kind(loaded: Loaded, kind: Kind) -> Loaded:
+    """The same as records of another kind; what is left out is counted in its notes.
+
+    Raises:
+        DataError: there is no such conversion, or nothing is left after it.
+    """
+    log = ReadLog(loaded.source)
+    records = tuple(convert(loaded.records, kind, log))
+    notes, dropped = (*loaded.notes, *log.notes), loaded.dropped + log.dropped
+    return replace(loaded, records=records, kind=kind, notes=notes, dropped=dropped)
 
 
 def _of_kind(records: Sequence[Record], have: Kind, kind: Kind, log: ReadLog) -> Sequence[Record]:

@@ -100,7 +100,7 @@ def _write(rows: list[JsonRow], target: Path, log: ReadLog) -> tuple[str, ...]:
 
 def _rows(records: Sequence[Record], layout: Layout, log: ReadLog) -> list[JsonRow]:
     if layout == "plaudit":
-        return [_own_row(record) for record in records]
+        return [row_of(record) for record in records]
     if layout == "openai" and encoding_of(Path(log.source)) != "JSONL":
         raise DataError("OpenAI reads JSONL only", where=log.source, cure="end the name in .jsonl")
     kind = KIND_OF[type(records[0])]
@@ -118,8 +118,8 @@ def _rows(records: Sequence[Record], layout: Layout, log: ReadLog) -> list[JsonR
 # Layouts
 
 
-def _own_row(record: Record) -> JsonRow:
-    """The fields of the record under the names that are read, without empty ones."""
+def row_of(record: Record) -> JsonRow:
+    """The fields of a record under the names that are read, without empty ones."""
     row: JsonRow = {"prompt" if name == "content" else name: v for name, v in to_json(record).items()}
     row = columns_of(record) | row
     if isinstance(record, Preference) and record.agreement == 1.0:

@@ -55,7 +55,7 @@ COMMANDS: dict[str, Command] = {
             "reward:RewardJob",
             "reward",
             _DATA,
-            (),
+            ("preferences",),
             "train a reward model on preferences, rankings or labels",
         ),
         Command(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from plaudit.config.sections import DataSection
 from plaudit.data.chat import ChatFormat, Encoded
-from plaudit.data.fit import FitReport, fit_each
+from plaudit.data.fit import FitReport, Fitted, fit_each, fit_prompt
+from plaudit.data.reading.rows import Places
 from plaudit.data.reading.transcripts import plain_text, prompt_key
 from plaudit.data.split import split_by_prompt
 from plaudit.errors import DataError
@@ -20,6 +22,7 @@ from plaudit.stages.said import Said
 R = TypeVar("R", Demonstration, Preference, Ranking, Rating)
 Scored = Preference | Ranking | Rating
 """What a reward model learns from."""
+MOST_PLACES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +40,58 @@ class Rows:
 
 
 def encode_rows(
-    records: Sequence[R], encode: Callable[[R], tuple[Encoded, ...]], data: DataSection, source: str
+    records: Sequence[R],
+    encode: Callable[[R], tuple[Encoded, ...]],
+    data: DataSection,
+    places: Places,
+    chat: ChatFormat,
 ) -> Rows:
     """Encode each record and fit it to ``data.max_length``; a record is dropped as a whole or not at all.
 
+    Args:
+        records: of one kind.
+        encode: gives the rows of a record.
+        data: says how long they may be.
+        places: where the records stand, for errors.
+        chat: what ``encode`` uses; it counts what it does otherwise than the data say.
+
     Raises:
-        DataError: a row is too long and ``on_long`` is "error", or no row is left.
+        DataError: the chat template refuses a row, a row is too long and ``on_long`` is "error", or no row is left.
     """
-    every = [(record, encode(record)) for record in records]
-    trained = [(record, unit) for record, unit in every if all(any(row.mask) for row in unit)]
-    if every and not trained:
+    fitted: list[Fitted] = []
+    refused = Refused(places)
+    for record in records:
+        with refused.row(record.id):
+            fitted.append(_fitted(record, encode, data, chat))
+    refused.raise_if_any(len(records))
+    trained = [(r, f) for r, f in zip(records, fitted, strict=True) if f.unit is None or _is_trained(f.unit)]
+    if fitted and not trained:
         raise DataError(
-            f"no turn of the assistant is trained on in any of {len(every)} rows: all are marked as context only",
-            where=source,
+            f"no turn of the assistant is trained on in any of {len(fitted)} rows: all are marked as context only",
+            where=places.source,
             cure="leave out weight and train, or set them to 1 where a turn is to be learned",
         )
-    fitted, report = fit_each([unit for _, unit in trained], data.max_length, data.on_long, where=source)
-    kept = [(record, unit) for (record, _), unit in zip(trained, fitted, strict=True) if unit is not None]
-    left_out = len(every) - len(trained)
+    names = [places.of(record.id) for record, _ in trained]
+    found = [fit for _, fit in trained]
+    units, report = fit_each(found, data.max_length, data.on_long, where=places.source, names=names)
+    kept = [(record, unit) for (record, _), unit in zip(trained, units, strict=True) if unit is not None]
+    left_out = len(fitted) - len(trained)
     return Rows([record for record, _ in kept], [unit for _, unit in kept], report, left_out)
+
+
+def _is_trained(unit: tuple[Encoded, ...]) -> bool:
+    return all(any(row.mask) for row in unit)
+
+
+def _fitted(record: R, encode: Callable[[R], tuple[Encoded, ...]], data: DataSection, chat: ChatFormat) -> Fitted:
+    """A record that fits the length."""
+    before = chat.counted()
+
+    def attempt(prompt: Content) -> tuple[Encoded, ...]:
+        chat.count_from(before)  # a prompt that is cut is encoded several times, and counts once
+        return encode(record if prompt is record.prompt else replace(record, prompt=prompt))
+
+    return fit_prompt(record.prompt, attempt, data.max_length, data.on_long)
 
 
 def tell_of(rows: Rows, source: str, said: Said) -> None:
@@ -63,6 +99,34 @@ def tell_of(rows: Rows, source: str, said: Said) -> None:
     said.fitted(source, rows.report)
     if few := rows.context_only:
         said.left_out(source, f"{few} rows left out: the turns that would be trained on are context only", few)
+
+
+class Refused:
+    """Rows that cannot be encoded, because the chat template refuses them for instance; raised once all are seen."""
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        self._first: DataError | None = None
+        self._where: list[str] = []
+
+    @contextmanager
+    def row(self, identity: str) -> Iterator[None]:
+        """Keeps the DataError of a row, with the file and line of the row that it lacks."""
+        try:
+            yield
+        except DataError as error:
+            self._first = self._first or error
+            place = self.places.of(identity)
+            self._where.append(f"{place} (row {identity})" if not place.endswith(identity) else place)
+
+    def raise_if_any(self, among: int) -> None:
+        """Raise the first error, with how many rows there were of ``among``, and where the first ten are."""
+        if self._first is None:
+            return
+        first, rows = self._first, self._where
+        what = first.what if len(rows) == 1 else f"{len(rows)} of {among} rows are refused. The first: {first.what}"
+        more = f" and {len(rows) - MOST_PLACES} more" if len(rows) > MOST_PLACES else ""
+        raise DataError(what, where=", ".join(rows[:MOST_PLACES]) + more, cure=first.cure) from first
 
 
 def demonstration_encoder(

@@ -43,6 +43,7 @@ class Said:
     def fitted(self, source: str, report: FitReport) -> None:
         """Rows that were cut or left out because of their length; nothing where there are none."""
         if report.truncated or report.dropped:
+            announce({"note": f"{source}: {report}"})
             self._data(source, report.dropped, (), str(report))
 
     def left_out(self, source: str, message: str, dropped: int) -> None:

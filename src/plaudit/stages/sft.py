@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from plaudit import backends
 from plaudit.data.collate import collate_demonstrations
-from plaudit.data.load import load_records
+from plaudit.data.values import load_data
 from plaudit.experience import Experience
 from plaudit.jobs.sft import SFTJob
 from plaudit.runs.directory import announce, finished
@@ -27,9 +28,16 @@ EVALUATION_BATCH = 64
 
 
 def run_sft(
-    job: SFTJob, sources: Mapping[str, str] | None = None, *, on_iteration: OnIteration | None = None
+    job: SFTJob,
+    sources: Mapping[str, str] | None = None,
+    *,
+    records: Iterable[Any] | None = None,
+    on_iteration: OnIteration | None = None,
 ) -> Path:
     """Train and save; returns the run directory.
+
+    Args:
+        records: demonstrations given as values instead of by name.
 
     Raises:
         ConfigError, DataError, ModelError: with the cure.
@@ -39,26 +47,26 @@ def run_sft(
         return done
     ready(job)
     said = Said()
-    loaded = load_records(job.dataset, "demonstration", limit=job.data.limit)
+    loaded = load_data(job.dataset, records, "dataset", "demonstration", limit=job.data.limit)
     said.loaded(loaded)
-    train, heldout = split(loaded.records, job.data, job.seed, job.dataset, said)
+    train, heldout = split(loaded.records, job.data, job.seed, loaded.source, said)
     runtime = backends.open(job)
     said.note(runtime.notes)
     learner, text = runtime.learner, runtime.format
     data, encoder = readable(text, job.data, said), demonstration_encoder(text.chat, job.algorithm.all_turns)
-    rows, heldout_rows = (encode_rows(part, encoder, data, job.dataset) for part in (train, heldout))
+    rows, heldout_rows = (encode_rows(part, encoder, data, loaded.places, text.chat) for part in (train, heldout))
     counts = f"{len(rows)} to train, {len(heldout_rows)} held out"
     announce({"data": loaded.format, "rows": counts, "length": rows.report})
-    tell_of(rows, f"{job.dataset}, to train", said)
-    tell_of(heldout_rows, f"{job.dataset}, held out", said)
+    tell_of(rows, f"{loaded.source}, to train", said)
+    tell_of(heldout_rows, f"{loaded.source}, held out", said)
     said.note(text.chat.notes)
 
     collate = partial(collate_rows, rows, text.pad_id)
     steps = math.ceil(len(rows) / job.batch_size) * job.epochs
     learner.plan(steps)
-    records = rows.records + heldout_rows.records
+    used = rows.records + heldout_rows.records
     with open_session(
-        job, sources, total=steps, inputs=Inputs(records), said=said, on_iteration=on_iteration
+        job, sources, total=steps, inputs=Inputs(used), said=said, on_iteration=on_iteration
     ) as session:
         shown = heldout or train
         sampler = Sampler(runtime, shown, job.log.samples, data, job.sampling, job.seed, session.recorder)

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -96,9 +96,14 @@ class ChatFormat:
         counted = tuple(f"{times} {words}" for words, times in self._counts.items())
         return (*(self._ends.notes if reads_chats else ()), *counted)
 
-    def forget_counts(self) -> None:
-        """Count anew, where the same rows are encoded a second time."""
+    def counted(self) -> Mapping[str, int]:
+        """What was counted so far, for `count_from`."""
+        return dict(self._counts)
+
+    def count_from(self, counts: Mapping[str, int]) -> None:
+        """Go back to earlier counts, where the same rows are encoded once more."""
         self._counts.clear()
+        self._counts.update(counts)
 
     @cached_property
     def _tokens(self) -> Tokens:

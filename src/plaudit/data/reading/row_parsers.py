@@ -33,10 +33,9 @@ def prompt(fields: Fields, record_id: str) -> list[Record]:
     """`prompt`, optionally `answer`; what else is in the row is kept as it is, for rewards and environments."""
     content = fields.prompt()
     answer, whole = _checkable(fields)
-    if not _has_words(content) and not fields.faulty:
-        fields.fault("prompt", "an empty prompt", "write a prompt, or remove the row")
-    elif isinstance(content, tuple) and content and content[-1].role == "assistant":
-        fields.fault("prompt", "a chat that ends with the assistant's turn", "end it with the user's turn")
+    fault = None if fields.faulty else fault_of_prompt(content)
+    if fault:
+        fields.fault("prompt", *fault)
     others = {name: v for name, v in fields.row.values.items() if name not in fields.used and v is not None} | whole
     if tools := fields.tools:  # rewards and environments may want to know them as well
         others[fields.columns["tools"][0]] = list(tools)
@@ -52,6 +51,15 @@ def _checkable(fields: Fields) -> tuple[str | None, dict[str, str]]:
         return answer, {}
     fields.log.count("answers of which what follows #### is checked; the column keeps the whole text")
     return last.strip(), {fields.columns["answer"][0]: answer or ""}
+
+
+def fault_of_prompt(content: Content) -> tuple[str, str] | None:
+    """What is wrong with a prompt to which a response is sampled, and the cure; None if nothing is."""
+    if not _has_words(content):
+        return "an empty prompt", "write a prompt, or remove the row"
+    if isinstance(content, tuple) and content[-1].role == "assistant":
+        return "a chat that ends with the assistant's turn", "end it with the user's turn"
+    return None
 
 
 def demonstration(fields: Fields, record_id: str) -> list[Record]:

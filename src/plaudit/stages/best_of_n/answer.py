@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from plaudit.algorithms.best_of_n import BestOfN
 from plaudit.jobs.best_of_n import BestOfNJob
-from plaudit.records import Prompt, Rollout
+from plaudit.records import Rollout
 from plaudit.rewards.build import Given
 from plaudit.runs.directory import announce
 from plaudit.runs.files import Lines, Row, read_lines
@@ -24,7 +25,7 @@ from plaudit.stages.session import OnIteration, Session, open_session, ready
 
 def run_best_of_n(
     job: BestOfNJob, sources: Mapping[str, str] | None = None, *, reward: Given = None,
-    prompts: Sequence[Prompt] | None = None, gold: Given = None, on_iteration: OnIteration | None = None,
+    prompts: Iterable[Any] | None = None, gold: Given = None, on_iteration: OnIteration | None = None,
 ) -> Path:  # fmt: skip
     """Answer every prompt with the best of n responses; returns the run directory. With ``rounds`` see `rejection`.
 
@@ -45,8 +46,8 @@ def run_best_of_n(
             job, sources, reward=reward, prompts=prompts, gold=gold, on_iteration=on_iteration
         )
     said = Said()
-    records = load_prompts(job.dataset, job.data.limit, prompts, said, least=1)
-    opened, reader = open_sampling(job, records, reward, gold)
+    records, places = load_prompts(job.dataset, job.data.limit, prompts, said, least=1)
+    opened, reader = open_sampling(job, records, places, reward, gold)
     tokenised = reader.tokenise(records)
     if not tokenised:
         raise reader.nothing_left("answer")
@@ -54,7 +55,7 @@ def run_best_of_n(
     reader.tell(said)
     said.note([*opened.notes, *job.sampling.cautions])
     # No records to compare: each prompt is answered by itself, so a resumed run may well have others.
-    given = {"prompts": prompts, "reward": reward, "gold": gold}
+    given = {"prompts": None if prompts is None else records, "reward": reward, "gold": gold}
     with open_session(
         job, sources, total=len(tokenised), unit="prompt", inputs=Inputs((), given), said=said,
         on_iteration=on_iteration,

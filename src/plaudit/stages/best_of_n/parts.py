@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from plaudit import backends
 from plaudit.algorithms.best_of_n import BestOfN
+from plaudit.data.reading.rows import Places
 from plaudit.errors import Stopped
 from plaudit.jobs.best_of_n import BestOfNJob
 from plaudit.records import Prompt, Rollout, to_json
@@ -22,11 +23,11 @@ AT_ONCE = 32
 
 
 def open_sampling(
-    job: BestOfNJob, records: Sequence[Prompt], reward: Given, gold: Given
+    job: BestOfNJob, records: Sequence[Prompt], places: Places, reward: Given, gold: Given
 ) -> tuple[OnlineRuntime, PromptReader]:
     """The model and the judges, and what turns prompts into tokens for it."""
     opened = backends.open(job, reward=reward, gold=gold, columns=columns_of(records))
-    return opened, PromptReader(job.data, job.sampling, opened.format.chat, job.dataset)
+    return opened, PromptReader(job.data, job.sampling, opened.format.chat, places)
 
 
 def sampled(

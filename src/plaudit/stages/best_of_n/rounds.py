@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from plaudit.algorithms.sft import SFT
 from plaudit.data.chat import Encoded
@@ -35,7 +36,7 @@ from plaudit.training.offline import OfflineLoop
 
 def run_rejection(
     job: BestOfNJob, sources: Mapping[str, str] | None = None, *, reward: Given = None,
-    prompts: Sequence[Prompt] | None = None, gold: Given = None, on_iteration: OnIteration | None = None,
+    prompts: Iterable[Any] | None = None, gold: Given = None, on_iteration: OnIteration | None = None,
 ) -> Path:  # fmt: skip
     """Fine-tune in ``job.rounds`` rounds and save; returns the run directory.
 
@@ -50,8 +51,8 @@ def run_rejection(
     if done := finished(job):
         return done
     said = Said()
-    records = load_prompts(job.dataset, job.data.limit, prompts, said)
-    opened, reader = open_sampling(job, records, reward, gold)
+    records, places = load_prompts(job.dataset, job.data.limit, prompts, said)
+    opened, reader = open_sampling(job, records, places, reward, gold)
     train, heldout = split_by_prompt(records, max(job.data.eval_fraction, 1e-9), job.seed)
     tokenised, held = reader.tokenise(train), reader.tokenise(heldout[: job.eval_prompts])
     if not tokenised or not held:
@@ -60,7 +61,7 @@ def run_rejection(
     reader.tell(said)
     said.note([*opened.notes, *job.sampling.cautions, *opened.check(tokenised)])
     used = [p.prompt for p in (*tokenised, *held)]
-    given = {"prompts": prompts, "reward": reward, "gold": gold}
+    given = {"prompts": None if prompts is None else records, "reward": reward, "gold": gold}
     with open_session(
         job, sources, total=job.rounds, unit="round", inputs=Inputs(used, given), said=said, on_iteration=on_iteration
     ) as session:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from plaudit.config.sections import DataSection, SamplingSection
-from plaudit.data.chat import ChatFormat
-from plaudit.data.fit import fit_length
-from plaudit.data.load import load_records
+from plaudit.data.chat import ChatFormat, Encoded
+from plaudit.data.fit import FitReport, Fitted, fit_prompt, report_of
+from plaudit.data.reading.rows import Places
 from plaudit.data.reading.transcripts import plain_text
 from plaudit.data.split import distinct
+from plaudit.data.values import load_data
 from plaudit.errors import DataError
-from plaudit.records import Prompt
+from plaudit.records import Content, Prompt
 from plaudit.runtime import TokenPrompt
+from plaudit.stages.encode import Refused
 from plaudit.stages.said import Said
 
 
@@ -38,16 +41,16 @@ class PromptReader:
     Args:
         data: says how long a prompt and a response may be together.
         sampling: says how long a response may be.
-        source: where the prompts come from, for errors.
+        places: where the prompts come from, for errors.
 
     Raises:
         DataError: no room is left for a prompt.
     """
 
-    def __init__(self, data: DataSection, sampling: SamplingSection, chat: ChatFormat, source: str) -> None:
-        self.data, self.chat, self.source = data, chat, source
+    def __init__(self, data: DataSection, sampling: SamplingSection, chat: ChatFormat, places: Places) -> None:
+        self.data, self.chat, self.places = data, chat, places
         self.room = room_for_prompts(data, sampling)
-        self.cut = self.dropped = 0
+        self._fitted: list[Fitted] = []
 
     def tokenise(self, prompts: Sequence[Prompt]) -> list[TokenPrompt]:
         """The prompts that fit, after cutting where the settings say so.
@@ -55,65 +58,74 @@ class PromptReader:
         Raises:
             DataError: a prompt is too long and ``on_long`` is "error".
         """
-        result = []
+        fitted, refused = [], Refused(self.places)
         for prompt in prompts:
-            whole = self.chat.encode_prompt(prompt.content)
-            if len(whole) > self.room and self.data.on_long == "error":
+            with refused.row(prompt.id):
+                fitted.append(self._fit(prompt.content))
+        refused.raise_if_any(len(prompts))
+        self._fitted += fitted
+        for prompt, fit in zip(prompts, fitted, strict=True):
+            if fit.tokens > self.room and self.data.on_long == "error":
                 raise DataError(
-                    f"prompt {prompt.id} has {len(whole)} tokens, {self.room} fit before the response",
-                    where=self.source,
+                    f"prompt {prompt.id} has {fit.tokens} tokens, {self.room} fit before the response",
+                    where=self.places.of(prompt.id),
                     cure="raise --max-length, or use --on-long truncate_prompt or drop",
                 )
-            fitted = fit_length(whole, self.room, self.data.on_long)
-            if fitted is None:
-                self.dropped += 1
-                continue
-            self.cut += len(whole) > self.room
-            result.append(TokenPrompt(prompt, tuple(fitted.ids)))
-        return result
+        both = ((prompt, fit.unit) for prompt, fit in zip(prompts, fitted, strict=True))
+        return [TokenPrompt(prompt, tuple(unit[0].ids)) for prompt, unit in both if unit is not None]
+
+    def _fit(self, content: Content) -> Fitted:
+        before = self.chat.counted()
+
+        def attempt(content: Content) -> tuple[Encoded]:
+            self.chat.count_from(before)  # a prompt that is cut is encoded several times, and counts once
+            return (self.chat.encode_prompt(content),)
+
+        return fit_prompt(content, attempt, self.room, self.data.on_long)
 
     @property
-    def report(self) -> str:
+    def report(self) -> FitReport:
         """What became of long prompts."""
-        return f"{self.cut} prompts cut from the left, {self.dropped} dropped, to {self.room} tokens"
+        return report_of(self._fitted)
 
     def tell(self, said: Said) -> None:
         """Tell what became of long prompts, and what the chat template does not write of some."""
-        if self.cut or self.dropped:
-            said.left_out(self.source, self.report, self.dropped)
+        report = self.report
+        if report.truncated or report.dropped:
+            what = f"prompts of up to {self.room} tokens: {report}"
+            said.left_out(self.places.source, what, report.dropped)
         said.note(self.chat.notes)
 
     def nothing_left(self, to: str) -> DataError:
         """The error to raise where no prompt fits; ``to`` says what the prompts are for."""
         return DataError(
-            f"no prompts are left to {to}: {self.dropped} were longer than {self.room} tokens and dropped",
-            where=self.source or "prompts",
+            f"no prompts are left to {to}: {self.report.dropped} were longer than {self.room} tokens and dropped",
+            where=self.places.source or "prompts",
             cure="raise --max-length, or use --on-long truncate_prompt",
         )
 
 
 def load_prompts(
-    source: str, limit: int, given: Sequence[Prompt] | None, said: Said, least: int = 2
-) -> list[Prompt]:
-    """The prompts given as values, or those of a data source; ``said`` is told what is not used of it.
+    source: str, limit: int, given: Iterable[Any] | None, said: Said, least: int = 2
+) -> tuple[list[Prompt], Places]:
+    """The prompts given as values, or those of a data source, and where they stand.
+
+    ``said`` is told what is not used of them.
 
     Raises:
         DataError: fewer than ``least``, or fewer different ones.
     """
-    if given is not None:
-        records = list(given)
-    else:
-        loaded = load_records(source, "prompt", limit=limit)
-        said.loaded(loaded)
-        records = [r for r in loaded.records if isinstance(r, Prompt)]
+    loaded = load_data(source, given, "prompts", "prompt", limit=limit)
+    said.loaded(loaded)
+    records = [r for r in loaded.records if isinstance(r, Prompt)]
     different = distinct(records)
     if different < least:
         raise DataError(
             _too_few(records) + ("" if least < 2 else ": some are held out to measure what was learned"),
-            where=source or "prompts",
+            where=loaded.source,
             cure="give a prompt" if least < 2 else "give at least two different prompts",
         )
-    return records
+    return records, loaded.places
 
 
 def _too_few(records: Sequence[Prompt]) -> str:

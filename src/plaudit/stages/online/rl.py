@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +11,7 @@ from plaudit import backends
 from plaudit.algorithms.protocol import ActorCritic, Cautious, LengthDependent, OnlineAlgorithm, Rehearsing
 from plaudit.config.sections import DataSection
 from plaudit.data.load import load_records
+from plaudit.data.reading.rows import Places
 from plaudit.data.split import split_by_prompt
 from plaudit.errors import ConfigError, TrainingError
 from plaudit.evaluation.alarms.sampler import SamplerWatch
@@ -36,7 +37,7 @@ def run_rl(
     sources: Mapping[str, str] | None = None,
     *,
     reward: Given = None,
-    prompts: Sequence[Prompt] | None = None,
+    prompts: Iterable[Any] | None = None,
     gold: Given = None,
     environment: Environment | None = None,
     on_iteration: OnIteration | None = None,
@@ -60,17 +61,18 @@ def run_rl(
     _check_sizes(job)
     said = Said()
     job, notes = _with_time_to_learn(job)
-    records = load_prompts(job.dataset, job.data.limit, prompts, said)
+    records, places = load_prompts(job.dataset, job.data.limit, prompts, said)
     opened = backends.open(job, reward=reward, gold=gold, columns=columns_of(records))
     data = readable(opened.format, job.data, said)
-    rows = _tokenise(job, data, records, opened.format)
+    rows = _tokenise(job, data, records, places, opened.format)
     machines = _with_environment(job, data, opened, environment)
     texts = _texts(job, opened.format, said)
     announce({"prompts": f"{len(rows.train)} to train, {len(rows.heldout)} held out"})
     rows.reader.tell(said)
     said.note([*notes, *opened.notes, *cautions_of(job), *job.sampling.cautions, *opened.check(rows.train)])
     used = [prompt.prompt for prompt in (*rows.train, *rows.heldout)]
-    given = {"prompts": prompts, "reward": reward, "gold": gold, "environment": environment}
+    rows_given = None if prompts is None else records
+    given = {"prompts": rows_given, "reward": reward, "gold": gold, "environment": environment}
     with open_session(
         job, sources, total=job.iterations, unit="iteration", inputs=Inputs(used, given), said=said,
         on_iteration=on_iteration,
@@ -160,9 +162,11 @@ class PromptRows:
     """Knows what became of prompts that were too long."""
 
 
-def _tokenise(job: OnlineJob, data: DataSection, records: Sequence[Prompt], text: TextFormat) -> PromptRows:
+def _tokenise(
+    job: OnlineJob, data: DataSection, records: Sequence[Prompt], places: Places, text: TextFormat
+) -> PromptRows:
     """Training and held-out prompts; one that is too long for a response after it is handled as configured."""
-    reader = PromptReader(data, job.sampling, text.chat, job.dataset)
+    reader = PromptReader(data, job.sampling, text.chat, places)
     train, heldout = split_by_prompt(records, max(data.eval_fraction, 1e-9), job.seed)
     rows = PromptRows(reader.tokenise(train), reader.tokenise(heldout[: job.eval_prompts]), reader)
     if not rows.train or not rows.heldout:
@@ -195,7 +199,7 @@ def _texts(job: OnlineJob, text: TextFormat, said: Said) -> TextStream | None:
     loaded = load_records(source, "demonstration", limit=job.data.limit)
     said.loaded(loaded)
     demonstrations = [r for r in loaded.records if isinstance(r, Demonstration)]
-    rows = encode_rows(demonstrations, demonstration_encoder(text.chat, True), job.data, source)
+    rows = encode_rows(demonstrations, demonstration_encoder(text.chat, True), job.data, loaded.places, text.chat)
     tell_of(rows, source, said)
     return TextStream([unit[0] for unit in rows.encoded], text.pad_id, job.seed)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, cast
@@ -14,12 +14,13 @@ from plaudit import backends
 from plaudit.algorithms.protocol import OfflineAlgorithm, PreferenceAlgorithm, RatingAlgorithm
 from plaudit.config.algorithm import name_of
 from plaudit.data.chat import Encoded
-from plaudit.data.load import load_records
+from plaudit.data.load import Loaded
 from plaudit.data.reading.transcripts import prompt_key
+from plaudit.data.values import load_data
 from plaudit.errors import ConfigError, DataError
 from plaudit.experience import Batch, Outputs
 from plaudit.jobs.preference import DPOJob
-from plaudit.records import Preference, Rating
+from plaudit.records import Rating
 from plaudit.runs.directory import announce, finished
 from plaudit.runs.files import Row, write_lines
 from plaudit.runs.recorder import Recorder
@@ -46,14 +47,13 @@ FALLEN = 0.3
 
 
 Algorithm = OfflineAlgorithm[Batch]
-Records = Sequence[Preference] | Sequence[Rating]
 
 
 def run_dpo(
     job: DPOJob,
     sources: Mapping[str, str] | None = None,
     *,
-    records: Records | None = None,
+    records: Iterable[Any] | None = None,
     on_iteration: OnIteration | None = None,
 ) -> Path:
     """Train, evaluate on held-out prompts, and save; returns the run directory.
@@ -73,21 +73,24 @@ def run_dpo(
     # `learns_from`, which a type checker cannot follow.
     algorithm = cast("Algorithm", job.algorithm)
     said = Said()
-    rated, what = _records(job, algorithm, records, said)
+    wanted: Literal["rating", "preference"] = "rating" if _kind(algorithm) == "rating" else "preference"
+    loaded = load_data(job.dataset, records, "preferences", wanted, limit=job.data.limit)
+    said.loaded(loaded)
+    rated = _decided(algorithm, loaded, said)
     _check_prompts(job, rated)
-    train, heldout = split(rated, job.data, job.seed, job.dataset, said)
+    train, heldout = split(rated, job.data, job.seed, loaded.source, said)
     runtime = backends.open(job)
     said.note(runtime.notes)
     learner, text = runtime.learner, runtime.format
     data = readable(text, job.data, said)
     encoder: Callable[[Any], tuple[Encoded, ...]] = (
-        rating_encoder(text.chat) if _kind(algorithm) == "rating" else preference_encoder(text.chat)
+        rating_encoder(text.chat) if wanted == "rating" else preference_encoder(text.chat)
     )
-    rows, heldout_rows = (encode_rows(part, encoder, data, job.dataset) for part in (train, heldout))
+    rows, heldout_rows = (encode_rows(part, encoder, data, loaded.places, text.chat) for part in (train, heldout))
     counts = f"{len(rows)} to train, {len(heldout_rows)} held out"
-    announce({"data": what, "rows": counts, "length": rows.report} | _advice(algorithm, rows.records))
-    tell_of(rows, f"{job.dataset}, to train", said)
-    tell_of(heldout_rows, f"{job.dataset}, held out", said)
+    announce({"data": loaded.format, "rows": counts, "length": rows.report} | _advice(algorithm, rows.records))
+    tell_of(rows, f"{loaded.source}, to train", said)
+    tell_of(heldout_rows, f"{loaded.source}, held out", said)
     said.note(text.chat.notes)
 
     steps = math.ceil(len(rows) / job.batch_size) * job.epochs
@@ -206,17 +209,11 @@ def _kind(algorithm: Algorithm) -> str:
     return algorithm.learns_from if isinstance(algorithm, PreferenceAlgorithm) else "preference"
 
 
-def _records(job: DPOJob, algorithm: Algorithm, given: Records | None, said: Said) -> tuple[list[Any], str]:
-    """The records to learn from, and what they are. Ratings that say nothing are left out."""
-    if given is not None:
-        records, what = list(given), f"{len(given)} records"
-    else:
-        wanted: Literal["rating", "preference"] = "rating" if _kind(algorithm) == "rating" else "preference"
-        loaded = load_records(job.dataset, wanted, limit=job.data.limit)
-        said.loaded(loaded)
-        records, what = list(loaded.records), loaded.format
+def _decided(algorithm: Algorithm, loaded: Loaded, said: Said) -> list[Any]:
+    """The records to learn from: ratings that say nothing are left out."""
+    records = list(loaded.records)
     if not isinstance(algorithm, RatingAlgorithm):
-        return records, what
+        return records
     kept = [r for r in records if isinstance(r, Rating) and not algorithm.is_tie(r.reward)]
     ratings = [r.reward for r in kept]
     if len({algorithm.is_good(rating) for rating in ratings}) < 2:
@@ -224,12 +221,12 @@ def _records(job: DPOJob, algorithm: Algorithm, given: Records | None, said: Sai
         raise DataError(
             f"all {len(kept)} responses are on one side of the rating that divides them: "
             f"they go from {lowest:g} to {highest:g}",
-            where=job.dataset,
+            where=loaded.source,
             cure=f"set --good-above between them, e.g. {(lowest + highest) / 2:g}, or give responses of both sides",
         )
     if left_out := len(records) - len(kept):
-        said.left_out(job.dataset, f"{left_out} responses rated in the middle are left out", left_out)
-    return kept, what
+        said.left_out(loaded.source, f"{left_out} responses rated in the middle are left out", left_out)
+    return kept
 
 
 def _advice(algorithm: Algorithm, records: Sequence[Any]) -> dict[str, str]:

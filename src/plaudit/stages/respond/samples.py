@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from plaudit.config.sections import DataSection, SamplingSection
-from plaudit.data.fit import fit_length
-from plaudit.records import Demonstration, Preference, Prompt, Rating
+from plaudit.data.chat import Encoded
+from plaudit.data.fit import fit_prompt
+from plaudit.records import Content, Demonstration, Preference, Prompt, Rating
 from plaudit.runs.recorder import Recorder
 from plaudit.runtime import OfflineRuntime, TokenPrompt
 
@@ -40,9 +41,13 @@ class Sampler:
         prompts = [Prompt(r.id, r.prompt) for r in list(distinct.values())[:count]]
         # At least half of max_length is left to the prompt, however long a response may be.
         room = max(data.max_length - sampling.max_new_tokens, data.max_length // 2)
-        rows = [fit_length(chat.encode_prompt(p.content), room, "truncate_prompt") for p in prompts]
-        twos = zip(prompts, rows, strict=True)
-        self.prompts = [TokenPrompt(p, tuple(row.ids)) for p, row in twos if row is not None]
+
+        def encode(content: Content) -> tuple[Encoded]:
+            return (chat.encode_prompt(content),)
+
+        units = [fit_prompt(p.content, encode, room, "truncate_prompt").unit for p in prompts]
+        twos = zip(prompts, units, strict=True)
+        self.prompts = [TokenPrompt(p, tuple(unit[0].ids)) for p, unit in twos if unit is not None]
 
     def show(self, step: int) -> None:
         """Sample one response to each prompt. The same uniforms are used at every call."""

@@ -14,11 +14,12 @@ from plaudit.algorithms.reward_model import RewardModel
 from plaudit.data.chat import Encoded
 from plaudit.data.collate import collate_pairs, collate_rankings, collate_ratings
 from plaudit.data.judgements import undecided
-from plaudit.data.load import Loaded, load_records
+from plaudit.data.load import Loaded, as_kind
+from plaudit.data.reading.rows import Places
 from plaudit.errors import DataError
 from plaudit.experience import Batch
 from plaudit.records import Judgement, Preference, Ranking, Rating
-from plaudit.stages.encode import Rows
+from plaudit.stages.encode import Refused, Rows
 from plaudit.stages.said import Said
 
 CURE = "give preferences (prompt, chosen, rejected), rankings, judgements, ratings, or texts with 0/1 labels"
@@ -30,33 +31,32 @@ class Source:
 
     records: list[Any]
     format: str
+    places: Places
 
 
-def load_source(
-    dataset: str,
+def source_of(
+    loaded: Loaded,
     algorithm: RewardModel,
     said: Said,
     *,
-    limit: int = 0,
     min_agreement: float = 0.0,
     ties: str = "drop",
 ) -> Source:
     """Ranked lists as lists, ratings where they are predicted, texts with 0/1 labels as they are; else preferences.
 
     Args:
-        dataset: file, directory or hub name.
+        loaded: of any kind.
         said: is told what was left out or not used.
-        limit: read only so many rows (0 = all).
         min_agreement: smallest share of annotators that a preference must have.
         ties: "half" adds judgements without a majority, with their share of votes as the target.
 
     Raises:
         DataError: the data hold nothing to learn a score from.
     """
-    loaded = load_records(dataset, limit=limit)
+    dataset = loaded.source
     if algorithm.ratings == "regression":
         said.loaded(loaded)
-        return Source(_rated(loaded, algorithm.attributes, dataset), loaded.format)
+        return Source(_rated(loaded, algorithm.attributes, dataset), loaded.format, loaded.places)
     if loaded.kind in ("demonstration", "prompt"):
         raise DataError(
             f"the data set holds {loaded.kind}s ({loaded.format}); a reward model learns from comparisons",
@@ -66,8 +66,8 @@ def load_source(
     labels = {r.reward for r in loaded.records if isinstance(r, Rating)}
     if loaded.kind == "ranking" or (labels and labels <= {0.0, 1.0}):
         said.loaded(loaded)
-        return Source(list(loaded.records), loaded.format)
-    pairs = load_records(dataset, "preference", limit=limit)
+        return Source(list(loaded.records), loaded.format, loaded.places)
+    pairs = as_kind(loaded, "preference")
     said.loaded(pairs)
     preferences: list[Any] = list(pairs.records)
     if ties == "half":
@@ -85,7 +85,7 @@ def load_source(
             where=dataset,
             cure="lower --min-agreement",
         )
-    return Source(preferences, loaded.format)
+    return Source(preferences, loaded.format, loaded.places)
 
 
 def _rated(loaded: Loaded, attributes: Sequence[str], dataset: str) -> list[Any]:
@@ -108,7 +108,7 @@ def _rated(loaded: Loaded, attributes: Sequence[str], dataset: str) -> list[Any]
 
 
 def without_long_responses(
-    records: Sequence[Any], encode: Callable[[Any], tuple[Encoded, ...]], max_length: int
+    records: Sequence[Any], encode: Callable[[Any], tuple[Encoded, ...]], max_length: int, places: Places
 ) -> tuple[list[Any], int]:
     """Ranked lists without the responses that alone are too long, where two others are left; and how many they were.
 
@@ -116,10 +116,13 @@ def without_long_responses(
     """
     kept: list[Any] = []
     dropped = 0
+    if not all(isinstance(record, Ranking) for record in records):
+        return list(records), 0
+    refused = Refused(places)
     for record in records:
-        if not isinstance(record, Ranking):
-            return list(records), 0
-        rows = encode(record)
+        rows: tuple[Encoded, ...] = ()
+        with refused.row(record.id):
+            rows = encode(record)
         fits = [
             i for i, row in enumerate(rows) if row.opening + 1 + len(row) - row.prompt_length <= max_length
         ]
@@ -129,6 +132,7 @@ def without_long_responses(
         responses, ranks = tuple(record.responses[i] for i in fits), tuple(record.ranks[i] for i in fits)
         kept.append(replace(record, responses=responses, ranks=ranks))
         dropped += len(rows) - len(fits)
+    refused.raise_if_any(len(records))
     return kept, dropped
 
 

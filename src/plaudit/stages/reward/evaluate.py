@@ -9,6 +9,7 @@ from typing import Any
 from plaudit import backends
 from plaudit.algorithms.reward_model import RewardModel
 from plaudit.config.load import load_job
+from plaudit.data.load import load_records
 from plaudit.errors import ConfigError, DataError, MachineError
 from plaudit.jobs.reward import RewardJob
 from plaudit.jobs.reward_tables import members_of
@@ -17,7 +18,7 @@ from plaudit.records import Rating
 from plaudit.runs.directory import set_threads
 from plaudit.runs.files import merge_json, read_json
 from plaudit.stages.encode import encode_rows, readable, reward_encoder, tell_of
-from plaudit.stages.reward.data import Scale, load_source
+from plaudit.stages.reward.data import Scale, source_of
 from plaudit.stages.reward.members import combine_heldout, moments_of
 from plaudit.stages.reward.scores import write_heldout, write_swaps
 from plaudit.stages.said import Said
@@ -48,11 +49,11 @@ def score_dataset(run: Path, dataset: str) -> Path:
     text, algorithm = model.format, job.algorithm
     said = Said()
     said.note(notes)
-    records: Any = load_source(
-        dataset, algorithm, said, limit=job.data.limit, min_agreement=job.min_agreement
-    ).records
+    loaded = load_records(dataset, limit=job.data.limit)
+    source = source_of(loaded, algorithm, said, min_agreement=job.min_agreement)
+    records: Any = source.records
     encoder, data = reward_encoder(text, records[0]), readable(text, job.data, said)
-    rows = encode_rows(records, encoder, data, dataset)
+    rows = encode_rows(records, encoder, data, source.places, text.chat)
     tell_of(rows, dataset, said)
     said.note(text.chat.notes)
     target = _place(run, dataset)

@@ -14,7 +14,7 @@ from plaudit.algorithms.reward_model import RewardModel as Algorithm
 from plaudit.config.sections import DataSection
 from plaudit.data.chat import Encoded
 from plaudit.data.collate import collate_ratings
-from plaudit.data.fit import fit_length
+from plaudit.data.fit import fit_prompt
 from plaudit.records import Preference, Ranking, Rating
 from plaudit.runs.files import write_lines
 from plaudit.runtime import Normalisation, RewardRuntime, Scorer, ScoringRuntime
@@ -143,7 +143,8 @@ def write_swaps(
     limit = data.max_length
 
     def encoded(asked: Any, said: Any) -> Encoded | None:
-        return fit_length(encode(Rating("", asked, said, 0.0))[0], limit, "truncate_prompt")
+        fitted = fit_prompt(asked, lambda prompt: encode(Rating("", prompt, said, 0.0)), limit, "truncate_prompt")
+        return fitted.unit[0] if fitted.unit else None
 
     both = [
         (name, encoded(asked, said), encoded(pairs[i - 1][1][0], said))

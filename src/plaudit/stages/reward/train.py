@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 from plaudit import backends
 from plaudit.config.sections import DataSection
 from plaudit.data.chat import Encoded
-from plaudit.data.load import load_records
+from plaudit.data.load import Loaded, load_records
+from plaudit.data.values import load_data
 from plaudit.jobs.reward import RewardJob
 from plaudit.records import Demonstration, Rating
 from plaudit.runs.directory import announce, finished
@@ -28,7 +29,7 @@ from plaudit.stages.encode import (
     split,
     tell_of,
 )
-from plaudit.stages.reward.data import Collator, Scale, describe, load_source, without_long_responses
+from plaudit.stages.reward.data import Collator, Scale, describe, source_of, without_long_responses
 from plaudit.stages.reward.members import run_members
 from plaudit.stages.reward.probe import probe_head
 from plaudit.stages.reward.scores import (
@@ -63,9 +64,16 @@ class Parts:
 
 
 def run_reward(
-    job: RewardJob, sources: Mapping[str, str] | None = None, *, on_iteration: OnIteration | None = None
+    job: RewardJob,
+    sources: Mapping[str, str] | None = None,
+    *,
+    records: Iterable[Any] | None = None,
+    on_iteration: OnIteration | None = None,
 ) -> Path:
     """Train, fit the normalisation, evaluate on held-out prompts, and save; returns the run directory.
+
+    Args:
+        records: preferences, rankings, ratings or labels given as values instead of by name.
 
     Raises:
         ConfigError, DataError, ModelError: with the cure.
@@ -75,10 +83,11 @@ def run_reward(
         return done
     ready(job)
     if job.members > 1:
+        rows = None if records is None else list(_read(job, records).records)
         return run_members(
-            job, sources, lambda member: run_reward(member, sources, on_iteration=on_iteration)
+            job, sources, lambda member: run_reward(member, sources, records=rows, on_iteration=on_iteration)
         )
-    parts = prepare(job)
+    parts = prepare(job, _read(job, records))
     announce(parts.facts)
     runtime, attributes = parts.runtime, job.algorithm.attributes
     rated = job.algorithm.ratings == "regression"
@@ -86,9 +95,9 @@ def run_reward(
     collate = Collator(parts.train, runtime.format.pad_id, attributes, scale or Scale())
     steps = math.ceil(len(parts.train) / job.batch_size) * job.epochs
     runtime.learner.plan(steps)
-    records = parts.train.records + parts.heldout.records
+    used = parts.train.records + parts.heldout.records
     with open_session(
-        job, sources, total=steps, inputs=Inputs(records), said=parts.said, on_iteration=on_iteration
+        job, sources, total=steps, inputs=Inputs(used), said=parts.said, on_iteration=on_iteration
     ) as session:
         _train(job, parts, collate, session)
         normalisation = finish_model(job, parts)
@@ -107,35 +116,37 @@ def run_reward(
     return session.run
 
 
-def prepare(job: RewardJob) -> Parts:
-    """Load and filter the data, split them by prompt, load the model, encode.
+def _read(job: RewardJob, records: Iterable[Any] | None) -> Loaded:
+    return load_data(job.dataset, records, "preferences", limit=job.data.limit)
+
+
+def prepare(job: RewardJob, loaded: Loaded) -> Parts:
+    """Filter the data, split them by prompt, load the model, encode.
 
     Raises:
         ConfigError, DataError, ModelError: with the cure.
     """
     said = Said()
-    source = load_source(
-        job.dataset, job.algorithm, said, limit=job.data.limit, min_agreement=job.min_agreement, ties=job.ties
-    )
-    train, heldout = split(source.records, job.data, job.seed, job.dataset, said)
+    source = source_of(loaded, job.algorithm, said, min_agreement=job.min_agreement, ties=job.ties)
+    train, heldout = split(source.records, job.data, job.seed, loaded.source, said)
     runtime = backends.open(job)
     said.note(runtime.notes)
     text = runtime.format
     encoder, data = reward_encoder(text, train[0]), readable(text, job.data, said)
     (train, lost), (heldout, lost_too) = (
-        without_long_responses(part, encoder, data.max_length) for part in (train, heldout)
+        without_long_responses(part, encoder, data.max_length, source.places) for part in (train, heldout)
     )
     if few := lost + lost_too:
         said.left_out(
             job.dataset, f"{few} responses left out of their lists: longer than {data.max_length} tokens", few
         )
-    text.chat.forget_counts()  # what was encoded to see how long it is, is encoded again
-    rows, heldout_rows = (encode_rows(part, encoder, data, job.dataset) for part in (train, heldout))
+    text.chat.count_from({})  # what was encoded to see how long it is, is encoded again
+    rows, heldout_rows = (encode_rows(part, encoder, data, source.places, text.chat) for part in (train, heldout))
     counts = f"{len(rows)} {describe(train)} to train, {len(heldout_rows)} held out"
     facts = {"data": source.format, "rows": counts, "length": rows.report}
     references = _references(job, text, data) or [e for unit in rows.encoded for e in unit]
-    tell_of(rows, f"{job.dataset}, to train", said)
-    tell_of(heldout_rows, f"{job.dataset}, held out", said)
+    tell_of(rows, f"{loaded.source}, to train", said)
+    tell_of(heldout_rows, f"{loaded.source}, held out", said)
     said.note(text.chat.notes)
     return Parts(runtime, rows, heldout_rows, references, data, facts, said)
 
@@ -144,12 +155,13 @@ def _references(job: RewardJob, text: TextFormat, data: DataSection) -> list[Enc
     """The reference responses as the model reads them; none if they are the training responses."""
     if not job.references:
         return []
-    records: Any = load_records(job.references, "demonstration").records
+    loaded = load_records(job.references, "demonstration")
+    records: Any = loaded.records
     encode: Callable[[Demonstration], tuple[Encoded, ...]]
     encode = (
         pair_encoder(text.tokenizer) if text.is_encoder else demonstration_encoder(text.chat, all_turns=False)
     )
-    return [unit[0] for unit in encode_rows(records, encode, data, job.references).encoded]
+    return [unit[0] for unit in encode_rows(records, encode, data, loaded.places, text.chat).encoded]
 
 
 def _train(job: RewardJob, parts: Parts, collate: Collator, session: Session) -> None:
