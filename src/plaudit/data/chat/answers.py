@@ -13,8 +13,8 @@ from plaudit.data.chat.template import Template
 from plaudit.errors import DataError
 from plaudit.records import Message
 
-_TAG = re.compile(r"([<\[{(◁])([^\s<\[{(◁]+)\s*\Z")
-"""A tag at the end of a text."""
+_TAG = re.compile(r"([<\[{(◁])([^\s/<\[{(◁][^\s<\[{(◁]*)\s*\Z")
+"""A tag at the end of a text that opens something."""
 _KEPT = "responses are trained with their thoughts, which the chat template leaves out of a finished chat"
 Count = Callable[[str], None]
 """Counts what is done otherwise than the data or the template say; called with words for one row."""
@@ -67,16 +67,19 @@ class Answers:
                 "the tokenizer's chat template does not write reasoning_content, the thoughts of a turn",
                 cure="take a model whose template knows them, or write them into the content",
             )
-        whole = self._template.write((*turns[:-1], last), open_end=False)
-        if whole.startswith(opened):
-            text = whole[len(opened) :]
-        elif self.thoughts and whole.startswith(opened.removesuffix(self.thoughts.opening)):
-            text = self._thought(whole[len(opened) - len(self.thoughts.opening) :], last)
-        else:
-            self._count("responses stand behind an opening that the chat template does not write in a finished chat")
-            text = last.content + self._template.tail
-        self._check(text, last)
+        text = self._text(opened, (*turns[:-1], last))
+        self._check(text, opened, (*turns[:-1], last))
         return text
+
+    def _text(self, opened: str, turns: Sequence[Message]) -> str:
+        """What the template writes of the last turn from behind its opening on, to be checked."""
+        whole = self._template.write(turns, open_end=False)
+        if whole.startswith(opened):
+            return whole[len(opened) :]
+        if self.thoughts and whole.startswith(opened.removesuffix(self.thoughts.opening)):
+            return self._thought(whole[len(opened) - len(self.thoughts.opening) :], turns[-1])
+        self._count("responses stand behind an opening that the chat template does not write in a finished chat")
+        return turns[-1].content + self._template.tail
 
     def earlier(self, opened: str, turns: Sequence[Message]) -> str:
         """As `finished`, for a turn that was answered: "" where the template refuses it, and nothing is counted."""
@@ -100,24 +103,27 @@ class Answers:
             self._count("responses begin with the space that the chat template writes before them: it is written once")
         return replace(last, content=last.content.removeprefix(lead))
 
-    def _check(self, text: str, last: Message) -> None:
+    def _check(self, text: str, opened: str, turns: Sequence[Message]) -> None:
         """Refuse a turn that vanishes; count one of which only a part is written."""
+        last = turns[-1]
         calls = Counter(_name_of(call) for call in last.tool_calls or ())
         if lost := next((name for name, count in calls.items() if text.count(name) < count), None):
             raise DataError(
                 f"the tokenizer's chat template does not write every call of {lost}",
                 cure="give each call a turn of its own, or take a model whose template knows several calls in a turn",
             )
-        bare = {(self._template.lead + self._template.tail).strip(), self._template.tail.strip()}
+        tags = (self.thoughts.tag, self.thoughts.close) if self.thoughts else ("<think>", "</think>")
+        parts = last.content.replace(tags[0], tags[1]).split(tags[1])
+        if all(is_written(part, text) for part in (*parts, last.reasoning_content or "")):
+            return
         # A response of thoughts alone may have nothing left behind them.
-        said = last.content.rpartition("</think>")[2].strip() or calls or last.reasoning_content
-        if text.strip() in bare and said:
+        answered = parts[-1].strip() or last.reasoning_content
+        if answered and text == self._text(opened, (*turns[:-1], Message("assistant", ""))):
             raise DataError(
                 "the tokenizer's chat template writes nothing of the response",
                 cure="set chat_template to never, or take a model with another template",
             )
-        if not (is_written(last.content, text) and is_written(last.reasoning_content or "", text)):
-            self._count("responses of which the chat template leaves words out, such as thoughts, or writes other ones")
+        self._count("responses of which the chat template leaves words out, such as thoughts, or writes other ones")
 
     # Thoughts
 

@@ -72,10 +72,13 @@ class Ends:
         words = self._tail.strip()
         known = self._tokens.ids(WORD)
         ids = self._tokens.following(WORD, known, self._tail)[0] if words else []
-        marker = next((i for i in ids if self._tokens.is_marker(i)), None)
+        markers = [i for i in ids if self._tokens.is_marker(i) and self._name(i) in self._tail]
+        # What closes a part of the answer may come before the end of the turn, and the end of the text behind it.
+        lasting = self._template.lasting_tail if self._template else ""
+        marker = next((i for i in reversed(markers) if self._name(i) in lasting), next(iter(markers), None))
         if marker is not None:
             before, name, _ = self._tail.partition(self._name(marker))
-            return marker, (before + name).rstrip()
+            return marker, before + name
         # One token of the ordinary vocabulary ends a turn as well as a special one, if it is the whole text.
         ids = self._tokens.following(WORD, known, words)[0]
         single = len(ids) == 1 and self._tokens.text_behind(known, ids).strip() == words
@@ -108,6 +111,12 @@ class Ends:
             rest = rest.removesuffix(name).rstrip()
         return text[:end]
 
+    def bare(self, words: str) -> str:
+        """Words without ends after them."""
+        while name := next((n for n in self._names if words.rstrip().endswith(n)), ""):
+            words = words.rstrip().removesuffix(name)
+        return words
+
     def words(self, text: str) -> str:
         """A turn that `cut` has cut, without its end."""
         if self.turn_text and text.endswith(self.turn_text):
@@ -132,7 +141,6 @@ class Ends:
 
     def open(self, ids: list[int], *, chat: bool) -> list[int]:
         """Tokens of a response without end tokens after them."""
-        # Data sets that hold end tokens as text ("</s>") would otherwise give two of them.
         ends, count = (self.ids if chat else (self.text,)), len(ids)
         while count and ids[count - 1] in ends:
             count -= 1

@@ -72,7 +72,7 @@ class ChatFormat:
 
     @property
     def end_ids(self) -> tuple[int, ...]:
-        """Tokens that end a response: the one of chats first, then others, then the one of plain texts.
+        """Tokens that end a response: the one of chats first; the one of plain texts last, if it is another.
 
         Raises:
             ModelError: the tokenizer has no end token.
@@ -174,7 +174,7 @@ class ChatFormat:
         first = 0 if all_turns else len(turns)
         wanted = (i for i, turn in enumerate(every[:-1]) if turn.role == "assistant" and (i >= first or turn.train))
         before = self._history.before(every[:-1], frozenset(wanted))
-        text = self._finished(before.text, (*every[:-1], self._without_beginning(last)))
+        text = self._finished(before.text, (*every[:-1], self._bare(last)))
         ids, whole = self._tokens.following(before.text, before.bare, text if finished else self._ends.words(text))
         if not whole:
             self._count("responses that would share a token with their prompt: the text is cut between the two")
@@ -201,15 +201,20 @@ class ChatFormat:
         mask = before.mask + [True] * len(response)
         return Encoded(before.ids + response, mask, length, self._history.opening_of(before.ids))
 
-    def _without_beginning(self, last: Message) -> Message:
-        """A turn whose words begin with the beginning-of-text token, without it."""
+    def _bare(self, last: Message) -> Message:
+        """A turn without the beginning-of-text token before its words, and without end tokens after them."""
         begin = self.tokenizer.bos_token_id
         name = "" if begin is None else str(self.tokenizer.convert_ids_to_tokens(begin))
+        words = last.content
         # Some tokenizers call the token that begins each turn the beginning of a text.
-        if not name or not last.content.startswith(name) or (self._template and self._template.opened.count(name) > 1):
-            return last
-        self._count(_BEGINNING)
-        return replace(last, content=last.content.removeprefix(name))
+        if name and words.startswith(name) and not (self._template and self._template.opened.count(name) > 1):
+            self._count(_BEGINNING)
+            words = words.removeprefix(name)
+        # Data sets that hold end tokens as text ("</s>") would otherwise give two of them.
+        bare = self._ends.bare(words)
+        if bare != words and self._template:
+            self._count("responses end with an end token of their own, which is left out: the chat template writes one")
+        return replace(last, content=bare) if bare != last.content else last
 
     def _finished(self, opened: str, turns: Turns) -> str:
         """The text of the last turn up to its end, from behind its opening on."""

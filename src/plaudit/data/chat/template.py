@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from itertools import product
+from os.path import commonprefix
 from typing import Any
 
 from plaudit.data.chat.tokens import Tokenizer
@@ -179,6 +180,13 @@ class Template:
     def tail(self) -> str:
         """What it writes after the words of the last turn."""
         return self._answered[1]
+
+    @cached_property
+    def lasting_tail(self) -> str:
+        """The part of `tail` that it writes after an earlier turn too: some write one more token at the very end."""
+        turn = {"role": "assistant", "content": self._content(WORD)}
+        answered = self.asked(turn, {"role": "user", "content": self._content("b")})
+        return commonprefix([self.tail, answered.rpartition(WORD)[2]])
 
     @property
     def after_user(self) -> str:
