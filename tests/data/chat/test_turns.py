@@ -105,7 +105,7 @@ def test_two_responses_to_one_prompt_count_it_once() -> None:
     for response in ("fine", "rain", "sun"):
         chat.encode(prompt, response)
     assert chat.notes == ("1 turns whose speaker's name the chat template does not write",)
-    chat.forget_counts()
+    chat.count_from({})
     assert chat.notes == ()
 
 
