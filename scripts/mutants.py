@@ -112,7 +112,8 @@ class Check:
                 running[fork(partial(notice, mutant, concerned(mutant, session.items, calls)))] = mutant
             done, status = os.wait()
             mutant = running.pop(done)
-            if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
+            # Noticed is a test that failed or never ended, and nothing else: a fault of this script is no test.
+            if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status) != 1:
                 self.alive.append(mutant)
                 print(f"survived  {mutant}", flush=True)
         return True
@@ -135,7 +136,7 @@ def fork(work: Callable[[], int], seconds: int = SECONDS) -> int:
 
 def pairs(items: Sequence[pytest.Item]) -> Iterator[tuple[pytest.Item, pytest.Item | None]]:
     """Each test with the next one, whose fixtures it may leave standing."""
-    return zip(items, [*items[1:], None], strict=True)
+    return zip(items, [*items[1:], *([None] if items else [])], strict=True)
 
 
 def observe(item: pytest.Item, following: pytest.Item | None) -> tuple[bool, float, list[str]]:

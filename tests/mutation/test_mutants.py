@@ -90,6 +90,13 @@ def test_no_fault_of_the_central_formulas_is_overlooked():
     assert " 0 survived" in done.stdout
 
 
+def test_faults_of_a_formula_that_no_test_calls_survive():
+    done = run("functional.kl", "--function", "k1,k2", "--tests", "functional/test_losses.py")
+    assert done.returncode == 1, done.stdout[-4000:] + done.stderr[-2000:]
+    [row] = [line.split() for line in done.stdout.splitlines() if line.startswith("functional.kl")]
+    assert int(row[1]) >= 3 and row[2:] == ["0", row[1], "0"], "mutants, killed, alive, equal"
+
+
 @pytest.mark.slow
 def test_no_fault_of_any_formula_is_overlooked():
     done = subprocess.run(
