@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import json
 import os
 import signal
@@ -70,7 +71,8 @@ def put_in(mutant: Mutant) -> None:
     found: Any = importlib.import_module(f"plaudit.{mutant.module}")
     for name in mutant.function.split("."):
         found = vars(found)[name]
-    found = getattr(found, "fget", None) or getattr(found, "__func__", found)
+    # Behind a property, a class method, or a decorator such as contextmanager.
+    found = inspect.unwrap(getattr(found, "fget", None) or getattr(found, "__func__", found))
     assert isinstance(found, FunctionType), mutant
     found.__code__ = _code(compile(mutant.source, str(path_of(mutant.module)), "exec"), mutant.function)
 

@@ -37,6 +37,11 @@ def test_r1_token_rewards_and_metrics():
     assert credit.metrics["objective/entropy"] == pytest.approx(3.5, abs=1e-6)
 
 
+@pytest.mark.parametrize(("critic", "start"), [("reward", "reward"), ("sft", "sft"), ("trunk", "sft")])
+def test_what_a_critic_of_its_own_starts_from(critic, start):
+    assert PPO(critic=critic).critic_init == start
+
+
 def test_advantages_are_v1():
     values = torch.tensor([[0.0, 0.5, 0.6, 0.7]])
     batch = experience(rewards=(1.0,), ref_logprobs=experience().old_logprobs, values=values)

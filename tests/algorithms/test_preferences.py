@@ -122,6 +122,22 @@ def test_robust_with_agreement_by_hand():
     assert found == pytest.approx(0.554355, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("smoothing", "target", "expected"),
+    # The gap is 0.3, so the loss is 0.554355 if the label is right, and 0.854355 if it is wrong.
+    [(0.0, 1.0, 0.554355), (0.1, 1.0, 0.584355), ("score_gap", 1.0, 0.554355), ("score_gap", 0.9, 0.584355)],
+)
+def test_online_dpo_by_hand(smoothing, target, expected):
+    algorithm = OnlineDPO(beta=0.1, label_smoothing=smoothing)
+    batch = algorithm.weights(pairs([-12.0, -10.0], [4, 5], targets=[target]))
+    loss = algorithm.loss(batch, outputs([-10.0, -11.0], batch.response_mask))
+    assert loss.value.item() == pytest.approx(expected, abs=1e-6)
+    found = {name: float(value) for name, value in loss.metrics.items()}
+    assert "loss" not in found, "it is an online policy's loss, and has that name"
+    assert found["policy/loss"] == pytest.approx(expected, abs=1e-6)
+    assert found["rewards/margins"] == pytest.approx(0.3, abs=1e-6)
+
+
 def many(seed=0, count=5):
     drawn = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 6, (2 * count,), generator=drawn).tolist()

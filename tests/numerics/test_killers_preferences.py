@@ -48,6 +48,17 @@ def test_the_weight_of_a_row_stands_at_its_last_token():
         assert found.tolist() == [[0, 0.5, 0, 0], [0, 0, 0, 0.5]]
 
 
+def test_a_rating_on_the_line_is_a_tie():
+    algorithm = KTO(good_above=0.5)
+    assert [algorithm.is_tie(rating) for rating in (0.4, 0.5, 0.6)] == [False, True, False]
+    assert [algorithm.is_good(rating) for rating in (0.4, 0.5, 0.6)] == [False, False, True]
+
+
+def test_the_coefficient_of_a_length_rule_is_1_if_none_is_given():
+    assert RewardModel(length="divide").length_correction == ("divide", 1.0)
+    assert RewardModel(length=("penalty", 0.3)).length_correction == ("penalty", 0.3)
+
+
 def test_each_margin_is_multiplied_by_the_setting():
     algorithm = RewardModel(margin=0.5)
     batch = algorithm.weights(pairs((1, 1, 1, 1), margins=[1.0, 3.0]))
