@@ -185,7 +185,7 @@ class Turn:
     start: int
     end: int
     content: Content
-    """The text of a policy's turn, without special tokens; what the environment said, as text or as messages."""
+    """The text of a policy's turn, without its end token; what the environment said, as text or as messages."""
     finish_reason: FinishReason | None = None
     """How a turn of the policy ended; None for the environment's."""
 
@@ -244,7 +244,7 @@ class Rollout:
 
         Args:
             response_ids: as sampled, the end token included when there was one.
-            response: their text, without special tokens.
+            response: their text, without the end token.
         """
         tokens = (*prompt_ids, *response_ids)
         turn = Turn("policy", len(prompt_ids), len(tokens), response, finish_reason)
@@ -282,7 +282,7 @@ class Rollout:
 
     @property
     def response(self) -> str:
-        """All that the policy wrote, turn after turn, without special tokens and without what the environment wrote."""
+        """All that the policy wrote, turn after turn, without end tokens and without what the environment wrote."""
         return "".join(turn.text for turn in self.policy_turns)
 
     @property

@@ -81,3 +81,13 @@ def test_stop_texts_of_the_template_end_every_response(tokenizer: Any, models: A
     ):  # fmt: skip
         assert after.response == before.response.split(stop)[0]
         assert after.finish_reason == ("stop" if stop in before.response else "length")
+
+
+def test_a_setting_hides_special_tokens_and_stop_texts_still_see_them(tokens: Tokens) -> None:
+    texts, prompt = ResponseTexts(tokens, ("<|end|>",), "plain"), tokens.ids("hello")
+    row = ids(tokens, " fine<|call|> rain<|end|>")
+    assert texts.stopped(prompt, row) and not texts.stopped(prompt, row[:-1])
+    seen = texts.of(prompt, row, stopped=True), texts.of(prompt, row[:-1], stopped=False)
+    assert [" ".join(text.split()) for text in seen] == ["fine rain", "fine rain"]
+    whole = ResponseTexts(tokens, ("<|end|>",)).of(prompt, row, stopped=True)
+    assert "<|call|>" in whole and "<|end|>" not in whole

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from plaudit.algorithms import cautions
 from plaudit.algorithms import policy_gradient as pg
+from plaudit.algorithms.parts import EstimatedKL
 from plaudit.algorithms.protocol import Credit, Signal
 from plaudit.config.values import CountOrNone, NotNegative, Share, settings_value
 from plaudit.errors import ConfigError
@@ -39,7 +40,7 @@ from plaudit.functional.weights import Aggregation
 
 
 @settings_value
-class GRPO(pg.UpdateSettings):
+class GRPO(pg.UpdateSettings, EstimatedKL):
     """Each response against the mean of its group; no critic, the KL in the loss."""
 
     group_size: pg.SeveralResponses = 8

@@ -17,6 +17,15 @@ class NearReference:
 
 
 @settings_part
+class EstimatedKL:
+    """Of methods that estimate the KL to the reference from what was sampled."""
+
+    __slots__ = ()
+    kl_estimator: Literal["k1", "k2", "k3", "full", "k2_naive", "k3_naive"] = "k3"
+    """How the KL to the reference is estimated; naive: with the gradient of the estimator itself."""
+
+
+@settings_part
 class Discounted:
     """Of methods that add rewards up along a response."""
 

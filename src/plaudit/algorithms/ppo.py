@@ -30,7 +30,7 @@ from plaudit.algorithms.metrics import (
     reward_metrics,
     value_metrics,
 )
-from plaudit.algorithms.parts import Discounted, WithCritic
+from plaudit.algorithms.parts import Discounted, EstimatedKL, WithCritic
 from plaudit.algorithms.protocol import Credit, Phase, Signal, end_warm_up, warm_up
 from plaudit.config.values import Count, NotNegative, Positive, Share, settings_value
 from plaudit.errors import ConfigError
@@ -58,7 +58,7 @@ Lambda = Share | Literal["length"]
 
 
 @settings_value
-class PPO(pg.UpdateSettings, Discounted, WithCritic):
+class PPO(pg.UpdateSettings, EstimatedKL, Discounted, WithCritic):
     """Proximal policy optimisation with a critic, a reference model and the details that make it work."""
 
     epochs: Count = 4

@@ -117,7 +117,10 @@ class SamplingSection(Section):
     min_new_tokens: int = Field(0, ge=0)
     """The end token cannot be drawn before this length."""
     stop: tuple[str, ...] = ()
-    """Texts that end a response besides the end token."""
+    """Texts that end a response besides the end token; special tokens may be among them."""
+    text: Literal["whole", "plain"] = "whole"
+    """What rewards, environments and samples see of a response: whole, with special tokens but its end; or plain,
+    without them."""
 
     @model_validator(mode="after")
     def _lengths(self) -> Self:

@@ -104,7 +104,7 @@ class NativeGenerator:
             for i, p in enumerate(prompts)
             for k in range(n)
         ]
-        texts = ResponseTexts(self._tokens, (*self._stop_texts, *sampling.stop))
+        texts = ResponseTexts(self._tokens, (*self._stop_texts, *sampling.stop), sampling.text)
         draws = _Draws(Distribution.of(sampling), sampling, self._end_ids, texts)
         with self._decoder.ready():
             for finished in draws.run(self._batch(responses, longest)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from plaudit.data.chat import Tokens
 
@@ -10,16 +11,19 @@ from plaudit.data.chat import Tokens
 class ResponseTexts:
     """Decodes responses in the context of their prompts, and finds the stop texts in them.
 
-    A text shows special tokens by their names, so that rewards and stop texts see what was sampled; the end token is
-    no part of it.
+    Stop texts see special tokens by their names, and so do rewards, unless the settings say otherwise. The end token is
+    no part of a text.
 
     Args:
         tokens: of the policy.
         stop: texts that end a response, special tokens among them; empty ones are ignored.
+        shown: of the text of a response: whole, or plain, without special tokens.
     """
 
-    def __init__(self, tokens: Tokens, stop: Sequence[str]) -> None:
-        self._tokens = tokens
+    def __init__(
+        self, tokens: Tokens, stop: Sequence[str], shown: Literal["whole", "plain"] = "whole"
+    ) -> None:
+        self._tokens, self._special = tokens, shown == "whole"
         self._stop = tuple(dict.fromkeys(text for text in stop if text))
         # Texts and not token ids are compared, because a stop text can be cut into tokens in several ways and can end
         # in the middle of one. Only a window is decoded, so a response of n tokens costs n short decodings and not
@@ -43,7 +47,9 @@ class ResponseTexts:
             stopped: it was ended by a stop text, which is cut off.
         """
         cut = self._cut(prompt, ids) if stopped else None
-        return self._tokens.text_behind(prompt, ids) if cut is None else cut
+        if cut is None:
+            return self._tokens.text_behind(prompt, ids, special=self._special)
+        return cut if self._special else self._tokens.without_special(cut)
 
     def _cut(self, before: Sequence[int], ids: Sequence[int]) -> str | None:
         """The text of tokens up to the first stop text that their last one completes; None if it completes none.

@@ -58,7 +58,8 @@ class TurnGenerator:
         first = self._generator.generate(
             prompts, n, sampling, seed=seed, iteration=iteration, progress=progress
         )
-        rollouts = [self._with_stop_text(r) for r in first]
+        special = sampling.text == "whole"
+        rollouts = [self._with_stop_text(r, special) for r in first]
         # The first turn is at least min_new_tokens long, so that no later one has to be.
         sampling = sampling.model_copy(update={"min_new_tokens": 0})
         running = list(range(len(rollouts)))
@@ -71,7 +72,7 @@ class TurnGenerator:
             following = [self._continued(rollouts[i], i % n, turn, sampling.max_new_tokens) for i in running]
             drawn = self._generator.generate(following, 1, sampling, seed=seed, iteration=iteration)
             for i, more in zip(running, drawn, strict=True):
-                rollouts[i] = _joined(rollouts[i], self._with_stop_text(more))
+                rollouts[i] = _joined(rollouts[i], self._with_stop_text(more, special))
         return rollouts
 
     def _answered(self, rollout: Rollout, most: int) -> Rollout:
@@ -113,15 +114,16 @@ class TurnGenerator:
         prompt = replace(rollout.prompt, id=f"{rollout.prompt.id}@{k}.{turn}")
         return TokenPrompt(prompt, rollout.tokens, room)
 
-    def _with_stop_text(self, rollout: Rollout) -> Rollout:
+    def _with_stop_text(self, rollout: Rollout, special: bool) -> Rollout:
         """The text of the one turn of a rollout with the stop text of the environment that ended it.
 
-        A generator cuts stop texts off; but the end of a call belongs to the call.
+        A generator cuts stop texts off; but the end of a call belongs to the call. ``special``: texts show special
+        tokens.
         """
         (turn,) = rollout.turns
         if turn.finish_reason != "stop" or not self._environment.stop:
             return rollout
-        beyond = self._chat.decode(rollout.response_ids, rollout.prompt_ids).removeprefix(turn.text)
+        beyond = self._chat.decode(rollout.response_ids, rollout.prompt_ids, special=special).removeprefix(turn.text)
         stop = next((text for text in self._environment.stop if text and beyond.startswith(text)), "")
         return replace(rollout, turns=(replace(turn, content=turn.text + stop),))
 
