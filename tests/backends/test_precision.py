@@ -47,7 +47,7 @@ def tokenizer() -> Any:
 
 def policy(tokenizer: Any, rank: int = 0, **options: Any) -> Policy:
     lm = tiny_lm("llama", tokenizer, hidden=32, layers=2)
-    return Policy(add_lora(lm, LoraSection(rank=rank, alpha=4.0), task="causal"), **options)
+    return Policy(add_lora(lm, LoraSection(rank=rank, alpha=4) if rank else LoraSection(), task="causal"), **options)
 
 
 def rows(count: int = 6, width: int = 9) -> Experience:

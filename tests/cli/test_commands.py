@@ -181,7 +181,7 @@ def test_data_convert_to_a_layout_that_does_not_fit(
 ) -> None:
     target = str(tmp_path / "a.jsonl")
     assert main(["data", "convert", str(world.demonstrations), target, "--layout", "hh"]) == 65
-    assert "hh holds preferences only" in capsys.readouterr().err
+    assert "the layout hh has no place for demonstration records" in capsys.readouterr().err
 
 
 def test_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

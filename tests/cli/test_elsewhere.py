@@ -11,7 +11,7 @@ from plaudit.cli.main import main
 from plaudit.cli.parser import parse_flags
 from plaudit.config.algorithm import specialise, types
 from plaudit.config.fields import settings
-from plaudit.config.foreign import ALIASES, COMMANDS, REASONS
+from plaudit.config.foreign import ALIASES, REASONS
 from plaudit.errors import ConfigError
 from plaudit.jobs.registry import COMMANDS as TRAINING
 
@@ -112,4 +112,8 @@ def test_subcommands_too(capsys: pytest.CaptureFixture[str]) -> None:
     for typed, meant in (("data chek", "check"), ("annotate serv", "serve"), ("evaluate polcy", "policy")):
         assert main(typed.split()) == 78
         assert f"did you mean {meant}?" in capsys.readouterr().err
-    assert set(COMMANDS.values()) <= {*TRAINING, "evaluate", "chat"}
+
+
+def test_train_is_answered_with_all_commands_that_train(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trian"]) == 78
+    assert f"Each way to train is a command: {', '.join(TRAINING)}" in capsys.readouterr().err

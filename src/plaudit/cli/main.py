@@ -19,7 +19,6 @@ from types import FrameType
 from pydantic import ValidationError
 
 from plaudit import __version__
-from plaudit.config.foreign import COMMANDS as ELSEWHERE
 from plaudit.errors import ConfigError, MachineError, PlauditError, Stopped
 from plaudit.jobs.registry import COMMANDS as TRAINING
 
@@ -76,15 +75,23 @@ def _dispatch(words: list[str]) -> int:
         return 0
     name = words[0]
     if name not in COMMANDS:
-        plain = name.lower().replace("_", "-").removesuffix(".py")
-        known = {**{command: command for command in COMMANDS}, **ELSEWHERE}
-        close = [plain] if plain in known else difflib.get_close_matches(plain, known, n=1)
-        cure = f"did you mean `plaudit {known[close[0]]}`?" if close else "`plaudit --help` lists the commands"
-        raise ConfigError(f"there is no command {name!r}", where="command line", cure=cure)
+        raise ConfigError(f"there is no command {name!r}", where="command line", cure=_meant(name))
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # so that "my_module:MyAlgorithm" and reward functions are found
     run = importlib.import_module(f"plaudit.cli.{COMMANDS[name][0]}").run
     return int(run(name, words[1:]) or 0)
+
+
+def _meant(name: str) -> str:
+    """Which command is meant by a word that is none: mistyped, or what other tools call it."""
+    known = {command: f"did you mean `plaudit {command}`?" for command in COMMANDS}
+    for row in TRAINING.values():
+        known |= {other: known[row.name] for other in row.elsewhere}
+    known |= {"eval": known["evaluate"], "inference": known["chat"]}
+    known["train"] = f"{known['sft']} Each way to train is a command: {', '.join(TRAINING)}"
+    plain = name.lower().replace("_", "-").removesuffix(".py")
+    close = [plain] if plain in known else difflib.get_close_matches(plain, known, n=1)
+    return known[close[0]] if close else "`plaudit --help` lists the commands"
 
 
 def overview() -> str:

@@ -110,11 +110,3 @@ REASONS: dict[str, str] = {
     "query_dataset": "--dataset",
 }  # fmt: skip
 """Name -> what to write here; for names that no alias of the job answers."""
-
-COMMANDS = {
-    "finetune": "sft", "fine-tune": "sft", "rm": "reward", "reward-model": "reward", "rlhf": "ppo", "train": "sft",
-    "eval": "evaluate", "inference": "chat", "bon": "best-of-n", "kto": "dpo", "orpo": "dpo", "simpo": "dpo",
-    "ipo": "dpo", "dapo": "grpo", "gspo": "grpo", "remax": "reinforce", "train-ppo": "ppo", "train-sft": "sft",
-    "train-rm": "reward", "train-reward-model": "reward", "train-dpo": "dpo", "train-kto": "dpo",
-}  # fmt: skip
-"""What other tools call a command, and ours."""

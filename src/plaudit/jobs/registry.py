@@ -32,6 +32,8 @@ class Command:
     """What `plaudit.train` takes for it besides settings: by name, or as values."""
     help: str
     """One line for `plaudit --help`."""
+    elsewhere: tuple[str, ...] = ()
+    """What other tools call it; answered with its name."""
 
     # A name and not the class: a job holds its algorithm, and algorithms load torch. `plaudit --help` reads this
     # table and must answer at once, so the class is imported when somebody asks for it.
@@ -49,7 +51,15 @@ _REPLIED = (*_GIVEN, "environment")
 COMMANDS: dict[str, Command] = {
     row.name: row
     for row in (
-        Command("sft", "sft:SFTJob", "sft", _DATA, (), "fine-tune a language model on demonstrations"),
+        Command(
+            "sft",
+            "sft:SFTJob",
+            "sft",
+            _DATA,
+            (),
+            "fine-tune a language model on demonstrations",
+            ("finetune", "fine-tune", "train-sft"),
+        ),
         Command(
             "reward",
             "reward:RewardJob",
@@ -57,6 +67,7 @@ COMMANDS: dict[str, Command] = {
             _DATA,
             ("preferences",),
             "train a reward model on preferences, rankings or labels",
+            ("rm", "reward-model", "train-rm", "train-reward-model"),
         ),
         Command(
             "ppo",
@@ -65,6 +76,7 @@ COMMANDS: dict[str, Command] = {
             _ONLINE,
             _REPLIED,
             "optimise a policy against a reward, near its reference, with a critic",
+            ("rlhf", "train-ppo"),
         ),
         Command(
             "grpo",
@@ -73,6 +85,7 @@ COMMANDS: dict[str, Command] = {
             _ONLINE,
             _REPLIED,
             "the same by comparing responses to a prompt: GRPO, Dr. GRPO, DAPO, GSPO, CISPO",
+            ("dapo", "gspo"),
         ),
         Command(
             "rloo", "online:RLOOJob", "policy", _ONLINE, _REPLIED, "the same with a leave-one-out baseline"
@@ -84,6 +97,7 @@ COMMANDS: dict[str, Command] = {
             _ONLINE,
             _REPLIED,
             "the same with the plain policy gradient and a baseline, or REINFORCE++",
+            ("remax",),
         ),
         Command(
             "best-of-n",
@@ -92,6 +106,7 @@ COMMANDS: dict[str, Command] = {
             _ONLINE,
             _GIVEN,
             "the best of n responses to each prompt, or fine-tuning on them in rounds",
+            ("bon",),
         ),
         Command(
             "online-dpo",
@@ -108,6 +123,7 @@ COMMANDS: dict[str, Command] = {
             _DATA,
             ("preferences",),
             "learn from preferences or thumbs without a reward model: DPO, IPO, KTO, ORPO, SimPO",
+            ("kto", "orpo", "simpo", "ipo", "train-dpo", "train-kto"),
         ),
     )
 }
