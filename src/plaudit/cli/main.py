@@ -86,7 +86,7 @@ def _meant(name: str) -> str:
     """Which command is meant by a word that is none: mistyped, or what other tools call it."""
     known = {command: f"did you mean `plaudit {command}`?" for command in COMMANDS}
     for row in TRAINING.values():
-        known |= {other: known[row.name] for other in row.elsewhere}
+        known |= dict.fromkeys(row.elsewhere, known[row.name])
     known |= {"eval": known["evaluate"], "inference": known["chat"]}
     known["train"] = f"{known['sft']} Each way to train is a command: {', '.join(TRAINING)}"
     plain = name.lower().replace("_", "-").removesuffix(".py")
