@@ -28,6 +28,8 @@ INKS = {
     "#060606": "var(--paper)",
 }
 INK, MUTED, RULE, ACCENT, SECOND, PAPER = INKS
+LINES = {f"#07070{index}": f"var(--line-{index})" for index in range(8)}
+"""Colours of the runs of a comparison."""
 STYLE: Any = {
     "svg.fonttype": "none",
     "font.size": 11,
@@ -103,7 +105,7 @@ def _svg(figure: Any, title: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.S)
     text = re.sub(r"\s*font-family: [^;\"]*;?", "", text)
     text = re.sub(r"<g id=\"[^\"]*\"", "<g", text)
-    for ink, variable in INKS.items():
+    for ink, variable in (INKS | LINES).items():
         text = text.replace(ink, variable)
     view = re.search(r'viewBox="([^"]*)"', text)
     assert view is not None, "matplotlib writes a viewBox"
@@ -130,6 +132,24 @@ def line(
         for bound, word in zip(bounds, ("above", "below"), strict=True):
             _bound(axes, bound, word, share)
         _format(axes, share)
+        axes.set_xlabel(x_label, loc="right", labelpad=2)
+        return _svg(figure, title)
+
+
+def overlay(title: str, series: Sequence[Series], *, x_label: str) -> str:
+    """The same curve of several runs over each other, each in a colour of its own; empty series take a colour too.
+
+    Args:
+        title: for screen readers; it also keeps the ids of several charts on a page apart.
+        series: at most as many as there are `LINES`.
+        x_label: what a step is called.
+    """
+    with _canvas(WIDTH, HEIGHT) as (figure, axes):
+        for one, colour in zip(series, LINES, strict=False):
+            if len(one.x):
+                _draw(axes, one, colour)
+        _limits(axes, [one for one in series if len(one.x)], share=False)
+        _format(axes, share=False)
         axes.set_xlabel(x_label, loc="right", labelpad=2)
         return _svg(figure, title)
 

@@ -1,14 +1,17 @@
-"""`report.html`: one self-contained page on a run, or on the runs of a pipeline, as one story."""
+"""`report.html`: one self-contained page on a run, on the runs of a pipeline, or on several runs side by side."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 
 from plaudit.evaluation.chapters import chapter, data_chapter, outcome_chapter, training_chapter
+from plaudit.evaluation.comparing.page import headline, sections
+from plaudit.evaluation.comparing.trials import trials_in, trials_of
 from plaudit.evaluation.kinds import kind_of, load_runs, verdict
 from plaudit.evaluation.page import Chapter
 from plaudit.runs.reading import Run, is_run
@@ -20,17 +23,44 @@ def write_report(run_dir: Path) -> Path:
 
     Args:
         run_dir: a run of any kind, or a directory whose sub-directories are runs (``sft/``, ``reward/``,
-            ``ppo/``): these become one page, told from the data to the outcome.
+            ``ppo/``): these become one page, told from the data to the outcome. Several runs of one kind are no
+            pipeline: they are compared.
 
     Raises:
         DataError: no run there, or a broken file in it (with file and line).
     """
     run_dir = Path(run_dir)
+    if run_dir.is_dir() and (trials := trials_in(run_dir)):
+        return write_comparison(trials, run_dir / "report.html")
     runs = load_runs(run_dir)
     page = _single(runs[0]) if is_run(run_dir) else _story(run_dir, runs)
     path = run_dir / "report.html"
     path.write_text(_environment().get_template("report.html.j2").render(page), encoding="utf-8")
     return path
+
+
+def write_comparison(paths: Sequence[Path], target: Path) -> Path:
+    """Write the page on several runs side by side and return its path.
+
+    Args:
+        paths: runs, or pipelines, of which the last run is compared.
+        target: the HTML file.
+
+    Raises:
+        DataError: a path holds no run, or a broken file.
+    """
+    trials = trials_of(paths)
+    words, lead = headline(trials)
+    page = {
+        "name": f"{target.parent.resolve().name} · {len(trials)} runs",
+        "headline": words,
+        "lead": lead,
+        "sections": sections(trials),
+        "pages": [(trial.name, f"plaudit report {trial.run.path}") for trial in trials],
+    }
+    text = _environment().get_template("comparison.html.j2").render(page)
+    target.write_text(text, encoding="utf-8")
+    return target
 
 
 def _environment() -> jinja2.Environment:
