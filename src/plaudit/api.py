@@ -17,7 +17,7 @@ from plaudit.config.algorithm import with_algorithm
 from plaudit.config.load import Loaded, load_job, load_section
 from plaudit.config.sections import Job, SamplingSection
 from plaudit.data.values import prompt_of
-from plaudit.errors import ConfigError
+from plaudit.errors import ConfigError, Ended, Stopped
 from plaudit.evaluation.kinds import card
 from plaudit.evaluation.report import write_report
 from plaudit.jobs.registry import COMMANDS, command_for
@@ -113,6 +113,8 @@ def train(
 
     Raises:
         ConfigError, DataError, ModelError, RewardError, TrainingError: with the cure.
+        Ended: a limit or an alarm ended the run; ``run`` is its directory, with model and report.
+        Stopped: on SIGTERM or Ctrl-C; ``run`` likewise.
     """
     row = command_for(algorithm) or COMMANDS[_own_command(algorithm)]
     given: dict[str, Any] = {
@@ -133,7 +135,13 @@ def train(
         values["on_iteration"] = on_iteration
     if "policy" in settings and "policy" not in row.job.model_fields:
         settings["model"] = settings.pop("policy")  # the model that is trained, by the name that it has in RL
-    path = stage_of(row.job)(*_job(row.job, algorithm, settings | named), **values)
+    try:
+        path = stage_of(row.job)(*_job(row.job, algorithm, settings | named), **values)
+    except (Ended, Stopped) as end:
+        if end.run is not None:
+            card(end.run)
+            write_report(end.run)
+        raise
     card(path)
     write_report(path)
     return Run(path)

@@ -1,12 +1,13 @@
 """Every error that a user can cause: what is wrong and with which value, where, and what to do about it.
 
 Exit codes follow sysexits.h where it has one: 65 bad data, 70 a fault of the program, 74 the machine, 75 stopped and
-can be resumed, 78 bad configuration.
+can be resumed, 78 bad configuration. 3 is a run that was ended by a limit or an alarm, with its results saved.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Literal
 
 
 class PlauditError(Exception):
@@ -61,9 +62,25 @@ class RewardError(PlauditError):
 
 
 class TrainingError(PlauditError):
-    """A run that has to end: several non-finite losses after each other, or a KL far over its limit."""
+    """A run that cannot go on, such as with weights of another model, or with responses from old weights."""
 
     code, exit_code = "TRAINING", 70
+
+
+class Ended(TrainingError):
+    """A run that ends before its last step, by a limit or an alarm. What it has reached is saved all the same.
+
+    Attributes:
+        how: "limit" (the KL), or "alarm" (gradients that are not finite, a reward that fails).
+        run: the run directory with its model and figures; None before they are saved.
+    """
+
+    code, exit_code = "ENDED", 3
+
+    def __init__(self, what: str, *, how: Literal["limit", "alarm"], where: str = "", cure: str = "") -> None:
+        super().__init__(what, where=where, cure=cure)
+        self.how = how
+        self.run: Path | None = None
 
 
 class MachineError(PlauditError):
@@ -73,6 +90,11 @@ class MachineError(PlauditError):
 
 
 class Stopped(PlauditError):
-    """The run was asked to stop (SIGTERM, Ctrl-C) and can be resumed."""
+    """The run was asked to stop (SIGTERM, Ctrl-C) and can be resumed.
+
+    Attributes:
+        run: the run directory, if what it has reached so far was saved as a model; else None.
+    """
 
     code, exit_code = "STOPPED", 75
+    run: Path | None = None

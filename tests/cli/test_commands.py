@@ -209,3 +209,18 @@ def test_help_of_each_command(command: str, capsys: pytest.CaptureFixture[str]) 
 def test_wrong_flag_of_a_plain_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--ou", "x"]) == 78
     assert "did you mean --out?" in capsys.readouterr().err
+
+
+def test_a_run_over_its_kl_limit_exits_with_3_and_has_its_results(
+    world: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = world.commands()[2]
+    words = [*words[: words.index("--out")], "--out", str(tmp_path / "run"), "--kl-limit", "1e-9"]
+    assert main([*words, "--eval-prompts", "4", "--iterations", "3"]) == 3
+    told = capsys.readouterr()
+    assert told.err.startswith("ENDED: the KL to the reference is") and "--kl-limit N --resume" in told.err
+    assert f"report  {tmp_path / 'run' / 'report.html'}" in told.out
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["ended"] == "limit"
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "The run did not finish: ENDED: the KL to the reference" in page

@@ -41,7 +41,7 @@ RESUME = "the same command with --out DIR --resume goes on from the last checkpo
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code (0 done, 65 data, 70 our fault, 74 machine, 75 stopped, 78 config)."""
+    """Run one command; returns the exit code (see `plaudit.errors`)."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [w for w in words if w != "--debug"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.cli.parser import Parser
-from plaudit.errors import ConfigError, Stopped
+from plaudit.errors import ConfigError, Ended, Stopped
 
 ABOUT = """Simulated annotators compare responses; from their answers come an SFT model, a reward model and
 a PPO policy, all small enough for the CPU of a laptop, and a report that shows what each step gained.
@@ -33,6 +33,10 @@ def run(command: str, argv: list[str]) -> int:
     out = given.out or fresh(Path("runs/quickstart"))
     try:
         finish_pipeline(run_quickstart(out, given.seed, ask=ask and partial(ask, db=out / "annotations.db")))
+    except Ended as end:
+        if end.run is not None:
+            finish_pipeline(out)
+        raise
     except (Stopped, KeyboardInterrupt) as stop:
         cure = "`plaudit quickstart` starts anew in a directory of its own; single runs can be resumed, it cannot"
         raise Stopped("the quickstart was stopped before its end", where=str(out), cure=cure) from stop

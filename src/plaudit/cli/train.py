@@ -10,7 +10,7 @@ from plaudit.cli.parser import chosen, parse_flags, split_files
 from plaudit.config.fields import settings
 from plaudit.config.load import Layer, load_job
 from plaudit.config.sections import Job
-from plaudit.errors import ConfigError
+from plaudit.errors import ConfigError, Ended, Stopped
 from plaudit.jobs.registry import COMMANDS
 from plaudit.stages import stage_of
 
@@ -24,7 +24,12 @@ def run(command: str, argv: list[str]) -> int:
     overrides = parse_flags(command, chosen(job_class, layers, flags), flags)
     job, sources = load_job(job_class, files, overrides)
     require(job, row.required)
-    finish(stage_of(job_class)(job, sources))
+    try:
+        finish(stage_of(job_class)(job, sources))
+    except (Ended, Stopped) as end:
+        if end.run is not None:
+            finish(end.run)
+        raise
     return 0
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from plaudit import backends
 from plaudit.config.sections import Job
+from plaudit.errors import Ended, PlauditError, RewardError, Stopped
 from plaudit.jobs.registry import command_of
 from plaudit.records import Rollout
 from plaudit.runs.best import BestWeights
@@ -21,6 +22,9 @@ from plaudit.stages.said import Said
 OnIteration = Callable[[int, Mapping[str, float], Sequence[Rollout]], None]
 """Called after each iteration, or each optimizer step of a fixed data set, with its number from 1 on, with its metrics
 as they stand in metrics.jsonl, and with the rollouts that were learned from (none where the data set is fixed)."""
+
+HowEnded = Literal["finished", "limit", "alarm", "interrupted"]
+"""How a run came to its end: `ended` in summary.json."""
 
 
 class Session:
@@ -36,6 +40,7 @@ class Session:
     ) -> None:
         self.job, self.recorder, self.run, self.total = job, recorder, recorder.run_dir, total
         self.on_iteration = on_iteration
+        self._trained = 0
         self.keep({})
 
     def keep(self, learners: Mapping[str, Kept], best: BestWeights | None = None) -> None:
@@ -47,13 +52,59 @@ class Session:
 
         A stage calls it when it is done with whatever needs the weights of the start, such as what the reference says.
         """
-        return self.keeper.restore()
+        step, state = self.keeper.restore()
+        self._trained = step
+        return step, state
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
         """While it lasts, SIGTERM and Ctrl-C end the run after the step that is under way, with a checkpoint."""
         with self.keeper.watch():
             yield
+
+    @contextlib.contextmanager
+    def training(self, hand_out: Callable[[HowEnded], None]) -> Iterator[None]:
+        """The training of a run: however it ends, what it has reached is handed out.
+
+        While it lasts, SIGTERM and Ctrl-C end the run after the step that is under way, with a checkpoint.
+
+        Args:
+            hand_out: evaluates the weights and saves the model. It is told how training ended: after an interruption
+                somebody waits, and what takes long is left to `plaudit evaluate`.
+
+        Raises:
+            Ended, Stopped: as they came, with the run directory in them.
+        """
+        try:
+            with self.watch():
+                yield
+        except (Ended, RewardError, Stopped) as error:
+            if not self._trained:
+                raise  # there is nothing to hand out
+            ended: HowEnded = "interrupted" if isinstance(error, Stopped) else "alarm"
+            if isinstance(error, Ended):
+                ended = error.how
+            self._tell_why(error)
+            self._finish(hand_out, ended)
+            if isinstance(error, RewardError):
+                error = Ended(error.what, how="alarm", where=error.where, cure=error.cure)
+            error.run = self.run
+            raise error
+        self._finish(hand_out, "finished")
+
+    def _tell_why(self, error: PlauditError) -> None:
+        """The alarm of a run that a failure or a limit ends."""
+        if isinstance(error, Stopped):
+            return
+        kind = "rewards_fail" if isinstance(error, RewardError) else "non_finite"
+        if isinstance(error, Ended) and error.how == "limit":
+            kind = "kl_limit"
+        self.recorder.alarm(self._trained, kind, error.what)
+
+    def _finish(self, hand_out: Callable[[HowEnded], None], ended: HowEnded) -> None:
+        # First, so that a run that is killed while it is evaluated does not seem to have come to its end.
+        self.recorder.summary({"ended": ended})
+        hand_out(ended)
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         """`record` and `after`, for a stage that does nothing between the two."""
@@ -63,6 +114,7 @@ class Session:
     def record(self, step: int, metrics: Mapping[str, float], rollouts: Sequence[Rollout] = ()) -> None:
         """Write the metrics of a step, and call `on_iteration`."""
         self.recorder.metrics(step, metrics)
+        self._trained = step
         # Before the checkpoint: what a caller raises to end a run must not come after a file that says all went well.
         if self.on_iteration is not None:
             self.on_iteration(step, metrics, rollouts)

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import signal
 
 import pytest
 import torch
@@ -18,11 +19,11 @@ from plaudit.config.sections import (
     OptimizerSection,
     SamplingSection,
 )
-from plaudit.errors import ConfigError, DataError, ModelError, RewardError, Stopped, TrainingError
+from plaudit.errors import ConfigError, DataError, Ended, ModelError, RewardError, Stopped, TrainingError
 from plaudit.generation.native import NativeGenerator
 from plaudit.jobs.online import GRPOJob
 from plaudit.records import Prompt, RewardResult
-from plaudit.runs.files import read_lines
+from plaudit.runs.files import read_json, read_lines
 from plaudit.runtime import Runtime
 from plaudit.stages.online.rl import run_rl
 
@@ -136,12 +137,53 @@ def test_a_policy_that_ends_worse_is_put_back(world, tmp_path):
 
 def test_kl_over_the_limit_stops_and_can_go_on_with_a_higher_one(world, tmp_path):
     job = world.rl(tmp_path / "run", kl_limit=1e-9, algorithm=PPO(critic_warmup=0))
-    with pytest.raises(TrainingError, match="over the limit") as caught:
+    with pytest.raises(Ended, match="over the limit") as caught:
         run_rl(job, reward=likes_good)
-    assert "--resume" in caught.value.cure
+    assert "--resume" in caught.value.cure and caught.value.exit_code == 3
+    run = tmp_path / "run"
+    assert caught.value.run == run and (run / "model" / "config.json").is_file()
+    assert read_json(run / "summary.json")["ended"] == "limit"
+    alarms = [row for row in read_lines(run / "events.jsonl") if row["event"] == "alarm"]
+    assert [(row["kind"], row["step"]) for row in alarms] == [("kl_limit", len(metrics(run)))]
+    assert "over the limit" in alarms[0]["message"]
+    assert read_json(run / "manifest.json")["finished"] is False
     assert list((tmp_path / "run" / "checkpoints").glob("step-*")), "what was learned is not lost"
     again = job.model_copy(update={"kl_limit": 0.0, "checkpoint": CheckpointSection(resume=True)})
     assert (run_rl(again, reward=likes_good) / "model" / "config.json").is_file()
+    assert read_json(run / "summary.json")["ended"] == "finished"
+
+
+def test_a_run_that_is_stopped_hands_out_what_it_has(world, tmp_path):
+    def stop(iteration, metrics_, rollouts_):
+        if iteration == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Stopped) as caught:
+        run_rl(world.rl(tmp_path / "run"), reward=likes_good, on_iteration=stop)
+    run = tmp_path / "run"
+    assert caught.value.run == run and caught.value.exit_code == 75
+    assert (run / "model" / "config.json").is_file() and read_json(run / "summary.json")["ended"] == "interrupted"
+    whole = run_rl(world.rl(tmp_path / "whole"), reward=likes_good)
+    again = run_rl(world.rl(run, checkpoint=CheckpointSection(resume=True)), reward=likes_good)
+    one, two = (load_file(r / "model" / "model.safetensors") for r in (whole, again))
+    assert all(torch.equal(one[name], two[name]) for name in one), "handing out did not touch what is resumed"
+
+
+def test_a_reward_that_fails_ends_the_run_with_what_was_learned(world, tmp_path):
+    calls = []
+
+    def dies(rollouts):
+        calls.append(len(rollouts))
+        if len(calls) > 4:
+            return [RewardResult(None, error="the server is gone") for _ in rollouts]
+        return likes_good(rollouts)
+
+    with pytest.raises(Ended, match="fail") as caught:
+        run_rl(world.rl(tmp_path / "run"), reward=dies)
+    run = tmp_path / "run"
+    assert caught.value.exit_code == 3 and caught.value.run == run
+    assert read_json(run / "summary.json")["ended"] == "alarm" and (run / "model" / "config.json").is_file()
+    assert "rewards_fail" in [row.get("kind") for row in read_lines(run / "events.jsonl")]
 
 
 def test_a_resumed_run_still_knows_its_start_and_its_best(world, tmp_path):

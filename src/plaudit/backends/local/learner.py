@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from plaudit.backends.local.microbatch import microbatches
 from plaudit.backends.local.precision import autocast, product_dtype, resolve_device
 from plaudit.config.sections import ComputeSection, OptimizerSection
-from plaudit.errors import TrainingError
+from plaudit.errors import Ended, TrainingError
 from plaudit.experience import Batch, Loss
 from plaudit.functional.precision import as_in_forward, without_gradients
 from plaudit.runtime import LossFunction, SignalName
@@ -239,8 +239,9 @@ class LocalLearner(LocalScorer):
         self._step_count += 1
         self._non_finite_in_a_row = 0 if finite else self._non_finite_in_a_row + 1
         if self._non_finite_in_a_row >= NON_FINITE_LIMIT:
-            raise TrainingError(
+            raise Ended(
                 f"the gradient was not finite in {NON_FINITE_LIMIT} steps in a row, the last one step {self.step}",
+                how="alarm",
                 where="optimizer step",
                 cure="lower --lr, use --precision fp32, or look for rows with extreme rewards in samples.jsonl",
             )

@@ -30,7 +30,7 @@ from plaudit.stages.best_of_n.parts import metrics_of, open_sampling, preference
 from plaudit.stages.online.evaluation import Evaluator
 from plaudit.stages.online.prompts import load_prompts
 from plaudit.stages.said import Said
-from plaudit.stages.session import OnIteration, Session, open_session
+from plaudit.stages.session import HowEnded, OnIteration, Session, open_session
 from plaudit.training.offline import OfflineLoop
 
 
@@ -66,7 +66,6 @@ def run_rejection(
         job, sources, total=job.rounds, unit="round", inputs=Inputs(used, given), said=said, on_iteration=on_iteration
     ) as session:
         Rejection(job, opened, tokenised, held, session).run()
-        session.save(opened.machines.policy, opened.format.tokenizer)
     return session.run
 
 
@@ -79,7 +78,7 @@ class Rejection:
     ) -> None:  # fmt: skip
         self.job, self.train, self.session = job, train, session
         self.machines, self.pad_id = opened.machines, opened.format.pad_id
-        self.learner = opened.machines.policy
+        self.learner, self.tokenizer = opened.machines.policy, opened.format.tokenizer
         self.base = self.learner.weights().tensors()
         self.evaluator = Evaluator(
             session.run, self.machines, heldout, job, opened.format.chat, session.recorder
@@ -98,7 +97,7 @@ class Rejection:
         with (
             contextlib.closing(Lines(directory / "kept.jsonl")) as kept,
             contextlib.closing(Lines(directory / "pairs.jsonl")) as pairs,
-            self.session.watch(),
+            self.session.training(self._hand_out),
         ):
             for file in (kept, pairs):
                 file.keep(lambda row: row["round"] <= start)
@@ -106,7 +105,11 @@ class Rejection:
                 metrics, rollouts = self._round(number, kept, pairs)
                 self.session.record(number, metrics | self.evaluator.after(number), rollouts)
                 self.session.after(number, lambda: {"evaluation": self.evaluator.state()})
+
+    def _hand_out(self, ended: HowEnded) -> None:
+        """Choose the weights that are kept, and save them."""
         self.evaluator.finish()
+        self.session.save(self.learner, self.tokenizer)
 
     def _round(self, number: int, kept: Lines, pairs: Lines) -> tuple[dict[str, float], list[Rollout]]:
         """Sample, keep, imitate; the metrics of the round, and all that was sampled in it."""

@@ -13,7 +13,7 @@ from plaudit.config.sections import DataSection
 from plaudit.data.load import load_records
 from plaudit.data.reading.rows import Places
 from plaudit.data.split import split_by_prompt
-from plaudit.errors import ConfigError, TrainingError
+from plaudit.errors import ConfigError, Ended, TrainingError
 from plaudit.evaluation.alarms.sampler import SamplerWatch
 from plaudit.jobs.online import OnlineJob
 from plaudit.records import Demonstration, Prompt, Rollout
@@ -27,7 +27,7 @@ from plaudit.stages.encode import demonstration_encoder, encode_rows, readable, 
 from plaudit.stages.online.evaluation import Evaluator
 from plaudit.stages.online.prompts import PromptReader, columns_of, load_prompts, room_for_prompts
 from plaudit.stages.said import Said
-from plaudit.stages.session import OnIteration, Session, open_session, ready
+from plaudit.stages.session import HowEnded, OnIteration, Session, open_session, ready
 from plaudit.training.offline import TextStream
 from plaudit.training.online import OnlineLoop
 
@@ -51,8 +51,9 @@ def run_rl(
 
     Raises:
         ConfigError, DataError, ModelError, RewardError: with the cure.
-        TrainingError: the KL limit was exceeded, the gradients were not finite, or the generator has old weights.
-        Stopped: on SIGTERM or Ctrl-C, after a checkpoint.
+        Ended: the KL limit was exceeded, the gradients were not finite, or the reward failed; the model is saved.
+        TrainingError: the generator has old weights.
+        Stopped: on SIGTERM or Ctrl-C, after a checkpoint, with the model of that moment.
     """
     if done := finished(job):
         return done
@@ -85,9 +86,6 @@ def run_rl(
         session.keep(machines.learners, evaluator.weights)
         train = OnlineTraining(job, replace(opened, machines=machines), session, evaluator)
         train.run(rows.train, texts)
-        if machines.critic and machines.shared_trunk:  # its head is of use only beside this policy
-            machines.critic.export(session.run / "critic", opened.format.tokenizer)
-        session.save(machines.policy, opened.format.tokenizer)
     return session.run
 
 
@@ -115,9 +113,16 @@ class OnlineTraining:
             self.watch.resume(state.get("watch", {}))  # checkpoints of the first release have none
         else:
             self.evaluator.before()
-        with self.session.watch():
+        with self.session.training(self._hand_out):
             self.loop.run(job.iterations, start)
+
+    def _hand_out(self, ended: HowEnded) -> None:
+        """Choose the weights that are kept, and save them."""
+        machines, text = self.opened.machines, self.opened.format
         self.evaluator.finish()
+        if machines.critic and machines.shared_trunk:  # its head is of use only beside this policy
+            machines.critic.export(self.session.run / "critic", text.tokenizer)
+        self.session.save(machines.policy, text.tokenizer)
 
     def _after(self, iteration: int, metrics: dict[str, float], rollouts: Sequence[Rollout]) -> None:
         metrics |= self.evaluator.after(iteration)
@@ -257,8 +262,9 @@ def _no_step(iteration: int, metrics: Mapping[str, float]) -> str:
 def _check_kl(job: OnlineJob, metrics: Mapping[str, float], iteration: int) -> None:
     kl = metrics.get("objective/kl", 0.0)
     if job.kl_limit and kl > job.kl_limit:
-        raise TrainingError(
+        raise Ended(
             f"the KL to the reference is {kl:.1f} nats per response, over the limit of {job.kl_limit:g}",
+            how="limit",
             where=f"iteration {iteration}",
             cure="start again with a higher --kl-coef or a lower --lr; "
             "or go on from the checkpoint that was saved now: --kl-limit N --resume",
