@@ -135,13 +135,17 @@ def train(
         values["on_iteration"] = on_iteration
     if "policy" in settings and "policy" not in row.job.model_fields:
         settings["model"] = settings.pop("policy")  # the model that is trained, by the name that it has in RL
+    job, sources = _job(row.job, algorithm, settings | named)
     try:
-        path = stage_of(row.job)(*_job(row.job, algorithm, settings | named), **values)
+        return _judged(stage_of(row.job)(job, sources, **values))
     except (Ended, Stopped) as end:
         if end.run is not None:
-            card(end.run)
-            write_report(end.run)
+            _judged(end.run)
         raise
+
+
+def _judged(path: Path) -> Run:
+    """The run with its figures and its page."""
     card(path)
     write_report(path)
     return Run(path)

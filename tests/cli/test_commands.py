@@ -216,7 +216,7 @@ def test_a_run_over_its_kl_limit_exits_with_3_and_has_its_results(
 ) -> None:
     words = world.commands()[2]
     words = [*words[: words.index("--out")], "--out", str(tmp_path / "run"), "--kl-limit", "1e-9"]
-    assert main([*words, "--eval-prompts", "4", "--iterations", "3"]) == 3
+    assert main([*words, "--eval-prompts", "4", "--iterations", "8", "--lr", "1e-2"]) == 3
     told = capsys.readouterr()
     assert told.err.startswith("ENDED: the KL to the reference is") and "--kl-limit N --resume" in told.err
     assert f"report  {tmp_path / 'run' / 'report.html'}" in told.out
