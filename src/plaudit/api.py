@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -136,16 +136,18 @@ def train(
     if "policy" in settings and "policy" not in row.job.model_fields:
         settings["model"] = settings.pop("policy")  # the model that is trained, by the name that it has in RL
     job, sources = _job(row.job, algorithm, settings | named)
+    return _judged(partial(stage_of(row.job), job, sources, **values))
+
+
+def _judged(stage: Callable[[], Path]) -> Run:
+    """Run a stage, and write the figures and the page of its run, however it ended."""
     try:
-        return _judged(stage_of(row.job)(job, sources, **values))
+        path = stage()
     except (Ended, Stopped) as end:
         if end.run is not None:
-            _judged(end.run)
+            card(end.run)
+            write_report(end.run)
         raise
-
-
-def _judged(path: Path) -> Run:
-    """The run with its figures and its page."""
     card(path)
     write_report(path)
     return Run(path)
