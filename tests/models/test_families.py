@@ -97,6 +97,14 @@ def test_what_looks_at_later_tokens_is_refused_by_name(name):
         Policy(tiny(name))
 
 
+def test_what_cannot_be_trained_as_it_is_read_is_refused_by_name():
+    with pytest.raises(ModelError, match="^MODEL: reformer cannot be trained here: .*training mode"):
+        Policy(tiny("reformer"))
+    frozen = tiny("reformer")
+    frozen.requires_grad_(False)
+    assert Policy(frozen), "a model that is only read needs no gradients"
+
+
 def test_a_classifier_without_a_score_of_the_last_state_is_refused(tmp_path):
     Policy(tiny("ctrl")).save(tmp_path, checks.tokenizer())
     with pytest.raises(ModelError, match="ctrl has no linear score"):

@@ -43,7 +43,7 @@ class Reading:
         """Try a trunk on two short rows.
 
         Raises:
-            ModelError: its states depend on later tokens, or it cannot read token ids alone.
+            ModelError: its states depend on later tokens, it cannot read token ids alone, or it has no gradients.
         """
         config: Any = trunk.config
         weight = next(trunk.parameters())
@@ -59,6 +59,7 @@ class Reading:
         with narrowed(trunk) as names:
             if names:
                 tried.append(_tried(trunk, tokens, mask))
+        _check_gradients(trunk, tokens)
         # What changes with the length of a row does so beyond the few tokens that were tried.
         limit = row_limit(trunk)
         longest = limit[0] if limit else ANY
@@ -93,6 +94,24 @@ def _tried(trunk: nn.Module, tokens: Tensor, mask: Tensor) -> tuple[bool, int]:
     except UNRUNNABLE:
         return False, int(apart.shape[-1])
     return padded.shape == apart.shape and close(padded[mask], apart[mask]), int(apart.shape[-1])
+
+
+def _check_gradients(trunk: nn.Module, tokens: Tensor) -> None:
+    """Refuse a trunk that cannot be trained as it is read, without dropout: Reformer's layers need training mode.
+
+    Raises:
+        ModelError: its forward or backward pass fails where gradients are wanted.
+    """
+    trained = next((p for p in trunk.parameters() if p.requires_grad), None)
+    if trained is None:
+        return
+    try:
+        with torch.enable_grad():
+            torch.autograd.grad(run(trunk, tokens[:1]).float().sum(), trained, allow_unused=True)
+    except UNRUNNABLE as error:
+        family, text = str(trunk.config.model_type), " ".join(str(error).split())  # type: ignore[union-attr]
+        what = f"{family} cannot be trained here: {type(error).__name__}: {text[:200]}"
+        raise ModelError(what, cure=OTHERS) from error
 
 
 @contextmanager
