@@ -12,6 +12,7 @@ from plaudit.annotate.export_data import make_export, read_answers
 from plaudit.annotate.import_data import Imported, import_file
 from plaudit.annotate.server.serve import serve
 from plaudit.annotate.server.settings import ServeSettings
+from plaudit.data.load import load_records
 from plaudit.errors import ConfigError, DataError
 from plaudit.preferences.aggregate import Rule
 from plaudit.preferences.exporting import WHAT_OF
@@ -76,7 +77,7 @@ def _import_rows(store: Store, args: Namespace, *, gold: bool) -> Imported:
     body = _read(args.guidelines) if args.guidelines else ""
     done = import_file(
         store,
-        args.file,
+        load_records(args.file, fields=args.fields),
         slug=args.project,
         task=args.task,
         gold=gold,

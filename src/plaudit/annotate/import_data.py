@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from plaudit.data.load import load_records
+from plaudit.data.load import Loaded, load_records
 from plaudit.errors import ConfigError, DataError
 from plaudit.preferences.annotation import Item, Task
 from plaudit.preferences.importing import items_of
@@ -42,12 +42,12 @@ class Imported:
 
 
 def read_file(
-    path: str | Path, task: Task | None, *, gold: bool = False, seed: int = 0
+    path: str | Path | Loaded, task: Task | None, *, gold: bool = False, seed: int = 0
 ) -> tuple[Task, list[Item], str, tuple[str, ...]]:
     """A data file as items: the task, the items, the format in words, and notes.
 
     Args:
-        path: a file, a directory or a hub name.
+        path: a file, a directory or a hub name, or what was read from one.
         task: what will be asked; None: what suits the kind of data.
         gold: the verdicts in the file become known answers.
         seed: shuffles responses whose order in the file tells which was preferred; annotators must not know it.
@@ -55,7 +55,8 @@ def read_file(
     Raises:
         DataError: the file cannot be read, or nothing in it fits the task.
     """
-    loaded = load_records(str(path))
+    loaded = path if isinstance(path, Loaded) else load_records(str(path))
+    path = loaded.source
     if not loaded.records:
         raise DataError("there is nothing in the file", where=str(path), cure="check that it is complete")
     chosen = task or _task_of(loaded.kind, loaded.records)
@@ -75,7 +76,7 @@ def _task_of(kind: str, records: Sequence[Record]) -> Task:
 
 def import_file(
     store: Store,
-    path: str | Path,
+    path: str | Path | Loaded,
     *,
     slug: str = "",
     task: Task | None = None,
@@ -87,7 +88,7 @@ def import_file(
 
     Args:
         store: the database.
-        path: a file, a directory or a hub name.
+        path: a file, a directory or a hub name, or what was read from one.
         slug: the short name of the project; empty: made from the name of the file.
         task: what is asked; None: the task of the project, or what suits the data.
         gold: the items are gold items.
@@ -98,7 +99,8 @@ def import_file(
         ConfigError: the project asks another task.
         DataError: the file cannot be read, or nothing in it fits the task.
     """
-    name = slug or slug_of(path)
+    source = Path(path.source if isinstance(path, Loaded) else path)
+    name = slug or slug_of(source)
     with store.read() as conn:
         existing = _find(conn, name)
     chosen = existing.settings if existing else settings or projects.new_settings({})
@@ -107,13 +109,12 @@ def import_file(
     chosen_task, items, form, notes = read_file(
         path, task or (existing.task if existing else None), gold=gold, seed=chosen.seed
     )
-    source = Path(path)
     digest = sha256(source.read_bytes()).hexdigest() if source.is_file() else ""
     with store.write() as conn:
         project = _find(conn, name) or projects.create_project(
             conn,
             name,
-            title_of(slug or path),
+            title_of(slug or source),
             chosen_task,
             chosen,
             guidelines or default_guidelines(chosen_task),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from plaudit.cli.generate import add_sampling_flags, answered
-from plaudit.cli.parser import Parser
+from plaudit.cli.parser import Parser, add_field_flag
+from plaudit.config.load import pairs_of
 from plaudit.errors import ConfigError
 
 ABOUT = """Collect feedback from people: a web app for comparisons, rankings, ratings, demonstrations and thumbs.
@@ -37,6 +38,8 @@ def run(command: str, argv: list[str]) -> int:
         raise ConfigError(what, where="plaudit annotate", cure=INSTALL) from error
     if given.action in ("serve", "import"):
         given.file = answered(given)
+        # A file of responses is ours, and so are the names in it.
+        given.fields = {} if given.models else pairs_of(given.field)
     return commands.run(given)
 
 
@@ -87,6 +90,7 @@ def _add_incoming(actions: Any) -> None:
             "--responses", default="", metavar="OUT.jsonl", help="where they go [NAME.responses.jsonl]"
         )
         add_sampling_flags(each)
+        add_field_flag(each)
 
 
 def _add_outgoing(actions: Any) -> None:

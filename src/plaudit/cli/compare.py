@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.cli.generate import add_sampling_flags, write_responses
-from plaudit.cli.parser import Parser, show
+from plaudit.cli.parser import Parser, add_field_flag, show
+from plaudit.config.load import pairs_of
 from plaudit.errors import ConfigError, DataError
 from plaudit.records import Judgement
 
@@ -31,6 +32,7 @@ def run(command: str, argv: list[str]) -> int:
         "--out", type=Path, default=None, help="where the responses go: .jsonl, .json, .parquet"
     )
     add_sampling_flags(parser)
+    add_field_flag(parser)
     given = parser.parse_args(argv)
     return _generate(given) if given.prompts else _judge(given)
 
@@ -49,7 +51,7 @@ def _judge(given: Any) -> int:
     if given.json:
         check_writable(given.json, "--json")
 
-    loaded = load_records(given.sources[0])
+    loaded = load_records(given.sources[0], fields=pairs_of(given.field))
     if loaded.kind != "judgement":
         cure = "give judgements: prompt, response_a, response_b, model_a, model_b, strength or label"
         if loaded.kind == "comparison":

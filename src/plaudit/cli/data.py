@@ -6,7 +6,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any, get_args
 
-from plaudit.cli.parser import Parser, show
+from plaudit.cli.parser import Parser, add_field_flag, show
+from plaudit.config.load import pairs_of
 from plaudit.data.lint import Finding, lint, lint_split
 from plaudit.data.load import load_records
 from plaudit.data.write import Layout, check_target, write_records
@@ -37,6 +38,7 @@ def run(command: str, argv: list[str]) -> int:
             "--kind", choices=get_args(Kind), help="read the rows as this kind; default: detected"
         )
         each.add_argument("--limit", type=int, default=0, help="only the first rows (0: all)")
+        add_field_flag(each)
     given = parser.parse_args(argv)
     return check(given) if given.action == "check" else convert(given)
 
@@ -52,7 +54,7 @@ def check(given: Any) -> int:
     before: dict[str, tuple[Record, ...]] = {}
     for source in given.files:
         try:
-            loaded = load_records(source, given.kind, limit=given.limit)
+            loaded = load_records(source, given.kind, limit=given.limit, fields=pairs_of(given.field))
         except DataError as error:
             show(f"{source}: cannot be used")
             print(error, file=sys.stderr)
@@ -72,7 +74,7 @@ def check(given: Any) -> int:
 def convert(given: Any) -> int:
     """Read, write, say what was written."""
     check_target(given.target)
-    loaded = load_records(given.source, given.kind, limit=given.limit)
+    loaded = load_records(given.source, given.kind, limit=given.limit, fields=pairs_of(given.field))
     changed = write_records(loaded.records, given.target, given.layout)
     show(f"{given.target}: {len(loaded.records)} x {loaded.kind}, read from {loaded.format}")
     _show_notes((*loaded.notes, *changed))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from plaudit.cli.outcome import figures
-from plaudit.cli.parser import Parser, show
+from plaudit.cli.parser import Parser, add_field_flag, show
+from plaudit.config.load import pairs_of
 from plaudit.errors import ConfigError, DataError
 from plaudit.evaluation.kinds import KINDS
 from plaudit.runs.reading import run_directory
@@ -23,6 +24,7 @@ def run(command: str, argv: list[str]) -> int:
     parser.add_argument(
         "--dataset", default="", help="reward only: score these preferences instead of the held-out ones"
     )
+    add_field_flag(parser)
     given = parser.parse_args(argv)
     directory = run_directory(given.run)
     if not (directory / "metrics.jsonl").is_file():
@@ -47,7 +49,7 @@ def run(command: str, argv: list[str]) -> int:
     if given.dataset:
         from plaudit.stages.reward.evaluate import score_dataset
 
-        directory = score_dataset(directory, given.dataset)
+        directory = score_dataset(directory, given.dataset, pairs_of(given.field) or None)
     show(figures(KINDS[given.what].card(directory)))
     show(f"written to {directory / 'summary.json'}")
     return 0

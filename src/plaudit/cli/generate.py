@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plaudit.cli.parser import show
+from plaudit.config.load import pairs_of
 from plaudit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def write_responses(sources: Sequence[str], prompts: str, out: Path, given: Any)
     from plaudit.stages.respond.compare import load_prompts
 
     check_target(out)
-    made = _generate(sources, load_prompts(prompts, given.limit), given)
+    asked = load_prompts(prompts, _tell, given.limit, pairs_of(given.field))
+    made = _generate(sources, asked, given)
     if not made:
         raise _nothing(prompts)
     write_records(made, out)
@@ -65,9 +67,10 @@ def answered(given: Any) -> str:
     from plaudit.data.load import load_records
     from plaudit.data.write import check_target, write_records
     from plaudit.records import Prompt
+    from plaudit.stages.respond.compare import load_prompts
 
     check_target(out)
-    prompts = [r for r in load_records(given.file, "prompt").records if isinstance(r, Prompt)]
+    prompts = load_prompts(given.file, _tell, fields=pairs_of(given.field))
     there = _there(given, out, {r.content for r in prompts}) if out.exists() else []
     tried = load_records(str(same)).records if there and same.exists() else ()
     known = {r.prompt for r in there} | {r.content for r in tried if isinstance(r, Prompt)}
@@ -92,6 +95,10 @@ def answered(given: Any) -> str:
     state = "" if missing else f", which are there already; {CURE}"
     show(f"{out}: responses of {len(given.models)} models to {len(there) + len(made)} prompts{more}{state}")
     return str(out)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 CURE = "name another file with --responses, or remove this one to generate anew"
@@ -126,7 +133,7 @@ def _generate(
         samples=samples,
         least=least,
         seed=given.seed,
-        tell=lambda text: print(text, file=sys.stderr),
+        tell=_tell,
     )
     for reason, count in left_out.items():
         show(f"  note  {count} {reason}")

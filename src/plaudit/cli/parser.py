@@ -13,10 +13,11 @@ from typing import Any, NoReturn
 from pydantic import BaseModel
 
 from plaudit.config.algorithm import specialise, types
-from plaudit.config.fields import MISSING, Setting, find, nearest, settings
+from plaudit.config.fields import MISSING, Setting, find, is_dict, nearest, settings
 from plaudit.config.load import TYPE_KEY, Layer, algorithm_type, unknown
 from plaudit.config.moved import former_switches, gone
 from plaudit.config.sections import Job
+from plaudit.data.reading.names import field_of
 from plaudit.errors import ConfigError
 
 LIST = "list of"
@@ -76,9 +77,37 @@ def parse_flags(command: str, job_class: type[BaseModel], argv: Sequence[str]) -
     for setting in was:
         _add(parser, setting, shown=False)
     switches = former_switches(job_class)
-    words = _with_values(argv, [s for s in table if s.key in switches])
+    words = _with_values(_with_fields(argv, table), [s for s in table if s.key in switches])
     given = vars(parser.parse_args([_canonical(word, (*was, *table)) for word in words]))
     return {key: value for key, value in given.items() if value is not None}
+
+
+def _with_fields(argv: Sequence[str], table: tuple[Setting, ...]) -> list[str]:
+    """The flags, with ``--field prompt=ask`` for ``--input-key ask`` and its like, which other trainers have."""
+    words: list[str] = []
+    rest = iter(argv)
+    for word in rest:
+        flag, equals, value = word.partition("=")
+        named = re.fullmatch(r"--(\w+)[-_]key", flag)
+        meant = field_of(named[1]) if named and find(flag, table) is None else ""
+        if not meant:
+            words.append(word)
+            continue
+        if meant == "label" and any(s.name == "prompts_per_iteration" for s in table):
+            meant = "answer"  # of prompts the label is what a response is checked against
+        words += ["--field", f"{meant}={value if equals else next(rest, '')}"]
+    return words
+
+
+def add_field_flag(parser: argparse.ArgumentParser) -> None:
+    """``--field`` for a command that reads data and is no job."""
+    parser.add_argument(
+        "--field",
+        action="append",
+        default=[],
+        metavar="NAME=COLUMN",
+        help="which column a field is read from, where its name does not say it: prompt=ask",
+    )
 
 
 def _with_values(argv: Sequence[str], switches: Sequence[Setting]) -> list[str]:
@@ -196,6 +225,10 @@ def _add(group: Any, setting: Setting, shown: bool = True, short: bool = False) 
             help=argparse.SUPPRESS,
         )
         shape = {"nargs": "?", "const": "true", "metavar": "true|false"}
+    elif is_dict(setting.annotation):
+        shape = {"action": "append", "metavar": "NAME=COLUMN"}
+    elif setting.key == "dataset":
+        shape = {"nargs": "+", "action": "extend", "metavar": "FILE"}
     elif LIST in setting.expected:
         shape = {"nargs": "*", "metavar": "VALUE"}
     elif "|" in setting.expected:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from plaudit.cli.parser import Parser, show
+from plaudit.cli.parser import Parser, add_field_flag, show
+from plaudit.config.load import pairs_of
 from plaudit.errors import ConfigError
 
 ABOUT = """Order pairs by what a reward model can learn from their labels, for a project that asks by priority:
@@ -32,6 +33,7 @@ def run(command: str, argv: list[str]) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="breaks ties (default: 0)")
     parser.add_argument("--out", type=Path, required=True, help="a .jsonl file of ids and priorities")
+    add_field_flag(parser)
     given = parser.parse_args(argv)
     if given.batch < 0:
         raise ConfigError(f"--batch is {given.batch}", where="command line", cure="give 0 or more")
@@ -46,6 +48,7 @@ def run(command: str, argv: list[str]) -> int:
         batch=given.batch,
         seed=given.seed,
         tell=lambda text: print(text, file=sys.stderr),
+        fields=pairs_of(given.field),
     )
     write_rows([{"id": key, "priority": value} for key, value in priorities.items()], given.out)
     show(f"{given.out}: {len(priorities)} pairs by {given.by}")

@@ -46,8 +46,9 @@ class Setting:
 
     @property
     def flag(self) -> str:
-        """As typed on the command line."""
-        return "--" + self.name.replace("_", "-").replace(".", "-")
+        """As typed on the command line; of a table of names, one pair at a time."""
+        name = self.name.removesuffix("s") if is_dict(self.annotation) else self.name
+        return "--" + name.replace("_", "-").replace(".", "-")
 
     @property
     def expected(self) -> str:
@@ -75,6 +76,11 @@ def is_table(annotation: Any) -> bool:
     return isinstance(annotation, type) and (
         issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation)
     )
+
+
+def is_dict(annotation: Any) -> bool:
+    """True for a table whose names are free; it is one setting."""
+    return typing.get_origin(annotation) is dict
 
 
 def is_list_of_tables(annotation: Any) -> bool:
@@ -159,7 +165,7 @@ def describe(annotation: Any) -> str:
     if origin in (tuple, list, set, frozenset) and args:
         return f"list of {describe(args[0])}"
     if origin is dict:
-        return "table"
+        return "table of name = text"
     if origin is typing.Annotated:
         return f"{describe(args[0])} {bounds(args[1:])}".strip()
     return getattr(annotation, "__name__", str(annotation)).lower()
@@ -169,6 +175,7 @@ def find(name: str, table: tuple[Setting, ...]) -> Setting | None:
     """The setting that a flag or key means: dotted key, flat name or alias; dashes are underscores."""
     name = name.lstrip("-").replace("-", "_")
     by_name = {spelling: s for s in table for spelling in (s.key, s.key.replace(".", "_"), s.name)}
+    by_name |= {s.flag.lstrip("-"): s for s in table if is_dict(s.annotation)}
     if name in by_name:
         return by_name[name]
     by_key = {s.key: s for s in table}

@@ -92,7 +92,6 @@ REASONS: dict[str, str] = {
     "scale_rewards": "--scale group, batch or none (plaudit grpo); --reward-scaling (plaudit ppo)",
     "eps_clip_low_high": "--clip and --clip-high",
     "apply_chat_template": "leave it out: chats go through the tokenizer's template by themselves",
-    "input_key": "leave it out: columns of the usual names are found by themselves; call that of the prompts prompt",
     "template": "leave it out: the template is the tokenizer's own",
     "stage": "each stage is a command: plaudit sft, reward, ppo, dpo",
     "do_train": "leave it out: the command trains",

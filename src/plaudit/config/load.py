@@ -24,6 +24,7 @@ from plaudit.config.fields import (
     MISSING,
     Setting,
     find,
+    is_dict,
     is_list_of_tables,
     nearest,
     settings,
@@ -234,6 +235,23 @@ def _pair(text: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
+def pairs_of(texts: Sequence[str], flag: str = "--field") -> dict[str, str]:
+    """A table from texts such as "prompt=ask".
+
+    Raises:
+        ConfigError: a text without "=", or a name twice.
+    """
+    pairs: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"{flag} {text!r} has no value", where=COMMAND_LINE, cure=f"write {flag} prompt=ask")
+        if pairs.get(name.strip(), value) != value:
+            raise ConfigError(f"{flag} gives {name.strip()} twice", where=COMMAND_LINE, cure="give it once")
+        pairs[name.strip()] = value.strip()
+    return pairs
+
+
 def from_text(setting: Setting, value: Any) -> Any:
     """A text (or a list of texts) from the command line as the setting's type; as it is where that fails.
 
@@ -244,6 +262,8 @@ def from_text(setting: Setting, value: Any) -> Any:
         return value
     if is_list_of_tables(setting.annotation):
         return texts  # a text may stand for a table, and what it means the job alone knows
+    if is_dict(setting.annotation):
+        return pairs_of(texts, setting.flag)
     adapter = TypeAdapter(setting.annotation)
     joined = texts[0] if len(texts) == 1 else None
     candidates: list[Any] = [] if joined is None else [joined]

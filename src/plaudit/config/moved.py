@@ -88,6 +88,17 @@ def _critic_start(value: Any, others: Values) -> Change | None:
     return {} if others.get("critic") == "trunk" else {"critic": value}
 
 
+def _without(tracker: str) -> Becomes:
+    """The trackers but one, where it was switched off."""
+
+    def becomes(value: Any, others: Values) -> Change:
+        kept = others.get("trackers", ("console", "tensorboard"))
+        off = value in (False, "false")
+        return {"trackers": tuple(name for name in kept if name != tracker)} if off else {}
+
+    return becomes
+
+
 def _cap(value: Any, others: Values) -> Change | None:
     return {"clip_high": value - 1} if value > 1 else None
 
@@ -149,6 +160,10 @@ MOVED: dict[str, tuple[Moved, ...]] = {
     "ComputeSection": (
         Moved("lower_states_gb", 1.0, "packing; the states of frozen layers have 1 GB", lambda value, others: {}),
         Moved("cuda_graphs", True, "packing = false", to("packing", {False: False})),
+    ),
+    "LogSection": (
+        Moved("progress", True, "trackers, without console", _without("console")),
+        Moved("tensorboard", True, "trackers, without tensorboard", _without("tensorboard")),
     ),
     "MismatchSection": (
         Moved("drop_beyond", 0.0, "correction = drop, and weight_high"),

@@ -10,11 +10,20 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from annotated_types import Ge
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from plaudit.config.moved import renewed
 from plaudit.errors import ConfigError
 
 Auto = Literal["auto"]
+
+
+def _joined(value: Any) -> Any:
+    return ",".join(value) if isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value) else value
+
+
+Sources = Annotated[str, BeforeValidator(_joined)]
+"""A file, a folder or a hub name, or several: a list, or one text with commas between them."""
 EvalEvery = Annotated[int, Ge(0)] | Auto
 
 
@@ -33,6 +42,9 @@ class DataSection(Section):
     """Longer rows: cut the prompt from the left (chats lose first turns), leave the row out, or stop. Always said."""
     eval_fraction: float = Field(0.1, ge=0.0, lt=1.0)
     """Share of the prompts held out for evaluation. Split by prompt, so no prompt is on both sides."""
+    fields: dict[str, str] = {}
+    """Which column a field of the dataset is read from, where its name does not say it: prompt=ask. a+b joins two
+    columns; prompt= says that there is none."""
     limit: int = Field(0, ge=0)
     """Use only the first rows of the file (0 = all)."""
     chat_template: Literal["auto", "never"] = "auto"
@@ -201,12 +213,19 @@ class MismatchSection(Section):
 class LogSection(Section):
     """What is shown and kept."""
 
-    tensorboard: bool = True
-    """Write TensorBoard files where the package is installed."""
+    trackers: tuple[Literal["console", "tensorboard"], ...] = ("console", "tensorboard")
+    """Who receives the figures besides the files of the run: a progress bar and status line on the console, and
+    TensorBoard files where the package is installed."""
     samples: int = Field(8, ge=0)
     """Held-out prompts whose responses are kept in samples.jsonl at each evaluation."""
-    progress: bool = True
-    """Progress bar and status line on the console."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_today(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        # What comes out of a validator is no JSON any more, in which a list is a tuple.
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in renewed(cls, values).items()}
 
 
 class CheckpointSection(Section):
@@ -226,8 +245,8 @@ class Job(Section):
     relatives: ClassVar[Mapping[str, Any]] = {}
     """Further values of ``[algorithm] type``: name -> an algorithm, or a value of one that gives other defaults."""
 
-    dataset: str = ""
-    """What is learned from: a file, a directory, or a hub name."""
+    dataset: Sources = ""
+    """What is learned from: a file, several, a directory, or a hub name."""
     out: str = "auto"
     """Run directory; auto: runs/<command>-<date>-<time>."""
     overwrite: bool = False

@@ -38,6 +38,10 @@ class Loaded:
     """File and line of each record."""
 
 
+class SeveralKinds(DataError):
+    """The files of a source hold data of different kinds, and nobody has said which is needed."""
+
+
 def load_records(
     source: str, kind: Kind | None = None, *, limit: int = 0, fields: Mapping[str, str] | None = None
 ) -> Loaded:
@@ -120,7 +124,7 @@ def records_of(
     if len(kinds) > 1 and kind is None:
         found = ", ".join(f"{stem}: {layout.kind}" for (stem, _), layout in zip(own, layouts, strict=False))
         cure = "read files of one kind at a time, or say with --kind what is needed"
-        raise DataError(f"files of different kinds ({found})", where=log.source, cure=cure)
+        raise SeveralKinds(f"files of different kinds ({found})", where=log.source, cure=cure)
     unique = number_repeated_ids(parsed, log)
     places = dict(zip((record.id for record in unique), log.places, strict=True))
     records = [record for each in kinds for record in _of_kind(unique, each, kind or each, log)]

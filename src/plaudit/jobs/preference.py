@@ -9,7 +9,14 @@ from pydantic import Field
 
 from plaudit.algorithms.dpo import DPO, IPO, ORPO, Hinge, SimPO
 from plaudit.algorithms.kto import KTO
-from plaudit.config.sections import EvalEvery, EvaluatedJob, OfflineJob, OptimizerSection, SamplingSection
+from plaudit.config.sections import (
+    EvalEvery,
+    EvaluatedJob,
+    OfflineJob,
+    OptimizerSection,
+    SamplingSection,
+    Sources,
+)
 
 
 class DPOJob(OfflineJob, EvaluatedJob):
@@ -21,8 +28,8 @@ class DPOJob(OfflineJob, EvaluatedJob):
 
     model: str = ""
     """The model to train, usually an SFT run's model: hub name, directory, or GGUF file. It is also the reference."""
-    dataset: str = ""
-    """Preferences, rankings or judgements; for kto ratings as well: a file, a directory, or a hub name."""
+    dataset: Sources = ""
+    """Preferences, rankings or judgements; for kto ratings as well: a file, several, a directory, or a hub name."""
     epochs: int = Field(1, ge=1)
     """Passes over the data. More than one or two overfits: watch the held-out accuracy."""
     batch_size: int = Field(32, ge=1)

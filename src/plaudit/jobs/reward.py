@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from plaudit.algorithms.reward_model import RewardModel
-from plaudit.config.sections import EvalEvery, EvaluatedJob, OfflineJob
+from plaudit.config.sections import EvalEvery, EvaluatedJob, OfflineJob, Sources
 
 
 class RewardJob(OfflineJob, EvaluatedJob):
@@ -15,8 +15,8 @@ class RewardJob(OfflineJob, EvaluatedJob):
 
     model: str = ""
     """Model to start from: a causal LM (decoder) or an encoder; hub name, directory, or GGUF file."""
-    dataset: str = ""
-    """Preferences, rankings, judgements, ratings, or texts with 0/1 labels: a file, a directory, or a hub name."""
+    dataset: Sources = ""
+    """Preferences, rankings, judgements, ratings, or texts with 0/1 labels: files, a directory, or a hub name."""
     min_agreement: float = Field(0.0, ge=0.0, le=1.0)
     """Leave out comparisons that a smaller share of the annotators agreed on; counted and said."""
     ties: Literal["drop", "half"] = "drop"

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from plaudit.config.moved import Moved
-from plaudit.config.sections import Job
+from plaudit.config.sections import Job, Sources
 from plaudit.errors import ConfigError
 from plaudit.jobs.reward_tables import TIMEOUT, on_one_line
 from plaudit.jobs.reward_texts import Rewards, parse, tables_of
@@ -64,8 +64,8 @@ class RewardedJob(Job):
     module:function, rule:NAME, owner/name#LABEL, an http address. Several are added up."""
     gold: Rewards = ()
     """A second reward, never trained on, that shows whether the first is being exploited; written as reward is."""
-    dataset: str = ""
-    """Prompts: a file, a directory, or a hub name. Responses in it are not used."""
+    dataset: Sources = ""
+    """Prompts: a file, several, a directory, or a hub name. Responses in it are not used."""
     prompts_per_iteration: int = Field(32, ge=0)
     """Prompts of each iteration or round, others in each; each gets group_size responses."""
     eval_prompts: int = Field(64, ge=1)

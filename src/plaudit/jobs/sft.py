@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from plaudit.algorithms.sft import SFT
-from plaudit.config.sections import OfflineJob, OptimizerSection, SamplingSection
+from plaudit.config.sections import OfflineJob, OptimizerSection, SamplingSection, Sources
 
 
 class SFTJob(OfflineJob):
     """Fine-tune a language model on demonstrations."""
 
-    dataset: str = ""
-    """Demonstrations: a file, a directory, or a hub name."""
+    dataset: Sources = ""
+    """Demonstrations: a file, several, a directory, or a hub name."""
     algorithm: SFT = SFT()
     optimizer: OptimizerSection = OptimizerSection(lr=2e-5)
     sampling: SamplingSection = SamplingSection(max_new_tokens=64)

@@ -25,6 +25,8 @@ from plaudit.config.load import TYPE_KEY, of_today
 from plaudit.config.moved import gone
 from plaudit.config.sections import Job
 from plaudit.config.show import plain_values, toml_value
+from plaudit.data.reading.opening.folders import split_of
+from plaudit.data.reading.opening.source import sources_in
 from plaudit.errors import ConfigError
 from plaudit.records import to_json
 from plaudit.runs.files import jsonable, read_json
@@ -35,7 +37,7 @@ LONGER = ("iterations", "epochs", "rounds", "members")
 FREE = (
     *("out", "overwrite", "log", "checkpoint", "compute", *LONGER),
     *("kl_limit", "eval_every"),
-    "data.limit",  # the fingerprint of the rows knows better
+    *("data.limit", "data.fields"),  # the fingerprint of the rows knows better
 )
 """Settings and tables that may differ: they change no row, no step, or rounding only."""
 COMPARED_BY_CONTENT = ("model", "policy", "dataset", "reward", "gold", "references")
@@ -223,18 +225,24 @@ def _other_values(start: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str,
     }
 
 
-HASHED = {".safetensors", ".json", ".gguf", ".jsonl", ".gz", ".csv", ".tsv", ".txt", ".parquet"}
+HASHED = {".safetensors", ".json", ".gguf", ".jsonl", ".gz", ".csv", ".tsv", ".txt", ".parquet", ".arrow"}
 
 
 def hash_of(source: str) -> str:
     """SHA-256 of a local file, or of the weights, config and rows in a directory; empty for hub names, and for "".
+
+    Of several files, and of a split of a folder, that of their hashes.
 
     Of a run directory the model counts, or its members' models: its figures may be computed again. Links that lead
     nowhere and whatever else is no file are passed over.
     """
     if not source:  # a value was given in Python; as a path, "" would be the working directory
         return ""
-    path = Path(os.path.expanduser(source))
+    named = sources_in(source)
+    if len(named) > 1:
+        return hashlib.sha256("".join(map(hash_of, named)).encode()).hexdigest()
+    path = Path(os.path.expanduser(named[0])) if named else Path(source)
+    path = split_of(path)[0] or path
     if path.is_file():
         files = [path]
     elif path.is_dir():

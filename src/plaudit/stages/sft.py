@@ -47,7 +47,7 @@ def run_sft(
         return done
     ready(job)
     said = Said()
-    loaded = load_data(job.dataset, records, "dataset", "demonstration", limit=job.data.limit)
+    loaded = load_data(job.dataset, records, "dataset", "demonstration", limit=job.data.limit, fields=job.data.fields)
     said.loaded(loaded)
     train, heldout = split(loaded.records, job.data, job.seed, loaded.source, said)
     runtime = backends.open(job)

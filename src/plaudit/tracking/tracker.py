@@ -48,11 +48,11 @@ Opener = Callable[[Path, str, LogSection], Tracker | None]
 
 
 def _console(run_dir: Path, command: str, log: LogSection) -> Tracker | None:
-    return ConsoleTracker(command) if log.progress else None
+    return ConsoleTracker(command) if "console" in log.trackers else None
 
 
 def _tensorboard(run_dir: Path, command: str, log: LogSection) -> Tracker | None:
-    return tensorboard_tracker(run_dir / "tensorboard") if log.tensorboard else None
+    return tensorboard_tracker(run_dir / "tensorboard") if "tensorboard" in log.trackers else None
 
 
 TRACKERS: dict[str, Opener] = {"console": _console, "tensorboard": _tensorboard}

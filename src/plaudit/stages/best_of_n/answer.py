@@ -46,7 +46,7 @@ def run_best_of_n(
             job, sources, reward=reward, prompts=prompts, gold=gold, on_iteration=on_iteration
         )
     said = Said()
-    records, places = load_prompts(job.dataset, job.data.limit, prompts, said, least=1)
+    records, places = load_prompts(job.dataset, job.data, prompts, said, least=1)
     opened, reader = open_sampling(job, records, places, reward, gold)
     tokenised = reader.tokenise(records)
     if not tokenised:

@@ -51,7 +51,7 @@ def run_rejection(
     if done := finished(job):
         return done
     said = Said()
-    records, places = load_prompts(job.dataset, job.data.limit, prompts, said)
+    records, places = load_prompts(job.dataset, job.data, prompts, said)
     opened, reader = open_sampling(job, records, places, reward, gold)
     train, heldout = split_by_prompt(records, max(job.data.eval_fraction, 1e-9), job.seed)
     tokenised, held = reader.tokenise(train), reader.tokenise(heldout[: job.eval_prompts])

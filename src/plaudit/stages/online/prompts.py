@@ -106,7 +106,7 @@ class PromptReader:
 
 
 def load_prompts(
-    source: str, limit: int, given: Iterable[Any] | None, said: Said, least: int = 2
+    source: str, data: DataSection, given: Iterable[Any] | None, said: Said, least: int = 2
 ) -> tuple[list[Prompt], Places]:
     """The prompts given as values, or those of a data source, and where they stand.
 
@@ -115,7 +115,7 @@ def load_prompts(
     Raises:
         DataError: fewer than ``least``, or fewer different ones.
     """
-    loaded = load_data(source, given, "prompts", "prompt", limit=limit)
+    loaded = load_data(source, given, "prompts", "prompt", limit=data.limit, fields=data.fields)
     said.loaded(loaded)
     records = [r for r in loaded.records if isinstance(r, Prompt)]
     different = distinct(records)

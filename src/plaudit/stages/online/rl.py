@@ -62,7 +62,7 @@ def run_rl(
     _check_sizes(job)
     said = Said()
     job, notes = _with_time_to_learn(job)
-    records, places = load_prompts(job.dataset, job.data.limit, prompts, said)
+    records, places = load_prompts(job.dataset, job.data, prompts, said)
     opened = backends.open(job, reward=reward, gold=gold, columns=columns_of(records))
     data = readable(opened.format, job.data, said)
     rows = _tokenise(job, data, records, places, opened.format)

@@ -74,7 +74,7 @@ def run_dpo(
     algorithm = cast("Algorithm", job.algorithm)
     said = Said()
     wanted: Literal["rating", "preference"] = "rating" if _kind(algorithm) == "rating" else "preference"
-    loaded = load_data(job.dataset, records, "preferences", wanted, limit=job.data.limit)
+    loaded = load_data(job.dataset, records, "preferences", wanted, limit=job.data.limit, fields=job.data.fields)
     said.loaded(loaded)
     rated = _decided(algorithm, loaded, said)
     _check_prompts(job, rated)

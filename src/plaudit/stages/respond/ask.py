@@ -40,6 +40,7 @@ def ask_next(
     batch: int = 0,
     seed: int = 0,
     tell: Callable[[str], None] = lambda text: None,
+    fields: Mapping[str, str] | None = None,
 ) -> dict[str, float]:
     """Priorities by item key, from 1 (asked first) down to above 0, for `plaudit annotate prioritise`.
 
@@ -49,13 +50,17 @@ def ask_next(
         by: "disagreement" of two reward models or more, small "margin" of their mean, or "random".
         batch: with 1 or more the first ``batch`` items also differ from each other.
         seed: breaks ties, and orders by chance.
-        tell: told which model is at work.
+        tell: told what was noticed in the data, and which model is at work.
+        fields: which column each field is read from, where a name does not say it.
 
     Raises:
         ConfigError: too few reward models for what is asked.
         DataError: the source holds no pairs.
     """
-    items, _ = items_of(load_records(source).records, "pairwise")
+    loaded = load_records(source, fields=fields)
+    for note in loaded.notes:
+        tell(f"note: {note}")
+    items, _ = items_of(loaded.records, "pairwise")
     if not items:
         raise DataError(
             "there are no pairs of responses in it", where=source, cure="give pairs, rankings or comparisons"

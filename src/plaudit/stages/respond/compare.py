@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,13 +108,18 @@ def model_names(sources: Sequence[str], samples: int = 1, least: int = 2) -> lis
     return short if len(set(short)) == len(short) else [str(Path(source)) for source in sources]
 
 
-def load_prompts(source: str, limit: int = 0) -> list[Prompt]:
-    """The prompts of any data.
+def load_prompts(
+    source: str, tell: Callable[[str], None], limit: int = 0, fields: Mapping[str, str] | None = None
+) -> list[Prompt]:
+    """The prompts of any data; ``tell`` is told what was noticed in them.
 
     Raises:
         DataError: they cannot be read, or there are none.
     """
-    found = [r for r in load_records(source, "prompt").records if isinstance(r, Prompt)]
+    loaded = load_records(source, "prompt", fields=fields)
+    for note in loaded.notes:
+        tell(f"note: {note}")
+    found = [r for r in loaded.records if isinstance(r, Prompt)]
     if not found:
         raise DataError("there are no prompts in it", where=source, cure="give a file of prompts")
     return found[:limit] if limit else found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,11 @@ from plaudit.stages.reward.scores import write_heldout, write_swaps
 from plaudit.stages.said import Said
 
 
-def score_dataset(run: Path, dataset: str) -> Path:
+def score_dataset(run: Path, dataset: str, fields: Mapping[str, str] | None = None) -> Path:
     """Score every row of ``dataset`` with the run's model, or all models of an ensemble, under the run's settings.
+
+    Args:
+        fields: which column each field is read from, where a name does not say it; None: as in training.
 
     Returns:
         A directory below the run, with a heldout.jsonl that `plaudit.evaluation.kinds.reward` reads.
@@ -35,21 +39,22 @@ def score_dataset(run: Path, dataset: str) -> Path:
     """
     members = members_of(run)
     if members:
-        return _score_members(run, members, dataset)
+        return _score_members(run, members, dataset, fields)
     if not (run / "config.toml").is_file() or not (run / "model").is_dir():
         raise DataError(
             "the directory is not a finished reward model run: it needs config.toml and model/",
             where=str(run),
             cure="give the directory that `plaudit reward` printed",
         )
-    job = load_job(RewardJob, [run / "config.toml"], {"dataset": dataset}).job
+    named = {} if fields is None else {"data.fields": dict(fields)}
+    job = load_job(RewardJob, [run / "config.toml"], {"dataset": dataset, **named}).job
     job, notes = _on_this_machine(job)
     set_threads(job.compute)
     model = backends.open_reward_model(run / "model", job)
     text, algorithm = model.format, job.algorithm
     said = Said()
     said.note(notes)
-    loaded = load_records(dataset, limit=job.data.limit)
+    loaded = load_records(dataset, limit=job.data.limit, fields=job.data.fields)
     source = source_of(loaded, algorithm, said, min_agreement=job.min_agreement)
     records: Any = source.records
     encoder, data = reward_encoder(text, records[0]), readable(text, job.data, said)
@@ -78,9 +83,11 @@ def _on_this_machine(job: RewardJob) -> tuple[RewardJob, list[str]]:
     return job.model_copy(update={"compute": compute}), notes
 
 
-def _score_members(run: Path, members: list[Path], dataset: str) -> Path:
+def _score_members(
+    run: Path, members: list[Path], dataset: str, fields: Mapping[str, str] | None
+) -> Path:
     """The mean of the members' normalised scores; each member's own are below its run."""
-    scored = [score_dataset(member, dataset) for member in members]
+    scored = [score_dataset(member, dataset, fields) for member in members]
     target = _place(run, dataset)
     figures = combine_heldout(target, scored, [moments_of(member) for member in members])
     merge_json(target / "summary.json", figures)

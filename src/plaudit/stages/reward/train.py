@@ -117,7 +117,7 @@ def run_reward(
 
 
 def _read(job: RewardJob, records: Iterable[Any] | None) -> Loaded:
-    return load_data(job.dataset, records, "preferences", limit=job.data.limit)
+    return load_data(job.dataset, records, "preferences", limit=job.data.limit, fields=job.data.fields)
 
 
 def prepare(job: RewardJob, loaded: Loaded) -> Parts:
