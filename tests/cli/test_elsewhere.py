@@ -26,7 +26,7 @@ def parsed(command: str, line: str) -> dict[str, object]:
 def test_the_commands_of_the_guides_run_as_they_are_written() -> None:
     guide = "--model EleutherAI/gpt-neo-2.7B --dataset Anthropic/hh-rlhf --epochs 1 --lr 1e-5 --batch-size 16"
     assert parsed("reward", guide) == {
-        "model": "EleutherAI/gpt-neo-2.7B", "dataset": "Anthropic/hh-rlhf", "epochs": "1", "optimizer.lr": "1e-5",
+        "model": "EleutherAI/gpt-neo-2.7B", "dataset": ["Anthropic/hh-rlhf"], "epochs": "1", "optimizer.lr": "1e-5",
         "batch_size": "16",
     }  # fmt: skip
     assert parsed("ppo", "--policy P --reward R --dataset D --kl-coef 0.1 --batch-size 32 --lr 1e-5") == parsed(
@@ -34,7 +34,7 @@ def test_the_commands_of_the_guides_run_as_they_are_written() -> None:
     )
     assert parsed("reward", "--model_name M --dataset D --epochs 1 --lr 1e-5 --batch_size 16")["model"] == "M"
     assert parsed("ppo", "--pretrain M --reward_pretrain R --save_path DIR --prompt_data D") == {
-        "policy": "M", "reward": ["R"], "out": "DIR", "dataset": "D",
+        "policy": "M", "reward": ["R"], "out": "DIR", "dataset": ["D"],
     }  # fmt: skip
     with pytest.raises(ConfigError) as error:
         parsed("ppo", "--apply_chat_template")

@@ -11,7 +11,7 @@ from typing import Any
 from plaudit import backends
 from plaudit.config.sections import DataSection
 from plaudit.data.chat import Encoded
-from plaudit.data.load import Loaded, load_records
+from plaudit.data.load import Loaded, SeveralKinds, load_records
 from plaudit.data.values import load_data
 from plaudit.jobs.reward import RewardJob
 from plaudit.records import Demonstration, Rating
@@ -117,7 +117,11 @@ def run_reward(
 
 
 def _read(job: RewardJob, records: Iterable[Any] | None) -> Loaded:
-    return load_data(job.dataset, records, "preferences", limit=job.data.limit, fields=job.data.fields)
+    how: Any = {"limit": job.data.limit, "fields": job.data.fields}
+    try:
+        return load_data(job.dataset, records, "preferences", **how)
+    except SeveralKinds:  # of files; pairs can be made of most kinds
+        return load_data(job.dataset, records, "preferences", "preference", **how)
 
 
 def prepare(job: RewardJob, loaded: Loaded) -> Parts:
