@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import typing
 from collections.abc import Collection, Mapping
@@ -56,7 +57,7 @@ class ModelTable(_Table):
     @property
     def members(self) -> tuple[str, ...]:
         """The reward models: one by itself, those that are listed, or those that an ensemble's run directory holds."""
-        inside = members_of(Path(self._paths[0]).expanduser()) if len(self._paths) == 1 else []
+        inside = members_of(Path(os.path.expanduser(self._paths[0]))) if len(self._paths) == 1 else []
         return tuple(map(str, inside)) or self._paths
 
     @property

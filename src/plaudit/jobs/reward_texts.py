@@ -13,6 +13,7 @@ https://host/path                   http         a server that is asked
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import tomllib
 import typing
@@ -267,7 +268,7 @@ def _is_there(table: RewardTable) -> bool:
 
 def _exists(path: str) -> bool:
     try:
-        return bool(path) and Path(path).expanduser().exists()
+        return bool(path) and Path(os.path.expanduser(path)).exists()
     except (OSError, ValueError, RuntimeError):  # a name that is too long, a NUL in it, or no home
         return False
 

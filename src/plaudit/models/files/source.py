@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def resolve(source: str | Path) -> Source:
     Raises:
         ModelError: a path that does not exist, or a directory without a model.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.is_file():
         if path.suffix != ".gguf":
             cure = "give the directory that it is in"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import glob
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,12 +33,12 @@ def sources_in(source: str) -> list[str]:
     >>> sources_in("a.jsonl,b.jsonl"), sources_in("owner/name:split")
     (['a.jsonl', 'b.jsonl'], ['owner/name:split'])
     """
-    if Path(source).expanduser().exists():
+    if Path(os.path.expanduser(source)).exists():
         return [source]
     if "," in source:
         return [one for part in source.split(",") if part.strip() for one in sources_in(part.strip())]
     if glob.has_magic(source):
-        return sorted(glob.glob(str(Path(source).expanduser()), recursive=True)) or [source]
+        return sorted(glob.glob(os.path.expanduser(source), recursive=True)) or [source]
     return [source]
 
 
@@ -60,7 +61,7 @@ def open_source(source: str, log: ReadLog, limit: int) -> list[Part]:
 
 
 def _parts(source: str, log: ReadLog, limit: int) -> list[Part]:
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     folder, split = split_of(path)
     if folder is not None:
         return [_file(file, log) for file in files_of(folder, split, log)]
@@ -96,7 +97,7 @@ def _nearest_file(path: Path) -> str:
 
 def _similar(path: Path) -> str:
     try:
-        names = [p.name for p in path.expanduser().parent.iterdir()]
+        names = [p.name for p in Path(os.path.expanduser(path)).parent.iterdir()]
     except OSError:
         return ""
     return next(iter(difflib.get_close_matches(path.name, names, 1, 0.7)), "")
