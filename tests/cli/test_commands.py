@@ -153,7 +153,7 @@ def test_data_check_finds_prompts_of_one_file_in_another(
     test.write_text("".join(f'{{"id": "h{i}", "prompt": "Q{i}"}}\n' for i in range(3, 7)), encoding="utf-8")
     assert main(["data", "check", str(train), str(test)]) == 0
     out = capsys.readouterr().out
-    assert f"duplicates-across-splits  with {train}:  1 rows (25.0%), such as h3" in out
+    assert f"duplicates-across-splits  with {train}:  1 of 4 rows (25.0%), in rows such as h3" in out
     assert main(["data", "check", str(test)]) == 0
     assert "across-splits" not in capsys.readouterr().out
 

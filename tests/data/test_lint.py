@@ -111,3 +111,12 @@ def test_duplicates_across_splits():
     (finding,) = lint_split(train, heldout)
     assert finding.examples == ("3", "4") and finding.code == "duplicates-across-splits"
     assert lint_split(train, heldout[2:]) == []
+
+
+def test_a_finding_says_of_what_it_is_a_share():
+    ranking = Ranking("r", "q", ("same", "same", "other", "more"), (1, 2, 3, 4))
+    plain = Preference("p", "q", "a longer one", "b")
+    same = found([ranking, plain])["identical-responses"]
+    assert (same.count, same.among, same.unit) == (1, 7, "pairs"), "a list of four responses has six pairs"
+    empty = found([Preference("p", "q", "", "b"), plain])["empty-responses"]
+    assert (empty.count, empty.among, empty.unit) == (1, 4, "responses")

@@ -83,7 +83,8 @@ def convert(given: Any) -> int:
 
 def _show_finding(finding: Finding, title: str) -> None:
     examples = ", ".join(map(str, finding.examples))
-    show(f"  {title}  {finding.count} rows ({finding.share:.1%}), such as {examples}")
+    counted = f"{finding.count} of {finding.among} {finding.unit} ({finding.share:.1%})"
+    show(f"  {title}  {counted}{', in rows such as ' if examples else ''}{examples}")
     show(f"      {finding.advice}")
 
 

@@ -46,14 +46,21 @@ class Finding:
     code: str
     """A stable name: "identical-responses", "conflicting-pairs", "length-bias" ..."""
     count: int
-    share: float
-    """``count`` as a share of the records, pairs or responses looked at."""
+    among: int
+    """How many were looked at."""
+    unit: str
+    """What is counted, in the plural: "rows", "pairs", "responses", "decided pairs". A row may have several."""
     examples: tuple[str, ...]
-    """Ids of the first few records."""
+    """Ids of the first few rows."""
     advice: str
     """What it means and what to do."""
     interval: tuple[float, float] | None = None
     """95 % Wilson interval of ``share``, where it estimates a habit of the annotators."""
+
+    @property
+    def share(self) -> float:
+        """``count`` as a share of ``among``."""
+        return self.count / self.among
 
 
 class _Pair(NamedTuple):
@@ -109,7 +116,7 @@ def lint_split(train: Sequence[Record], heldout: Sequence[Record]) -> list[Findi
         "rows whose prompt is in the other file too: where one is trained on and the other held out, that"
         " flatters every figure; split by prompt"
     )
-    finding = _finding("duplicates-across-splits", ids, len(heldout), advice)
+    finding = _finding("duplicates-across-splits", ids, len(heldout), "rows", advice)
     return [finding] if finding else []
 
 
@@ -165,16 +172,16 @@ def _identity(record: Record) -> str:
 # Checks
 
 
-def _finding(code: str, ids: Sequence[str], among: int, advice: str) -> Finding | None:
+def _finding(code: str, ids: Sequence[str], among: int, unit: str, advice: str) -> Finding | None:
     if not ids:
         return None
-    return Finding(code, len(ids), len(ids) / among, tuple(dict.fromkeys(ids))[:MOST_EXAMPLES], advice)
+    return Finding(code, len(ids), among, unit, tuple(dict.fromkeys(ids))[:MOST_EXAMPLES], advice)
 
 
 def _matching(
     texts: Sequence[tuple[str, str]], code: str, is_bad: Callable[[str], bool], advice: str
 ) -> Finding | None:
-    return _finding(code, [identity for identity, text in texts if is_bad(text)], len(texts), advice)
+    return _finding(code, [identity for identity, text in texts if is_bad(text)], len(texts), "responses", advice)
 
 
 def _is_empty(text: str) -> bool:
@@ -190,14 +197,14 @@ def _duplicates(records: Sequence[Record]) -> Finding | None:
             ids.append(record.id)
         seen.add(key)
     return _finding(
-        "exact-duplicates", ids, len(records), "the same record again; remove it, or it counts twice"
+        "exact-duplicates", ids, len(records), "rows", "the same record again; remove it, or it counts twice"
     )
 
 
 def _identical(pairs: Sequence[_Pair]) -> Finding | None:
     ids = [pair.id for pair in pairs if pair.better == pair.worse]
     return _finding(
-        "identical-responses", ids, len(pairs), "both responses are the same: nothing to learn; remove them"
+        "identical-responses", ids, len(pairs), "pairs", "both responses are the same: nothing to learn; remove them"
     )
 
 
@@ -211,31 +218,29 @@ def _conflicts(pairs: Sequence[_Pair]) -> Finding | None:
     advice = (
         "the same two responses were also judged the other way round; keep the majority, or ask once more"
     )
-    return _finding("conflicting-pairs", ids, len(pairs), advice)
+    return _finding("conflicting-pairs", ids, len(pairs), "pairs", advice)
 
 
 def _length_bias(pairs: Sequence[_Pair]) -> Finding | None:
     decided = [p for p in pairs if not p.tie and len(p.better) != len(p.worse)]
     ids = [p.id for p in decided if len(p.better) > len(p.worse)]
     what = "the longer response (in characters) won"
-    return _bias("length-bias", what, ids, len(decided), "compare reward models with this baseline")
+    return _bias("length-bias", what, ids, len(decided), "decided pairs", "compare reward models with this baseline")
 
 
 def _position_bias(judgements: Sequence[Judgement]) -> Finding | None:
     decided = [j for j in judgements if j.strength]
     ids = [j.id for j in decided if j.strength < 0]
     what = "the response shown first (a) won"
-    return _bias("position-bias", what, ids, len(decided), "show the two in random order")
+    return _bias("position-bias", what, ids, len(decided), "decided judgements", "show the two in random order")
 
 
-def _bias(code: str, what: str, ids: Sequence[str], among: int, cure: str) -> Finding | None:
+def _bias(code: str, what: str, ids: Sequence[str], among: int, unit: str, cure: str) -> Finding | None:
     if among == 0:
         return None
     # An interval and not a threshold on the share: 60 % of 20 pairs is chance, 52 % of 50 000 is not.
     low, high = wilson(len(ids), among)
     chance = "which chance can explain" if low <= 0.5 <= high else f"which is not chance; {cure}"
     share = len(ids) / among
-    advice = (
-        f"{what} in {share:.0%} of {among} decided pairs (95 % interval {low:.0%} to {high:.0%}), {chance}"
-    )
-    return Finding(code, len(ids), share, tuple(dict.fromkeys(ids))[:MOST_EXAMPLES], advice, (low, high))
+    advice = f"{what} in {share:.0%} of {among} {unit} (95 % interval {low:.0%} to {high:.0%}), {chance}"
+    return Finding(code, len(ids), among, unit, tuple(dict.fromkeys(ids))[:MOST_EXAMPLES], advice, (low, high))
