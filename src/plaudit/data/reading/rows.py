@@ -175,7 +175,7 @@ def shorten(value: Any, width: int = 60) -> str:
 def shorten_names(names: Any, most: int = 12) -> str:
     """Field names as a comma-separated list that cannot get long."""
     listed = [str(name) for name in names]
-    shown = ", ".join(ascii(name)[1:-1][:40] for name in listed[:most])
+    shown = ", ".join(repr(name)[1:-1][:40] for name in listed[:most])
     return shown + (f" and {len(listed) - most} more" if len(listed) > most else "")
 
 
