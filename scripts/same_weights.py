@@ -7,8 +7,9 @@ python scripts/same_weights.py --runs DIR           keep the runs; those of the 
 The other commit is installed beside this one (``pip install --no-deps --target``), so both use the same libraries on
 the same machine. Each job is one training command on a tiny model, typed as a user would; the models and every metric
 that is not a time are compared. The exit code is 1 if anything differs. No digest is stored, because processors round
-differently. GRPO is given its scale: by default it divided by the deviation of the group, and divides by nothing today
-(docs/why/kl-in-force.md).
+differently. What changed on purpose is set as it was: the scale of GRPO (it divided by the deviation of the group, and
+divides by nothing today, docs/why/kl-in-force.md), and texts of responses without special tokens. Held-out evaluation
+draws other samples today, so of a policy the training metrics and the weights are compared.
 """
 
 from __future__ import annotations
@@ -70,6 +71,8 @@ JOBS = {
     "best-of-n": f"best-of-n --policy {REWARDED} --max-new-tokens 6 --eval-fraction 0.25 {QUICK}",
 }
 """Name -> the command. ``{lm}``, ``{root}``: made once; ``{side}``: the runs of this side."""
+TODAY = ("--text", "plain")
+"""What a job that samples is told in addition today: by default rewards see special tokens now."""
 TIMED = ("time", "time/", "throughput/", "memory/")
 
 
@@ -118,7 +121,8 @@ def run(name: str, package: Path, root: Path, side: Path) -> Path:
     command = JOBS[name].format(lm=root / "lm", root=root, side=side)
     environment = os.environ | {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
     shutil.rmtree(out, ignore_errors=True)
-    words = [sys.executable, "-m", "plaudit.cli.main", *command.split(), "--out", str(out)]
+    today = TODAY if package == ROOT / "src" and " --max-new-tokens 6 " in command else ()
+    words = [sys.executable, "-m", "plaudit.cli.main", *command.split(), *today, "--out", str(out)]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, cwd=root)
     if done.returncode:
         raise SystemExit(f"{name} with {package} failed ({done.returncode}):\n{done.stdout}{done.stderr}")
@@ -136,7 +140,7 @@ def compare(before: Path, after: Path) -> Difference:
         for name in sorted(ours.keys() | theirs.keys()):
             if name not in ours or name not in theirs or not torch.equal(ours[name], theirs[name]):
                 lines.append(f"{file}: {name} {_gap(theirs.get(name), ours.get(name))}")
-    for file in ("metrics.jsonl", "evaluation.jsonl", "heldout.jsonl", "best.jsonl"):
+    for file in ("metrics.jsonl", "heldout.jsonl", "best.jsonl"):
         rows = [_rows(side / file) for side in (before, after)]
         numbers += sum(map(len, rows[0]))
         if len(rows[0]) != len(rows[1]):

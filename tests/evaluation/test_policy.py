@@ -4,7 +4,7 @@ import math
 import pytest
 
 from plaudit.errors import DataError
-from plaudit.evaluation.kinds.policy import card, distinct
+from plaudit.evaluation.kinds.policy_card import card, distinct
 
 
 def row(step, prompt, reward, **more):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from plaudit.statistics.calibration import ece, reliability
-from plaudit.statistics.clustered import bootstrap_mean, paired_bootstrap, share
+from plaudit.statistics.clustered import mean_over, paired_difference, share
 from plaudit.statistics.intervals import wilson
 from plaudit.statistics.ranking import kendall_tau, spearman
 
@@ -26,19 +26,34 @@ def test_share_with_identical_rows_per_cluster_counts_clusters_only():
     assert all_right.interval == pytest.approx(wilson(25, 25))
 
 
-def test_bootstrap_is_seeded_and_close_to_the_normal_interval():
-    x = np.random.default_rng(1).normal(2.0, 1.0, 400)
-    one, two = bootstrap_mean(x, seed=3), bootstrap_mean(x, seed=3)
-    assert one == two and one != bootstrap_mean(x, seed=4)
-    half = 1.96 * x.std() / 20
-    assert one.low == pytest.approx(x.mean() - half, abs=0.02)
-    assert one.high == pytest.approx(x.mean() + half, abs=0.02)
+def test_the_interval_of_a_mean_is_students_over_clusters():
+    # Prompt means 1, 2, 6: mean 3, variance 7, t(2) at 97.5 % is 4.3027.
+    rows, prompts = [1.0, 1.0, 1.5, 2.5, 6.0, 6.0], ["a", "a", "b", "b", "c", "c"]
+    half = 4.302653 * math.sqrt(7 / 3)
+    for estimate in (mean_over(rows, prompts), mean_over([1.0, 2.0, 6.0])):
+        assert (estimate.value, estimate.n) == (3.0, 3)
+        assert estimate.interval == pytest.approx((3 - half, 3 + half))
+    narrower = mean_over([1.0, 2.0, 6.0], confidence=0.9)
+    assert narrower.high == pytest.approx(3 + 2.919986 * math.sqrt(7 / 3))
+
+
+def test_prompts_with_more_rows_count_more():
+    # Sums 4 and 6 over sizes 1 and 3: mean 2.5, residuals 4 - 2.5 and 6 - 7.5, variance (2.25 + 2.25) * 2 / 16.
+    estimate = mean_over([4.0, 1.0, 2.0, 3.0], ["a", "b", "b", "b"])
+    assert estimate.value == 2.5
+    assert estimate.high - 2.5 == pytest.approx(12.706205 * 0.75)
+
+
+def test_one_prompt_has_no_interval():
+    estimate = mean_over([1.0, 2.0], ["a", "a"])
+    assert estimate.value == 1.5 and math.isnan(estimate.low) and math.isnan(estimate.high)
+    assert math.isnan(mean_over([]).value)
 
 
 def test_clusters_widen_the_interval_as_they_should():
     x = np.repeat(np.random.default_rng(1).normal(size=50), 8)
     names = np.repeat(np.arange(50), 8).tolist()
-    clustered, naive = bootstrap_mean(x, names), bootstrap_mean(x)
+    clustered, naive = mean_over(x, names), mean_over(x)
     ratio = (clustered.high - clustered.low) / (naive.high - naive.low)
     assert ratio == pytest.approx(math.sqrt(8), rel=0.1)
 
@@ -47,10 +62,10 @@ def test_pairing_removes_the_noise_of_the_prompts():
     rng = np.random.default_rng(0)
     prompt = rng.normal(0, 10, 100)
     before, after = prompt, prompt + 0.5 + rng.normal(0, 0.1, 100)
-    estimate = paired_bootstrap(before, after)
+    estimate = paired_difference(before, after)
     assert 0.45 < estimate.low < 0.5 < estimate.high < 0.55
     with pytest.raises(ValueError, match="100 and 99"):
-        paired_bootstrap(before, after[:99])
+        paired_difference(before, after[:99])
 
 
 def test_kendall_tau_averages_lists_and_knows_ties():

@@ -33,6 +33,7 @@ class Session:
     Attributes:
         run: the run directory.
         recorder: for events, samples and the summary.
+        trained: steps that were taken and recorded, those before a resume included.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Session:
     ) -> None:
         self.job, self.recorder, self.run, self.total = job, recorder, recorder.run_dir, total
         self.on_iteration = on_iteration
-        self._trained = 0
+        self.trained = 0
         self.keep({})
 
     def keep(self, learners: Mapping[str, Kept], best: BestWeights | None = None) -> None:
@@ -53,7 +54,7 @@ class Session:
         A stage calls it when it is done with whatever needs the weights of the start, such as what the reference says.
         """
         step, state = self.keeper.restore()
-        self._trained = step
+        self.trained = step
         return step, state
 
     @contextlib.contextmanager
@@ -79,7 +80,7 @@ class Session:
             with self.watch():
                 yield
         except (Ended, RewardError, Stopped) as error:
-            if not self._trained:
+            if not self.trained:
                 raise  # there is nothing to hand out
             ended: HowEnded = "interrupted" if isinstance(error, Stopped) else "alarm"
             if isinstance(error, Ended):
@@ -99,7 +100,7 @@ class Session:
         kind = "rewards_fail" if isinstance(error, RewardError) else "non_finite"
         if isinstance(error, Ended) and error.how == "limit":
             kind = "kl_limit"
-        self.recorder.alarm(self._trained, kind, error.what)
+        self.recorder.alarm(self.trained, kind, error.what)
 
     def _finish(self, hand_out: Callable[[HowEnded], None], ended: HowEnded) -> None:
         # First, so that a run that is killed while it is evaluated does not seem to have come to its end.
@@ -114,7 +115,7 @@ class Session:
     def record(self, step: int, metrics: Mapping[str, float], rollouts: Sequence[Rollout] = ()) -> None:
         """Write the metrics of a step, and call `on_iteration`."""
         self.recorder.metrics(step, metrics)
-        self._trained = step
+        self.trained = step
         # Before the checkpoint: what a caller raises to end a run must not come after a file that says all went well.
         if self.on_iteration is not None:
             self.on_iteration(step, metrics, rollouts)

@@ -5,8 +5,8 @@ Which module for what:
 | question | module |
 |---|---|
 | a share that was counted, each row independent: how sure is it? | `intervals.counted`, `intervals.wilson` |
-| a share or a mean over rows that belong to prompts | `clustered.share`, `clustered.bootstrap_mean` |
-| before and after on the same prompts | `clustered.paired_bootstrap` |
+| a share or a mean over rows that belong to prompts | `clustered.share`, `clustered.mean_over` |
+| before and after on the same prompts | `clustered.paired_difference` |
 | any other figure (agreement between people, strengths): an interval from draws | `resampling` |
 | do scores order responses as people do? | `ranking` |
 | does the model know how sure it may be? | `calibration` |

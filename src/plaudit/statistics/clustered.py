@@ -1,9 +1,9 @@
 """Means and shares over rows that belong to prompts, with intervals that count prompts and not rows.
 
 Several responses to one prompt are alike: a prompt that is easy lifts all of them. Counting them as independent
-would make every interval too narrow. So prompts are the units here: for means, whole prompts are drawn again
-(bootstrap); for shares, Wilson's interval is taken at the number of rows that independent ones would need.
-Everything is deterministic: a bootstrap takes its seed as an argument.
+would make every interval too narrow. So prompts are the units here: means have Student's interval over
+prompts; for shares, Wilson's interval is taken at the number of rows that independent ones would need.
+Coverage by simulation: docs/why/intervals.md.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from plaudit.statistics.intervals import Estimate, wilson
 
@@ -51,36 +52,32 @@ def share(values: Floats, clusters: Sequence[Hashable] | None = None, confidence
     return Estimate(mean, low, high, count, n)
 
 
-def bootstrap_mean(
-    values: Floats,
-    clusters: Sequence[Hashable] | None = None,
-    *,
-    seed: int = 0,
-    draws: int = 4000,
-    confidence: float = 0.95,
+def mean_over(
+    values: Floats, clusters: Sequence[Hashable] | None = None, *, confidence: float = 0.95
 ) -> Estimate:
-    """Mean with a percentile bootstrap interval; whole clusters are resampled (Efron; Field and Welsh 2007).
+    """Mean with Student's t interval over clusters, its variance that of a ratio of sums (Cochran 1977, section 2.9).
 
-    >>> estimate = bootstrap_mean([1.0, 2.0, 3.0, 4.0]); estimate.value, estimate.low < 2.5 < estimate.high
-    (2.5, True)
+    NaN ends with fewer than two clusters: one prompt does not tell how much prompts differ.
+
+    >>> estimate = mean_over([1.0, 2.0, 3.0, 4.0]); estimate.value, round(estimate.low, 3), round(estimate.high, 3)
+    (2.5, 0.446, 4.554)
     """
+    # Not the percentile bootstrap, which is too narrow for few prompts: over 10 prompts 88 to 92 % of its intervals
+    # hold the true mean, of these 93 to 96 %.
     x = np.asarray(values, dtype=np.float64)
     if len(x) == 0:
         return Estimate(math.nan, math.nan, math.nan, 0, 0)
     sums, sizes = _by_cluster(x, clusters)
-    rng = np.random.default_rng(seed)
-    means = np.empty(draws)
-    # In blocks of 500 draws, so that memory does not grow with draws times prompts.
-    for start in range(0, draws, 500):
-        stop = min(start + 500, draws)
-        picks = rng.integers(len(sums), size=(stop - start, len(sums)))
-        means[start:stop] = sums[picks].sum(1) / sizes[picks].sum(1)
-    low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return Estimate(float(x.mean()), float(low), float(high), len(sums), len(x))
+    count, mean = len(sums), float(x.mean())
+    if count < 2:
+        return Estimate(mean, math.nan, math.nan, count, len(x))
+    variance = float(((sums - mean * sizes) ** 2).sum()) * count / (count - 1) / len(x) ** 2
+    half = float(stats.t.ppf(0.5 + confidence / 2, count - 1)) * math.sqrt(variance)
+    return Estimate(mean, mean - half, mean + half, count, len(x))
 
 
-def paired_bootstrap(
-    before: Floats, after: Floats, clusters: Sequence[Hashable] | None = None, *, seed: int = 0
+def paired_difference(
+    before: Floats, after: Floats, clusters: Sequence[Hashable] | None = None
 ) -> Estimate:
     """Mean of ``after - before``, row by row, with its interval.
 
@@ -92,7 +89,7 @@ def paired_bootstrap(
     # The interval of the difference, not the difference of two intervals: how hard a prompt is cancels out,
     # so a change shows with far fewer prompts.
     difference = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
-    return bootstrap_mean(difference, clusters, seed=seed)
+    return mean_over(difference, clusters)
 
 
 def outcomes(differences: Floats) -> NDArray[np.float64]:

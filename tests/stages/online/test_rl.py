@@ -4,10 +4,12 @@ import copy
 import json
 import re
 import signal
+from collections import Counter
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.stages.conftest import WORDS
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from plaudit.algorithms.grpo import DAPO
@@ -20,6 +22,7 @@ from plaudit.config.sections import (
     SamplingSection,
 )
 from plaudit.errors import ConfigError, DataError, Ended, ModelError, RewardError, Stopped, TrainingError
+from plaudit.evaluation.kinds import policy_card
 from plaudit.generation.native import NativeGenerator
 from plaudit.jobs.online import GRPOJob
 from plaudit.records import Prompt, RewardResult
@@ -115,24 +118,72 @@ def test_a_stop_saves_and_says_how_to_go_on(world, tmp_path):
     assert (tmp_path / "run" / "checkpoints" / "step-000001" / "MANIFEST.json").is_file()
 
 
-def souring_after(start):
-    """A reward that falls whenever it is asked, ``start`` times asked already."""
-    calls = [1] * start
+def souring(rollouts):
+    """The older the policy, the worse."""
+    return [RewardResult(float(len(r.response_ids)) - 10 * r.policy_version) for r in rollouts]
+
+
+def best_at(step):
+    """A reward that is highest after so many iterations."""
 
     def reward(rollouts):
-        calls.append(1)
-        return [RewardResult(float(len(r.response_ids)) - 10 * len(calls)) for r in rollouts]
+        return [RewardResult(0.1 * len(r.response_ids) - abs(r.policy_version - step)) for r in rollouts]
 
     return reward
 
 
+MANY = [f"say {a} {b}" for a in WORDS for b in WORDS]
+"""Prompts, so that there are enough of them on each side of an evaluation."""
+
+
+def many(world, out, **changes):
+    return world.rl(out, data=DataSection(eval_fraction=0.6), **changes)
+
+
 def test_a_policy_that_ends_worse_is_put_back(world, tmp_path):
-    run = run_rl(world.rl(tmp_path / "run"), reward=souring_after(0))
-    assert "rolled back" in events(run)
-    assert json.loads((run / "summary.json").read_text())["model_step"] == 0
+    run = run_rl(many(world, tmp_path / "run"), reward=souring, prompts=MANY)
+    [event] = [row for row in read_lines(run / "events.jsonl") if row["event"] == "rolled back"]
+    assert event["to"] == 0 and re.search(r"at its start .* after iteration 4, both sampled anew", event["why"])
+    summary = read_json(run / "summary.json")
+    assert (summary["model_step"], summary["peak_step"], summary["end_step"]) == (0, 0, 4)
     start = load_file(f"{world.lm}/model.safetensors")
     end = load_file(run / "model" / "model.safetensors")
     assert all(torch.equal(start[name], end[name]) for name in end)
+    assert policy_card.card(run)["verdict"] == "no_change"
+
+
+def test_a_lost_peak_is_handed_out_even_where_the_end_is_above_the_start(world, tmp_path):
+    run = run_rl(many(world, tmp_path / "run"), reward=best_at(3), prompts=MANY)
+    summary = policy_card.card(run)
+    assert (summary["evaluated_step"], summary["verdict"]) == (3, "better")
+    assert read_json(run / "summary.json")["end_selection"] == pytest.approx(
+        read_json(run / "summary.json")["peak_selection"] - 1, abs=0.3
+    )
+    assert summary["reward_peak_step"] == 3 and summary["reward_model"] == summary["reward_peak"]
+    assert summary["reward_model"] - summary["reward_start"] == pytest.approx(3, abs=0.3)
+
+
+def test_choice_and_judgement_use_other_prompts_and_new_luck(world, tmp_path):
+    run = run_rl(many(world, tmp_path / "run"), reward=best_at(3), prompts=MANY)
+    rows = read_lines(run / "evaluation.jsonl")
+    of = {name: {row["prompt_id"] for row in rows if row["set"] == name} for name in ("selection", "again", "final")}
+    assert of["selection"] == of["again"] and not of["selection"] & of["final"]
+    assert len(of["selection"]) >= 10 and len(of["final"]) >= 10
+    assert {row["step"] for row in rows if row["set"] == "final"} == {0, 3}
+    assert {row["step"] for row in rows if row["set"] == "again"} == {3, 4}
+    draws = {(row["set"], row["step"]): tuple(row["seed"]) for row in rows}
+    assert len(set(draws.values())) == len(draws), "each evaluation has luck of its own"
+    assert all(draw < -2 for _, draw in draws.values()), "which training never has"
+    counts = Counter((row["set"], row["step"], row["prompt_id"]) for row in rows)
+    assert {name: {n for (s, _, _), n in counts.items() if s == name} for name in of} == {
+        "selection": {2}, "again": {4}, "final": {4},
+    }  # fmt: skip
+
+
+def test_with_few_prompts_nothing_is_put_back_and_nothing_claimed(world, tmp_path):
+    run = run_rl(world.rl(tmp_path / "run"), reward=souring)
+    assert "rolled back" not in events(run)
+    assert policy_card.card(run)["verdict"] == "too_few"
 
 
 def test_kl_over_the_limit_stops_and_can_go_on_with_a_higher_one(world, tmp_path):
@@ -192,9 +243,9 @@ def test_a_resumed_run_still_knows_its_start_and_its_best(world, tmp_path):
             raise TrainingError("enough")
 
     with pytest.raises(TrainingError):
-        run_rl(world.rl(tmp_path / "run"), reward=souring_after(0), on_iteration=stop_after_two)
-    resumed = world.rl(tmp_path / "run", checkpoint=CheckpointSection(resume=True))
-    run = run_rl(resumed, reward=souring_after(5))
+        run_rl(many(world, tmp_path / "run"), reward=souring, prompts=MANY, on_iteration=stop_after_two)
+    resumed = many(world, tmp_path / "run", checkpoint=CheckpointSection(resume=True))
+    run = run_rl(resumed, reward=souring, prompts=MANY)
     assert {"resumed", "rolled back"} <= set(events(run))
     assert json.loads((run / "summary.json").read_text())["model_step"] == 0
     start, end = load_file(f"{world.lm}/model.safetensors"), load_file(run / "model" / "model.safetensors")

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 
 from plaudit.runs.files import EVALUATION, Row, read_lines
-from plaudit.statistics.clustered import bootstrap_mean
+from plaudit.statistics.clustered import mean_over
 from plaudit.statistics.intervals import Estimate
 
 NEAR = 0.1
@@ -104,7 +104,7 @@ def change_at(tracks: Sequence[Track], kl: float) -> dict[str, float]:
 
 def mean_change(change: Mapping[str, float]) -> Estimate | None:
     """The mean over prompts with its interval; None without any."""
-    return bootstrap_mean(list(change.values()), list(change)) if change else None
+    return mean_over(list(change.values()), list(change)) if change else None
 
 
 def difference(one: Mapping[str, float], other: Mapping[str, float], among: int) -> Estimate | None:
@@ -118,4 +118,4 @@ def difference(one: Mapping[str, float], other: Mapping[str, float], among: int)
     both = sorted(one.keys() & other.keys())
     pairs = max(among * (among - 1) // 2, 1)
     gaps = [one[prompt] - other[prompt] for prompt in both]
-    return bootstrap_mean(gaps, both, confidence=1 - 0.05 / pairs) if both else None
+    return mean_over(gaps, both, confidence=1 - 0.05 / pairs) if both else None

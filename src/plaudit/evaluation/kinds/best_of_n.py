@@ -19,7 +19,7 @@ from plaudit.evaluation.words import number, percent, signed, span
 from plaudit.functional.best_of_n import expected_best, kl_bound, win_rate_bound
 from plaudit.runs.files import BEST, SUMMARY, Row, merge_json, read_lines
 from plaudit.runs.reading import Run
-from plaudit.statistics.clustered import bootstrap_mean, outcomes, share
+from plaudit.statistics.clustered import mean_over, outcomes, share
 
 
 def card(run_dir: Path) -> Row:
@@ -66,7 +66,7 @@ def _worth(rows: Sequence[Row], name: str, field: str, one: str) -> dict[str, An
         return {}
     best = [row[field][row["best"]] for row in known]
     mean = [fmean(value for value in row[field] if value is not None) for row in known]
-    gain = bootstrap_mean([b - m for b, m in zip(best, mean, strict=True)])
+    gain = mean_over([b - m for b, m in zip(best, mean, strict=True)])
     # The opponent is a sample that took no part in the choice: against one of the n, the best would win by
     # construction (it is one of them, and the highest).
     against = [(b, row[one]) for b, row in zip(best, known, strict=True) if row.get(one) is not None]

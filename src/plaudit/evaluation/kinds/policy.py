@@ -6,226 +6,51 @@ on also rises where the policy only exploits its errors (Gao et al. 2023).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Hashable, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
-from plaudit.errors import DataError
 from plaudit.evaluation import charts
+from plaudit.evaluation.choice import ENOUGH
+from plaudit.evaluation.kinds.policy_card import REWARDS, card
+from plaudit.evaluation.kinds.policy_card import judged as judged_of
 from plaudit.evaluation.kinds.policy_warnings import warnings
-from plaudit.evaluation.page import INTERVAL, Chart, Figure, Kind, Verdict
+from plaudit.evaluation.page import INTERVAL, Chart, Figure, Kind, Tone, Verdict
 from plaudit.evaluation.words import number, percent, signed, span
-from plaudit.runs.files import EVALUATION, METRICS, SUMMARY, Row, merge_json, read_json, read_lines
+from plaudit.runs.files import EVALUATION, Row
 from plaudit.runs.reading import Run
-from plaudit.statistics.clustered import bootstrap_mean, outcomes, paired_bootstrap, share
-from plaudit.statistics.intervals import Estimate
-from plaudit.statistics.ranking import spearman
-
-REWARDS = (("gold", "Gold reward"), ("reward", "Reward"))
-"""Prefix of the figures of each reward, and its name on the page."""
-
-
-def card(run_dir: Path) -> Row:
-    """Report card from evaluation.jsonl; merged into summary.json.
-
-    Rows: ``{"step", "prompt_id", "k", "prompt", "response", "reward", "gold" (optional), "kl", "length",
-    "finish_reason", "logprob", "ref_logprob"}``; log-probs are sums over the response in nats. The first step
-    is "before"; "after" is the step named ``model_step`` in summary.json, or the last one. Rows of both are
-    paired by ``prompt_id`` and ``k``; intervals are clustered by prompt.
-
-    Returns:
-        ``reward_mean``, ``reward_ci``, ``kl``, ``perplexity_ratio``, ``win_rate``, ``win_rate_ci``, and with
-        ``_before`` / ``_difference`` what changed. The win rate is judged by the gold reward where there is
-        one (``win_rate_judge``): the reward that was trained on rises also where the responses only please it.
-        What the rows cannot give is ``None``. ``kl_coef_in_force`` is that of the last iteration that has one
-        (docs/why/kl-in-force.md), and not there where no iteration has.
-
-    Raises:
-        DataError: no rows.
-    """
-    run_dir = Path(run_dir)
-    steps = _by_step(read_lines(run_dir / EVALUATION))
-    if not steps:
-        raise DataError(
-            "no evaluated responses",
-            where=str(run_dir / EVALUATION),
-            cure="train with held-out prompts: --eval-prompts above 0",
-        )
-    # The weights that were saved are those of the best evaluation, which need not be the last one.
-    after_step = read_json(run_dir / SUMMARY).get("model_step")
-    if after_step not in steps:
-        after_step = max(steps)
-    after = steps[after_step]
-    values = {"evaluated_step": after_step} | _levels(after)
-    if len(steps) > 1:
-        before = steps[min(steps)]
-        values |= {f"{name}_before": value for name, value in _levels(before).items()}
-        values |= _changes(before, after)
-    values["curve"] = [_point(step, rows) for step, rows in sorted(steps.items())]
-    values |= _in_force(read_lines(run_dir / METRICS))
-    clean: Row = {name: None if _is_nan(value) else value for name, value in values.items()}
-    merge_json(run_dir / SUMMARY, clean)
-    return clean
-
-
-def _in_force(rows: Sequence[Row]) -> Row:
-    """The KL coefficient in units of the reward, as it was at the end of training."""
-    known = [value for row in rows if (value := row.get("objective/kl_coef_in_force")) is not None]
-    return {"kl_coef_in_force": known[-1]} if known else {}
-
-
-def _by_step(rows: Sequence[Row]) -> dict[int, list[Row]]:
-    """Rows of each step. A resumed run may have written a row twice: the later one in the file counts."""
-    newest = {(row["step"], row.get("prompt_id"), row.get("k", 0)): row for row in rows}
-    steps: dict[int, list[Row]] = {}
-    for row in newest.values():
-        steps.setdefault(row["step"], []).append(row)
-    return steps
-
-
-def _levels(rows: Sequence[Row]) -> Row:
-    """Levels of one step: rewards, KL and length with intervals, endings, diversity, perplexity."""
-    values: Row = {"n": len(rows), "prompts": len({row.get("prompt_id") for row in rows})}
-    for name, field in (("reward", "reward"), ("gold", "gold"), ("kl", "kl"), ("length", "length")):
-        column, prompts = _column(rows, field)
-        if not column:
-            continue
-        estimate = bootstrap_mean(column, prompts)
-        values["kl" if name == "kl" else f"{name}_mean"] = estimate.value
-        values[f"{name}_ci"] = list(estimate.interval)
-    values.setdefault("kl", None)
-    finished = [row for row in rows if row.get("finish_reason")]
-    if finished:
-        values["eos_rate"] = sum(row["finish_reason"] == "stop" for row in finished) / len(finished)
-    texts = [str(row.get("response", "")) for row in rows]
-    values |= {"distinct_1": distinct(texts, 1), "distinct_2": distinct(texts, 2)}
-    values["distinct_responses"] = len(set(texts)) / len(texts)
-    scored = [row for row in rows if row.get("reward") is not None and row.get("length") is not None]
-    values["reward_length_spearman"] = spearman(
-        [row["reward"] for row in scored], [row["length"] for row in scored]
-    )
-    values["reference_perplexity"] = _perplexity(rows)
-    return {name: None if _is_nan(value) else value for name, value in values.items()}
-
-
-def _column(rows: Sequence[Row], field: str) -> tuple[list[float], list[Hashable]]:
-    kept = [row for row in rows if row.get(field) is not None]
-    return [float(row[field]) for row in kept], [row.get("prompt_id") for row in kept]
-
-
-def _perplexity(rows: Sequence[Row]) -> float:
-    """``exp(-sum log reference / tokens)`` over the responses; nan where the rows do not have what it takes."""
-    known = [row for row in rows if row.get("ref_logprob") is not None and row.get("length")]
-    tokens = sum(row["length"] for row in known)
-    if not tokens:
-        return math.nan
-    # The bound keeps exp from overflowing where the reference gives a response practically no probability.
-    return math.exp(min(-sum(row["ref_logprob"] for row in known) / tokens, 700.0))
-
-
-def _changes(before: Sequence[Row], after: Sequence[Row]) -> Row:
-    """Paired differences, win rate and perplexity ratio."""
-    values: Row = {}
-    for name in ("reward", "gold"):
-        estimate = _paired(before, after, name)
-        if estimate is not None:
-            values[f"{name}_difference"] = estimate.value
-            values[f"{name}_difference_ci"] = list(estimate.interval)
-    judge = "gold" if "gold_difference" in values else "reward"
-    wins = _win_rate(before, after, judge)
-    values |= {
-        "win_rate": wins.value,
-        "win_rate_ci": list(wins.interval),
-        "win_rate_judge": judge,
-        "win_rate_pairs": wins.rows,
-    }
-    if judge == "gold":
-        values["win_rate_by_reward"] = _win_rate(before, after, "reward").value
-    first, last = _perplexity(before), _perplexity(after)
-    values["perplexity_ratio"] = last / first if first else math.nan
-    return values
-
-
-def _matched(
-    before: Sequence[Row], after: Sequence[Row], field: str
-) -> tuple[list[float], list[float], list[Hashable]]:
-    """Both values of each (prompt, k) that has them."""
-    old = {(row.get("prompt_id"), row.get("k", 0)): row.get(field) for row in before}
-    pairs = [
-        (float(value), float(row[field]), row.get("prompt_id"))
-        for row in after
-        if row.get(field) is not None
-        and (value := old.get((row.get("prompt_id"), row.get("k", 0)))) is not None
-    ]
-    return [a for a, _, _ in pairs], [b for _, b, _ in pairs], [prompt for _, _, prompt in pairs]
-
-
-def _paired(before: Sequence[Row], after: Sequence[Row], field: str) -> Estimate | None:
-    old, new, prompts = _matched(before, after, field)
-    return paired_bootstrap(old, new, prompts) if old else None
-
-
-def _win_rate(before: Sequence[Row], after: Sequence[Row], field: str) -> Estimate:
-    """Share of pairs in which the later response is better; ties count a half."""
-    old, new, prompts = _matched(before, after, field)
-    return share(outcomes([b - a for a, b in zip(old, new, strict=True)]), prompts)
-
-
-def _point(step: int, rows: Sequence[Row]) -> Row:
-    """One point of the curve over KL."""
-    point: Row = {"step": step}
-    for field in ("reward", "gold", "kl", "length"):
-        column, _ = _column(rows, field)
-        if column:
-            point[field] = sum(column) / len(column)
-    return point
-
-
-def distinct(texts: Sequence[str], n: int, words: int = 50) -> float:
-    """Distinct n-grams over all n-grams of the texts, each cut to ``words`` words; NaN without any.
-
-    >>> distinct(["a b a b"], 1), round(distinct(["a b a b"], 2), 3)
-    (0.5, 0.667)
-    """
-    # Longer texts repeat more, whatever their quality: cut to one length, texts before and after can be compared.
-    grams: list[tuple[str, ...]] = []
-    for text in texts:
-        parts = text.split()[:words]
-        grams += [tuple(parts[i : i + n]) for i in range(len(parts) - n + 1)]
-    return len(set(grams)) / len(grams) if grams else math.nan
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
 
 
 def verdict(run: Run) -> Verdict:
-    """Whether the interval of the paired difference lies above or below 0, by the gold reward where there is one."""
+    """What was found on the prompts kept for the end, by the gold reward where there is one."""
     card = run.summary
     judge = "gold" if card.get("gold_difference") is not None else "reward"
-    difference, interval = card.get(f"{judge}_difference"), card.get(f"{judge}_difference_ci")
-    if difference is None or interval is None:
-        if not run.metrics:
-            return Verdict("flat", "Nothing was trained yet.", "The run has recorded no iteration.")
-        moved = f"from {signed(run.start('reward/mean'))} to {signed(run.end('reward/mean'))}"
-        return Verdict(
-            "flat",
-            "Not evaluated on held-out prompts.",
-            f"In training the reward went {moved}; without held-out prompts this does not show that it got better.",
-        )
+    judged = card["verdict"] if "verdict" in card else judged_of(card)
+    if judged is None:
+        return _not_judged(run)
+    evidence = _evidence(run, judge)
     if card.get("evaluated_step") == 0:
         why = next((str(e.get("why", "")) for e in run.events if e.get("event") == "rolled back"), "")
-        return Verdict("bad", "It was put back to where it started.", f"No evaluation was better: {why}.")
-    evidence = _evidence(run, judge)
-    if interval[0] > 0:
-        return Verdict("good", "It got better." if judge == "gold" else "The reward rose.", evidence)
-    if interval[1] < 0:
-        return Verdict("bad", "It got worse." if judge == "gold" else "The reward fell.", evidence)
-    return Verdict("flat", "No clear change.", evidence)
+        return Verdict("bad", "It was put back to where it started.", f"What was trained was worse: {why}.")
+    headline: dict[str, tuple[Tone, str]] = {
+        "better": ("good", "It got better." if judge == "gold" else "The reward rose."),
+        "worse": ("bad", "It got worse." if judge == "gold" else "The reward fell."),
+        "no_change": ("flat", "No clear change."),
+        "too_few": ("flat", "Too few prompts to say."),
+    }
+    return Verdict(*headline[judged], evidence)
+
+
+def _not_judged(run: Run) -> Verdict:
+    """Where the weights that were handed out were not sampled on prompts kept for the end."""
+    if not run.metrics:
+        return Verdict("flat", "Nothing was trained yet.", "The run has recorded no iteration.")
+    moved = f"from {signed(run.start('reward/mean'))} to {signed(run.end('reward/mean'))}"
+    if run.summary.get("ended") in (None, "finished"):
+        why = "without held-out prompts this does not show that it got better"
+    else:
+        why = "it ended before its weights were judged on the held-out prompts"
+    return Verdict("flat", "Not evaluated on held-out prompts.", f"In training the reward went {moved}; {why}.")
 
 
 def _evidence(run: Run, judge: str) -> str:
@@ -236,10 +61,21 @@ def _evidence(run: Run, judge: str) -> str:
     interval = span(card.get(f"{judge}_difference_ci"), "signed")
     wins, wins_interval = percent(card.get("win_rate")), span(card.get("win_rate_ci"), "percent")
     kl = f", at a KL of {number(card['kl'], 1)} nats per response" if card.get("kl") is not None else ""
+    prompts = card.get("prompts")
+    apart = " that took no part in choosing the weights" if card.get("judged_apart") else ""
     text = (
-        f"On {card.get('prompts')} held-out prompts the {name} went from {before} to {after}: {change}, "
-        f"{INTERVAL} {interval}. Against its own start it wins {wins} of the comparisons ({wins_interval}){kl}."
+        f"On {prompts} held-out prompts{apart} the {name} went from {before} to {after}: {change}"
+        f"{f', {INTERVAL} {interval}' if interval else ''}. Against its own start it wins {wins} of the comparisons "
+        f"({wins_interval}){kl}."
     )
+    if card.get("verdict") == "too_few":
+        text += f" With fewer than {ENOUGH} prompts no difference can be told from chance: give more --eval-prompts."
+    if card.get("end_selection") is not None and card.get("evaluated_step") == card.get("peak_step"):
+        text += (
+            f" These are the weights after iteration {card['peak_step']}: by iteration {card.get('end_step')} the "
+            f"{judge} on the other held-out prompts had fallen from {number(card.get('peak_selection'))} to "
+            f"{number(card['end_selection'])}."
+        )
     if judge == "reward":
         text += (
             " This is the reward it was trained on: it shows that learning works. It does not show that the "

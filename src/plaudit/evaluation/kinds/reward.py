@@ -17,7 +17,7 @@ from plaudit.evaluation.words import number, percent, signed, span
 from plaudit.runs.files import HELDOUT, RANKINGS, SUMMARY, SWAPS, Row, merge_json, read_lines
 from plaudit.runs.reading import Run
 from plaudit.statistics.calibration import ece, margin_groups, pair_nll, reliability
-from plaudit.statistics.clustered import Floats, outcomes, paired_bootstrap, share
+from plaudit.statistics.clustered import Floats, outcomes, paired_difference, share
 from plaudit.statistics.ranking import best_hit, kendall_tau, pearson, spearman
 
 PAIR_FIELDS = ("chosen_score", "rejected_score", "chosen_length", "rejected_length")
@@ -83,7 +83,7 @@ def _pairs(rows: Sequence[Row], rankings: Sequence[Row]) -> dict[str, Any]:
     # People often prefer the longer response, so a model can be right without having read it. Where they prefer
     # the shorter one, "take the shorter" is the rule to beat.
     rule = longer if baseline.value >= 0.5 else [-gap for gap in longer]
-    advantage = paired_bootstrap(outcomes(rule), right, prompts)
+    advantage = paired_difference(outcomes(rule), right, prompts)
     scores = [row[f"{side}_score"] for row in rows for side in ("chosen", "rejected")]
     lengths = [row[f"{side}_length"] for row in rows for side in ("chosen", "rejected")]
     shorter, more = ([v for v, gap in zip(right, longer, strict=True) if sign * gap > 0] for sign in (-1, 1))

@@ -1,31 +1,46 @@
-"""Held-out evaluation during RL: the policy against its own start, on the same prompts with the same randomness."""
+"""Held-out evaluation during RL: the policy against its start, on the same prompts; which weights are handed out."""
 
 from __future__ import annotations
 
 import contextlib
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from statistics import fmean
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 
 from plaudit.config.sections import LogSection, SamplingSection
 from plaudit.data.chat import ChatFormat
 from plaudit.data.collate import collate_rollouts
+from plaudit.data.reading.transcripts import prompt_key
+from plaudit.errors import RewardError
+from plaudit.evaluation.choice import clearly, difference, divide, means_of
 from plaudit.experience import Experience
 from plaudit.records import Rollout
 from plaudit.rollouts.collect import judged, scored
 from plaudit.runs.best import BestWeights
-from plaudit.runs.files import Lines
+from plaudit.runs.files import EVALUATION, Lines, read_lines
 from plaudit.runs.recorder import Recorder
 from plaudit.runtime import Runtime, TokenPrompt
+from plaudit.statistics.intervals import Estimate
 from plaudit.training.online import refuse_stale
 
-EVALUATION = (
-    -1
-)  # the "iteration" of evaluation samples: the same uniforms at every evaluation, never used in training
 AUTO_EVALUATIONS = 8
+WATCHED, JUDGED = 2, 4
+"""Responses to each prompt: at every evaluation, and where weights are compared or judged."""
+Purpose = Literal["selection", "final", "again"]
+"""What is sampled: prompts that weights are chosen by, prompts kept for the end, the first ones sampled anew."""
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+
+
+def draw_of(step: int, purpose: Purpose) -> int:
+    """The number that stands for the iteration in the seeds of evaluation samples.
+
+    Negative, so that training never has the same; another one for every step and purpose, so that no two evaluations
+    share their luck. -1 and -2 were used by the first release.
+    """
+    return -3 - len(PURPOSES) * step - PURPOSES.index(purpose)
 
 
 class EvaluatedJob(Protocol):
@@ -58,10 +73,11 @@ class EvaluatedJob(Protocol):
 
 
 class Evaluator:
-    """Writes evaluation.jsonl and samples.jsonl, and goes back to the best weights if the last ones are worse.
+    """Writes evaluation.jsonl and samples.jsonl, chooses the weights that are handed out, and has them judged.
 
-    A checkpoint keeps the best weights and the figures (`state`), so that a resumed run knows where it started and what
-    was best.
+    The held-out prompts are divided: by some of them weights are chosen, the others are sampled at the start and at
+    the end only, and judge the chosen weights. A checkpoint keeps the best weights and the figures (`state`), so that a
+    resumed run knows where it started and what was best.
     """
 
     def __init__(
@@ -75,9 +91,10 @@ class Evaluator:
         max_staleness: int = 0,
     ) -> None:
         self.max_staleness = max_staleness
-        self.runtime, self.prompts, self.job = runtime, prompts, job
+        self.runtime, self.job = runtime, job
+        self.selection, self.final = divide(prompts, lambda prompt: prompt_key(prompt.prompt.content))
         self.chat, self.recorder = chat, recorder
-        self.path = run / "evaluation.jsonl"
+        self.path = run / EVALUATION
         self.every = (
             max(1, job.iterations // AUTO_EVALUATIONS) if job.eval_every == "auto" else job.eval_every
         )
@@ -86,7 +103,8 @@ class Evaluator:
         self.best, self.weights = float("-inf"), BestWeights(run)
 
     def before(self) -> None:
-        """Evaluate the starting policy."""
+        """Evaluate the starting policy, on the prompts that are kept for the end too."""
+        self._add(self._sampled(self.final, JUDGED, 0, "final"))
         self.evaluate(0)
 
     def after(self, iteration: int) -> dict[str, float]:
@@ -96,19 +114,94 @@ class Evaluator:
             return {}
         return self.evaluate(iteration)
 
-    def finish(self) -> None:
-        """A policy that ends worse than it started is not handed out: go back to the best weights, and say so."""
-        step = self.job.iterations
-        if self.weights.file and self.last < self.start:
-            step = self.weights.step
-            self.runtime.policy.put_back(self.weights.tensors())
-            self.runtime.generator.publish(self.runtime.policy.weights(), step)
-            self.recorder.event(
-                "rolled back",
-                step=step,
-                why=f"the held-out {self.judge} ended at {self.last:.3f}, below its start {self.start:.3f}",
-            )
-        self.recorder.summary({"model_step": step})
+    def evaluate(self, iteration: int) -> dict[str, float]:
+        """Sample the prompts that weights are chosen by, score, and write one row a response."""
+        rows = self._sampled(self.selection, WATCHED, iteration, "selection")
+        self._add(rows)
+        for row in [row for row in rows if row["k"] == 0][: self.job.log.samples]:
+            self.recorder.sample(iteration, row)
+        summary = _summary(rows, self.judge)
+        self._remember(iteration, summary[f"eval/{self.judge}_mean"])
+        return summary
+
+    def finish(self, step: int, ended: str = "finished") -> None:
+        """Choose the weights, put them into the policy, and judge them on the prompts kept for the end.
+
+        Args:
+            step: iterations that the policy has had.
+            ended: how training ended. After an interruption nothing is sampled: somebody waits for the end.
+        """
+        if ended == "interrupted":
+            kept = self._interim(step)
+        else:
+            try:
+                kept = self._chosen(step)
+                if kept:  # the start has been sampled at the start
+                    self._add(self._sampled(self.final, JUDGED, kept, "final"))
+            except RewardError as error:  # it may be what ended the run; then what was measured before is all there is
+                kept = self._interim(step)
+                self.recorder.event("not judged", step=kept, why=error.what)
+        self.recorder.summary({"model_step": kept})
+
+    def _chosen(self, step: int) -> int:
+        """The best step, if the same prompts sampled anew say that it is better than the last one; else the last."""
+        best = self.weights.step
+        if not self.weights.file or best == step:
+            self.recorder.summary({"peak_step": step})
+            return step
+        last = self._again(step)
+        latest = self.runtime.policy.weights().tensors()
+        chosen = step
+        self._put(self.weights.tensors(), best)
+        try:
+            peak = self._again(best)
+            gap = difference(last, peak)
+            if clearly(gap):
+                chosen = best
+                self._tell(step, best, fmean(last.values()), fmean(peak.values()), gap, "both sampled anew")
+            elif best:
+                self._add(self._sampled(self.final, JUDGED, best, "final"))  # what the peak was, for the page
+        finally:
+            if chosen == step:
+                self._put(latest, step)
+        self.recorder.summary(
+            {"peak_step": best, "peak_over_end": gap.value, "peak_over_end_ci": list(gap.interval)}
+        )
+        return chosen
+
+    def _interim(self, step: int) -> int:
+        """The best step, if what was evaluated says that it is better than the last evaluation; else the last."""
+        rows = read_lines(self.path) if self.path.is_file() else []
+        seen = [row for row in rows if row.get("set") == "selection"]
+        newest = max((row["step"] for row in seen), default=0)
+        best = self.weights.step
+        last, peak = (means_of([r for r in seen if r["step"] == s], self.judge) for s in (newest, best))
+        gap = difference(last, peak)
+        if not self.weights.file or best in (step, newest) or not clearly(gap):
+            return step
+        self._put(self.weights.tensors(), best)
+        self._tell(newest, best, fmean(last.values()), fmean(peak.values()), gap, "as they were evaluated")
+        return best
+
+    def _again(self, step: int) -> dict[str, float]:
+        """The judge's mean of each prompt that weights are chosen by, from new samples of the policy as it is."""
+        rows = self._sampled(self.selection, JUDGED, step, "again")
+        self._add(rows)
+        return means_of(rows, self.judge)
+
+    def _put(self, tensors: dict[str, torch.Tensor], step: int) -> None:
+        self.runtime.policy.put_back(tensors)
+        self.runtime.generator.publish(self.runtime.policy.weights(), step)
+
+    def _tell(self, step: int, best: int, end: float, peak: float, gap: Estimate, how: str) -> None:
+        """The event of weights that were put back, with the figures that it rests on."""
+        where = "at its start" if best == 0 else f"after iteration {best}"
+        why = (
+            f"the held-out {self.judge} was {peak:.3f} {where} and {end:.3f} after iteration {step}, {how}: a loss of "
+            f"{gap.value:.3f}, 95 % interval {gap.low:.3f} to {gap.high:.3f}, over {gap.n} prompts"
+        )
+        self.recorder.event("rolled back", step=best, to=best, why=why)
+        self.recorder.summary({"end_selection": end, "peak_selection": peak, "end_step": step})
 
     def state(self) -> dict[str, float]:
         """Held-out means at the start, at the last evaluation, and at the best one."""
@@ -128,35 +221,34 @@ class Evaluator:
             self.best = value
             self.weights.keep(step, self.runtime.policy.weights().tensors())
 
-    def evaluate(self, iteration: int) -> dict[str, float]:
-        """Sample, score, and write one row a prompt."""
+    def _sampled(self, prompts: Sequence[TokenPrompt], n: int, step: int, purpose: Purpose) -> list[dict[str, Any]]:
+        """``n`` responses to each prompt with their scores, as rows of evaluation.jsonl."""
+        draw = draw_of(step, purpose)
         rollouts = self.runtime.generator.generate(
-            self.prompts, 1, self.job.sampling, seed=self.job.seed, iteration=EVALUATION
+            prompts, n, self.job.sampling, seed=self.job.seed, iteration=draw
         )
-        # The row says "after this iteration", and by it the best weights are chosen: they must be the ones it is of.
-        refuse_stale(rollouts, iteration, self.max_staleness)
+        # The row says "after this iteration", and by it weights are chosen and judged: they must be those it is of.
+        refuse_stale(rollouts, step, self.max_staleness)
         rollouts = scored(self.runtime.reward, rollouts)
         none = [None] * len(rollouts)
         gold = [r.value for r in judged(self.runtime.gold, rollouts)] if self.runtime.gold else none
         batch = collate_rollouts(rollouts, pad_id=0)  # never read: every model is given the attention mask
-        rows = [
-            self._row(iteration, rollout, value) | logprobs
-            for rollout, value, logprobs in zip(rollouts, gold, self._logprobs(batch), strict=True)
+        named = {"set": purpose, "seed": [self.job.seed, draw]}
+        return [
+            named | self._row(step, index % n, rollout, value) | logprobs
+            for index, (rollout, value, logprobs) in enumerate(zip(rollouts, gold, self._logprobs(batch), strict=True))
         ]
+
+    def _add(self, rows: Sequence[dict[str, Any]]) -> None:
         with contextlib.closing(Lines(self.path)) as lines:
             for row in rows:
                 lines.add(row)
-        for row in rows[: self.job.log.samples]:
-            self.recorder.sample(iteration, row)
-        summary = _summary(rows, self.judge)
-        self._remember(iteration, summary[f"eval/{self.judge}_mean"])
-        return summary
 
-    def _row(self, iteration: int, rollout: Rollout, gold: float | None) -> dict[str, Any]:
+    def _row(self, step: int, k: int, rollout: Rollout, gold: float | None) -> dict[str, Any]:
         row = {
-            "step": iteration,
+            "step": step,
             "prompt_id": rollout.prompt.id,
-            "k": 0,
+            "k": k,
             "prompt": self.chat.text(rollout.prompt.content),
             "response": rollout.response,
             "reward": rollout.reward,
@@ -180,7 +272,7 @@ class Evaluator:
 def _summary(rows: Sequence[dict[str, Any]], judge: str) -> dict[str, float]:
     def mean(name: str) -> float:
         values = [row[name] for row in rows if row.get(name) is not None]
-        return statistics.fmean(values) if values else float("nan")
+        return fmean(values) if values else float("nan")
 
     names = {"eval/reward_mean": "reward", "eval/kl": "kl", "eval/length_mean": "length"}
     if judge == "gold":

@@ -1,0 +1,240 @@
+"""The report card of a policy: what evaluation.jsonl says of the weights that were handed out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from plaudit.errors import DataError
+from plaudit.evaluation.choice import ENOUGH, difference, means_of
+from plaudit.runs.files import EVALUATION, METRICS, SUMMARY, Row, merge_json, read_json, read_lines
+from plaudit.statistics.clustered import mean_over, outcomes, share
+from plaudit.statistics.intervals import Estimate
+from plaudit.statistics.ranking import spearman
+
+REWARDS = (("gold", "Gold reward"), ("reward", "Reward"))
+"""Prefix of the figures of each reward, and its name on the page."""
+
+
+def card(run_dir: Path) -> Row:
+    """Report card from evaluation.jsonl; merged into summary.json.
+
+    Rows: ``{"step", "set", "seed", "prompt_id", "k", "prompt", "response", "reward", "gold" (optional), "kl", "length",
+    "finish_reason", "logprob", "ref_logprob"}``; log-probs are sums over the response in nats. Rows of the set "final"
+    judge: of prompts by which nothing was chosen. Their first step is "before"; "after" is the step named
+    ``model_step`` in summary.json. Rows of the set "selection" make the curve. Rows of the first release have no set:
+    there the same rows chose and judge. Intervals are over prompts, the two sides paired by prompt.
+
+    Returns:
+        ``verdict`` ("better", "no_change", "worse" or "too_few"; None where nothing has judged the weights),
+        ``reward_mean``, ``reward_ci``, ``kl``, ``perplexity_ratio``, ``win_rate``, ``win_rate_ci``, and with
+        ``_before`` / ``_difference`` what changed; ``gold_start``, ``gold_model``, ``gold_peak`` with ``_ci``, and
+        ``gold_peak_step`` (``reward_...`` likewise). The win rate is judged by the gold reward where there is
+        one (``win_rate_judge``): the reward that was trained on rises also where the responses only please it.
+        What the rows cannot give is ``None``. ``kl_coef_in_force`` is that of the last iteration that has one
+        (docs/why/kl-in-force.md), and not there where no iteration has.
+
+    Raises:
+        DataError: no rows.
+    """
+    run_dir = Path(run_dir)
+    rows = newest(read_lines(run_dir / EVALUATION))
+    if not rows:
+        raise DataError(
+            "no evaluated responses",
+            where=str(run_dir / EVALUATION),
+            cure="train with held-out prompts: --eval-prompts above 0",
+        )
+    divided = any("set" in row for row in rows)
+    steps = _by_step([row for row in rows if row.get("set") == "final"] if divided else rows)
+    watched = _by_step([row for row in rows if row.get("set") == "selection"] if divided else rows)
+    summary = read_json(run_dir / SUMMARY)
+    # The weights that were saved are those of the best evaluation, which need not be the last one.
+    after_step = summary.get("model_step")
+    if after_step not in steps:
+        after_step = None if divided else max(steps)
+    values: Row = {"evaluated_step": after_step, "judged_apart": divided}
+    if after_step is None:
+        values |= _levels(watched[max(watched)]) if watched else {}
+    else:
+        values |= _levels(steps[after_step])
+        if len(steps) > 1 or divided:
+            before = steps[min(steps)]
+            values |= {f"{name}_before": value for name, value in _levels(before).items()}
+            values |= _changes(before, steps[after_step])
+        values |= _levels_of_rewards(steps, after_step, summary.get("peak_step"))
+    values["curve"] = [_point(step, rows) for step, rows in sorted(watched.items())]
+    values["verdict"] = judged(values)
+    values |= _in_force(read_lines(run_dir / METRICS))
+    clean: Row = {name: None if _is_nan(value) else value for name, value in values.items()}
+    merge_json(run_dir / SUMMARY, clean)
+    return clean
+
+
+def newest(rows: Sequence[Row]) -> list[Row]:
+    """The rows of evaluation.jsonl, each once: a resumed run may have written a row twice, and the later one counts."""
+    found = {(row.get("set"), row["step"], row.get("prompt_id"), row.get("k", 0)): row for row in rows}
+    return list(found.values())
+
+
+def _by_step(rows: Sequence[Row]) -> dict[int, list[Row]]:
+    steps: dict[int, list[Row]] = {}
+    for row in rows:
+        steps.setdefault(row["step"], []).append(row)
+    return steps
+
+
+def _levels_of_rewards(steps: Mapping[int, Sequence[Row]], model: int, peak: int | None) -> Row:
+    """``gold_start``, ``gold_peak``, ``gold_model`` and the same of the reward, with intervals over prompts."""
+    at = {"start": min(steps), "model": model, "peak": peak if peak is not None and peak in steps else model}
+    values: Row = {}
+    for name, _ in REWARDS:
+        for when, step in at.items():
+            means = means_of(steps[step], name)
+            if means:
+                estimate = mean_over(list(means.values()))
+                values |= {f"{name}_{when}": estimate.value, f"{name}_{when}_ci": _ends(estimate)}
+                values |= {f"{name}_peak_step": at["peak"]}
+    return values
+
+
+def _ends(estimate: Estimate) -> list[float] | None:
+    """Both ends of an interval; None where there are too few prompts for one."""
+    return None if math.isnan(estimate.low) else list(estimate.interval)
+
+
+def judged(card: Row) -> str | None:
+    """The verdict in one word, by the paired interval of the gold reward, or of the reward where there is no gold."""
+    judge = "gold" if card.get("gold_difference") is not None else "reward"
+    if card.get(f"{judge}_difference") is None:
+        return None
+    if card.get("evaluated_step") == 0:
+        return "no_change"  # put back to its start: nothing was gained, and nothing is compared
+    interval = card.get(f"{judge}_difference_ci")
+    if card.get("prompts", 0) < ENOUGH or interval is None:
+        return "too_few"
+    return "better" if interval[0] > 0 else "worse" if interval[1] < 0 else "no_change"
+
+
+def _in_force(rows: Sequence[Row]) -> Row:
+    """The KL coefficient in units of the reward, as it was at the end of training."""
+    known = [value for row in rows if (value := row.get("objective/kl_coef_in_force")) is not None]
+    return {"kl_coef_in_force": known[-1]} if known else {}
+
+
+def _levels(rows: Sequence[Row]) -> Row:
+    """Levels of one step: rewards, KL and length with intervals, endings, diversity, perplexity."""
+    values: Row = {"n": len(rows), "prompts": len({row.get("prompt_id") for row in rows})}
+    for name, field in (("reward", "reward"), ("gold", "gold"), ("kl", "kl"), ("length", "length")):
+        column, prompts = _column(rows, field)
+        if not column:
+            continue
+        estimate = mean_over(column, prompts)
+        values["kl" if name == "kl" else f"{name}_mean"] = estimate.value
+        values[f"{name}_ci"] = _ends(estimate)
+    values.setdefault("kl", None)
+    finished = [row for row in rows if row.get("finish_reason")]
+    if finished:
+        values["eos_rate"] = sum(row["finish_reason"] == "stop" for row in finished) / len(finished)
+    texts = [str(row.get("response", "")) for row in rows]
+    values |= {"distinct_1": distinct(texts, 1), "distinct_2": distinct(texts, 2)}
+    values["distinct_responses"] = len(set(texts)) / len(texts)
+    scored = [row for row in rows if row.get("reward") is not None and row.get("length") is not None]
+    values["reward_length_spearman"] = spearman(
+        [row["reward"] for row in scored], [row["length"] for row in scored]
+    )
+    values["reference_perplexity"] = _perplexity(rows)
+    return {name: None if _is_nan(value) else value for name, value in values.items()}
+
+
+def _column(rows: Sequence[Row], field: str) -> tuple[list[float], list[Hashable]]:
+    kept = [row for row in rows if row.get(field) is not None]
+    return [float(row[field]) for row in kept], [row.get("prompt_id") for row in kept]
+
+
+def _perplexity(rows: Sequence[Row]) -> float:
+    """``exp(-sum log reference / tokens)`` over the responses; nan where the rows do not have what it takes."""
+    known = [row for row in rows if row.get("ref_logprob") is not None and row.get("length")]
+    tokens = sum(row["length"] for row in known)
+    if not tokens:
+        return math.nan
+    # The bound keeps exp from overflowing where the reference gives a response practically no probability.
+    return math.exp(min(-sum(row["ref_logprob"] for row in known) / tokens, 700.0))
+
+
+def _changes(before: Sequence[Row], after: Sequence[Row]) -> Row:
+    """Paired differences, win rate and perplexity ratio."""
+    values: Row = {}
+    for name in ("reward", "gold"):
+        estimate = _paired(before, after, name)
+        if estimate is not None:
+            values[f"{name}_difference"] = estimate.value
+            values[f"{name}_difference_ci"] = _ends(estimate)
+    judge = "gold" if "gold_difference" in values else "reward"
+    wins = _win_rate(before, after, judge)
+    values |= {
+        "win_rate": wins.value,
+        "win_rate_ci": list(wins.interval),
+        "win_rate_judge": judge,
+        "win_rate_pairs": wins.rows,
+    }
+    if judge == "gold":
+        values["win_rate_by_reward"] = _win_rate(before, after, "reward").value
+    first, last = _perplexity(before), _perplexity(after)
+    values["perplexity_ratio"] = last / first if first else math.nan
+    return values
+
+
+def _paired(before: Sequence[Row], after: Sequence[Row], field: str) -> Estimate | None:
+    """The change of a column, prompt by prompt; None where no prompt has it on both sides."""
+    old, new = means_of(before, field), means_of(after, field)
+    return difference(old, new) if old.keys() & new.keys() else None
+
+
+def _win_rate(before: Sequence[Row], after: Sequence[Row], field: str) -> Estimate:
+    """Share of the pairs of an earlier and a later response to a prompt that the later one wins; ties count a half."""
+    old = _by_prompt(before, field)
+    gaps: list[float] = []
+    prompts: list[str] = []
+    for prompt, values in _by_prompt(after, field).items():
+        gaps += [new - was for new in values for was in old.get(prompt, ())]
+        prompts += [prompt] * (len(gaps) - len(prompts))
+    return share(outcomes(gaps), prompts)
+
+
+def _by_prompt(rows: Sequence[Row], field: str) -> dict[str, list[float]]:
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        if row.get(field) is not None:
+            values.setdefault(str(row.get("prompt_id")), []).append(float(row[field]))
+    return values
+
+
+def _point(step: int, rows: Sequence[Row]) -> Row:
+    """One point of the curve over KL."""
+    point: Row = {"step": step}
+    for field in ("reward", "gold", "kl", "length"):
+        column, _ = _column(rows, field)
+        if column:
+            point[field] = sum(column) / len(column)
+    return point
+
+
+def distinct(texts: Sequence[str], n: int, words: int = 50) -> float:
+    """Distinct n-grams over all n-grams of the texts, each cut to ``words`` words; NaN without any.
+
+    >>> distinct(["a b a b"], 1), round(distinct(["a b a b"], 2), 3)
+    (0.5, 0.667)
+    """
+    # Longer texts repeat more, whatever their quality: cut to one length, texts before and after can be compared.
+    grams: list[tuple[str, ...]] = []
+    for text in texts:
+        parts = text.split()[:words]
+        grams += [tuple(parts[i : i + n]) for i in range(len(parts) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else math.nan
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
