@@ -33,13 +33,14 @@ def test_the_manifest_is_flat_and_leaves_the_settings_to_the_config(tmp_path):
     assert run.manifest == [("seed", "3"), ("versions.torch", "2.13.0"), ("changed", "[]")]
 
 
-def test_start_and_end_are_means_over_at_most_a_tenth_and_five_steps(tmp_path):
+def test_early_and_late_are_means_over_at_most_a_tenth_and_five_steps(tmp_path):
     def ends(n):
         rows = [
             {"step": s, "time": 1.0, "loss": float(s)} for s in range(n, 0, -1)
         ]  # order in the file is no matter
         run = read_run(make(tmp_path / f"r{n}", metrics=rows))
-        return run.start("loss"), run.end("loss")
+        assert (run.first("loss"), run.last("loss")) == (1.0, float(n)), "as they were recorded"
+        return run.early("loss"), run.late("loss")
 
     assert ends(5) == (1.0, 5.0)
     assert ends(20) == (2.0, 19.0)  # three steps
@@ -50,7 +51,7 @@ def test_a_figure_that_was_not_finite_is_no_point_of_the_curve(tmp_path):
     rows = [{"step": s, "loss": None if s == 2 else 1.0} for s in (1, 2, 3)]
     run = read_run(make(tmp_path / "r", metrics=rows))
     assert run.series("loss") == ([1, 3], [1.0, 1.0])
-    assert run.start("reward/mean") is None and run.end("reward/mean") is None
+    assert run.early("reward/mean") is None and run.last("reward/mean") is None
 
 
 def test_the_reason_of_the_end_is_that_of_the_last_event(tmp_path):

@@ -19,7 +19,7 @@ def test_a_file_gets_about_one_line_per_tenth():
     console.close()
     lines = raw.getvalue().decode().splitlines()
     assert 10 <= len(lines) <= 12
-    assert lines[-1].startswith("ppo: iteration 40/40 · reward +0.28 (was -0.09) · KL 3.1 nats")
+    assert lines[-1].startswith("ppo: iteration 40/40 · reward +0.30 (was -0.09) · KL 3.1 nats")
 
 
 def test_a_terminal_gets_a_live_bar_with_the_same_line():
@@ -28,7 +28,7 @@ def test_a_terminal_gets_a_live_bar_with_the_same_line():
     console.metrics(1, {"reward/mean": 0.25})
     console.metrics(2, {"reward/mean": 0.35})
     console.close()
-    assert "iteration 2/2 · reward +0.30 (was +0.25)" in raw.getvalue().decode()
+    assert "iteration 2/2 · reward +0.35 (was +0.25)" in raw.getvalue().decode()
 
 
 def test_alarms_are_shown_and_markup_in_them_is_text():
@@ -55,9 +55,17 @@ def test_an_output_without_unicode_does_not_stop_the_run():
     assert b"loss 2.00" in raw.getvalue()
 
 
-def test_recent_means_and_words_for_each_kind_of_run():
+def test_words_for_each_kind_of_run():
     assert learning({"loss": 2.31}, {"loss": 1.02}) == ["loss 2.31 → 1.02"]
     assert learning({}, {"reward_model/accuracy": 0.7}) == ["accuracy 70 %"]
     both = {"reward_model/heldout_accuracy": 0.66, "reward_model/accuracy": 0.9}
     assert learning({}, both) == ["held-out accuracy 66 %"]
     assert learning({}, {"my/metric": 1.0}) == []
+
+
+def test_gold_stands_in_the_line_between_its_evaluations_too():
+    console, raw = tracker()
+    console.expect(2, "iteration")
+    console.metrics(1, {"reward/mean": 0.5, "eval/gold_mean": 0.1, "objective/kl": 0.2})
+    console.metrics(2, {"reward/mean": 0.9, "objective/kl": 0.3})
+    assert "reward +0.90 (was +0.50) · gold +0.10 · KL 0.3 nats" in raw.getvalue().decode().splitlines()[-1]

@@ -58,11 +58,12 @@ STYLE: Any = {
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line: x, y, and whether it is made of few, separately measured points."""
+    """One line: x, y, whether it is made of few, separately measured points, and whether it has no noise."""
 
     x: Sequence[float]
     y: Sequence[float]
     sparse: bool = False
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,9 @@ def _draw(axes: Any, series: Series, colour: str) -> None:
         axes.plot(
             series.x, series.y, color=colour, linewidth=1.6, marker="o", markersize=4, markeredgewidth=0
         )
+        return
+    if series.exact:
+        axes.plot(series.x, series.y, color=colour, linewidth=2.2)
         return
     axes.plot(series.x, series.y, color=colour, linewidth=1, alpha=0.3)
     axes.plot(series.x, smooth(series.y), color=colour, linewidth=2.2)

@@ -23,6 +23,9 @@ HELD_OUT = {
 }
 """Metric -> the same on held-out rows. Both are drawn into one chart: where they part, the model overfits."""
 
+SCHEDULED = ("lr", "critic/lr", "objective/kl_coef", "objective/kl_coef_in_force")
+"""Metrics that are set and not measured: they have no noise, and are drawn as they are."""
+
 
 def curves(run: Run, kind: Kind) -> tuple[list[Chart], list[Chart]]:
     """The curves of ``kind.curves`` that move, and all others in the order of the table of metrics."""
@@ -47,7 +50,7 @@ def _curve(run: Run, kind: Kind, name: str) -> Chart | None:
     metric = METRICS.get(name)
     label = metric.label if metric else name
     share = metric is not None and metric.unit == "share"
-    series = [charts.Series(x, y)]
+    series = [charts.Series(x, y, exact=name in SCHEDULED)]
     legend: tuple[tuple[str, str], ...] = ()
     held_x, held_y = run.series(HELD_OUT.get(name, ""))
     if held_x:
@@ -56,6 +59,6 @@ def _curve(run: Run, kind: Kind, name: str) -> Chart | None:
     bounds = (metric.low, metric.high) if metric else (None, None)
     svg = charts.line(f"{kind.name} {label}", series, x_label=kind.unit, bounds=bounds, share=share)
     unit = f" {metric.unit.split()[0]}" if metric and metric.unit not in ("", "share") else ""
-    ends = run.start(name), run.end(name)
+    ends = run.first(name), run.last(name)
     moved = f"{percent(ends[0])} → {percent(ends[1])}" if share else change(*ends) + unit
     return Chart(label, Markup(svg), moved, metric.meaning if metric else "", legend)

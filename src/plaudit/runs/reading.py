@@ -26,7 +26,7 @@ from plaudit.runs.files import (
 from plaudit.runs.lock import MANIFEST
 
 EDGE = 5
-"""The start and the end of a curve are means over at most this many steps, and at most a tenth of them."""
+"""`Run.early` and `Run.late` are means over at most this many steps, and at most a tenth of them."""
 
 
 class Setting(NamedTuple):
@@ -82,13 +82,23 @@ class Run:
         rows = [row for row in self.metrics if isinstance(row.get(name), (int, float))]
         return [row["step"] for row in rows], [row[name] for row in rows]
 
-    def start(self, name: str) -> float | None:
-        """Mean of a metric over its first steps; None where it was not recorded."""
+    def first(self, name: str) -> float | None:
+        """The first value of a metric, as it was recorded; None where it was not."""
+        values = self.series(name)[1]
+        return values[0] if values else None
+
+    def last(self, name: str) -> float | None:
+        """The last value of a metric, as it was recorded; None where it was not."""
+        values = self.series(name)[1]
+        return values[-1] if values else None
+
+    def early(self, name: str) -> float | None:
+        """Mean of a metric over its first steps, for what a single noisy step must not decide; None: not recorded."""
         values = self.series(name)[1]
         return fmean(values[: _edge(values)]) if values else None
 
-    def end(self, name: str) -> float | None:
-        """Mean of a metric over its last steps; None where it was not recorded."""
+    def late(self, name: str) -> float | None:
+        """Mean of a metric over its last steps; see `early`."""
         values = self.series(name)[1]
         return fmean(values[-_edge(values) :]) if values else None
 

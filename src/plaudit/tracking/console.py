@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
-
-RECENT = 5
-"""The line shows means over this many last steps: single batches are noisy."""
 
 
 class ConsoleTracker:
@@ -28,7 +24,7 @@ class ConsoleTracker:
         self._console = console or Console(highlight=False, soft_wrap=True)
         self._total, self._unit = 0, "step"
         self._first: dict[str, float] = {}
-        self._recent: dict[str, deque[float]] = {}
+        self._now: dict[str, float] = {}
         self._clock: tuple[int, float] | None = None
         self._tenth = -1
         self._progress: Progress | None = None
@@ -54,11 +50,11 @@ class ConsoleTracker:
             if value is None:
                 continue
             self._first.setdefault(name, value)
-            self._recent.setdefault(name, deque(maxlen=RECENT)).append(value)
+            self._now[name] = value
         if self._clock is None:
             self._clock = (step, time.monotonic())
-        recent = {name: sum(past) / len(past) for name, past in self._recent.items()}
-        line = " · ".join([self._position(step), *learning(self._first, recent)])
+        # The values as they are, not means of some steps: the page of the run has the same, and so have its files.
+        line = " · ".join([self._position(step), *learning(self._first, self._now)])
         if self._progress is not None:
             task = self._progress.task_ids[0]
             self._progress.update(task, completed=step, line=escape(line), eta=self._time_left(step))
@@ -83,8 +79,8 @@ class ConsoleTracker:
             self._print(f"{self._command}: {fields.get('message')}", style="yellow")
 
     def rewind(self, step: int) -> int:
-        """Forget the means of the last steps: they may be of steps that are done again."""
-        self._recent.clear()
+        """Forget the last values: they may be of steps that are done again."""
+        self._now.clear()
         self._clock = None
         self._tenth = -1
         return 0
@@ -132,21 +128,28 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def learning(first: Mapping[str, float], recent: Mapping[str, float]) -> list[str]:
+def learning(first: Mapping[str, float], now: Mapping[str, float]) -> list[str]:
     """What the figures say about learning, in words, most important first.
+
+    Args:
+        first: the value of each metric when it was first recorded.
+        now: its newest value; of held-out figures that of the last evaluation.
 
     >>> learning({"reward/mean": -0.1}, {"reward/mean": 0.35, "objective/kl": 3.1, "response/eos_rate": 0.98})
     ['reward +0.35 (was -0.10)', 'KL 3.1 nats', 'stops by itself 98 %']
     >>> learning({"loss": 2.31}, {"loss": 1.02, "reward_model/heldout_accuracy": 0.714})
     ['loss 2.31 → 1.02', 'held-out accuracy 71 %']
+    >>> learning({"eval/gold_mean": 0.1}, {"reward/mean": 0.4, "eval/gold_mean": -0.2})
+    ['reward +0.40', 'gold -0.20 (was +0.10)']
     """
     phrases = []
-    if "reward/mean" in recent:
-        was, now = first.get("reward/mean"), recent["reward/mean"]
-        phrases.append(f"reward {now:+.2f}" + (f" (was {was:+.2f})" if was not in (None, now) else ""))
-    elif "loss" in recent:
-        was, now = first.get("loss"), recent["loss"]
-        phrases.append("loss " + (f"{was:.2f} → " if was not in (None, now) else "") + f"{now:.2f}")
+    if "reward/mean" in now:
+        phrases.append(_moved("reward", first.get("reward/mean"), now["reward/mean"]))
+    elif "loss" in now:
+        was, loss = first.get("loss"), now["loss"]
+        phrases.append("loss " + (f"{was:.2f} → " if was not in (None, loss) else "") + f"{loss:.2f}")
+    if "eval/gold_mean" in now:
+        phrases.append(_moved("gold", first.get("eval/gold_mean"), now["eval/gold_mean"]))
     templates = {
         "objective/kl": "KL {:.1f} nats",
         "response/length_mean": "length {:.0f}",
@@ -154,7 +157,11 @@ def learning(first: Mapping[str, float], recent: Mapping[str, float]) -> list[st
         "eval/loss": "held-out loss {:.2f}",
         "reward_model/heldout_accuracy": "held-out accuracy {:.0%}",
     }
-    if "reward_model/heldout_accuracy" not in recent:
+    if "reward_model/heldout_accuracy" not in now:
         templates["reward_model/accuracy"] = "accuracy {:.0%}"
-    shown = [template.format(recent[name]) for name, template in templates.items() if name in recent]
+    shown = [template.format(now[name]) for name, template in templates.items() if name in now]
     return phrases + [text.replace("%", " %").replace("-0.0 ", "0.0 ") for text in shown]
+
+
+def _moved(name: str, was: float | None, now: float) -> str:
+    return f"{name} {now:+.2f}" + (f" (was {was:+.2f})" if was not in (None, now) else "")

@@ -45,7 +45,7 @@ def _not_judged(run: Run) -> Verdict:
     """Where the weights that were handed out were not sampled on prompts kept for the end."""
     if not run.metrics:
         return Verdict("flat", "Nothing was trained yet.", "The run has recorded no iteration.")
-    moved = f"from {signed(run.start('reward/mean'))} to {signed(run.end('reward/mean'))}"
+    moved = f"from {signed(run.first('reward/mean'))} to {signed(run.last('reward/mean'))}"
     if run.summary.get("ended") in (None, "finished"):
         why = "without held-out prompts this does not show that it got better"
     else:
@@ -86,8 +86,8 @@ def _evidence(run: Run, judge: str) -> str:
 
 def training(run: Run) -> Verdict:
     """What training did: a chapter of its own on the page of several runs."""
-    climb = f"{signed(run.start('reward/mean'))} to {signed(run.end('reward/mean'))}"
-    kl = number(run.end("objective/kl"), 1)
+    climb = f"{signed(run.first('reward/mean'))} to {signed(run.last('reward/mean'))}"
+    kl = number(run.last("objective/kl"), 1)
     evidence = (
         f"In training the reward went from {climb}; the KL to its start reached {kl} nats per response."
     )
@@ -102,8 +102,8 @@ def figures(run: Run) -> list[Figure]:
         return [
             Figure(
                 "Reward",
-                signed(run.end("reward/mean")),
-                f"was {signed(run.start('reward/mean'))}, in training",
+                signed(run.last("reward/mean")),
+                f"was {signed(run.first('reward/mean'))}, in training",
             )
         ]
     items = []
@@ -174,7 +174,7 @@ def panels(run: Run) -> list[Chart]:
 
 def brief(run: Run) -> str:
     """From what to what the reward went in training."""
-    return f"reward {signed(run.start('reward/mean'))} → {signed(run.end('reward/mean'))}"
+    return f"reward {signed(run.first('reward/mean'))} → {signed(run.last('reward/mean'))}"
 
 
 POLICY = Kind(

@@ -87,20 +87,20 @@ def _texts(run: Run) -> list[str]:
 def _optimisation(run: Run) -> list[str]:
     """Signs in the curves of training."""
     messages = []
-    entropy, entropy_start = run.end("policy/entropy"), run.start("policy/entropy")
+    entropy, entropy_start = run.late("policy/entropy"), run.early("policy/entropy")
     if entropy is not None and entropy_start and entropy < 0.25 * entropy_start:
         messages.append(
             f"Entropy collapsed from {number(entropy_start)} to {number(entropy)} nats per token."
         )
-    clipped = run.end("policy/clip_fraction")
+    clipped = run.late("policy/clip_fraction")
     if clipped is not None and clipped > 0.4:
         messages.append(f"{percent(clipped)} of the tokens are clipped: the steps are too large. Lower lr.")
-    explained = run.end("critic/explained_variance")
+    explained = run.late("critic/explained_variance")
     if explained is not None and explained < 0:
         messages.append(
             f"The critic predicts worse than a constant (explained variance {number(explained)}): raise critic_lr."
         )
-    failed = run.end("reward/error_share")
+    failed = run.late("reward/error_share")
     if failed is not None and failed > 0.01:
         messages.append(f"The reward failed on {percent(failed, 1)} of the last responses.")
     return messages

@@ -104,7 +104,7 @@ def warnings(run: Run) -> list[str]:
             f"The held-out loss rose from {number(first)} to {number(last)}: overfitting, or too large steps. "
             "Fewer epochs, or a lower lr."
         )
-    accuracy, trained = card.get("accuracy"), run.end("rewards/accuracies")
+    accuracy, trained = card.get("accuracy"), run.late("rewards/accuracies")
     # 0.2: with ENOUGH_PAIRS rows a difference of that size is past the noise of both accuracies.
     if accuracy is not None and trained is not None and trained > accuracy + 0.2:
         messages.append(

@@ -17,7 +17,7 @@ def card(run_dir: Path) -> Row:
 
 def verdict(run: Run) -> Verdict:
     """Whether the training loss fell; with the held-out loss as evidence."""
-    first, last, held = run.start("loss"), run.end("loss"), run.summary.get("heldout_loss")
+    first, last, held = run.first("loss"), run.last("loss"), run.summary.get("heldout_loss")
     if first is None or last is None:
         return Verdict("flat", "Nothing was trained yet.", "The run has recorded no loss.")
     evidence = f"The training loss went from {number(first)} to {number(last)} nats per token."
@@ -32,7 +32,7 @@ def verdict(run: Run) -> Verdict:
 
 def warnings(run: Run) -> list[str]:
     """Overfitting."""
-    last, held = run.end("loss"), run.summary.get("heldout_loss")
+    last, held = run.last("loss"), run.summary.get("heldout_loss")
     # The held-out loss is nearly always a little higher. A fifth more is not little; the 0.05 nats keep losses near 0,
     # of which a fifth is nothing, from raising a warning.
     if last is not None and held is not None and held > 1.2 * last + 0.05:
@@ -47,7 +47,7 @@ def figures(run: Run) -> list[Figure]:
     """Loss in training and held out, perplexity, and how many demonstrations there were."""
     card = run.summary
     items = [
-        Figure("Training loss", number(run.end("loss")), f"was {number(run.start('loss'))}"),
+        Figure("Training loss", number(run.last("loss")), f"was {number(run.first('loss'))}"),
         Figure("Held-out loss", number(card.get("heldout_loss")), f"{card.get('heldout_rows', 'no')} rows"),
         Figure("Perplexity", number(card.get("perplexity")), "held-out, per token"),
     ]
@@ -58,7 +58,7 @@ def figures(run: Run) -> list[Figure]:
 
 def brief(run: Run) -> str:
     """From what to what the loss went."""
-    return f"loss {number(run.start('loss'))} → {number(run.end('loss'))}"
+    return f"loss {number(run.first('loss'))} → {number(run.last('loss'))}"
 
 
 SFT = Kind(
