@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # An environment variable rather than -c: it also holds inside pip's isolated build environment.
 PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help setup dev check test test-slow test-models test-gpu mutants bench limits docs quickstart constraints clean
+.PHONY: help setup dev check test test-slow test-models test-gpu mutants bench limits intervals docs quickstart constraints clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -55,6 +55,9 @@ bench: $(VENV)/.dev ## against TRL in an environment of its own, in turns; BENCH
 
 limits: $(VENV)/.dev ## where each method ends, and how far from there a run does: docs/algorithms/limits.md (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/limits.py
+
+intervals: $(VENV)/.dev ## how often intervals hold the truth and verdicts err, by simulation: docs/why/intervals.md (minutes)
+	$(BIN)/python scripts/intervals.py
 
 docs: $(VENV)/.setup ## regenerate docs/reference from the code
 	$(BIN)/python scripts/reference.py

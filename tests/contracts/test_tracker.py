@@ -82,7 +82,7 @@ def test_figures_are_there_after_closing(place):
     tracker.metrics(2, {"reward/mean": 0.75})
     tracker.close()
     if place.figures is None:
-        assert "reward +0.50" in place.text()
+        assert "reward +0.75 (was +0.25)" in place.text()
     else:
         assert place.figures() == {1: {"reward/mean": 0.25, "objective/kl": 1.5}, 2: {"reward/mean": 0.75}}
 
