@@ -61,8 +61,15 @@ def make_sft(run, *, steps=60):
         }
         for s in range(1, steps + 1)
     ]
-    extra = {"train_rows": 960, "heldout_rows": 96, "heldout_loss": 1.08, "perplexity": math.exp(1.08)}
-    write_run(run, "sft", metrics, extra=extra)
+    write_run(run, "sft", metrics, extra={"train_rows": 960})
+    write_lines(
+        run / "heldout.jsonl",
+        [
+            {"step": s, "id": f"d{i}", "prompt_id": f"p{i}", "loss": (10 + i % 4) * per_token, "tokens": 10 + i % 4}
+            for s, per_token in ((0, 3.4), (steps, 1.08))
+            for i in range(96)
+        ],
+    )
     write_lines(
         run / "samples.jsonl",
         [

@@ -65,8 +65,9 @@ def preference_rows(right, *, rows=120, loss=0.5):
     return [
         {
             "step": step,
+            "id": f"r{i}",
             "prompt_id": f"p{i}",
-            "loss": loss if step else 0.69,
+            "loss": (loss if step else 0.69) + 0.01 * (i % 3),
             "rewards/accuracies": hit if step else 0.5,
             "rewards/chosen": 0.1 * step,
             "rewards/rejected": 0.0,
@@ -82,15 +83,15 @@ def preference_rows(right, *, rows=120, loss=0.5):
     ("right", "tone", "words"),
     [
         (0.8, "good", "80"),
-        (0.5, "flat", "may rank no better than chance"),
+        (0.5, "flat", "learned something, and may rank no better than chance"),
         (0.2, "bad", "the wrong way round"),
     ],
 )
-def test_preferences_are_judged_by_the_interval_of_the_accuracy(tmp_path, right, tone, words):
+def test_preferences_are_judged_against_the_model_as_it_started(tmp_path, right, tone, words):
     run = kinds.load_run(a_run(tmp_path / "r", "dpo", preferences=preference_rows(right)))
     said = kinds.verdict(run)
     assert (said.tone, words in said.headline) == (tone, True)
-    assert "0.69 to 0.50" in said.evidence and "120 held-out rows" in said.evidence
+    assert "0.700 to 0.510: −0.190" in said.evidence and "120 held-out rows" in said.evidence
     assert kinds.warnings(run) == []
 
 
@@ -98,7 +99,16 @@ def test_overfitting_to_preferences_is_warned_of(tmp_path):
     trained = [{"step": s, "rewards/accuracies": 0.99} for s in range(1, 31)]
     path = a_run(tmp_path / "r", "dpo", trained, preferences=preference_rows(0.6, rows=50, loss=0.9))
     few, rose, gap = kinds.warnings(kinds.load_run(path))
-    assert few.startswith("Only 50 held-out rows") and "rose from 0.69 to 0.90" in rose and "60" in gap
+    assert few.startswith("Only 50 held-out rows") and "rose from 0.700 to 0.910" in rose and "60" in gap
+
+
+@pytest.mark.parametrize(("loss", "headline"), [(0.6899, "nothing clear"), (0.75, "got worse"), (0.6, "80")])
+def test_a_model_that_has_learned_next_to_nothing_is_not_said_to_rank_as_people_did(tmp_path, loss, headline):
+    """The accuracy of the log-probabilities is 80 % in all three; so it may be before the first step."""
+    run = kinds.load_run(a_run(tmp_path / "r", "dpo", preferences=preference_rows(0.8, loss=loss)))
+    assert headline in kinds.verdict(run).headline
+    change = run.summary["heldout_loss_difference"]
+    assert change == pytest.approx(loss - 0.69) and run.summary["margin_difference"] == pytest.approx(3.0)
 
 
 def best_rows(gold):

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from plaudit.errors import DataError
-from plaudit.evaluation.kinds.reward import card
+from plaudit.evaluation.kinds.reward_card import card
 
 
 def write(run, rows, name="heldout.jsonl"):

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 
@@ -117,9 +118,64 @@ def test_a_reward_model_that_only_knows_length_is_found_out(tmp_path, synthetic)
 def test_sft(tmp_path, synthetic):
     said, found = read(synthetic["sft"](tmp_path / "r"))
     assert said.headline == "It learned to imitate." and "96 held-out" in said.evidence and found == []
+    assert "went from 3.40 to 1.08 nats per token: −2.320" in said.evidence
     summary = json.loads((tmp_path / "r" / "summary.json").read_text()) | {"heldout_loss": 2.5}
     (tmp_path / "r" / "summary.json").write_text(json.dumps(summary))
     assert "Overfitting" in read(tmp_path / "r")[1][0]
+
+
+@pytest.mark.parametrize(
+    ("after", "rows", "headline", "tone"),
+    [
+        (3.399, 96, "It learned nothing clear.", "flat"),
+        (3.9, 96, "It imitates worse than before.", "bad"),
+        (1.0, 9, "Too few held-out rows to say.", "flat"),
+        (3.0, 96, "It learned to imitate.", "good"),
+    ],
+)
+def test_sft_is_judged_on_held_out_rows_whatever_its_training_batches_say(
+    tmp_path, synthetic, after, rows, headline, tone
+):
+    run = synthetic["sft"](tmp_path / "r")
+    lines = [
+        {"step": s, "id": f"d{i}", "prompt_id": f"p{i}", "loss": 10 * (loss + 0.001 * (i % 5)), "tokens": 10}
+        for s, loss in ((0, 3.4), (3, after))
+        for i in range(rows)
+    ]
+    (run / "heldout.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    (run / "metrics.jsonl").write_text("".join(f'{{"step": {s}, "loss": {3.4 + 0.1 * s}}}\n' for s in (1, 2, 3)))
+    said, _ = read(run)
+    assert (said.headline, said.tone) == (headline, tone)
+    assert "training batches went from 3.50 to 3.70" in said.evidence
+
+
+def test_sft_without_held_out_rows_is_not_judged(tmp_path, synthetic):
+    run = synthetic["sft"](tmp_path / "r")
+    (run / "heldout.jsonl").unlink()
+    said, _ = read(run)
+    assert (said.headline, said.tone) == ("Trained, and not judged.", "flat")
+
+
+def test_a_reward_model_that_does_not_read_the_prompt_is_warned_of(tmp_path, synthetic):
+    run = synthetic["reward"](tmp_path / "r")
+    swaps = [{"prompt_id": f"p{i}", "own_score": float(i % 100 < 46), "other_score": 0.5} for i in range(200)]
+    (run / "swaps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in swaps))
+    _, found = read(run)
+    assert "After another prompt it scores a response as high" in found[0] and "46" in found[0]
+    _, coin = read(synthetic["reward"](tmp_path / "coin", skill=0.0))
+    assert coin[0].startswith("It may be a coin")
+
+
+def test_a_reward_model_is_compared_with_itself_before_training(tmp_path, synthetic):
+    run = synthetic["reward"](tmp_path / "r")
+    rows = [json.loads(line) for line in (run / "heldout.jsonl").read_text().splitlines()]
+    start = [row | {"chosen_score": 0.0, "rejected_score": 0.0} for row in rows]
+    (run / "heldout_start.jsonl").write_text("".join(json.dumps(row) + "\n" for row in start))
+    said, _ = read(run)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["heldout_loss_before"] == pytest.approx(math.log(2)) and summary["accuracy_before"] == 0.5
+    assert summary["verdict"] == "better" and summary["heldout_loss_difference_ci"][1] < 0
+    assert "Before training it ranked 50" in said.evidence and "from 0.693 to" in said.evidence
 
 
 def test_the_rule_to_beat_is_the_better_one_of_longer_and_shorter(tmp_path, synthetic):

@@ -6,6 +6,7 @@ the page says of the chosen weights is measured on prompts that took no part in 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from statistics import fmean
@@ -20,6 +21,9 @@ ENOUGH = 10
 """Below so many prompts an interval tells too little to call a difference anything."""
 
 
+SMALLEST = 0.005
+"""Nats. A held-out loss that moved less has not moved, however sure the interval is: training moves every weight a
+little, and thousands of rows make the smallest change certain."""
 P = TypeVar("P")
 
 
@@ -37,6 +41,15 @@ def divide(prompts: Sequence[P], key: Callable[[P], str]) -> tuple[list[P], list
         return list(prompts), list(prompts)
     chosen = set(sorted(place, key=lambda name: place[name])[: len(place) // 2])
     return [p for p in prompts if key(p) in chosen], [p for p in prompts if key(p) not in chosen]
+
+
+def verdict_on_loss(change: Estimate) -> str:
+    """What a change of the held-out loss says, in a word: "better", "no_change", "worse" or "too_few"."""
+    if change.n < ENOUGH or math.isnan(change.low):
+        return "too_few"
+    if change.high < -SMALLEST:
+        return "better"
+    return "worse" if change.low > SMALLEST else "no_change"
 
 
 def means_of(rows: Iterable[Mapping[str, Any]], judge: str) -> dict[str, float]:

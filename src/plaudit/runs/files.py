@@ -18,6 +18,8 @@ METRICS, SAMPLES, EVENTS = "metrics.jsonl", "samples.jsonl", "events.jsonl"
 SUMMARY, CONFIG = "summary.json", "config.toml"
 # Written by some: what was measured on held-out rows or prompts, one row a pair, list or response.
 HELDOUT, RANKINGS, SWAPS = "heldout.jsonl", "rankings.jsonl", "swaps.jsonl"
+HELDOUT_START = "heldout_start.jsonl"
+"""Held-out rows by the reward model as it started."""
 PREFERENCES, EVALUATION, BEST = "preferences.jsonl", "evaluation.jsonl", "best.jsonl"
 
 

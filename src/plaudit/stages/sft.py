@@ -16,9 +16,18 @@ from plaudit.data.values import load_data
 from plaudit.experience import Experience
 from plaudit.jobs.sft import SFTJob
 from plaudit.runs.directory import announce, finished
+from plaudit.runs.files import HELDOUT, write_lines
 from plaudit.runs.resume import Inputs
 from plaudit.runtime import Scorer
-from plaudit.stages.encode import Rows, demonstration_encoder, encode_rows, readable, split, tell_of
+from plaudit.stages.encode import (
+    Rows,
+    demonstration_encoder,
+    encode_rows,
+    prompt_id,
+    readable,
+    split,
+    tell_of,
+)
 from plaudit.stages.respond.samples import Sampler
 from plaudit.stages.said import Said
 from plaudit.stages.session import OnIteration, open_session, ready
@@ -71,6 +80,8 @@ def run_sft(
         shown = heldout or train
         sampler = Sampler(runtime, shown, job.log.samples, data, job.sampling, job.seed, session.recorder)
         session.keep({"policy": learner})
+        # Before a checkpoint is restored, so that a resumed run has the same: by the model as it was loaded.
+        before = heldout_losses(learner, heldout_rows, text.pad_id)
         start, _ = session.restore()
         if start == 0:
             sampler.show(0)
@@ -80,7 +91,10 @@ def run_sft(
         with session.watch():
             loop.run(start)
         sampler.show(steps)
-        session.recorder.summary({"train_rows": len(rows)} | heldout_loss(learner, heldout_rows, text.pad_id))
+        after = heldout_losses(learner, heldout_rows, text.pad_id)
+        measured = [{"step": step} | row for step, part in ((0, before), (steps, after)) for row in part]
+        write_lines(session.run / HELDOUT, measured)
+        session.recorder.summary({"train_rows": len(rows)})
         session.save(learner, text.tokenizer)
     return session.run
 
@@ -90,13 +104,13 @@ def collate_rows(rows: Rows, pad_id: int, indices: Sequence[int]) -> Experience:
     return collate_demonstrations([rows.encoded[i][0] for i in indices], pad_id)
 
 
-def heldout_loss(scorer: Scorer, rows: Rows, pad_id: int) -> dict[str, float]:
-    """Mean negative log-likelihood per trained token of held-out rows, in nats, and the perplexity."""
-    total, count = 0.0, 0
+def heldout_losses(scorer: Scorer, rows: Rows, pad_id: int) -> list[dict[str, Any]]:
+    """Of each held-out row the negative log-likelihood of its trained tokens, in nats, and how many they are."""
+    found: list[dict[str, Any]] = []
     for first in range(0, len(rows), EVALUATION_BATCH):
         batch = collate_rows(rows, pad_id, range(first, min(first + EVALUATION_BATCH, len(rows))))
-        total -= float(torch.where(batch.response_mask, scorer.read(batch, "logprobs")[0], 0.0).sum())
-        count += int(batch.response_mask.sum())
-    if count == 0:
-        return {}
-    return {"heldout_loss": total / count, "perplexity": math.exp(total / count), "heldout_rows": len(rows)}
+        sums = torch.where(batch.response_mask, scorer.read(batch, "logprobs")[0], 0.0).sum(-1).tolist()
+        tokens = batch.response_mask.sum(-1).tolist()
+        for record, logprob, count in zip(rows.records[first:], sums, tokens, strict=False):
+            found.append({"id": record.id, "prompt_id": prompt_id(record), "loss": -logprob, "tokens": count})
+    return found

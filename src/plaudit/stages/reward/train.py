@@ -16,6 +16,7 @@ from plaudit.data.values import load_data
 from plaudit.jobs.reward import RewardJob
 from plaudit.records import Demonstration, Rating
 from plaudit.runs.directory import announce, finished
+from plaudit.runs.files import HELDOUT_START, write_lines
 from plaudit.runs.resume import Inputs
 from plaudit.runtime import Normalisation, RewardRuntime, ScoringRuntime, TextFormat, TrainedOn
 from plaudit.stages.encode import (
@@ -99,7 +100,7 @@ def run_reward(
     with open_session(
         job, sources, total=steps, inputs=Inputs(used), said=parts.said, on_iteration=on_iteration
     ) as session:
-        _train(job, parts, collate, session)
+        _train(job, parts, collate, scale, session)
         normalisation = finish_model(job, parts)
         scoring = ScoringRuntime(runtime.learner, runtime.format, runtime.head)
         write_heldout(session.run, scoring, parts.heldout, attributes, scale)
@@ -168,10 +169,13 @@ def _references(job: RewardJob, text: TextFormat, data: DataSection) -> list[Enc
     return [unit[0] for unit in encode_rows(records, encode, data, loaded.places, text.chat).encoded]
 
 
-def _train(job: RewardJob, parts: Parts, collate: Collator, session: Session) -> None:
+def _train(job: RewardJob, parts: Parts, collate: Collator, scale: Scale | None, session: Session) -> None:
     """Restore or start, and run through the data, with held-out evaluations and checkpoints."""
     runtime, recorder = parts.runtime, session.recorder
     session.keep({"reward_model": runtime.learner})
+    # Before a checkpoint is restored, so that a resumed run has the same: by the model as it was loaded.
+    scores = unit_scores(runtime.learner, parts.heldout, runtime.format.pad_id)
+    write_lines(session.run / HELDOUT_START, heldout_lines(parts.heldout, scores, job.algorithm.attributes, scale))
     start, _ = session.restore()
     if job.head_init == "probe" and not start:
         prompt_ids = [prompt_id(r) for r in parts.train.records]
