@@ -23,10 +23,12 @@ from plaudit.evaluation.report import write_report
 from plaudit.jobs.registry import COMMANDS, command_for
 from plaudit.jobs.reward_tables import TIMEOUT, RewardTable
 from plaudit.jobs.reward_texts import table_of
+from plaudit.jobs.rewarded import RewardedJob
 from plaudit.rewards.build import GivenReward
 from plaudit.rollouts.environment import Environment
 from plaudit.rollouts.turns import check_environment
 from plaudit.stages import stage_of
+from plaudit.stages.online.gate import refuse_coins
 from plaudit.stages.respond.policy import TrainedPolicy
 from plaudit.stages.session import OnIteration
 
@@ -109,7 +111,8 @@ def train(
         settings: any setting of the command, by its flat name: ``model``, ``dataset`` (a name, or rows in one of these
             forms), ``policy``, ``lr``, ``batch_size``, ``out`` ... See docs/reference/config.md. And ``on_iteration``,
             a function that is called as ``f(number, metrics, rollouts)`` after each iteration of RL; where the data
-            set is fixed, after each optimizer step, with no rollouts. What it raises ends the run.
+            set is fixed, after each optimizer step, with no rollouts. What it raises ends the run. And for RL
+            ``anyway=True``: train on a reward model that may be no better than a coin, by its own report card.
 
     Raises:
         ConfigError, DataError, ModelError, RewardError, TrainingError: with the cure.
@@ -128,14 +131,15 @@ def train(
             cure="leave it out" + (f"; what it takes is {', '.join(row.values)}" if row.values else ""),
         )
     on_iteration: OnIteration | None = settings.pop("on_iteration", None)
-    timeout = settings.get("reward_timeout", TIMEOUT)
     taken = {name: given[name] for name in row.values} | {"dataset": settings.pop("dataset", None)}
-    named, values = _named_and_values(taken, timeout)
+    named, values = _named_and_values(taken, settings.get("reward_timeout", TIMEOUT))
     if on_iteration is not None:
         values["on_iteration"] = on_iteration
     if "policy" in settings and "policy" not in row.job.model_fields:
         settings["model"] = settings.pop("policy")  # the model that is trained, by the name that it has in RL
+    anyway = issubclass(row.job, RewardedJob) and settings.pop("anyway", False)
     job, sources = _job(row.job, algorithm, settings | named)
+    refuse_coins(job, anyway)
     return _judged(partial(stage_of(row.job), job, sources, **values))
 
 

@@ -1,7 +1,8 @@
 """Every error that a user can cause: what is wrong and with which value, where, and what to do about it.
 
 Exit codes follow sysexits.h where it has one: 65 bad data, 70 a fault of the program, 74 the machine, 75 stopped and
-can be resumed, 78 bad configuration. 3 is a run that was ended by a limit or an alarm, with its results saved.
+can be resumed, 78 bad configuration. 3 is a run that was ended by a limit or an alarm, with its results saved; 4 a gate
+that was not passed.
 """
 
 from __future__ import annotations
@@ -87,6 +88,12 @@ class MachineError(PlauditError):
     """The machine refuses: no such device, no permission, a full disk, no memory, an input or output error."""
 
     code, exit_code = "SYSTEM", 74
+
+
+class Refused(PlauditError):
+    """A gate was not passed: something that is allowed only where it is asked for, such as --anyway."""
+
+    code, exit_code = "REFUSED", 4
 
 
 class Stopped(PlauditError):

@@ -145,3 +145,15 @@ def test_a_bound_is_named_where_the_healthy_curve_is_not(monkeypatch, lowest, un
 def test_a_curve_with_no_spread_or_huge_values_is_drawn():
     for values in ([0.0, 0.0], [1e9, 3e9], [-5.0, -5.0], [1e-7, 2e-7]):
         assert charts.line("x", [charts.Series([1, 2], values)], x_label="step").startswith("<svg")
+
+
+def test_all_is_well_is_said_only_where_everything_was_looked_at(tmp_path, synthetic):
+    _, page = read(synthetic["ppo"](tmp_path / "gold"))
+    assert "No warning signs were found." in page.text and "Not checked" not in page.text
+    _, page = read(synthetic["ppo"](tmp_path / "no-gold", gold=False))
+    assert "No warning signs were found." not in page.text
+    assert "No warning signs were found in what could be checked." in page.text
+    assert "Not checked: whether the reward is being exploited (there is no gold reward: --gold)." in page.text
+    run = synthetic["reward"](tmp_path / "reward")
+    _, page = read(run)
+    assert "Not checked: whether it reads the prompt" in page.text

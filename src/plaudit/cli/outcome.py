@@ -30,7 +30,9 @@ def plain_words(run: Path) -> str:
     """The verdict on a run and what to be wary of, as sentences for the console."""
     loaded = kinds.load_run(run)
     verdict, warnings = kinds.verdict(loaded), kinds.warnings(loaded)
-    return "\n".join(["", verdict.headline, verdict.evidence, *(f"! {warning}" for warning in warnings)])
+    missing = kinds.kind_of(loaded).unchecked(loaded)
+    lines = ["", verdict.headline, verdict.evidence, *(f"! {warning}" for warning in warnings)]
+    return "\n".join([*lines, *([f"Not checked: {'; '.join(missing)}."] if missing else [])])
 
 
 def finish_pipeline(out: Path) -> None:

@@ -19,8 +19,11 @@ from plaudit.config.moved import former_switches, gone
 from plaudit.config.sections import Job
 from plaudit.data.reading.names import field_of
 from plaudit.errors import ConfigError
+from plaudit.jobs.rewarded import RewardedJob
 
 LIST = "list of"
+ANYWAY = "anyway"
+"""A flag that is no setting; see `plaudit.stages.online.gate`."""
 TYPE = "--type"
 
 
@@ -76,6 +79,9 @@ def parse_flags(command: str, job_class: type[BaseModel], argv: Sequence[str]) -
     was = tuple(setting for setting in gone(job_class) if find(setting.name, table) is None)
     for setting in was:
         _add(parser, setting, shown=False)
+    if issubclass(job_class, RewardedJob):
+        about = "train on a reward model even if its own report card says that it may be no better than a coin"
+        parser.add_argument(f"--{ANYWAY}", action="store_const", const=True, help=about)
     switches = former_switches(job_class)
     words = _with_values(_with_fields(argv, table), [s for s in table if s.key in switches])
     given = vars(parser.parse_args([_canonical(word, (*was, *table)) for word in words]))
@@ -126,7 +132,7 @@ def _has_no_value(flag: str, after: str) -> bool:
 def _canonical(word: str, table: tuple[Setting, ...]) -> str:
     """A flag as the parser knows it: ``--kl_coef=1`` -> ``--kl-coef=1``, an alias -> the flag it means."""
     name, equals, value = word.partition("=")
-    if not name.startswith("--") or name in ("--help", HELP_ALL, TYPE):
+    if not name.startswith("--") or name in ("--help", HELP_ALL, TYPE, f"--{ANYWAY}"):
         return word
     setting = find(name, table)
     negated = find(name.removeprefix("--no-"), table) if name.startswith("--no-") else None

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.cli.outcome import finish
-from plaudit.cli.parser import chosen, parse_flags, split_files
+from plaudit.cli.parser import ANYWAY, chosen, parse_flags, split_files
 from plaudit.config.fields import settings
 from plaudit.config.load import Layer, load_job
 from plaudit.config.sections import Job
 from plaudit.errors import ConfigError, Ended, Stopped
 from plaudit.jobs.registry import COMMANDS
 from plaudit.stages import stage_of
+from plaudit.stages.online.gate import refuse_coins
 
 
 def run(command: str, argv: list[str]) -> int:
@@ -22,8 +23,11 @@ def run(command: str, argv: list[str]) -> int:
     job_class = row.job
     layers = [Layer.read(Path(f)) for f in files]
     overrides = parse_flags(command, chosen(job_class, layers, flags), flags)
+    # No setting: it would be copied from one config to the next, and is meant for this one run.
+    anyway = bool(overrides.pop(ANYWAY, False))
     job, sources = load_job(job_class, files, overrides)
     require(job, row.required)
+    refuse_coins(job, anyway)
     try:
         finish(stage_of(job_class)(job, sources))
     except (Ended, Stopped) as end:

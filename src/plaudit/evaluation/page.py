@@ -80,7 +80,9 @@ class Chapter:
     verdict: Verdict
     figures: list[Figure] = field(default_factory=list)
     warnings: list[str] | None = None
-    """None: not a place for warnings; []: looked, and found nothing."""
+    """None: not a place for warnings; []: looked, and found nothing in what was looked at."""
+    unchecked: list[str] = field(default_factory=list)
+    """What could not be looked at, and why."""
     charts: list[Chart] = field(default_factory=list)
     more: list[Chart] = field(default_factory=list)
     samples: list[Pair] = field(default_factory=list)
@@ -90,6 +92,10 @@ class Chapter:
 
 
 def _no_warnings(run: Run) -> list[str]:
+    return []
+
+
+def _all_checked(run: Run) -> list[str]:
     return []
 
 
@@ -113,6 +119,8 @@ class Kind:
     """What the pipeline at the top of the page says of the run."""
     warnings: Callable[[Run], list[str]] = _no_warnings
     """Signs that the figures are too good or that something went wrong, most serious first."""
+    unchecked: Callable[[Run], list[str]] = _all_checked
+    """Which of these could not be looked for, and why: where there are some, no page says that all is well."""
     panels: Callable[[Run], list[Chart]] = _no_panels
     """Charts of its own, before the curves."""
     training: Callable[[Run], Verdict] | None = None

@@ -69,7 +69,7 @@ class RewardedJob(Job):
     prompts_per_iteration: int = Field(32, ge=0)
     """Prompts of each iteration or round, others in each; each gets group_size responses."""
     eval_prompts: int = Field(64, ge=1)
-    """Held-out prompts on which the policy is compared with its start."""
+    """Held-out prompts on which the policy is compared with its start: half choose the weights, half judge them."""
 
     @property
     def inputs(self) -> dict[str, str]:

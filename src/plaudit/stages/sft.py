@@ -92,8 +92,7 @@ def run_sft(
             loop.run(start)
         sampler.show(steps)
         after = heldout_losses(learner, heldout_rows, text.pad_id)
-        measured = [{"step": step} | row for step, part in ((0, before), (steps, after)) for row in part]
-        write_lines(session.run / HELDOUT, measured)
+        write_lines(session.run / HELDOUT, [{"step": 0} | r for r in before] + [{"step": steps} | r for r in after])
         session.recorder.summary({"train_rows": len(rows)})
         session.save(learner, text.tokenizer)
     return session.run

@@ -14,7 +14,7 @@ from plaudit.evaluation import charts
 from plaudit.evaluation.choice import ENOUGH
 from plaudit.evaluation.kinds.policy_card import REWARDS, card
 from plaudit.evaluation.kinds.policy_card import judged as judged_of
-from plaudit.evaluation.kinds.policy_warnings import warnings
+from plaudit.evaluation.kinds.policy_warnings import unchecked, warnings
 from plaudit.evaluation.page import INTERVAL, Chart, Figure, Kind, Tone, Verdict
 from plaudit.evaluation.words import number, percent, signed, span
 from plaudit.runs.files import EVALUATION, Row
@@ -185,6 +185,7 @@ POLICY = Kind(
     figures=figures,
     brief=brief,
     warnings=warnings,
+    unchecked=unchecked,
     panels=panels,
     training=training,
     rows=EVALUATION,

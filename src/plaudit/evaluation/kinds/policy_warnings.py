@@ -6,6 +6,7 @@ figures, and what to do. None of them changes a verdict.
 
 from __future__ import annotations
 
+from plaudit.evaluation.choice import ENOUGH
 from plaudit.evaluation.words import number, percent, signed
 from plaudit.runs.reading import Run
 
@@ -16,6 +17,18 @@ MAX_KL = 10.0
 def warnings(run: Run) -> list[str]:
     """All that apply, most serious first."""
     return [*_over_optimisation(run), *_texts(run), *_optimisation(run)]
+
+
+def unchecked(run: Run) -> list[str]:
+    """What needs a gold reward, or held-out prompts."""
+    card, missing = run.summary, []
+    if card.get("reward_mean") is None or card.get("reward_mean_before") is None:
+        return ["everything about its responses (none were judged on held-out prompts)"]
+    if card.get("gold_mean") is None:
+        missing.append("whether the reward is being exploited (there is no gold reward: --gold)")
+    if (card.get("prompts") or 0) < ENOUGH:
+        missing.append(f"any change at all (fewer than {ENOUGH} prompts judge it)")
+    return missing
 
 
 def _over_optimisation(run: Run) -> list[str]:

@@ -170,6 +170,11 @@ def warnings(run: Run) -> list[str]:
     return messages
 
 
+def unchecked(run: Run) -> list[str]:
+    """Overfitting, where nothing was held out."""
+    return [] if run.summary.get("accuracy") is not None else ["everything (nothing was held out)"]
+
+
 def figures(run: Run) -> list[Figure]:
     """Accuracy and loss on held-out rows, margin, and the log-probabilities of both sides."""
     card = run.summary
@@ -202,6 +207,7 @@ PREFERENCE = Kind(
     figures=figures,
     brief=brief,
     warnings=warnings,
+    unchecked=unchecked,
     rows=PREFERENCES,
     computed="accuracy",
     curves=("loss", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected"),

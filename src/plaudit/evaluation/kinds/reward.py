@@ -85,6 +85,21 @@ def warnings(run: Run) -> list[str]:
     return messages
 
 
+def unchecked(run: Run) -> list[str]:
+    """Whether the prompt counts, and what labelled or rated rows cannot show."""
+    card = run.summary
+    if card.get("accuracy") is None:
+        return ["everything (nothing was held out)"]
+    missing = []
+    if card.get("prompt_swap_accuracy") is None:
+        missing.append("whether it reads the prompt (there are no pairs with two different prompts)")
+    if card.get("over_length_baseline_ci") is None:
+        missing.append("whether it is better than a rule on length (the held-out rows are no pairs)")
+    if (card.get("heldout_pairs") or 0) < ENOUGH_PAIRS or card.get("ece") is None:
+        missing.append("its calibration (too few held-out pairs)")
+    return missing
+
+
 def figures(run: Run) -> list[Figure]:
     """Accuracy beside that of length alone, rank correlation, calibration."""
     card = run.summary
@@ -142,6 +157,7 @@ REWARD = Kind(
     figures=figures,
     brief=brief,
     warnings=warnings,
+    unchecked=unchecked,
     panels=panels,
     rows=HELDOUT,
     computed="accuracy",

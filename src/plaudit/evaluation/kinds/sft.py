@@ -109,6 +109,11 @@ def warnings(run: Run) -> list[str]:
     return []
 
 
+def unchecked(run: Run) -> list[str]:
+    """Overfitting, where nothing was held out."""
+    return [] if run.summary.get("heldout_loss") is not None else ["overfitting (nothing was held out)"]
+
+
 def figures(run: Run) -> list[Figure]:
     """Loss held out and in training, perplexity, and how many demonstrations there were."""
     card = run.summary
@@ -140,6 +145,7 @@ SFT = Kind(
     figures=figures,
     brief=brief,
     warnings=warnings,
+    unchecked=unchecked,
     curves=("loss", "eval/loss", "policy/entropy", "lr"),
     rows=HELDOUT,
     computed="heldout_loss_before",

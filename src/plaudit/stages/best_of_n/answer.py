@@ -18,6 +18,7 @@ from plaudit.runs.resume import Inputs
 from plaudit.runtime import OnlineRuntime, TokenPrompt
 from plaudit.stages.best_of_n.parts import metrics_of, open_sampling, preferences_of, sampled
 from plaudit.stages.best_of_n.rounds import run_rejection
+from plaudit.stages.online.gate import notes_on_rewards
 from plaudit.stages.online.prompts import load_prompts
 from plaudit.stages.said import Said
 from plaudit.stages.session import OnIteration, Session, open_session, ready
@@ -53,7 +54,7 @@ def run_best_of_n(
         raise reader.nothing_left("answer")
     announce({"prompts": f"{len(tokenised)} to answer"})
     reader.tell(said)
-    said.note([*opened.notes, *job.sampling.cautions])
+    said.note([*notes_on_rewards(job), *opened.notes, *job.sampling.cautions])
     # No records to compare: each prompt is answered by itself, so a resumed run may well have others.
     given = {"prompts": None if prompts is None else records, "reward": reward, "gold": gold}
     with open_session(

@@ -28,6 +28,7 @@ from plaudit.runs.resume import Inputs
 from plaudit.runtime import OnlineRuntime, TokenPrompt
 from plaudit.stages.best_of_n.parts import metrics_of, open_sampling, preferences_of, sampled, stop_if_asked
 from plaudit.stages.online.evaluation import Evaluator
+from plaudit.stages.online.gate import notes_on_rewards
 from plaudit.stages.online.prompts import load_prompts
 from plaudit.stages.said import Said
 from plaudit.stages.session import HowEnded, OnIteration, Session, open_session
@@ -59,7 +60,7 @@ def run_rejection(
         raise reader.nothing_left("train on" if held else "evaluate on")
     announce({"prompts": f"{len(tokenised)} to train, {len(held)} held out"})
     reader.tell(said)
-    said.note([*opened.notes, *job.sampling.cautions, *opened.check(tokenised)])
+    said.note([*notes_on_rewards(job), *opened.notes, *job.sampling.cautions, *opened.check(tokenised)])
     used = [p.prompt for p in (*tokenised, *held)]
     given = {"prompts": None if prompts is None else records, "reward": reward, "gold": gold}
     with open_session(

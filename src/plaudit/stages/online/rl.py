@@ -25,6 +25,7 @@ from plaudit.runs.resume import Inputs
 from plaudit.runtime import OnlineRuntime, Runtime, TextFormat, TokenPrompt
 from plaudit.stages.encode import demonstration_encoder, encode_rows, readable, tell_of
 from plaudit.stages.online.evaluation import Evaluator
+from plaudit.stages.online.gate import notes_on_rewards
 from plaudit.stages.online.prompts import PromptReader, columns_of, load_prompts, room_for_prompts
 from plaudit.stages.said import Said
 from plaudit.stages.session import HowEnded, OnIteration, Session, open_session, ready
@@ -70,7 +71,8 @@ def run_rl(
     texts = _texts(job, opened.format, said)
     announce({"prompts": f"{len(rows.train)} to train, {len(rows.heldout)} held out"})
     rows.reader.tell(said)
-    said.note([*notes, *opened.notes, *cautions_of(job), *job.sampling.cautions, *opened.check(rows.train)])
+    said.note([*notes_on_rewards(job), *notes, *opened.notes, *cautions_of(job)])
+    said.note([*job.sampling.cautions, *opened.check(rows.train)])
     used = [prompt.prompt for prompt in (*rows.train, *rows.heldout)]
     rows_given = None if prompts is None else records
     given = {"prompts": rows_given, "reward": reward, "gold": gold, "environment": environment}

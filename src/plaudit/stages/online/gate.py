@@ -1,0 +1,81 @@
+"""Before a policy is trained: does the report card of its reward model say that the model ranks better than chance?
+
+Only what a card says is known: a function, a model of the hub and a run without held-out rows pass, and are named.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from plaudit.config.sections import Job
+from plaudit.errors import Refused
+from plaudit.evaluation.choice import ENOUGH
+from plaudit.jobs.reward_tables import ModelTable
+from plaudit.jobs.rewarded import RewardedJob
+from plaudit.runs.files import SUMMARY, read_json
+
+
+def refuse_coins(job: Job, anyway: bool = False) -> None:
+    """Stop before anything is loaded or written, where a reward model may be a coin and nobody said ``anyway``.
+
+    Raises:
+        Refused: the 95 % interval of a reward model's held-out accuracy contains one half, or lies below it.
+    """
+    if anyway or not isinstance(job, RewardedJob):
+        return
+    for path in _paths(job.reward):
+        if found := _coin(_card(path)):
+            cure = "collect more comparisons or hold out more of them; --anyway trains on it all the same"
+            raise Refused(f"the reward model {found}", where=path, cure=cure)
+
+
+def notes_on_rewards(job: RewardedJob) -> list[str]:
+    """What a run says of its reward models: those that may be coins, and those of which nothing is known."""
+    notes = []
+    for path in _paths(job.reward):
+        card = _card(path)
+        if found := _coin(card):
+            notes.append(f"{path} {found}; a policy is trained on it all the same, as --anyway said")
+        elif not card.get("accuracy_ci"):
+            notes.append(f"{path} has no report card here: nothing is known of how well it ranks")
+        elif _pairs(card) < ENOUGH:
+            notes.append(f"{path} was judged on {_pairs(card)} held-out pairs, too few to say how well it ranks")
+    return notes
+
+
+def _coin(card: Mapping[str, Any]) -> str:
+    """What says that a reward model may rank no better than chance, with the figures; empty where nothing does."""
+    interval = card.get("accuracy_ci")
+    if not interval or interval[0] is None or interval[0] > 0.5 or _pairs(card) < ENOUGH:
+        return ""
+    return (
+        f"ranks {card.get('accuracy', 0):.0%} of {card.get('heldout_pairs')} held-out pairs as people did, "
+        f"95 % interval {interval[0]:.0%} to {interval[1]:.0%}: no better than a coin, as far as they tell"
+    )
+
+
+def _pairs(card: Mapping[str, Any]) -> int:
+    return int(card.get("heldout_pairs") or 0)
+
+
+def _paths(tables: Iterable[Any]) -> list[str]:
+    """The reward models that a policy is trained on; those that are only watched are not asked."""
+    return [path for table in tables if isinstance(table, ModelTable) and table.weight for path in _whole(table)]
+
+
+def _whole(table: ModelTable) -> tuple[str, ...]:
+    """The run of an ensemble, which has a card of its own, or the models one by one."""
+    one = table.path if isinstance(table.path, str) else ""
+    return (one,) if one and _card(one).get("accuracy_ci") else table.members
+
+
+def _card(path: str) -> dict[str, Any]:
+    """The summary of the run that a reward model is, or lies in; empty without one."""
+    place = Path(os.path.expanduser(path))
+    for folder in (place, place.parent if place.name == "model" else place):
+        if (folder / SUMMARY).is_file():
+            return read_json(folder / SUMMARY)
+    return {}
