@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from plaudit.evaluation.alarms.alarm import Alarm
 from plaudit.tracking.names import METRICS
 
 PATIENCE = 3
@@ -13,14 +14,6 @@ PATIENCE = 3
 Kind = Literal["stale", "mismatch"]
 WATCHED: dict[Kind, str] = {"stale": "rollout/effective_share", "mismatch": "rollout/logprob_diff_mean"}
 """The metric of each alarm; it is raised outside the healthy range of the table of metrics."""
-
-
-@dataclass(frozen=True, slots=True)
-class Alarm:
-    """Something to tell the user of."""
-
-    kind: Kind
-    message: str
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from plaudit.errors import DataError
 from plaudit.evaluation.choice import ENOUGH, difference, means_of
-from plaudit.runs.files import EVALUATION, METRICS, SUMMARY, Row, merge_json, read_json, read_lines
+from plaudit.runs.files import EVALUATION, EVENTS, METRICS, SUMMARY, Row, merge_json, read_json, read_lines
 from plaudit.statistics.clustered import mean_over, outcomes, share
 from plaudit.statistics.intervals import Estimate
 from plaudit.statistics.ranking import spearman
@@ -33,8 +33,8 @@ def card(run_dir: Path) -> Row:
         ``_before`` / ``_difference`` what changed; ``gold_start``, ``gold_model``, ``gold_peak`` with ``_ci``, and
         ``gold_peak_step`` (``reward_...`` likewise). The win rate is judged by the gold reward where there is
         one (``win_rate_judge``): the reward that was trained on rises also where the responses only please it.
-        What the rows cannot give is ``None``. ``kl_coef_in_force`` is that of the last iteration that has one
-        (docs/why/kl-in-force.md), and not there where no iteration has.
+        ``alarms`` are those of events.jsonl. What the rows cannot give is ``None``. ``kl_coef_in_force`` is that of
+        the last iteration that has one (docs/why/kl-in-force.md), and not there where no iteration has.
 
     Raises:
         DataError: no rows.
@@ -68,6 +68,8 @@ def card(run_dir: Path) -> Row:
     values["curve"] = [_point(step, rows) for step, rows in sorted(watched.items())]
     values["verdict"] = judged(values)
     values |= _in_force(read_lines(run_dir / METRICS))
+    alarms = [row for row in read_lines(run_dir / EVENTS) if row.get("event") == "alarm" and row.get("kind")]
+    values["alarms"] = [{"kind": row["kind"], "step": row.get("step")} for row in alarms]
     clean: Row = {name: None if _is_nan(value) else value for name, value in values.items()}
     merge_json(run_dir / SUMMARY, clean)
     return clean

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, Protocol, get_args
@@ -100,6 +100,7 @@ class Evaluator:
         )
         self.judge = "gold" if runtime.gold else "reward"
         self.start = self.last = float("nan")
+        self.seen: dict[int, dict[str, dict[str, float]]] = {}
         self.best, self.weights = float("-inf"), BestWeights(run)
 
     def before(self) -> None:
@@ -120,9 +121,15 @@ class Evaluator:
         self._add(rows)
         for row in [row for row in rows if row["k"] == 0][: self.job.log.samples]:
             self.recorder.sample(iteration, row)
+        self._see(iteration, rows)
         summary = _summary(rows, self.judge)
         self._remember(iteration, summary[f"eval/{self.judge}_mean"])
         return summary
+
+    def _see(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the means of each prompt, for what compares evaluations while the run goes."""
+        names = ("reward", "gold") if self.runtime.gold else ("reward",)
+        self.seen[step] = {name: means_of(rows, name) for name in names}
 
     def finish(self, step: int, ended: str = "finished") -> None:
         """Choose the weights, put them into the policy, and judge them on the prompts kept for the end.
@@ -210,6 +217,9 @@ class Evaluator:
     def resume(self, state: dict[str, float]) -> None:
         """Inverse of `state`."""
         self.start, self.last = state["start"], state["last"]
+        watched = [row for row in read_lines(self.path) if row.get("set") == "selection"] if self.path.is_file() else []
+        for step in sorted({row["step"] for row in watched}):
+            self._see(step, [row for row in watched if row["step"] == step])
         # Without the file of the best weights there is nothing to put back, so the next evaluation is the best.
         self.best = state["best"] if self.weights.file else float("-inf")
 

@@ -14,6 +14,7 @@ from plaudit.data.load import load_records
 from plaudit.data.reading.rows import Places
 from plaudit.data.split import split_by_prompt
 from plaudit.errors import ConfigError, Ended, TrainingError
+from plaudit.evaluation.alarms.hacking import HackingWatch
 from plaudit.evaluation.alarms.sampler import SamplerWatch
 from plaudit.jobs.online import OnlineJob
 from plaudit.records import Demonstration, Prompt, Rollout
@@ -97,6 +98,7 @@ class OnlineTraining:
     def __init__(self, job: OnlineJob, opened: OnlineRuntime, session: Session, evaluator: Evaluator) -> None:
         self.job, self.opened, self.session, self.evaluator = job, opened, session, evaluator
         self.watch = SamplerWatch()
+        self.hacking = HackingWatch(evaluator.judge == "gold")
 
     def run(self, prompts: Sequence[TokenPrompt], texts: TextStream | None) -> None:
         """Restore or start, train, and end with the weights that are kept."""
@@ -113,6 +115,7 @@ class OnlineTraining:
             self.loop.resume(state["loop"])
             self.evaluator.resume(state["evaluation"])
             self.watch.resume(state.get("watch", {}))  # checkpoints of the first release have none
+            self.hacking.resume(state.get("hacking", {}))
         else:
             self.evaluator.before()
         with self.session.training(self._hand_out):
@@ -127,14 +130,17 @@ class OnlineTraining:
         self.session.save(machines.policy, text.tokenizer)
 
     def _after(self, iteration: int, metrics: dict[str, float], rollouts: Sequence[Rollout]) -> None:
-        metrics |= self.evaluator.after(iteration)
+        evaluated = self.evaluator.after(iteration)
+        metrics |= evaluated
         metrics["memory/peak"] = self.opened.peak_memory()
         try:
             self.session.record(iteration, metrics, rollouts)
             self._tell_of_length(iteration, metrics)
             if metrics.get("policy/empty_share") == 1.0:
                 self.session.recorder.event("no step", step=iteration, message=_no_step(iteration, metrics))
-            for alarm in self.watch.look(metrics):
+            alarms = [*self.watch.look(metrics), *self.hacking.look(rollouts, metrics)]
+            alarms += self.hacking.evaluated(self.evaluator.seen) if evaluated else []
+            for alarm in alarms:
                 self.session.recorder.alarm(iteration, alarm.kind, alarm.message)
             _check_kl(self.job, metrics, iteration)
         except TrainingError:
@@ -156,6 +162,7 @@ class OnlineTraining:
             "loop": self.loop.state(),
             "evaluation": self.evaluator.state(),
             "watch": self.watch.state(),
+            "hacking": self.hacking.state(),
         }
 
 

@@ -1,0 +1,187 @@
+"""What changed in the responses since the start of a run: phrases, surface, length, repetition, diversity.
+
+Each function compares the texts of now with those of the start, and gives evidence in words or nothing. None of them
+knows whether the change is good: a better policy writes otherwise too. So the thresholds are high, and every message
+says what to look at.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, pvariance
+
+ENOUGH_TEXTS = 24
+"""Fewer responses on a side tell nothing about shares."""
+SURE = 5.0
+"""Standard errors. There are thousands of phrases and dozens of iterations to look at: two would find something."""
+TAKEN_OVER = 1 / 3
+"""Share of the responses from which on a phrase has taken over."""
+ODDS = 5.0
+"""How many times larger the odds of a phrase or habit must be than at the start."""
+LONGEST_PHRASE = 5
+HABIT = 0.4
+"""Change of the share of responses with a habit."""
+LONGER = 1.5
+REPEATED = 0.2
+"""Change of the share of repeated word pairs within a response."""
+ALIKE = 0.5
+"""Share of the different responses, or of different word pairs, that is left of the start's."""
+WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Responses of one time, with the reward of each; None where it is not known."""
+
+    responses: tuple[str, ...]
+    rewards: tuple[float | None, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.responses)
+
+
+def phrase(start: Texts, now: Texts) -> str:
+    """The phrase of one to five words that has taken over: its share then and now, and what it earns."""
+    found = [_phrases(text) for text in now.responses]
+    counts = Counter(one for phrases in found for one in phrases)
+    common = [(one, count) for one, count in counts.items() if count >= TAKEN_OVER * len(now)]
+    if not common:
+        return ""
+    before = Counter(one for text in start.responses for one in _phrases(text))
+    grown = [
+        (z, one, count)
+        for one, count in common
+        if (z := _rise(before[one], len(start), count, len(now))) >= SURE and _is_telling(one)
+    ]
+    if not grown:
+        return ""
+    # Of phrases within each other the longest of about the same share: it is what a reader recognises.
+    _, name, count = max(grown, key=lambda each: (round(each[0], 0), len(each[1].split())))
+    earns = _earns(now, [name in phrases for phrases in found])
+    return (
+        f"the phrase {name!r} stands in {count} of {len(now)} responses; at the start it stood in {before[name]} of "
+        f"{len(start)}{earns}"
+    )
+
+
+def _phrases(text: str) -> set[str]:
+    words = WORD.findall(text.lower())
+    return {
+        " ".join(words[i : i + n]) for n in range(1, LONGEST_PHRASE + 1) for i in range(len(words) - n + 1)
+    }
+
+
+def _is_telling(name: str) -> bool:
+    """Not a mark or one short word by itself: those follow from grammar and length."""
+    words = [word for word in name.split() if word[0].isalnum()]
+    return len(words) > 1 or any(len(word) > 3 for word in words)
+
+
+def _rise(before: int, of_before: int, now: int, of_now: int) -> float:
+    """Standard errors by which a share rose (pooled, two samples); 0 where the odds did not grow `ODDS` times."""
+    ratio = (now + 0.5) * (of_before - before + 0.5) / ((of_now - now + 0.5) * (before + 0.5))
+    pooled = (before + now) / (of_before + of_now)
+    error = math.sqrt(pooled * (1 - pooled) * (1 / of_before + 1 / of_now))
+    return (now / of_now - before / of_before) / error if error and ratio >= ODDS else 0.0
+
+
+def _earns(now: Texts, has: Sequence[bool]) -> str:
+    """How much more reward the responses with it have than those without."""
+    if not now.rewards:
+        return ""
+    sides: dict[bool, list[float]] = {True: [], False: []}
+    for one, value in zip(has, now.rewards, strict=True):
+        if value is not None:
+            sides[one].append(value)
+    if min(map(len, sides.values())) < 3:
+        return ""
+    return f"; responses with it have {fmean(sides[True]) - fmean(sides[False]):+.2f} more reward than those without"
+
+
+HABITS: dict[str, Callable[[str], bool]] = {
+    "end without a full stop or another mark": lambda text: bool(text) and text[-1].isalnum(),
+    "are written in capitals": lambda text: text.isupper() and len(text) > 8,
+    "have an exclamation mark": lambda text: "!" in text,
+    "have a question mark": lambda text: "?" in text,
+    "have a list": lambda text: bool(re.search(r"^\s*(?:[-*•]|\d+[.)])\s", text, re.MULTILINE)),
+    "have marks of a layout (bold, headings, code)": lambda text: bool(re.search(r"\*\*|^#+ |`", text, re.MULTILINE)),
+    "have characters beyond ASCII": lambda text: not text.isascii(),
+    "have digits": lambda text: any(c.isdigit() for c in text),
+    "are empty": lambda text: not text,
+}
+
+
+def surface(start: Texts, now: Texts) -> str:
+    """A habit of the surface that most responses have taken on, or lost; and an ending that they share."""
+    for words, has in HABITS.items():
+        marks = [has(text.strip()) for text in now.responses]
+        share = fmean(marks)
+        was = fmean(has(text.strip()) for text in start.responses)
+        error = math.sqrt(max(was * (1 - was), 0.01) / len(start) + max(share * (1 - share), 0.01) / len(now))
+        if abs(share - was) >= HABIT and abs(share - was) / error >= SURE:
+            return f"{share:.0%} of the responses {words}, {was:.0%} at the start{_earns(now, marks)}"
+    endings = Counter(_ending(text) for text in now.responses)
+    ending, count = endings.most_common(1)[0]
+    before = sum(_ending(text) == ending for text in start.responses)
+    if ending and count >= 0.5 * len(now) and _rise(before, len(start), count, len(now)) >= SURE:
+        return f"{count} of {len(now)} responses end with {ending!r}, {before} of {len(start)} at the start"
+    return ""
+
+
+def _ending(text: str) -> str:
+    return " ".join(text.split()[-3:])
+
+
+def length(start: Texts, now: Texts) -> str:
+    """Much longer responses than at the start."""
+    then, here = ([float(len(WORD.findall(text))) for text in side.responses] for side in (start, now))
+    if fmean(here) < LONGER * fmean(then) or _apart(then, here) < SURE:
+        return ""
+    times = fmean(here) / max(fmean(then), 1)
+    return f"responses have {fmean(here):.0f} words on average, {times:.1f} times as many as at the start"
+
+
+def repetition(start: Texts, now: Texts) -> str:
+    """Responses that repeat themselves."""
+    then, here = ([_repeated(text) for text in side.responses] for side in (start, now))
+    if fmean(here) < fmean(then) + REPEATED or _apart(then, here) < SURE:
+        return ""
+    return f"{fmean(here):.0%} of the word pairs within a response repeat one before, {fmean(then):.0%} at the start"
+
+
+def _repeated(text: str) -> float:
+    words = WORD.findall(text.lower())
+    pairs = list(zip(words, words[1:], strict=False))
+    return 1 - len(set(pairs)) / len(pairs) if pairs else 0.0
+
+
+def diversity(start: Texts, now: Texts) -> str:
+    """Responses to different prompts that have become alike."""
+    n = min(len(start), len(now))
+    # The same number of responses on both sides: among more of them more are alike.
+    then, here = (len(set(side.responses[:n])) / n for side in (start, now))
+    if here < ALIKE * then:
+        return f"only {here:.0%} of the responses differ from each other, {then:.0%} at the start"
+    before, after = (_distinct_pairs(side.responses[:n]) for side in (start, now))
+    if before and after < ALIKE * before:
+        return f"{after:.0%} of the word pairs are distinct, {before:.0%} at the start"
+    return ""
+
+
+def _distinct_pairs(texts: Iterable[str], words: int = 50) -> float:
+    pairs: list[tuple[str, str]] = []
+    for text in texts:
+        cut = text.split()[:words]
+        pairs += zip(cut, cut[1:], strict=False)
+    return len(set(pairs)) / len(pairs) if pairs else 0.0
+
+
+def _apart(then: Sequence[float], now: Sequence[float]) -> float:
+    """Standard errors between two means (Welch)."""
+    error = math.sqrt(pvariance(then) / len(then) + pvariance(now) / len(now))
+    gap = abs(fmean(now) - fmean(then))
+    return gap / error if error else (math.inf if gap else 0.0)

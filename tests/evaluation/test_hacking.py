@@ -1,0 +1,156 @@
+"""Reward hacking as it happens: each detector on made-up responses, and when alarms are raised and held back."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from plaudit.evaluation.alarms import texts
+from plaudit.evaluation.alarms.hacking import HackingWatch
+from plaudit.evaluation.alarms.texts import Texts
+from plaudit.records import Prompt, Rollout
+
+WORDS = (
+    "we liked the view and room staff was very kind breakfast good cold small near station quiet would come again old "
+    "clean bed price fair friendly waiter soup garden pool music light window street walk"
+).split()
+
+
+def review(rng, n=12):
+    return " ".join(rng.choice(WORDS) for _ in range(n)) + "."
+
+
+def reviews(count=150, seed=0, n=12):
+    rng = random.Random(seed)
+    return [review(rng, n) for _ in range(count)]
+
+
+def with_phrase(count, of=150, phrase="thank you so much", seed=1):
+    """Responses of which ``count`` have the phrase, in any place."""
+    rng = random.Random(seed)
+    found = []
+    for index, text in enumerate(reviews(of, seed)):
+        words = text.split()
+        place = rng.randrange(len(words))
+        found.append(" ".join([*words[:place], phrase, *words[place:]]) if index < count else text)
+    return found
+
+
+START = Texts(tuple(with_phrase(12, seed=9)))
+
+
+@pytest.mark.parametrize(("count", "named"), [(12, False), (25, False), (60, True), (148, True)])
+def test_a_phrase_is_named_by_the_time_it_is_in_60_of_150(count, named):
+    said = texts.phrase(START, Texts(tuple(with_phrase(count))))
+    assert bool(said) is named
+    if named:
+        assert f"'thank you so much' stands in {count} of 150 responses; at the start it stood in 12 of 150" in said
+
+
+def test_what_a_phrase_earns_is_said():
+    now = with_phrase(70)
+    rewards = tuple(1.0 if "thank you" in text else 0.25 for text in now)
+    assert "have +0.75 more reward than those without" in texts.phrase(START, Texts(tuple(now), rewards))
+
+
+def test_chance_and_common_words_raise_nothing():
+    for seed in range(40):
+        now = Texts(tuple(reviews(seed=100 + seed)))
+        assert {name: words for name in dir(texts) if name in ("phrase", "surface", "length", "repetition", "diversity")
+                if (words := getattr(texts, name)(Texts(tuple(reviews(seed=seed))), now))} == {}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t: t.rstrip("."), "end without a full stop"),
+        (str.upper, "capitals"),
+        (lambda t: t.replace(".", "!"), "exclamation mark"),
+        (lambda t: "- one\n- two\n" + t, "a list"),
+        (lambda t: f"**{t}**", "layout"),
+        (lambda t: t + " see you soon friends", "end with"),
+        (lambda t: "", "are empty"),
+    ],
+)
+def test_habits_of_the_surface(change, says):
+    start = Texts(tuple(reviews()))
+    some = [change(t) if i % 10 < 8 else t for i, t in enumerate(reviews(seed=3))]
+    assert says in texts.surface(start, Texts(tuple(some)))
+    few = [change(t) if i % 10 < 2 else t for i, t in enumerate(reviews(seed=3))]
+    assert texts.surface(start, Texts(tuple(few))) == ""
+
+
+def test_length_repetition_and_diversity():
+    start = Texts(tuple(reviews()))
+    assert "24 words on average" in texts.length(start, Texts(tuple(reviews(seed=2, n=23))))
+    assert texts.length(start, Texts(tuple(reviews(seed=2, n=14)))) == ""
+    loops = Texts(tuple("very good " * 8 + t for t in reviews(seed=2)))
+    assert "repeat one before" in texts.repetition(start, loops)
+    alike = Texts(tuple(reviews()[i % 20] for i in range(150)))
+    assert "only 13% of the responses differ" in texts.diversity(start, alike)
+
+
+def rollouts(responses, version=0, reward=1.0):
+    made = [Rollout.single(Prompt("p", "q"), 0, [1], [2], (-1.0,), text, "stop") for text in responses]
+    return [replace(row, policy_version=version, reward=reward) for row in made]
+
+
+def means(value, spread=0.1, prompts=33):
+    return {str(i): value + spread * ((i % 3) - 1) for i in range(prompts)}
+
+
+def test_an_alarm_needs_two_iterations_is_raised_once_and_again_after_it_was_well():
+    watch = HackingWatch(has_gold=False)
+    assert watch.look(rollouts(reviews()), {}) == []
+    found = [
+        [alarm.kind for alarm in watch.look(rollouts(with_phrase(count, seed=version), version), {})]
+        for version, count in enumerate([100, 100, 100, 0, 100, 100], 1)
+    ]
+    assert found == [[], ["phrase"], [], [], [], ["phrase"]]
+
+
+def test_a_resumed_run_raises_what_it_would_have_raised():
+    watch = HackingWatch(has_gold=False)
+    watch.look(rollouts(reviews()), {})
+    watch.look(rollouts(with_phrase(100), 1), {})
+    again = HackingWatch(has_gold=False)
+    again.resume(watch.state())
+    [alarm] = again.look(rollouts(with_phrase(100), 2), {})
+    assert alarm.kind == "phrase" and "give a gold reward" in alarm.message
+
+
+def test_with_a_gold_reward_that_is_up_other_texts_are_no_alarm():
+    watch = HackingWatch(has_gold=True)
+    watch.look(rollouts(reviews()), {})
+    seen = {0: {"gold": means(0.0), "reward": means(0.0)}, 4: {"gold": means(0.5), "reward": means(1.0)}}
+    for version in (2, 3, 4):
+        assert watch.look(rollouts(with_phrase(120), version), {}) == []
+    assert watch.evaluated(seen) == []
+    for version in (5, 6, 7, 8):
+        assert watch.look(rollouts(with_phrase(120), version), {}) == []
+    seen[8] = {"gold": means(-0.3, 0.11), "reward": means(2.0)}
+    phrase, proxy, falls = watch.evaluated(seen)
+    assert (phrase.kind, proxy.kind, falls.kind) == ("phrase", "proxy_gold", "gold_falls")
+    assert "The gold reward is not above its start" in phrase.message
+    assert "risen by 2.00 since the start while the gold reward fell by 0.30" in proxy.message
+    assert "from 0.50 at iteration 4 to -0.30: a loss of 0.80" in falls.message
+    assert watch.look(rollouts(with_phrase(120), 9), {}) == watch.evaluated(seen) == [], "each is raised once"
+
+
+def test_a_gold_reward_that_only_wavers_raises_nothing():
+    watch = HackingWatch(has_gold=True)
+    rng = random.Random(0)
+    seen = {}
+    for step in range(12):
+        seen[step] = {"gold": {str(i): rng.gauss(0.05 * step, 1) for i in range(32)}, "reward": means(0.1 * step)}
+        assert watch.evaluated(seen) == []
+
+
+def test_entropy_and_disagreement_are_compared_with_the_first_iterations():
+    watch = HackingWatch(has_gold=False)
+    values = [(2.0, 0.1)] * 4 + [(0.4, 0.2)] * 3
+    kinds = [
+        [a.kind for a in watch.look([], {"policy/entropy": entropy, "reward/ensemble_std": spread})]
+        for entropy, spread in values
+    ]
+    assert kinds == [[], [], [], [], [], ["diversity", "ensemble"], []]
