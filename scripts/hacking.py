@@ -12,6 +12,7 @@ responses as if there were none. The thresholds of the detectors were chosen on 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import re
 import sys
@@ -27,6 +28,7 @@ from plaudit.config.sections import LogSection, OptimizerSection
 from plaudit.data.write import write_records
 from plaudit.demo import reviews
 from plaudit.demo.quickstart import GOLD, SAMPLING, Scale, common, prepare
+from plaudit.errors import Ended
 from plaudit.evaluation.alarms.hacking import HackingWatch
 from plaudit.evaluation.kinds.policy import card
 from plaudit.jobs.online import GRPOJob, RLJob
@@ -87,7 +89,8 @@ def run(world: str, algorithm: str, seed: int, base: Path, out: Path) -> dict[st
     else:
         settings |= {"prompts_per_iteration": 16}
         job = GRPOJob(algorithm=GRPO(kl_coef=kl_coef, group_size=4), **settings)
-    run_rl(job, on_iteration=look)
+    with contextlib.suppress(Ended):  # by the KL limit, with its results saved
+        run_rl(job, on_iteration=look)
     figures = card(out)
     curve = {p["step"]: p["gold"] for p in figures["curve"]}
     alarms = [row for row in read_lines(out / "events.jsonl") if row.get("event") == "alarm"]
