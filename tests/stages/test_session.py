@@ -5,13 +5,19 @@ import signal
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.stages.conftest import QUIET
 
 import plaudit
-from plaudit.config.sections import CheckpointSection
-from plaudit.errors import ConfigError, Stopped, TrainingError
+from plaudit.config.sections import CheckpointSection, OptimizerSection
+from plaudit.errors import ConfigError, Ended, Stopped, TrainingError
+from plaudit.evaluation import kinds
+from plaudit.evaluation.report import write_report
+from plaudit.jobs.preference import DPOJob
 from plaudit.jobs.registry import command_of
 from plaudit.runs.files import read_json, read_lines
 from plaudit.runs.lock import only_writer
+from plaudit.stages.preference.dpo import run_dpo
+from plaudit.stages.reward.train import run_reward
 from plaudit.stages.session import open_session
 from plaudit.stages.sft import run_sft
 
@@ -85,3 +91,54 @@ def test_an_open_session_holds_the_lock_and_says_how_it_ended(world, tmp_path):
     assert read_json(session.run / "manifest.json")["finished"] is True
     with only_writer(session.run):
         pass
+
+
+def dpo_of(world):
+    def make(out, **changes):
+        settings = {"model": world.lm, "dataset": world.preferences, "out": str(out), "batch_size": 4}
+        return DPOJob(**(QUIET | settings | changes))
+
+    return make
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo", "reward"])
+def test_a_stage_that_is_stopped_hands_out_its_model_and_goes_on_as_if_it_had_not(world, tmp_path, stage):
+    run, make = {
+        "sft": (run_sft, world.sft), "dpo": (run_dpo, dpo_of(world)), "reward": (run_reward, world.reward),
+    }[stage]  # fmt: skip
+
+    def interrupt(step, metrics, rollouts):
+        if step == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Stopped) as caught:
+        run(make(tmp_path / "run", epochs=2), on_iteration=interrupt)
+    path = tmp_path / "run"
+    assert caught.value.run == path and read_json(path / "summary.json")["ended"] == "interrupted"
+    assert (path / "model" / "model.safetensors").is_file()
+    kinds.card(path)  # there are figures, or it says that there are none
+    assert write_report(path).is_file()
+    whole = run(make(tmp_path / "whole", epochs=2))
+    again = run(make(path, epochs=2, checkpoint=CheckpointSection(resume=True)))
+    assert read_json(again / "summary.json")["ended"] == "finished"
+    one, two = (load_file(r / "model" / "model.safetensors") for r in (whole, again))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_gradients_that_are_not_finite_end_a_run_with_its_model(world, tmp_path, monkeypatch):
+    job = world.sft(tmp_path / "run", epochs=4, optimizer=OptimizerSection(lr=1e-3))
+    steps = []
+
+    def poison(step, metrics, rollouts):
+        steps.append(step)
+        if step == 2:
+            monkeypatch.setattr(torch.Tensor, "isfinite", lambda self: torch.zeros_like(self, dtype=torch.bool))
+
+    with pytest.raises(Ended, match="not finite") as caught:
+        run_sft(job, on_iteration=poison)
+    monkeypatch.undo()
+    assert caught.value.exit_code == 3 and caught.value.run == tmp_path / "run"
+    assert read_json(tmp_path / "run" / "summary.json")["ended"] == "alarm"
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+    alarms = [row for row in read_lines(tmp_path / "run" / "events.jsonl") if row["event"] == "alarm"]
+    assert [row["kind"] for row in alarms] == ["non_finite"]

@@ -18,7 +18,7 @@ from plaudit.jobs.sft import SFTJob
 from plaudit.runs.directory import announce, finished
 from plaudit.runs.files import HELDOUT, write_lines
 from plaudit.runs.resume import Inputs
-from plaudit.runtime import Scorer
+from plaudit.runtime import Learner, Scorer, TextFormat
 from plaudit.stages.encode import (
     Rows,
     demonstration_encoder,
@@ -30,7 +30,7 @@ from plaudit.stages.encode import (
 )
 from plaudit.stages.respond.samples import Sampler
 from plaudit.stages.said import Said
-from plaudit.stages.session import OnIteration, open_session, ready
+from plaudit.stages.session import HowEnded, OnIteration, Session, open_session, ready
 from plaudit.training.offline import OfflineLoop
 
 EVALUATION_BATCH = 64
@@ -50,7 +50,8 @@ def run_sft(
 
     Raises:
         ConfigError, DataError, ModelError: with the cure.
-        Stopped: on SIGTERM or Ctrl-C, after a checkpoint.
+        Ended: the gradients were not finite; the model is saved.
+        Stopped: on SIGTERM or Ctrl-C, after a checkpoint, with the model of that moment.
     """
     if done := finished(job):
         return done
@@ -70,7 +71,6 @@ def run_sft(
     tell_of(heldout_rows, f"{loaded.source}, held out", said)
     said.note(text.chat.notes)
 
-    collate = partial(collate_rows, rows, text.pad_id)
     steps = math.ceil(len(rows) / job.batch_size) * job.epochs
     learner.plan(steps)
     used = rows.records + heldout_rows.records
@@ -79,23 +79,37 @@ def run_sft(
     ) as session:
         shown = heldout or train
         sampler = Sampler(runtime, shown, job.log.samples, data, job.sampling, job.seed, session.recorder)
-        session.keep({"policy": learner})
-        # Before a checkpoint is restored, so that a resumed run has the same: by the model as it was loaded.
-        before = heldout_losses(learner, heldout_rows, text.pad_id)
-        start, _ = session.restore()
-        if start == 0:
-            sampler.show(0)
-        loop = OfflineLoop(
-            job.algorithm, learner, collate, len(rows), job.batch_size, job.epochs, job.seed, session.step
-        )
-        with session.watch():
-            loop.run(start)
-        sampler.show(steps)
-        after = heldout_losses(learner, heldout_rows, text.pad_id)
-        write_lines(session.run / HELDOUT, [{"step": 0} | r for r in before] + [{"step": steps} | r for r in after])
+        _train(job, learner, (rows, heldout_rows), text, sampler, session)
+    return session.run
+
+
+def _train(
+    job: SFTJob, learner: Learner, parts: tuple[Rows, Rows], text: TextFormat, sampler: Sampler, session: Session
+) -> None:
+    """Restore or start, train, and hand out the model; ``parts`` are the rows to train on and those held out."""
+    rows, heldout_rows = parts
+    session.keep({"policy": learner})
+    # Before a checkpoint is restored, so that a resumed run has the same: by the model as it was loaded.
+    before = heldout_losses(learner, heldout_rows, text.pad_id)
+    start, _ = session.restore()
+    if start == 0:
+        sampler.show(0)
+
+    def hand_out(ended: HowEnded) -> None:
+        if ended != "interrupted":
+            sampler.show(session.trained)
+            after = heldout_losses(learner, heldout_rows, text.pad_id)
+            steps = ((0, before), (session.trained, after))
+            write_lines(session.run / HELDOUT, [{"step": step} | row for step, part in steps for row in part])
         session.recorder.summary({"train_rows": len(rows)})
         session.save(learner, text.tokenizer)
-    return session.run
+
+    collate = partial(collate_rows, rows, text.pad_id)
+    loop = OfflineLoop(
+        job.algorithm, learner, collate, len(rows), job.batch_size, job.epochs, job.seed, session.step
+    )
+    with session.training(hand_out):
+        loop.run(start)
 
 
 def collate_rows(rows: Rows, pad_id: int, indices: Sequence[int]) -> Experience:

@@ -110,8 +110,10 @@ def warnings(run: Run) -> list[str]:
 
 
 def unchecked(run: Run) -> list[str]:
-    """Overfitting, where nothing was held out."""
-    return [] if run.summary.get("heldout_loss") is not None else ["overfitting (nothing was held out)"]
+    """Whether it learned, and overfitting, where nothing was held out or measured."""
+    if run.summary.get("heldout_loss") is None:
+        return ["whether it learned, and overfitting (nothing was measured on held-out rows)"]
+    return [] if run.summary.get("verdict") else ["whether it learned (no held-out loss before training)"]
 
 
 def figures(run: Run) -> list[Figure]:

@@ -38,7 +38,7 @@ from plaudit.stages.encode import (
 from plaudit.stages.preference.feedback import Feedback, chunks
 from plaudit.stages.respond.samples import Sampler
 from plaudit.stages.said import Said
-from plaudit.stages.session import OnIteration, Session, open_session, ready
+from plaudit.stages.session import HowEnded, OnIteration, Session, open_session, ready
 from plaudit.training.offline import OfflineLoop
 
 AUTO_EVALUATIONS = 4
@@ -63,7 +63,8 @@ def run_dpo(
 
     Raises:
         ConfigError, DataError, ModelError: with the cure.
-        Stopped: on SIGTERM or Ctrl-C, after a checkpoint.
+        Ended: the gradients were not finite; the model is saved.
+        Stopped: on SIGTERM or Ctrl-C, after a checkpoint, with the model of that moment.
     """
     if done := finished(job):
         return done
@@ -105,9 +106,8 @@ def run_dpo(
         shown = heldout or train
         sampler = Sampler(runtime, shown, job.log.samples, job.data, job.sampling, job.seed, session.recorder)
         session.keep({"policy": learner})
-        _train(job, algorithm, learner, feedback, held, sampler, session)
         session.recorder.summary({"train_rows": len(rows), "algorithm": name_of(algorithm)})
-        session.save(learner, text.tokenizer)
+        _train(job, algorithm, learner, (feedback, held), sampler, session, text.tokenizer)
     return session.run
 
 
@@ -115,12 +115,16 @@ def _train(
     job: DPOJob,
     algorithm: Algorithm,
     learner: Learner,
-    feedback: Feedback,
-    held: Feedback,
+    parts: tuple[Feedback, Feedback],
     sampler: Sampler,
     session: Session,
+    tokenizer: Any,
 ) -> None:
-    """What the reference says of all rows; then restore or start, and train with evaluations and checkpoints."""
+    """What the reference says of all rows; then restore or start, train, and hand out the model.
+
+    ``parts`` are the rows to train on and those held out.
+    """
+    feedback, held = parts
     recorder, steps = session.recorder, session.total
     every = max(1, steps // AUTO_EVALUATIONS) if job.eval_every == "auto" else job.eval_every
 
@@ -131,6 +135,11 @@ def _train(
         if last:
             finish(recorder, before, figures, steps)
         session.after(step)
+
+    def hand_out(ended: HowEnded) -> None:
+        if ended != "interrupted":
+            sampler.show(session.trained)
+        session.save(learner, tokenizer)
 
     loop = OfflineLoop(
         algorithm, learner, feedback.collate, len(feedback), job.batch_size, job.epochs, job.seed, on_step
@@ -144,9 +153,8 @@ def _train(
     if start == 0:
         recorder.metrics(0, _curves(before))
         sampler.show(0)
-    with session.watch():
+    with session.training(hand_out):
         loop.run(start)
-    sampler.show(steps)
 
 
 def heldout_figures(algorithm: Algorithm, scorer: Scorer, held: Feedback) -> list[Row]:

@@ -78,7 +78,8 @@ def run_reward(
 
     Raises:
         ConfigError, DataError, ModelError: with the cure.
-        Stopped: on SIGTERM or Ctrl-C, after a checkpoint.
+        Ended: the gradients were not finite; the model is saved.
+        Stopped: on SIGTERM or Ctrl-C, after a checkpoint, with the model of that moment.
     """
     if done := finished(job):
         return done
@@ -101,20 +102,25 @@ def run_reward(
         job, sources, total=steps, inputs=Inputs(used), said=parts.said, on_iteration=on_iteration
     ) as session:
         _train(job, parts, collate, scale, session)
-        normalisation = finish_model(job, parts)
-        scoring = ScoringRuntime(runtime.learner, runtime.format, runtime.head)
-        write_heldout(session.run, scoring, parts.heldout, attributes, scale)
-        write_swaps(
-            session.run, scoring, parts.heldout, reward_encoder(runtime.format, ANY_RATING), parts.data
-        )
-        figures = {
-            "train_rows": len(parts.train),
-            "reward_mean": normalisation.mean,
-            "reward_std": normalisation.std,
-        }
-        session.recorder.summary(figures | _rating_figures(job, scale) | _length_figures(normalisation))
-        session.save(runtime.learner, runtime.format.tokenizer)
     return session.run
+
+
+def _hand_out(job: RewardJob, parts: Parts, scale: Scale | None, session: Session) -> None:
+    """Fit the normalisation, score the held-out rows, and save the model."""
+    runtime = parts.runtime
+    normalisation = finish_model(job, parts)
+    scoring = ScoringRuntime(runtime.learner, runtime.format, runtime.head)
+    write_heldout(session.run, scoring, parts.heldout, job.algorithm.attributes, scale)
+    write_swaps(
+        session.run, scoring, parts.heldout, reward_encoder(runtime.format, ANY_RATING), parts.data
+    )
+    figures = {
+        "train_rows": len(parts.train),
+        "reward_mean": normalisation.mean,
+        "reward_std": normalisation.std,
+    }
+    session.recorder.summary(figures | _rating_figures(job, scale) | _length_figures(normalisation))
+    session.save(runtime.learner, runtime.format.tokenizer)
 
 
 def _read(job: RewardJob, records: Iterable[Any] | None) -> Loaded:
@@ -202,7 +208,7 @@ def _train(job: RewardJob, parts: Parts, collate: Collator, scale: Scale | None,
         job.draw,
         on_step,
     )
-    with session.watch():
+    with session.training(lambda ended: _hand_out(job, parts, scale, session)):
         loop.run(start)
 
 
