@@ -13,7 +13,8 @@ from plaudit.runs.reading import run_directory
 
 ABOUT = """Compute the figures of a run again and write them to its summary.json. For a reward model: accuracy
 with its interval, Kendall's tau, calibration, and what length alone would reach. For a policy: reward, KL,
-perplexity and win rate against its start."""
+perplexity and win rate against its start, from what the run sampled; --samples, --prompts and --gold sample the
+start and the trained policy anew."""
 
 
 def run(command: str, argv: list[str]) -> int:
@@ -24,6 +25,9 @@ def run(command: str, argv: list[str]) -> int:
     parser.add_argument(
         "--dataset", default="", help="reward only: score these preferences instead of the held-out ones"
     )
+    parser.add_argument("--samples", type=int, default=0, help="policy only: sample anew, so many responses a prompt")
+    parser.add_argument("--prompts", default="", help="policy only: sample anew, with the prompts of this file")
+    parser.add_argument("--gold", default="", help="policy only: sample anew, with this gold reward")
     add_field_flag(parser)
     given = parser.parse_args(argv)
     directory = run_directory(given.run)
@@ -40,16 +44,28 @@ def run(command: str, argv: list[str]) -> int:
             where=str(directory),
             cure=f"plaudit evaluate {other} {directory}",
         )
+    anew = given.samples or given.prompts or given.gold
     if given.dataset and given.what == "policy":
         raise ConfigError(
-            "evaluate policy takes no --dataset: it reads what the run sampled",
+            "evaluate policy takes no --dataset",
             where="command line, --dataset",
-            cure="train with `plaudit ppo --eval-prompts N` to change what is sampled",
+            cure="name prompts with --prompts FILE",
         )
+    if anew and given.what == "reward" or given.samples < 0:
+        raise ConfigError(
+            "--samples, --prompts and --gold sample a policy anew; --samples is 1 or more", where="command line",
+            cure="plaudit evaluate policy RUN --samples 8",
+        )  # fmt: skip
     if given.dataset:
         from plaudit.stages.reward.evaluate import score_dataset
 
         directory = score_dataset(directory, given.dataset, pairs_of(given.field) or None)
+    if anew:
+        from plaudit.stages.online.again import evaluate_again
+
+        directory = evaluate_again(
+            directory, samples=given.samples, prompts=given.prompts, gold=given.gold, fields=pairs_of(given.field)
+        )
     show(figures(KINDS[given.what].card(directory)))
     show(f"written to {directory / 'summary.json'}")
     return 0

@@ -28,6 +28,7 @@ from plaudit.jobs.online import GRPOJob
 from plaudit.records import Prompt, RewardResult
 from plaudit.runs.files import read_json, read_lines
 from plaudit.runtime import Runtime
+from plaudit.stages.online.again import evaluate_again
 from plaudit.stages.online.rl import run_rl
 
 
@@ -442,3 +443,21 @@ def test_a_resumed_run_raises_its_alarms_at_the_same_iterations(world, tmp_path,
         run_rl(job, reward=likes_good, on_iteration=dies)
     again = job.model_copy(update={"checkpoint": CheckpointSection(every=1, resume=True)})
     assert alarms(run_rl(again, reward=likes_good)) == whole
+
+
+def test_a_finished_run_is_sampled_anew_with_other_prompts_samples_and_gold(world, tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in MANY))
+    run = run_rl(many(world, tmp_path / "run", dataset=str(path), reward=("rule:length:4",)))
+    before = read_lines(run / "evaluation.jsonl")
+    again = evaluate_again(run, samples=3, gold="rule:length:5")
+    rows = read_lines(again / "evaluation.jsonl")
+    assert {row["prompt_id"] for row in rows} and all("gold" in row for row in rows)
+    assert Counter(Counter((row["step"], row["prompt_id"]) for row in rows).values()).keys() == {3}
+    seeds = {tuple(row["seed"]) for row in before}
+    assert not seeds & {tuple(row["seed"]) for row in rows}, "new luck"
+    found = policy_card.card(again)
+    assert found["gold_difference_ci"] and found["kl"] is not None and found["win_rate_judge"] == "gold"
+    assert read_lines(run / "evaluation.jsonl") == before
+    other = evaluate_again(run, prompts=str(path))
+    assert policy_card.card(other)["prompts"] == len(MANY)

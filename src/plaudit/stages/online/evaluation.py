@@ -29,8 +29,9 @@ from plaudit.training.online import refuse_stale
 AUTO_EVALUATIONS = 8
 WATCHED, JUDGED = 2, 4
 """Responses to each prompt: at every evaluation, and where weights are compared or judged."""
-Purpose = Literal["selection", "final", "again"]
-"""What is sampled: prompts that weights are chosen by, prompts kept for the end, the first ones sampled anew."""
+Purpose = Literal["selection", "final", "again", "anew"]
+"""What is sampled: prompts that weights are chosen by, prompts kept for the end, the first ones sampled anew to compare
+two steps, and any prompts after the run (`plaudit evaluate policy`)."""
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 
 
@@ -72,6 +73,55 @@ class EvaluatedJob(Protocol):
         ...
 
 
+class Sampler:
+    """Draws responses to held-out prompts and scores them: rows of evaluation.jsonl."""
+
+    def __init__(self, runtime: Runtime, job: EvaluatedJob, chat: ChatFormat, max_staleness: int = 0) -> None:
+        self.runtime, self.job, self.chat, self.max_staleness = runtime, job, chat, max_staleness
+
+    def rows(self, prompts: Sequence[TokenPrompt], n: int, step: int, purpose: Purpose) -> list[dict[str, Any]]:
+        """``n`` responses to each prompt with their scores, as rows of evaluation.jsonl."""
+        draw = draw_of(step, purpose)
+        rollouts = self.runtime.generator.generate(
+            prompts, n, self.job.sampling, seed=self.job.seed, iteration=draw
+        )
+        # The row says "after this iteration", and by it weights are chosen and judged: they must be those it is of.
+        refuse_stale(rollouts, step, self.max_staleness)
+        rollouts = scored(self.runtime.reward, rollouts)
+        none = [None] * len(rollouts)
+        gold = [r.value for r in judged(self.runtime.gold, rollouts)] if self.runtime.gold else none
+        batch = collate_rollouts(rollouts, pad_id=0)  # never read: every model is given the attention mask
+        named = {"set": purpose, "seed": [self.job.seed, draw]}
+        return [
+            named | self._row(step, index % n, rollout, value) | logprobs
+            for index, (rollout, value, logprobs) in enumerate(zip(rollouts, gold, self._logprobs(batch), strict=True))
+        ]
+
+    def _row(self, step: int, k: int, rollout: Rollout, gold: float | None) -> dict[str, Any]:
+        row = {
+            "step": step,
+            "prompt_id": rollout.prompt.id,
+            "k": k,
+            "prompt": self.chat.text(rollout.prompt.content),
+            "response": rollout.response,
+            "reward": rollout.reward,
+            "length": len(rollout.response_ids),
+            "finish_reason": rollout.finish_reason,
+        }
+        if len(rollout.turns) > 1:
+            row["turns"] = [{"author": turn.author, "text": turn.text} for turn in rollout.turns]
+        if len(rollout.reward_parts) > 1:
+            row["reward_parts"] = rollout.reward_parts
+        return row if gold is None else row | {"gold": gold}
+
+    def _logprobs(self, batch: Experience) -> list[dict[str, float]]:
+        """Sums over the response, in nats; ``kl`` is the sampled estimate of the KL to the reference."""
+        [policy] = self.runtime.policy.read(batch, "logprobs")
+        [reference] = self.runtime.reference.read(batch, "logprobs")
+        sums = [torch.where(batch.response_mask, x, 0.0).sum(-1).tolist() for x in (policy, reference)]
+        return [{"logprob": p, "ref_logprob": r, "kl": p - r} for p, r in zip(*sums, strict=True)]
+
+
 class Evaluator:
     """Writes evaluation.jsonl and samples.jsonl, chooses the weights that are handed out, and has them judged.
 
@@ -90,10 +140,10 @@ class Evaluator:
         recorder: Recorder,
         max_staleness: int = 0,
     ) -> None:
-        self.max_staleness = max_staleness
         self.runtime, self.job = runtime, job
+        self.sampler = Sampler(runtime, job, chat, max_staleness)
         self.selection, self.final = divide(prompts, lambda prompt: prompt_key(prompt.prompt.content))
-        self.chat, self.recorder = chat, recorder
+        self.recorder = recorder
         self.path = run / EVALUATION
         self.every = (
             max(1, job.iterations // AUTO_EVALUATIONS) if job.eval_every == "auto" else job.eval_every
@@ -105,7 +155,7 @@ class Evaluator:
 
     def before(self) -> None:
         """Evaluate the starting policy, on the prompts that are kept for the end too."""
-        self._add(self._sampled(self.final, JUDGED, 0, "final"))
+        self._add(self.sampler.rows(self.final, JUDGED, 0, "final"))
         self.evaluate(0)
 
     def after(self, iteration: int) -> dict[str, float]:
@@ -117,7 +167,7 @@ class Evaluator:
 
     def evaluate(self, iteration: int) -> dict[str, float]:
         """Sample the prompts that weights are chosen by, score, and write one row a response."""
-        rows = self._sampled(self.selection, WATCHED, iteration, "selection")
+        rows = self.sampler.rows(self.selection, WATCHED, iteration, "selection")
         self._add(rows)
         for row in [row for row in rows if row["k"] == 0][: self.job.log.samples]:
             self.recorder.sample(iteration, row)
@@ -144,7 +194,7 @@ class Evaluator:
             try:
                 kept = self._chosen(step)
                 if kept:  # the start has been sampled at the start
-                    self._add(self._sampled(self.final, JUDGED, kept, "final"))
+                    self._add(self.sampler.rows(self.final, JUDGED, kept, "final"))
             except RewardError as error:  # it may be what ended the run; then what was measured before is all there is
                 kept = self._interim(step)
                 self.recorder.event("not judged", step=kept, why=error.what)
@@ -167,7 +217,7 @@ class Evaluator:
                 chosen = best
                 self._tell(step, best, fmean(last.values()), fmean(peak.values()), gap, "both sampled anew")
             elif best:
-                self._add(self._sampled(self.final, JUDGED, best, "final"))  # what the peak was, for the page
+                self._add(self.sampler.rows(self.final, JUDGED, best, "final"))  # what the peak was, for the page
         finally:
             if chosen == step:
                 self._put(latest, step)
@@ -192,7 +242,7 @@ class Evaluator:
 
     def _again(self, step: int) -> dict[str, float]:
         """The judge's mean of each prompt that weights are chosen by, from new samples of the policy as it is."""
-        rows = self._sampled(self.selection, JUDGED, step, "again")
+        rows = self.sampler.rows(self.selection, JUDGED, step, "again")
         self._add(rows)
         return means_of(rows, self.judge)
 
@@ -231,52 +281,10 @@ class Evaluator:
             self.best = value
             self.weights.keep(step, self.runtime.policy.weights().tensors())
 
-    def _sampled(self, prompts: Sequence[TokenPrompt], n: int, step: int, purpose: Purpose) -> list[dict[str, Any]]:
-        """``n`` responses to each prompt with their scores, as rows of evaluation.jsonl."""
-        draw = draw_of(step, purpose)
-        rollouts = self.runtime.generator.generate(
-            prompts, n, self.job.sampling, seed=self.job.seed, iteration=draw
-        )
-        # The row says "after this iteration", and by it weights are chosen and judged: they must be those it is of.
-        refuse_stale(rollouts, step, self.max_staleness)
-        rollouts = scored(self.runtime.reward, rollouts)
-        none = [None] * len(rollouts)
-        gold = [r.value for r in judged(self.runtime.gold, rollouts)] if self.runtime.gold else none
-        batch = collate_rollouts(rollouts, pad_id=0)  # never read: every model is given the attention mask
-        named = {"set": purpose, "seed": [self.job.seed, draw]}
-        return [
-            named | self._row(step, index % n, rollout, value) | logprobs
-            for index, (rollout, value, logprobs) in enumerate(zip(rollouts, gold, self._logprobs(batch), strict=True))
-        ]
-
     def _add(self, rows: Sequence[dict[str, Any]]) -> None:
         with contextlib.closing(Lines(self.path)) as lines:
             for row in rows:
                 lines.add(row)
-
-    def _row(self, step: int, k: int, rollout: Rollout, gold: float | None) -> dict[str, Any]:
-        row = {
-            "step": step,
-            "prompt_id": rollout.prompt.id,
-            "k": k,
-            "prompt": self.chat.text(rollout.prompt.content),
-            "response": rollout.response,
-            "reward": rollout.reward,
-            "length": len(rollout.response_ids),
-            "finish_reason": rollout.finish_reason,
-        }
-        if len(rollout.turns) > 1:
-            row["turns"] = [{"author": turn.author, "text": turn.text} for turn in rollout.turns]
-        if len(rollout.reward_parts) > 1:
-            row["reward_parts"] = rollout.reward_parts
-        return row if gold is None else row | {"gold": gold}
-
-    def _logprobs(self, batch: Experience) -> list[dict[str, float]]:
-        """Sums over the response, in nats; ``kl`` is the sampled estimate of the KL to the reference."""
-        [policy] = self.runtime.policy.read(batch, "logprobs")
-        [reference] = self.runtime.reference.read(batch, "logprobs")
-        sums = [torch.where(batch.response_mask, x, 0.0).sum(-1).tolist() for x in (policy, reference)]
-        return [{"logprob": p, "ref_logprob": r, "kl": p - r} for p, r in zip(*sums, strict=True)]
 
 
 def _summary(rows: Sequence[dict[str, Any]], judge: str) -> dict[str, float]:
