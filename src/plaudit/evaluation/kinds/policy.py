@@ -10,8 +10,10 @@ from functools import partial
 
 from markupsafe import Markup
 
+from plaudit.errors import DataError
 from plaudit.evaluation import charts
 from plaudit.evaluation.choice import ENOUGH
+from plaudit.evaluation.frontier import frontier
 from plaudit.evaluation.kinds.policy_card import REWARDS, card
 from plaudit.evaluation.kinds.policy_card import judged as judged_of
 from plaudit.evaluation.kinds.policy_warnings import unchecked, warnings
@@ -167,9 +169,18 @@ def panels(run: Run) -> list[Chart]:
         gold = all("gold" in point for point in points)
         legend = (("accent", "gold reward"), ("second", "reward")) if gold else (("second", "reward"),)
         caption = "Each point is an evaluation. Where the gold reward turns down, training has gone too far."
+        caption += _fitted(run)
         svg = Markup(charts.frontier("Reward over KL", points))
         items.append(Chart("Reward over distance", svg, caption=caption, legend=legend, wide=True))
     return items
+
+
+def _fitted(run: Run) -> str:
+    """The curves of Gao et al. through the points, and the peak that they predict, in words."""
+    try:
+        return "".join(f" By the fit of Gao et al. {one.words}." for one in frontier(run.path))
+    except DataError:  # too few points
+        return ""
 
 
 def brief(run: Run) -> str:
