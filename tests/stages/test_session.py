@@ -142,3 +142,13 @@ def test_gradients_that_are_not_finite_end_a_run_with_its_model(world, tmp_path,
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
     alarms = [row for row in read_lines(tmp_path / "run" / "events.jsonl") if row["event"] == "alarm"]
     assert [row["kind"] for row in alarms] == ["non_finite"]
+
+
+def test_what_a_reward_does_not_read_is_said_once_in_the_run_and_its_report(world, tmp_path, capsys):
+    job = world.sft(tmp_path / "run")
+    with open_session(job, total=3) as session:
+        for step, share in ((1, 0.0), (2, 0.25), (3, 0.5)):
+            session.record(step, {"loss": 1.0, "reward/judge_cut": share, "reward/other_cut": 0.0})
+    told = [row["message"] for row in read_lines(tmp_path / "run" / "events.jsonl") if row["event"] == "caution"]
+    assert len(told) == 1 and told[0].startswith("the reward judge reads less") and "25% of those of step 2" in told[0]
+    assert kinds.load_run(tmp_path / "run").said == told

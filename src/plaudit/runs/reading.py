@@ -61,8 +61,8 @@ class Run:
 
     @property
     def said(self) -> list[str]:
-        """What the run said of its data, its settings and its model before it trained, each sentence once."""
-        rows = [row for row in self.events if row.get("event") in ("data", "note")]
+        """What the run said of its data, its settings, its model and what these cannot do, each sentence once."""
+        rows = [row for row in self.events if row.get("event") in ("data", "note", "caution")]
         told = [
             f"{row['source']}: {row.get('message')}"
             if row.get("source")

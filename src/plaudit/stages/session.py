@@ -42,6 +42,7 @@ class Session:
         self.job, self.recorder, self.run, self.total = job, recorder, recorder.run_dir, total
         self.on_iteration = on_iteration
         self.trained = 0
+        self._cut: set[str] = set()
         self.keep({})
 
     def keep(self, learners: Mapping[str, Kept], best: BestWeights | None = None) -> None:
@@ -116,9 +117,22 @@ class Session:
         """Write the metrics of a step, and call `on_iteration`."""
         self.recorder.metrics(step, metrics)
         self.trained = step
+        self._tell_of_cuts(step, metrics)
         # Before the checkpoint: what a caller raises to end a run must not come after a file that says all went well.
         if self.on_iteration is not None:
             self.on_iteration(step, metrics, rollouts)
+
+    def _tell_of_cuts(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Where a reward reads less than the whole of some texts: said once of each reward."""
+        for name, share in metrics.items():
+            if name.startswith("reward/") and name.endswith("_cut") and share > 0 and name not in self._cut:
+                self._cut.add(name)
+                reward = name.removeprefix("reward/").removesuffix("_cut")
+                message = (
+                    f"the reward {reward} reads less than the whole of some texts, as they are longer than it reads: "
+                    f"{share:.0%} of those of step {step}; {name} is their share in each"
+                )
+                self.recorder.event("caution", step=step, message=message)
 
     def after(self, step: int, state: Callable[[], dict[str, Any]] = dict) -> None:
         """Save a checkpoint if one is due.

@@ -252,3 +252,12 @@ def test_a_response_that_is_too_long_costs_itself_and_not_its_list(world, tmp_pa
     run = run_reward(world.reward(tmp_path / "run", **data))
     assert "12 responses left out of their lists" in capsys.readouterr().out
     assert {tuple(row["ranks"]) for row in read_lines(run / "rankings.jsonl")} == {(1, 2)}
+
+
+def test_members_trained_on_values_say_what_they_do_not_use(world, tmp_path):
+    rows = [{"prompt": f"say {i}", "chosen": " good good", "rejected": " bad bad", "extra": i} for i in range(12)]
+    for name, values in (("list", rows), ("iterator", iter(rows))):
+        run = run_reward(world.reward(tmp_path / name, members=2), records=values)
+        for index in range(2):
+            notes = read_json(run / f"member-{index}" / "summary.json")["notes"]
+            assert any("fields not used: extra" in note for note in notes)

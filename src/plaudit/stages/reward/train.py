@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,8 @@ def run_reward(
         return done
     ready(job)
     if job.members > 1:
-        rows = None if records is None else list(_read(job, records).records)
+        # Each member reads them anew, and says what it does not use of them; only an iterator can be read just once.
+        rows = list(records) if isinstance(records, Iterator) else records
         return run_members(
             job, sources, lambda member: run_reward(member, sources, records=rows, on_iteration=on_iteration)
         )
