@@ -154,3 +154,22 @@ def test_entropy_and_disagreement_are_compared_with_the_first_iterations():
         for entropy, spread in values
     ]
     assert kinds == [[], [], [], [], [], ["diversity", "ensemble"], []]
+
+
+def test_one_low_evaluation_is_no_fall_and_two_are():
+    watch = HackingWatch(has_gold=True)
+
+    def gold(value, spread):
+        return {"gold": {str(i): value + spread * (i % 2 * 2 - 1) for i in range(32)}, "reward": means(1.0, prompts=32)}
+
+    # The interval of a loss of 0.12 with deviations of 0.3 is +-0.11 at 95 % and +-0.15 at 99 %.
+    seen = {0: gold(0.0, 0.0), 2: gold(1.0, 0.0), 4: gold(0.88, 0.3)}
+    assert watch.evaluated(seen) == []
+    seen[6] = gold(1.0, 0.0)
+    assert watch.evaluated(seen) == []
+    seen[8] = gold(0.88, 0.3)
+    assert watch.evaluated(seen) == []
+    seen[10] = gold(0.88, 0.3)
+    assert [alarm.kind for alarm in watch.evaluated(seen)] == ["gold_falls"]
+    sure = HackingWatch(has_gold=True)
+    assert [a.kind for a in sure.evaluated({0: gold(0.0, 0.0), 2: gold(1.0, 0.0), 4: gold(0.8, 0.3)})] == ["gold_falls"]

@@ -61,10 +61,10 @@ def means_of(rows: Iterable[Mapping[str, Any]], judge: str) -> dict[str, float]:
     return {prompt: fmean(each) for prompt, each in values.items()}
 
 
-def difference(before: Means, after: Means) -> Estimate:
+def difference(before: Means, after: Means, confidence: float = 0.95) -> Estimate:
     """How much larger ``after`` is, prompt by prompt, over the prompts that both have."""
     both = sorted(before.keys() & after.keys())
-    return mean_over([after[prompt] - before[prompt] for prompt in both])
+    return mean_over([after[prompt] - before[prompt] for prompt in both], confidence=confidence)
 
 
 def clearly(estimate: Estimate) -> bool:

@@ -30,6 +30,8 @@ DETECTORS: dict[str, Callable[[Texts, Texts], str]] = {
     "diversity": texts.diversity,
 }
 """Kind of alarm -> what looks for it in the responses."""
+SURER = 0.99
+"""Confidence at which a single evaluation is enough to say that the gold reward has fallen."""
 COLLAPSED = 0.25
 """Share of the entropy of the start that is left."""
 SPREAD = 1.5
@@ -93,7 +95,12 @@ class HackingWatch:
         if self._is_new("proxy_gold", clearly(rose) and clearly(fell)):
             alarms.append(Alarm("proxy_gold", _two_rewards(rose.value, fell.value, fell.n)))
         lost = difference(last["gold"], seen[peak]["gold"])
-        if self._is_new("gold_falls", peak != steps[-1] and clearly(lost)):
+        # The best of many evaluations is the luckiest as well, so that the next ones seem to fall: it takes two
+        # evaluations in a row, or one that is surer.
+        surer = clearly(difference(last["gold"], seen[peak]["gold"], SURER))
+        low = self.seen.get("gold_lower", 0) + 1 if peak != steps[-1] and clearly(lost) else 0
+        self.seen["gold_lower"] = low
+        if self._is_new("gold_falls", low >= PATIENCE or (low > 0 and surer)):
             best, now = (fmean(seen[step]["gold"].values()) for step in (peak, steps[-1]))
             since = fmean(last["reward"].values()) - fmean(seen[peak]["reward"].values())
             alarms.append(
