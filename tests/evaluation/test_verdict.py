@@ -187,3 +187,17 @@ def test_the_rule_to_beat_is_the_better_one_of_longer_and_shorter(tmp_path, synt
     said, _ = read(run)
     assert "so might length alone" in said.headline
     assert "Always taking the shorter one would be right 90" in said.evidence
+
+
+def test_what_the_reward_bought_stands_beside_the_gold_reward(tmp_path, synthetic):
+    run = synthetic["ppo"](tmp_path / "r")
+    rows = [json.loads(line) for line in (run / "evaluation.jsonl").read_text().splitlines()]
+    gold = {0: 0.0, 5: 0.7, 10: 0.98, 15: 1.02, 20: 1.0, 25: 0.97, 30: 1.03, 35: 0.99, 40: 1.0}
+    for row in rows:
+        row |= {"gold": gold[row["step"]] + 0.01 * (row["k"] % 2), "reward": row["step"] / 20}
+    (run / "evaluation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said, _ = read(run)
+    assert "the reward changed by +2.00 and the gold reward by +1.00." in said.evidence
+    assert "Since iteration 10 the gold reward has been level, and the reward has risen by +1.50 more." in said.evidence
+    said, _ = read(synthetic["ppo"](tmp_path / "none", gold=False))
+    assert "second reward that training never sees" not in said.evidence

@@ -78,10 +78,41 @@ def _evidence(run: Run, judge: str) -> str:
             f"{judge} on the other held-out prompts had fallen from {number(card.get('peak_selection'))} to "
             f"{number(card['end_selection'])}."
         )
-    if judge == "reward":
+    if judge == "gold":
+        text += _bought(card)
+    else:
         text += (
             " This is the reward it was trained on: it shows that learning works. It does not show that the "
             "responses are better; for that, give a gold reward, or let people compare them."
+        )
+    return text
+
+
+LEVEL = 0.1
+"""Share of the whole change of the gold reward within which it counts as level."""
+
+
+def _bought(card: Row) -> str:
+    """What the reward rose by beside the gold reward, and since when the gold reward has not followed it."""
+    points = [point for point in card.get("curve") or [] if "gold" in point and "reward" in point]
+    if len(points) < 3:
+        return ""
+    first, last = points[0], points[-1]
+    gold, reward = last["gold"] - first["gold"], last["reward"] - first["reward"]
+    text = (
+        f" In the evaluations of training the reward changed by {signed(reward)} and the gold reward by "
+        f"{signed(gold)}. The gold reward is a second reward that training never sees. Both err, in other places: what a "
+        "policy gains by the one and not by the other, it may have gained from an error."
+    )
+    near = LEVEL * abs(gold)
+    level = len(points) - 1
+    while level and abs(points[level - 1]["gold"] - last["gold"]) <= near:
+        level -= 1
+    since = last["reward"] - points[level]["reward"]
+    if level < len(points) - 2 and since > LEVEL * abs(reward):
+        text += (
+            f" Since iteration {points[level]['step']} the gold reward has been level, and the reward has risen by "
+            f"{signed(since)} more."
         )
     return text
 

@@ -64,6 +64,7 @@ def score_dataset(run: Path, dataset: str, fields: Mapping[str, str] | None = No
     target = _place(run, dataset)
     write_heldout(target, model, rows, algorithm.attributes, _scale(run, algorithm))
     write_swaps(target, model, rows, reward_encoder(text, Rating("", "", "", 0.0)), data)
+    merge_json(target / "summary.json", {"notes": list(said.messages), "rows_left_out": rows.report.dropped})
     return target
 
 
