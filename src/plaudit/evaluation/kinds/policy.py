@@ -101,8 +101,8 @@ def _bought(card: Row) -> str:
     gold, reward = last["gold"] - first["gold"], last["reward"] - first["reward"]
     text = (
         f" In the evaluations of training the reward changed by {signed(reward)} and the gold reward by "
-        f"{signed(gold)}. The gold reward is a second reward that training never sees. Both err, in other places: what a "
-        "policy gains by the one and not by the other, it may have gained from an error."
+        f"{signed(gold)}. The gold reward is a second reward that training never sees. Both err, in other places: what "
+        "a policy gains by the one and not by the other, it may have gained from an error."
     )
     near = LEVEL * abs(gold)
     level = len(points) - 1
