@@ -146,7 +146,9 @@ def test_a_stopped_run_exits_with_75_and_resumes(world: Any, tmp_path: Path) -> 
     error = process.communicate(timeout=600)[1].decode()
     assert process.returncode == 75, error
     assert "--resume" in error
-    done = json.loads((run / "events.jsonl").read_text(encoding="utf-8").splitlines()[-2])["step"]
+    events = map(json.loads, (run / "events.jsonl").read_text(encoding="utf-8").splitlines())
+    done = [row["step"] for row in events if row["event"] == "saved" and "step" in row][-1]
+    assert (run / "model" / "model.safetensors").is_file() and (run / "report.html").is_file()
     assert main([*words, "--epochs", str(1 + done // 10), "--resume", "--debug"]) == 0
 
 

@@ -28,7 +28,7 @@ class Verdict:
     evidence: str
 
 
-NOT_EVALUATED = Verdict("flat", "Not evaluated.", "There are no held-out rows to evaluate it on.")
+NOT_EVALUATED = Verdict("flat", "Not evaluated.", "No held-out rows were scored: there are none, or it ended before.")
 
 
 @dataclass(frozen=True, slots=True)

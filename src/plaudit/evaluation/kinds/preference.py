@@ -172,7 +172,7 @@ def warnings(run: Run) -> list[str]:
 
 def unchecked(run: Run) -> list[str]:
     """Overfitting, where nothing was held out."""
-    return [] if run.summary.get("accuracy") is not None else ["everything (nothing was held out)"]
+    return [] if run.summary.get("accuracy") is not None else ["everything (no held-out rows were scored)"]
 
 
 def figures(run: Run) -> list[Figure]:

@@ -89,7 +89,7 @@ def unchecked(run: Run) -> list[str]:
     """Whether the prompt counts, and what labelled or rated rows cannot show."""
     card = run.summary
     if card.get("accuracy") is None:
-        return ["everything (nothing was held out)"]
+        return ["everything (no held-out rows were scored)"]
     missing = []
     if card.get("prompt_swap_accuracy") is None:
         missing.append("whether it reads the prompt (there are no pairs with two different prompts)")
