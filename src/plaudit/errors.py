@@ -72,15 +72,18 @@ class Ended(TrainingError):
     """A run that ends before its last step, by a limit or an alarm. What it has reached is saved all the same.
 
     Attributes:
-        how: "limit" (the KL), or "alarm" (gradients that are not finite, a reward that fails).
+        how: "limit" (the KL), or "alarm" (gradients that are not finite, a reward that fails or is exploited).
+        kind: of the alarm that says so; "": it has been raised already.
         run: the run directory with its model and figures; None before they are saved.
     """
 
     code, exit_code = "ENDED", 3
 
-    def __init__(self, what: str, *, how: Literal["limit", "alarm"], where: str = "", cure: str = "") -> None:
+    def __init__(
+        self, what: str, *, how: Literal["limit", "alarm"], kind: str, where: str = "", cure: str = ""
+    ) -> None:
         super().__init__(what, where=where, cure=cure)
-        self.how = how
+        self.how, self.kind = how, kind
         self.run: Path | None = None
 
 

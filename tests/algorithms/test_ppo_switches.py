@@ -94,7 +94,7 @@ def test_a_switch_changes_what_it_says(batch, change, expected):
 
 def test_no_setting_is_without_a_test():
     tested = {name for _, change, _ in SWITCHES for name in change}
-    elsewhere = {"group_size", "epochs", "minibatches", "kl_target", "entropy_target", "entropy_step"}  # fmt: skip
+    elsewhere = {"group_size", "epochs", "minibatches", "kl_target", "entropy_target"}  # fmt: skip
     assert {f.name for f in fields(PPO)} == tested | elsewhere
 
 
@@ -120,7 +120,7 @@ def test_the_warmup_has_sampled_returns_and_no_clip():
 
 
 def test_no_coefficient_adapts_while_the_policy_rests(batch):
-    plain = PPO(kl_target=6.0, entropy_coef=0.1, entropy_target=99.0, entropy_step=0.03)
+    plain = PPO(kl_target=6.0, entropy_coef=0.1, entropy_target=(99.0, 0.03))
     for algorithm, adapts in ((plain, True), (plain.while_critic_warms_up(), False)):
         before, after = plain.start(), algorithm.credit(batch, plain.start()).carry
         assert (after.kl_coef != before.kl_coef) is adapts
@@ -193,7 +193,7 @@ def test_the_bonus_pulls_the_entropy_to_its_target(batch, target, sign):
 
 
 def test_the_entropy_coefficient_rises_below_its_target_and_falls_above_it(batch):
-    algorithm = PPO(entropy_coef=0.1, entropy_target=99.0, entropy_step=0.03)
+    algorithm = PPO(entropy_coef=0.1, entropy_target=(99.0, 0.03))
     credit = algorithm.credit(batch, algorithm.start())
     assert credit.metrics["policy/entropy_coef"] == 0.1, "the metric is the coefficient that was used"
     assert credit.carry.entropy_coef == pytest.approx(0.13)
@@ -201,7 +201,7 @@ def test_the_entropy_coefficient_rises_below_its_target_and_falls_above_it(batch
     out = outputs(batch)
     bonus = algorithm.loss(step, out).value - PPO().loss(step, out).value
     assert bonus.item() == pytest.approx(-0.13 * step.weighted_sum(out.entropy).item(), abs=1e-6)
-    falling = PPO(entropy_coef=0.1, entropy_target=1e-9, entropy_step=0.07)
+    falling = PPO(entropy_coef=0.1, entropy_target=(1e-9, 0.07))
     found = [carry := falling.start()]
     for _ in range(3):
         found.append(carry := falling.credit(batch, carry).carry)
@@ -341,7 +341,7 @@ WRONG = [
     ({"kl_estimator": "k3_naive"}, "how a KL in the loss"),
     ({"kl_estimator": "full", "reward_scaling": "whiten"}, "another unit"),
     ({"entropy_target": 2.0}, "needs a weight"),
-    ({"entropy_coef": 0.1, "entropy_step": 0.01}, "entropy_target, which is 0"),
+    ({"entropy_coef": 0.1, "entropy_target": (0.0, 0.01)}, "off the first, which is 0"),
     ({"critic": "trunk", "value_coef": 0.0}, "would learn nothing"),
     ({"ptx_coef": 0.5}, "go together"),
     ({"ptx_dataset": "texts.jsonl"}, "go together"),

@@ -63,6 +63,8 @@ MAPPED: list[tuple[str, str, dict[str, Any], Any]] = [
     ("ppo", "", {"kl_grad": "naive"}, PPO()),
     ("ppo", "", {"bootstrap_truncated": True}, PPO(missing_eos="bootstrap")),
     ("ppo", "", {"whiten_rewards": True, "reward_scaling": "none"}, PPO(reward_scaling="whiten")),
+    ("ppo", "", {"entropy_coef": 0.1, "entropy_target": 2.0, "entropy_step": 0.03},
+     PPO(entropy_coef=0.1, entropy_target=(2.0, 0.03))),
     ("ppo", "", {"critic_lambda": 1.0}, PPO(gae_lambda=(0.95, 1.0))),
     ("ppo", "", {"critic_lambda": 1.0, "gae_lambda": 0.9}, PPO(gae_lambda=(0.9, 1.0))),
     ("ppo", "", {"lambda_alpha": 0.05, "critic_lambda": 1}, PPO(gae_lambda=("length", 1.0))),

@@ -1,11 +1,14 @@
 """Reward hacking as it happens: each detector on made-up responses, and when alarms are raised and held back."""
 
+import math
 import random
 from dataclasses import replace
 
 import pytest
 
+from plaudit.evaluation.alarms import overoptimised as over
 from plaudit.evaluation.alarms import texts
+from plaudit.evaluation.alarms.evaluations import Seen, agreement
 from plaudit.evaluation.alarms.hacking import HackingWatch
 from plaudit.evaluation.alarms.texts import Texts
 from plaudit.records import Prompt, Rollout
@@ -122,15 +125,15 @@ def test_a_resumed_run_raises_what_it_would_have_raised():
 def test_with_a_gold_reward_that_is_up_other_texts_are_no_alarm():
     watch = HackingWatch(has_gold=True)
     watch.look(rollouts(reviews()), {})
-    seen = {0: {"gold": means(0.0), "reward": means(0.0)}, 4: {"gold": means(0.5), "reward": means(1.0)}}
+    seen = {0: Seen(means(0.0), means(0.0)), 4: Seen(means(1.0), means(0.5))}
     for version in (2, 3, 4):
         assert watch.look(rollouts(with_phrase(120), version), {}) == []
     assert watch.evaluated(seen) == []
     for version in (5, 6, 7, 8):
         assert watch.look(rollouts(with_phrase(120), version), {}) == []
-    seen[8] = {"gold": means(-0.3, 0.11), "reward": means(2.0)}
-    phrase, proxy, falls = watch.evaluated(seen)
-    assert (phrase.kind, proxy.kind, falls.kind) == ("phrase", "proxy_gold", "gold_falls")
+    seen[8] = Seen(means(2.0), means(-0.3, 0.11))
+    phrase, falls, proxy = watch.evaluated(seen)
+    assert (phrase.kind, falls.kind, proxy.kind) == ("phrase", "gold_falls", "proxy_gold")
     assert "The gold reward is not above its start" in phrase.message
     assert "risen by 2.00 since the start while the gold reward fell by 0.30" in proxy.message
     assert "from 0.50 at iteration 4 to -0.30: a loss of 0.80" in falls.message
@@ -142,7 +145,7 @@ def test_a_gold_reward_that_only_wavers_raises_nothing():
     rng = random.Random(0)
     seen = {}
     for step in range(12):
-        seen[step] = {"gold": {str(i): rng.gauss(0.05 * step, 1) for i in range(32)}, "reward": means(0.1 * step)}
+        seen[step] = Seen(means(0.1 * step), {str(i): rng.gauss(0.05 * step, 1) for i in range(32)})
         assert watch.evaluated(seen) == []
 
 
@@ -160,10 +163,10 @@ def test_one_low_evaluation_is_no_fall_and_two_are():
     watch = HackingWatch(has_gold=True)
 
     def gold(value, spread):
-        return {"gold": {str(i): value + spread * (i % 2 * 2 - 1) for i in range(32)}, "reward": means(1.0, prompts=32)}
+        return Seen(means(1.0, prompts=32), {str(i): value + spread * (i % 2 * 2 - 1) for i in range(32)})
 
     # The interval of a loss of 0.12 with deviations of 0.3 is +-0.11 at 95 % and +-0.15 at 99 %.
-    seen = {0: gold(0.0, 0.0), 2: gold(1.0, 0.0), 4: gold(0.88, 0.3)}
+    seen = {0: gold(0.4, 0.0), 2: gold(1.0, 0.0), 4: gold(0.88, 0.3)}
     assert watch.evaluated(seen) == []
     seen[6] = gold(1.0, 0.0)
     assert watch.evaluated(seen) == []
@@ -172,4 +175,98 @@ def test_one_low_evaluation_is_no_fall_and_two_are():
     seen[10] = gold(0.88, 0.3)
     assert [alarm.kind for alarm in watch.evaluated(seen)] == ["gold_falls"]
     sure = HackingWatch(has_gold=True)
-    assert [a.kind for a in sure.evaluated({0: gold(0.0, 0.0), 2: gold(1.0, 0.0), 4: gold(0.8, 0.3)})] == ["gold_falls"]
+    assert [a.kind for a in sure.evaluated({0: gold(0.4, 0.0), 2: gold(1.0, 0.0), 4: gold(0.8, 0.3)})] == ["gold_falls"]
+    small = {step: gold(value, 0.0) for step, value in ((0, 0.0), (2, 1.0), (4, 0.9), (6, 0.9))}
+    assert HackingWatch(has_gold=True).evaluated(small) == [], "less than a sixth of what was gained"
+
+
+def scored(pairs, prompts=30):
+    """Rows of evaluation.jsonl: two responses to each prompt with these (reward, gold)."""
+    return [
+        {"prompt_id": str(i), "reward": reward + 0.1 * (i % 3), "gold": gold + 0.1 * (i % 2), "kl": 1.0}
+        for i in range(prompts) for reward, gold in pairs(i)
+    ]  # fmt: skip
+
+
+def test_agreement_is_the_correlation_within_prompts():
+    same = Seen.of(scored(lambda i: [(1.0, 3.0), (0.0, 1.0)]))
+    assert agreement([same]).value == pytest.approx(1.0)
+    # The better half by one is the worse by the other in half of the prompts, and prompts differ much in both.
+    odd = Seen.of(scored(lambda i: [(i, i + i % 2), (i + 1, i + (i + 1) % 2)]))
+    found = agreement([odd])
+    assert found.value == pytest.approx(0.0) and found.low < 0 < found.high < 0.5
+    assert math.isnan(agreement([Seen.of(scored(lambda i: [(1.0, 2.0), (2.0, 2.0)]))]).value), "gold never differs"
+
+
+def test_a_reward_that_rises_and_that_the_gold_reward_does_not_follow_is_an_alarm():
+    def pairs(lift, sign):
+        return lambda i: [(lift, 0.0), (lift + 1, sign(i))]
+
+    follows = {step: Seen.of(scored(pairs(step, lambda i: 1.0))) for step in (0, 2, 4)}
+    assert over.proxy_gold(follows) == ""
+    opposed = {step: Seen.of(scored(pairs(step, lambda i: -1.0))) for step in (0, 2, 4)}
+    assert "their correlation is -1.00" in over.proxy_gold(opposed)
+    still = {step: Seen.of(scored(pairs(0, lambda i: -1.0))) for step in (0, 2, 4)}
+    assert over.proxy_gold(still) == "", "the reward has not risen"
+    few = {step: Seen.of(scored(pairs(step, lambda i: -1.0 if i % 2 else 1.0), 8)) for step in (0, 2)}
+    assert over.proxy_gold(few) == "", "too few prompts to say"
+
+
+def test_a_fall_at_one_evaluation_counts_where_the_reward_is_no_longer_followed():
+    def at(reward, gold, spread, sign):
+        return Seen.of([
+            {"prompt_id": str(i), "reward": reward + k, "gold": gold + spread * (i % 2 * 2 - 1) + 0.2 * k * sign(i),
+             "kl": 1.0} for i in range(32) for k in (0, 1)
+        ])  # fmt: skip
+
+    def seen(sign):
+        return {0: at(0, 0.4, 0.0, sign), 2: at(1, 1.0, 0.0, sign), 4: at(2, 0.88, 0.3, sign)}
+
+    assert over.gold_falls(seen(lambda i: 1)) == ""
+    assert over.gold_falls(seen(lambda i: i // 2 % 2 * 2 - 1)).startswith("the gold reward has fallen from 1.00")
+
+
+def test_a_policy_beyond_its_peak_is_told_so():
+    def at(kl, peak):
+        gain = kl**0.5 * (2.0 - (0.8 if peak else 0.1) * math.log(max(kl**0.5, 1e-9)))
+        rows = ({"prompt_id": str(i), "reward": kl, "gold": gain + 0.01 * (i % 3), "kl": kl} for i in range(30))
+        return Seen.of(rows)
+
+    grid = (0.0, 1.0, 4.0, 9.0, 16.0, 25.0, 36.0)
+    assert "beyond the peak of the gold reward" in over.past_peak({i: at(kl, True) for i, kl in enumerate(grid)})
+    assert over.past_peak({i: at(kl, False) for i, kl in enumerate(grid)}) == ""
+    assert over.far_away({0: at(0.0, True), 1: at(9.0, True)}) == ""
+    assert "16.0 nats per response" in over.far_away({0: at(0.0, True), 1: at(16.0, True)})
+
+
+def test_a_reward_model_that_no_longer_reads_is_an_alarm():
+    def at(reward, gap):
+        rows = ({"prompt_id": str(i), "reward": reward + i % 3, "gap_swapped": gap + 0.1 * (i % 2)} for i in range(30))
+        return Seen.of(rows)
+
+    assert "to the same responses after other prompts" in over.perturbation({0: at(0, 1.0), 2: at(1, 0.2)})
+    assert over.perturbation({0: at(0, 1.0), 2: at(1, 0.8)}) == "", "most of the gap is there"
+    assert over.perturbation({0: at(0, 1.0), 2: at(0, 0.2)}) == "", "the reward has not risen"
+    assert over.perturbation({0: at(0, 0.1), 2: at(1, -0.2)}) == "", "it never told them apart"
+
+
+def test_a_reward_that_counts_words_or_length_is_named_at_once():
+    counted = [float(text.count("good") + text.count("kind")) for text in reviews(160)]
+    said = texts.words_paid_for(Texts(tuple(reviews(160)), tuple(counted)))
+    assert said.startswith("counts of 2 words explain 100%") and "'good'" in said and "'kind'" in said
+    rng = random.Random(3)
+    noise = tuple(rng.gauss(0, 1) for _ in range(160))
+    assert texts.words_paid_for(Texts(tuple(reviews(160)), noise)) == "", "ten words of sixty explain some noise"
+    assert texts.words_paid_for(Texts(tuple(reviews(160)), (1.0,) * 160)) == "", "all rewards are the same"
+    assert texts.words_paid_for(Texts(tuple(reviews(90)), tuple(counted[:90]))) == "", "too few"
+    long = [review(rng, n) for n in range(3, 163)]
+    assert "correlation with the number of words is 1.00" in texts.paid_by_length(
+        Texts(tuple(long), tuple(float(len(text)) for text in long))
+    )
+    assert texts.paid_by_length(Texts(tuple(reviews(160)), noise)) == ""
+    watch = HackingWatch(has_gold=False)
+    rows = [replace(row, reward=value) for row, value in zip(rollouts(reviews(160)), counted, strict=True)]
+    assert watch.look(rows, {}) == [], "the start"
+    later = [replace(row, policy_version=1) for row in rows]
+    assert [alarm.kind for alarm in watch.look(later, {})] == ["phrase"]
+    assert watch.look(later, {}) == [], "once"

@@ -43,7 +43,7 @@ from plaudit.functional.scores import missing_eos, scale
 from plaudit.functional.statistics import whiten, whitening_divisor
 from plaudit.functional.weights import loss_weights
 
-SCALED = ("scale", "normalize")
+SCALED = ("scale", "normalize", "bounded")
 """Ways of reward_scaling that divide scores and not the KL."""
 VALUE_COEF = 0.1
 """Default weight of the loss of a critic on the policy's trunk."""
@@ -78,8 +78,9 @@ class PPO(pg.UpdateSettings, EstimatedKL, Discounted, WithCritic):
     missing_eos: Literal["subtract", "fixed", "mask", "bootstrap"] = "subtract"
     """A response cut by the length limit: subtract the penalty, let its score be minus the penalty, leave it out, or
     let the critic's value after the last token take the place of its score."""
-    reward_scaling: Literal["none", "scale", "normalize", "whiten"] = "normalize"
-    """scale divides scores by their running std; normalize subtracts the running mean as well. whiten leaves scores
+    reward_scaling: Literal["none", "scale", "normalize", "bounded", "whiten"] = "normalize"
+    """scale divides scores by their running std; normalize subtracts the running mean as well. bounded (PAR): by mean
+    and std of the first iteration, then 2 tanh(z / 2), against a reward that is driven too far. whiten leaves scores,
     and divides the rewards of all tokens, KL included, by their std over the batch (as Ziegler et al.)."""
     reward_clip: NotNegative = 5.0
     """Scores are clipped to +- this after scaling; 0 switches it off. The KL part is never clipped."""
@@ -94,10 +95,9 @@ class PPO(pg.UpdateSettings, EstimatedKL, Discounted, WithCritic):
     """Half-width of the critic's trust region, in units of the scaled reward; 0 switches it off."""
     entropy_coef: NotNegative = 0.0
     """Weight of the entropy bonus."""
-    entropy_target: NotNegative = 0.0
-    """Above 0, the bonus pulls the entropy to this, in nats per token, from either side."""
-    entropy_step: NotNegative = 0.0
-    """Above 0, entropy_coef rises by this in an iteration below entropy_target, and falls above it, to 0 at least."""
+    entropy_target: NotNegative | tuple[NotNegative, NotNegative] = 0.0
+    """Above 0, the bonus pulls the entropy to this, in nats per token, from either side. Two values: the target, and by
+    how much entropy_coef rises in an iteration below it, and falls above it, to 0 at least."""
     ptx_coef: NotNegative = 0.0
     """Weight of the loss on ptx_dataset in each step of the policy; 0 switches it off. 0.1 to 1 on SFT data."""
     ptx_dataset: str = ""
@@ -147,7 +147,7 @@ class PPO(pg.UpdateSettings, EstimatedKL, Discounted, WithCritic):
         """While only the critic learns: sampled returns as targets, and no trust region. No coefficient adapts."""
         # A bad critic is no good target for itself, and it has to move far.
         lambdas = (self._lambdas[0], 1.0)
-        return replace(self, gae_lambda=lambdas, value_clip=0.0, kl_target=0.0, entropy_step=0.0)
+        return replace(self, gae_lambda=lambdas, value_clip=0.0, kl_target=0.0, entropy_target=self._entropy[0])
 
     def phase(self, iteration: int, carry: Carry) -> Phase:
         """At first only the critic learns: advantages from a critic that knows nothing would be noise."""
@@ -179,7 +179,7 @@ class PPO(pg.UpdateSettings, EstimatedKL, Discounted, WithCritic):
             advantages = advantages - in_reward * self._own_token(batch, mask)
         metrics |= law_metrics(batch, mask) | value_metrics(batch.values, returns, mask)
         metrics |= advantage_metrics(advantages, mask)
-        if self.entropy_step:
+        if self._entropy[1]:
             metrics["policy/entropy_coef"] = carry.entropy_coef
         if self.whiten_advantages != "minibatch":
             # Here, on the whole batch: the mean over a microbatch would depend on how the batch is split.
@@ -258,7 +258,9 @@ class PPO(pg.UpdateSettings, EstimatedKL, Discounted, WithCritic):
         elif batch.truncated is not None and self.missing_eos != "bootstrap":
             scores = missing_eos(scores, batch.truncated, self.missing_eos, self.missing_eos_penalty)
             counted = ~scores.isnan()
-        moments = carry.reward.update(scores[counted].tolist())
+        moments = carry.reward
+        if self.reward_scaling != "bounded" or not moments.count:  # bounded looks from where the policy started
+            moments = moments.update(scores[counted].tolist())
         scaling = "none" if self.reward_scaling == "whiten" else self.reward_scaling
         used = torch.where(counted, scale(scores, moments, scaling, self.reward_clip), 0.0)
         return used, scores.isnan(), replace(carry, reward=moments)
@@ -302,6 +304,11 @@ class PPO(pg.UpdateSettings, EstimatedKL, Discounted, WithCritic):
         """Lambda of the advantages and of the critic's targets; None: the same."""
         return self.gae_lambda if isinstance(self.gae_lambda, tuple) else (self.gae_lambda, None)
 
+    @property
+    def _entropy(self) -> tuple[float, float]:
+        """The target of the entropy, and the step of its coefficient; 0: none."""
+        return self.entropy_target if isinstance(self.entropy_target, tuple) else (self.entropy_target, 0.0)
+
     def _standardised(self, advantages: Tensor, mask: Tensor) -> Tensor:
         if self.whiten_advantages != "none":
             advantages = whiten(advantages, mask)
@@ -311,21 +318,22 @@ class PPO(pg.UpdateSettings, EstimatedKL, Discounted, WithCritic):
 
     def _entropy_coefs(self, scores: Tensor, entropy: float, carry: Carry) -> Tensor | None:
         """Of each row: what is carried where it adapts; else the slope of ``coef |H - target|``, once an iteration."""
-        if self.entropy_step:
+        target, step = self._entropy
+        if step:
             return torch.full_like(scores, carry.entropy_coef)
-        if not self.entropy_target:
+        if not target:
             return None
-        above = entropy > self.entropy_target
+        above = entropy > target
         return torch.full_like(scores, -self.entropy_coef if above else self.entropy_coef)
 
     def _adapted(self, carry: Carry, metrics: dict[str, float], episodes: int) -> Carry:
         if self.kl_target:
             kl, target = metrics["objective/kl"], self.kl_target
             carry = replace(carry, kl_coef=adapt_kl_coef(carry.kl_coef, kl, target, KL_HORIZON, episodes))
-        if self.entropy_step:
-            up = metrics["policy/entropy"] < self.entropy_target
-            step = self.entropy_step if up else -self.entropy_step
-            carry = replace(carry, entropy_coef=max(carry.entropy_coef + step, 0.0))
+        aim, step = self._entropy
+        if step:
+            change = step if metrics["policy/entropy"] < aim else -step
+            carry = replace(carry, entropy_coef=max(carry.entropy_coef + change, 0.0))
         return carry
 
 
@@ -356,11 +364,11 @@ def _contradictions(ppo: PPO) -> list[tuple[bool, str, str, str]]:
         (ppo.kl_estimator == "full" and ppo.reward_scaling == "whiten", "reward_scaling",
          "whitened rewards have another unit than the KL of kl_estimator = full",
          "switch one of the two off"),
-        (ppo.entropy_target > 0 and not ppo.entropy_coef, "entropy_coef", "entropy_target needs a weight",
+        (ppo._entropy[0] > 0 and not ppo.entropy_coef, "entropy_coef", "entropy_target needs a weight",
          "set entropy_coef, such as 0.01, or entropy_target to 0"),
-        (ppo.entropy_step > 0 and not ppo.entropy_target, "entropy_step",
-         "entropy_step moves entropy_coef while the entropy is off entropy_target, which is 0",
-         "set entropy_target in nats per token, or entropy_step to 0"),
+        (ppo._entropy[1] > 0 and not ppo._entropy[0], "entropy_target",
+         "the second value moves entropy_coef while the entropy is off the first, which is 0",
+         "set the first in nats per token, or entropy_target to 0"),
         (ppo.critic == "trunk" and not ppo.value_coef, "value_coef",
          "value_coef is 0, so a critic on the policy's trunk would learn nothing",
          'use a weight above 0, such as 0.1, or critic = "sft"'),

@@ -71,6 +71,10 @@ def _critic_lambda(value: Any, others: Values) -> Change | None:
     return {"gae_lambda": (others.get("gae_lambda", 0.95), value)}
 
 
+def _entropy_step(value: Any, others: Values) -> Change | None:
+    return {"entropy_target": (others.get("entropy_target", 0.0), value)} if value else {}
+
+
 def _length_coef(value: Any, others: Values) -> Change | None:
     return {"length": (others.get("length", "none"), value)}
 
@@ -119,6 +123,7 @@ MOVED: dict[str, tuple[Moved, ...]] = {
         Moved("lambda_alpha", 0.0, "gae_lambda = length: lambda by length, with alpha 0.05",
               to("gae_lambda", {0.05: "length"})),
         Moved("critic_lambda", "auto", "gae_lambda with two values", _critic_lambda),
+        Moved("entropy_step", 0.0, "entropy_target with two values", _entropy_step),
         Moved("whiten_advantages", True, "whiten_advantages = batch, minibatch or none",
               to("whiten_advantages", _WHITENED), forms=tuple(_WHITENED)),
         Moved("whiten_scope", "batch", "whiten_advantages = minibatch",

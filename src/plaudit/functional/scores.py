@@ -10,7 +10,7 @@ from torch import Tensor
 from plaudit.functional.controllers import Moments
 
 MissingEos = Literal["subtract", "fixed", "mask"]
-Scaling = Literal["none", "scale", "normalize"]
+Scaling = Literal["none", "scale", "normalize", "bounded"]
 
 
 def missing_eos(scores: Tensor, truncated: Tensor, treatment: MissingEos, penalty: float) -> Tensor:
@@ -37,14 +37,21 @@ def scale(scores: Tensor, moments: Moments, scaling: Scaling, clip: float) -> Te
     """Scores divided by their running std (``scale``), after subtracting the mean (``normalize``); then clipped.
 
     With one reward for each response, the std of scores takes the place of that of the returns in arXiv:2005.12729.
+    bounded: ``2 tanh(z / 2)`` of the normalised score z, which is ``4 sigmoid(z) - 2``: as steep as ``normalize`` where
+    the policy started, and never more than 2, so that there is little to gain where a reward has been driven far
+    (PAR, Fu et al. 2025, arXiv:2502.18770; there each prompt is centred on responses of the reference to it).
 
     Args:
-        moments: of all scores so far, these included.
+        moments: of all scores so far, these included; for ``bounded`` of those at the start.
         clip: to +- this; 0 switches it off.
 
     >>> scale(torch.tensor([1.0, 2.0, 3.0]), Moments().update([1, 2, 3]), "normalize", 1.0)
     tensor([-1.,  0.,  1.])
+    >>> scale(torch.tensor([1.0, 2.0, 9.0]), Moments(3, 2.0, 3.0), "bounded", 0.0)
+    tensor([-0.9242,  0.0000,  1.9964])
     """
     if scaling != "none":
-        scores = (scores - (moments.mean if scaling == "normalize" else 0.0)) / moments.std
+        scores = (scores - (0.0 if scaling == "scale" else moments.mean)) / moments.std
+    if scaling == "bounded":
+        scores = 2 * (scores / 2).tanh()
     return scores.clamp(-clip, clip) if clip else scores

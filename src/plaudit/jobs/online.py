@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, InstanceOf
 
@@ -25,6 +25,8 @@ from plaudit.config.sections import (
 )  # fmt: skip
 from plaudit.jobs.rewarded import RewardedJob
 
+OnAlarm = Literal["warn", "stop", "back"]
+
 
 class OnlineJob(RewardedJob, EvaluatedJob):
     """What the commands share that learn from the policy's own responses."""
@@ -39,6 +41,9 @@ class OnlineJob(RewardedJob, EvaluatedJob):
     """Iterations between evaluations, besides those at the start and the end; 0: none; auto: about eight in the run."""
     kl_limit: float = Field(20.0, ge=0)
     """The run stops when the KL to the reference exceeds this (nats per response); 0: never."""
+    on_alarm: OnAlarm = "warn"
+    """When the reward seems to be exploited: warn, and go on; stop, with the best weights; back: go on from the best
+    weights with twice the KL coefficient, at most three times. Without a gold reward: those before the alarm."""
     algorithm: InstanceOf[OnlineAlgorithm]
     optimizer: OptimizerSection = OptimizerSection(lr=1e-6, schedule="constant", warmup_fraction=0.0)
     sampling: SamplingSection = SamplingSection()

@@ -18,7 +18,7 @@ from plaudit.config.sections import Section
 from plaudit.config.show import toml_value
 from plaudit.errors import ConfigError
 
-EnsembleRule = Literal["mean", "min", "mean_minus_std"]
+EnsembleRule = Literal["mean", "min", "mean_minus_std", "weights"]
 Scale = Literal["log_odds", "logit", "prob"]
 RuleName = Literal["json", "exact_answer", "last_number", "contains", "length"]
 NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -44,7 +44,8 @@ class ModelTable(_Table):
     path: str | tuple[str, ...] = Field(min_length=1)
     """Directory, run or hub name of a reward model; a list: an ensemble of them."""
     ensemble: EnsembleRule = "mean"
-    """What the members of an ensemble give: their mean, the lowest, or the mean less coef standard deviations."""
+    """What the members of an ensemble give: their mean, the lowest, or the mean less coef standard deviations; weights:
+    one model with the mean of their weights (WARM)."""
     coef: float = Field(1.0, ge=0)
     """Standard deviations that mean_minus_std takes off."""
 

@@ -1,7 +1,7 @@
 """The short texts that stand for the table of a reward. No other file reads one: everything else asks a table.
 
 runs/reward/model, owner/name       model        a reward model
-A,B,C  or  A,B,C@RULE               model        an ensemble; RULE: mean, min, mean_minus_std[=NUMBER]
+A,B,C  or  A,B,C@RULE               model        an ensemble; RULE: mean, min, weights, mean_minus_std[=NUMBER]
 runs/ensemble@RULE                  model        the ensemble that `plaudit reward --members M` trained
 owner/name#LABEL[@SCALE]            classifier   how sure a classifier is of a label; SCALE: log_odds, logit, prob
 file.py:NAME, module:NAME           function     a Python function or class
@@ -43,7 +43,7 @@ from plaudit.jobs.reward_tables import (
 
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_ENSEMBLE = re.compile(r"(.+)@(mean|min|mean_minus_std)(?:=([0-9]+\.?[0-9]*|\.[0-9]+))?")
+_ENSEMBLE = re.compile(r"(.+)@(mean|min|weights|mean_minus_std)(?:=([0-9]+\.?[0-9]*|\.[0-9]+))?")
 _SCALED = re.compile(r"(.+)@(log_odds|logit|prob)")
 PREFIXES = ("rule", "http", "https")
 """What stands before the first colon of a short text."""
@@ -235,9 +235,9 @@ def _meaningless(text: str, where: str) -> ConfigError:
     name, at, rule = text.rpartition("@")
     if text.endswith(".py"):
         reason, cure = "names a Python file and no function in it", f"write {text}:FUNCTION"
-    elif re.search("@(mean|min)=", text) or (len(parts) > 1 and not all(parts)):
+    elif re.search("@(mean|min|weights)=", text) or (len(parts) > 1 and not all(parts)):
         reason = "does not name an ensemble"
-        cure = "write DIR,DIR,DIR@RULE with the rule mean, min, mean_minus_std or mean_minus_std=NUMBER"
+        cure = "write DIR,DIR,DIR@RULE with the rule mean, min, weights, mean_minus_std or mean_minus_std=NUMBER"
     elif len(parts) > 1:
         reason = "is no ensemble, which is made of reward models only"
         cure = "give rewards of several kinds as several values, without commas between them"
@@ -245,7 +245,7 @@ def _meaningless(text: str, where: str) -> ConfigError:
         near = nearest(rule.partition("=")[0], typing.get_args(EnsembleRule))
         reason = f"has no rule for an ensemble behind the @: {rule!r}"
         cure = f"did you mean {name}@{near}? " if near else ""
-        cure += "The rules are mean, min, mean_minus_std and mean_minus_std=NUMBER"
+        cure += "The rules are mean, min, weights, mean_minus_std and mean_minus_std=NUMBER"
     elif "#" in text:
         reason, cure = "does not name a classifier and one of its labels", "write owner/name#LABEL"
     elif ":" in text:

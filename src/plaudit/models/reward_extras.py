@@ -1,19 +1,21 @@
-"""What the training of a reward model needs beside the model: its features, a head set by hand, a kept LM head."""
+"""What is done with reward models beside scoring: features, a head set by hand, a kept LM head, mean weights."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from plaudit.errors import ModelError
+from plaudit.errors import ConfigError, ModelError
 from plaudit.experience import Batch, Outputs
 from plaudit.models.classifier import last_real
 from plaudit.models.files.load import load_causal_lm
 from plaudit.models.forward.head import LMHead
 from plaudit.models.forward.trunk import bare, body, hidden_states
+from plaudit.models.length import LengthRule
 from plaudit.models.policy import Policy
 from plaudit.models.reward_model import RewardModel
 
@@ -81,3 +83,46 @@ def auxiliary_head(
     else:
         layer.requires_grad_(False)
     return policy.head, layer
+
+
+def averaged(paths: Sequence[str], tokenizer: Any) -> RewardModel:
+    """One reward model whose weights are the mean of those of several (WARM, Rame et al. 2024, arXiv:2401.12187).
+
+    They must have been trained from the same pretrained model: only then do they lie in one valley of the loss, and
+    their mean is a reward model. What the members have memorised differs and averages out; it costs one model to run.
+    Mean and deviation of the scores, and the correction for length, are averaged as well.
+
+    Raises:
+        ConfigError: fewer than two, members of another shape, or with different corrections for length.
+    """
+    if len(paths) < 2:
+        raise ConfigError(
+            f"weights are averaged over at least two reward models, found {len(paths)}", where="reward",
+            cure="name several with commas between them, or leave @weights out",
+        )  # fmt: skip
+    mean = RewardModel.load(paths[0], tokenizer)
+    tensors = {name: tensor.detach().double() for name, tensor in mean.model.state_dict().items()}
+    rules = [mean.length_rule]
+    for path in paths[1:]:
+        member = RewardModel.load(path, tokenizer)
+        others = member.model.state_dict()
+        if {k: v.shape for k, v in others.items()} != {k: v.shape for k, v in tensors.items()}:
+            raise ConfigError(
+                f"{path} has other weights than {paths[0]}: their mean is no model", where="reward",
+                cure="average reward models that were trained from the same model, such as those of --members 3",
+            )  # fmt: skip
+        rules.append(member.length_rule)
+        for name, tensor in others.items():
+            tensors[name] += tensor.double()
+        mean.mean, mean.std = mean.mean + member.mean, mean.std + member.std
+    if len({rule.kind for rule in rules}) > 1:
+        raise ConfigError(
+            "the reward models correct for length in different ways", where="reward",
+            cure="train them with the same --length",
+        )  # fmt: skip
+    own = mean.model.state_dict()
+    mean.model.load_state_dict({name: (t / len(paths)).to(own[name].dtype) for name, t in tensors.items()})
+    mean.mean, mean.std = mean.mean / len(paths), mean.std / len(paths)
+    numbers = [(rule.coef, rule.centre, rule.typical) for rule in rules]
+    mean.length_rule = LengthRule(rules[0].kind, *(sum(each) / len(paths) for each in zip(*numbers, strict=True)))
+    return mean

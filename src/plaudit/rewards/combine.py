@@ -42,6 +42,11 @@ class WeightedReward:
         names = _numbered([reward.name for reward, _ in rewards])
         self._rewards = [(name, reward, w) for name, (reward, w) in zip(names, rewards, strict=True)]
 
+    @property
+    def parts(self) -> list[tuple[Reward, float]]:
+        """The rewards and their weights."""
+        return [(reward, weight) for _, reward, weight in self._rewards]
+
     def __call__(self, rollouts: Sequence[Rollout]) -> list[RewardResult]:
         """One result per rollout."""
         columns = [reward(rollouts) for _, reward, _ in self._rewards]

@@ -115,7 +115,8 @@ class Recorder:
     def event(self, kind: str, /, **fields: Any) -> None:
         """Something happened: a line of events.jsonl.
 
-        Kinds: started, saved, resumed, alarm (`alarm` writes it), no step, rolled back, tracker failed, stopped.
+        Kinds: started, saved, resumed, alarm (`alarm` writes it), no step, gone back, rolled back, tracker failed,
+        stopped.
         """
         self._files.event(kind, fields)
         self._tell(lambda tracker: tracker.event(kind, fields))

@@ -89,19 +89,18 @@ class Session:
             self._tell_why(error)
             self._finish(hand_out, ended)
             if isinstance(error, RewardError):
-                error = Ended(error.what, how="alarm", where=error.where, cure=error.cure)
+                error = Ended(error.what, how="alarm", kind="rewards_fail", where=error.where, cure=error.cure)
             error.run = self.run
             raise error
         self._finish(hand_out, "finished")
 
     def _tell_why(self, error: PlauditError) -> None:
         """The alarm of a run that a failure or a limit ends."""
-        if isinstance(error, Stopped):
-            return
-        kind = "rewards_fail" if isinstance(error, RewardError) else "non_finite"
-        if isinstance(error, Ended) and error.how == "limit":
-            kind = "kl_limit"
-        self.recorder.alarm(self.trained, kind, error.what)
+        kind = "rewards_fail" if isinstance(error, RewardError) else ""
+        if isinstance(error, Ended):
+            kind = error.kind
+        if kind:
+            self.recorder.alarm(self.trained, kind, error.what)
 
     def _finish(self, hand_out: Callable[[HowEnded], None], ended: HowEnded) -> None:
         # First, so that a run that is killed while it is evaluated does not seem to have come to its end.

@@ -72,6 +72,9 @@ class ConsoleTracker:
         elif kind == "rolled back":
             put_back = f"put back to {self._unit} {fields.get('step')}"
             self._print(f"{self._command}: {put_back}: {fields.get('why')}", style="yellow")
+        elif kind == "gone back":
+            at = f"went back at {self._unit} {fields.get('step')}"
+            self._print(f"{self._command}: {at}: {fields.get('why')}", style="yellow")
         elif kind == "alarm":
             words = fields.get("message") or ", ".join(str(value) for value in fields.values())
             self._print(f"{self._command}: alarm: {words}", style="yellow")

@@ -69,7 +69,7 @@ _TABLE = (
     Metric("objective/non_score_reward", "KL penalty", "The KL's part of the reward, negative.", usual="small beside the spread of the reward"),
     Metric("policy/loss", "Policy loss", "Clipped surrogate; near 0 when advantages are whitened, and no measure of progress.", usual="about 0"),
     Metric("policy/entropy", "Entropy", "Entropy of the next-token distribution over the full vocabulary, mean over response tokens.", "nats per token", 0.1),
-    Metric("policy/entropy_coef", "Entropy coefficient", "Weight of the entropy bonus, where entropy_step adapts it.", usual="moved as far as the entropy needs"),
+    Metric("policy/entropy_coef", "Entropy coefficient", "Weight of the entropy bonus, where entropy_target has a step by which it adapts.", usual="moved as far as the entropy needs"),
     Metric("policy/clip_fraction", "Clip fraction", "Response tokens on which the clipped loss was the larger one.", "share", None, 0.4),
     Metric("policy/clip_fraction_low", "Clipped below", "Response tokens clipped at the lower bound of the ratio (advantage below 0).", "share", None, 0.4),
     Metric("policy/clip_fraction_high", "Clipped above", "Response tokens clipped at the upper bound of the ratio (advantage above 0).", "share", None, 0.4),

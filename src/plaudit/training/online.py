@@ -6,11 +6,12 @@ prompts -> rollouts -> rewards -> Experience -> + signals -> + advantages -> opt
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, cast
 
 import torch
 
+from plaudit.algorithms.parts import ImplicitReward, NearReference
 from plaudit.algorithms.protocol import ActorCritic, OnlineAlgorithm, Phase, Rehearsing, SharingTrunk
 from plaudit.config.sections import MismatchSection, SamplingSection
 from plaudit.data.split import epoch_order
@@ -23,6 +24,8 @@ from plaudit.runtime import LossFunction, Runtime, TokenPrompt
 from plaudit.training.offline import TextStream
 from plaudit.training.signals import correct_mismatch, fill_signals
 
+FIRST_KL = 0.05
+"""What a KL coefficient of 0 is raised to."""
 OnIteration = Callable[[int, dict[str, float], Sequence[Rollout]], None]
 
 
@@ -96,6 +99,23 @@ class OnlineLoop:
         """Hand the policy's weights to the generator; ``version`` is the number of iterations they have seen."""
         self.runtime.generator.publish(self.runtime.policy.weights(), version)
         self.published = version
+
+    def hold_tighter(self, *, restored: bool = False) -> float:
+        """From the next iteration on the distance to the reference costs twice as much; the new coefficient.
+
+        Args:
+            restored: what is carried from iteration to iteration comes from a checkpoint that knows of it.
+        """
+        # A cast, because a protocol cannot say that what fulfils it is a dataclass.
+        algorithm = cast("Any", self.algorithm)
+        implicit = isinstance(self.algorithm, ImplicitReward)
+        assert implicit or isinstance(self.algorithm, NearReference), "every other online algorithm has a KL"
+        name = "beta" if implicit else "kl_coef"
+        tighter = 2 * float(getattr(algorithm, name)) or FIRST_KL
+        self.algorithm = self.collector.algorithm = replace(algorithm, **{name: tighter})
+        if not implicit and not restored:
+            self.carry = replace(self.carry, kl_coef=2 * self.carry.kl_coef or FIRST_KL)
+        return tighter
 
     def _corrected(self, learned: Batch, sampled: Experience) -> tuple[Batch, dict[str, float]]:
         """What is learned from, corrected for the sampler. Pairs have no policy gradient to correct: only measured."""

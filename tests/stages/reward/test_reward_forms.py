@@ -13,6 +13,7 @@ from plaudit.evaluation.kinds.reward import card
 from plaudit.evaluation.report import write_report
 from plaudit.models.files.load import load_tokenizer
 from plaudit.models.files.saving import save_causal_lm, write
+from plaudit.models.reward_extras import averaged
 from plaudit.models.reward_model import RewardModel
 from plaudit.models.tiny import tiny_classifier, tiny_config, tiny_lm
 from plaudit.runs.files import read_json, read_lines
@@ -207,6 +208,24 @@ def test_members_are_trained_resumed_and_reward_as_one(world, tmp_path):
         ppo = run_rl(world.rl(tmp_path / name, iterations=1, reward=(source,)))
         row = read_lines(ppo / "metrics.jsonl")[0]
         assert row["reward/ensemble_std"] > 0 and row["reward/error_share"] == 0
+
+
+def test_members_become_one_model_with_the_mean_of_their_weights(world, tmp_path):
+    run = run_reward(world.reward(tmp_path / "rms", members=2))
+    members = [str(run / f"member-{m}" / "model") for m in (0, 1)]
+    tokenizer = load_tokenizer(members[0])
+    one, both = averaged(members[:1] * 2, tokenizer), averaged(members, tokenizer)
+    alone = [RewardModel.load(member, tokenizer) for member in members]
+    rows = [[5, 6, 7], [8, 9, 10, 11]]
+    assert one.score_rows(rows) == alone[0].score_rows(rows), "the mean of a model with itself is itself"
+    heads = [model.model.score.weight for model in alone]
+    assert torch.allclose(both.model.score.weight, (heads[0] + heads[1]) / 2, atol=1e-7)
+    assert both.mean == pytest.approx((alone[0].mean + alone[1].mean) / 2)
+    ppo = run_rl(world.rl(tmp_path / "warm", iterations=1, reward=(f"{run}@weights",)))
+    row = read_lines(ppo / "metrics.jsonl")[0]
+    assert row["reward/error_share"] == 0 and "reward/ensemble_std" not in row
+    with pytest.raises(ConfigError, match="at least two reward models, found 1"):
+        averaged(members[:1], tokenizer)
 
 
 def test_an_ensemble_is_evaluated_on_other_data_as_a_whole(world, tmp_path, ranked):

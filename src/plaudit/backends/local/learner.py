@@ -242,6 +242,7 @@ class LocalLearner(LocalScorer):
             raise Ended(
                 f"the gradient was not finite in {NON_FINITE_LIMIT} steps in a row, the last one step {self.step}",
                 how="alarm",
+                kind="non_finite",
                 where="optimizer step",
                 cure="lower --lr, use --precision fp32, or look for rows with extreme rewards in samples.jsonl",
             )

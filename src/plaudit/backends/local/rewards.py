@@ -20,6 +20,7 @@ from plaudit.models.files.load import load_classifier, load_tokenizer
 from plaudit.models.forward.reading import ANY
 from plaudit.models.forward.trunk import position_limit
 from plaudit.models.pairs import encoded_pair, longest_text
+from plaudit.models.reward_extras import averaged
 from plaudit.models.reward_model import RewardModel
 from plaudit.records import Content
 from plaudit.rewards.build import RewardSource, build
@@ -76,6 +77,9 @@ class LocalModels:
         name = table.name or "reward_model"
         if not table.is_ensemble:
             return self._one(table.members[0], name)
+        if table.ensemble == "weights":
+            tokenizer = load_tokenizer(table.members[0])
+            return self._reward(averaged(table.members, tokenizer), tokenizer, ", ".join(table.members), name)
         members = [self._one(member, name) for member in table.members]
         return EnsembleReward(members, table.ensemble, table.coef, name)
 
@@ -88,6 +92,9 @@ class LocalModels:
     def _one(self, source: str, name: str) -> ModelReward:
         tokenizer = load_tokenizer(source)
         model = (self.backbone.reward_model if self.backbone else RewardModel.load)(source, tokenizer)
+        return self._reward(model, tokenizer, source, name)
+
+    def _reward(self, model: RewardModel, tokenizer: Any, source: str, name: str) -> ModelReward:
         self._remember(model)
         scorer = RewardModelScorer(model, tokenizer, self.compute)
         token_in = scorer.model.trained_on != "labels" and not scorer.model.is_encoder

@@ -7,15 +7,17 @@ is to go by, so they are raised when they are seen, and say that they may be wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+from plaudit.evaluation.alarms import overoptimised as over
 from plaudit.evaluation.alarms import texts
 from plaudit.evaluation.alarms.alarm import Alarm
+from plaudit.evaluation.alarms.evaluations import Seen
 from plaudit.evaluation.alarms.texts import ENOUGH_TEXTS, Texts
-from plaudit.evaluation.choice import Means, clearly, difference
+from plaudit.evaluation.choice import clearly, difference
 from plaudit.records import Rollout
 
 PATIENCE = 2
@@ -30,8 +32,8 @@ DETECTORS: dict[str, Callable[[Texts, Texts], str]] = {
     "diversity": texts.diversity,
 }
 """Kind of alarm -> what looks for it in the responses."""
-SURER = 0.99
-"""Confidence at which a single evaluation is enough to say that the gold reward has fallen."""
+OF_REWARD: dict[str, Callable[[Texts], str]] = {"phrase": texts.words_paid_for, "length": texts.paid_by_length}
+"""Kind of alarm -> what looks for it in the rewards of all responses that are at hand. One iteration is enough."""
 COLLAPSED = 0.25
 """Share of the entropy of the start that is left."""
 SPREAD = 1.5
@@ -52,6 +54,7 @@ class HackingWatch:
     has_gold: bool
     start: list[str] = field(default_factory=list)
     """Responses of the policy as it started."""
+    start_rewards: list[float | None] = field(default_factory=list)
     first: dict[str, list[float]] = field(default_factory=dict)
     """The first values of the metrics that are watched."""
     seen: dict[str, int] = field(default_factory=dict)
@@ -65,54 +68,47 @@ class HackingWatch:
         """The alarms of one iteration."""
         fresh = [rollout for rollout in rollouts if rollout.policy_version == 0]
         if fresh and len(self.start) < BASELINE:
-            self.start += [rollout.response for rollout in fresh][: BASELINE - len(self.start)]
+            room = BASELINE - len(self.start)
+            self.start += [rollout.response for rollout in fresh][:room]
+            self.start_rewards += [rollout.reward for rollout in fresh][:room]
             return []
         found: dict[str, str] = {}
+        at_once: dict[str, str] = {}
         now = Texts(tuple(r.response for r in rollouts), tuple(r.reward for r in rollouts))
         if len(now) >= ENOUGH_TEXTS <= len(self.start):
-            start = Texts(tuple(self.start))
+            start = Texts(tuple(self.start), tuple(self.start_rewards))
             found = {kind: words for kind, detect in DETECTORS.items() if (words := detect(start, now))}
+            known = start.and_then(now)
+            at_once = {kind: words for kind, detect in OF_REWARD.items() if (words := detect(known))}
         for kind, words in self._measured(metrics).items():
             found.setdefault(kind, words)
-        self._count(found)
+        self._count(found | at_once, at_once)
         return [] if self.has_gold else self._due(LOOK)
 
-    def evaluated(self, seen: Mapping[int, Mapping[str, Means]]) -> list[Alarm]:
-        """The alarms of an evaluation.
-
-        Args:
-            seen: step -> "reward" and, where there is one, "gold" -> prompt -> mean; of all evaluations so far.
-        """
-        if not self.has_gold or len(seen) < 2:
+    def evaluated(self, seen: Mapping[int, Seen]) -> list[Alarm]:
+        """The alarms of an evaluation; ``seen``: all of them so far, by step."""
+        if len(seen) < 2:
             return []
-        steps = sorted(seen)
-        first, last = seen[steps[0]], seen[steps[-1]]
-        peak = max(steps, key=lambda step: fmean(seen[step]["gold"].values()))
         alarms = []
-        if not clearly(difference(first["gold"], last["gold"])):
+        if self.has_gold and not clearly(difference(seen[min(seen)].gold, seen[max(seen)].gold)):
             alarms = self._due("The gold reward is not above its start: read the samples")
-        rose, fell = difference(first["reward"], last["reward"]), difference(last["gold"], first["gold"])
-        if self._is_new("proxy_gold", clearly(rose) and clearly(fell)):
-            alarms.append(Alarm("proxy_gold", _two_rewards(rose.value, fell.value, fell.n)))
-        lost = difference(last["gold"], seen[peak]["gold"])
-        # The best of many evaluations is the luckiest as well, so that the next ones seem to fall: it takes two
-        # evaluations in a row, or one that is surer.
-        surer = clearly(difference(last["gold"], seen[peak]["gold"], SURER))
-        low = self.seen.get("gold_lower", 0) + 1 if peak != steps[-1] and clearly(lost) else 0
-        self.seen["gold_lower"] = low
-        if self._is_new("gold_falls", low >= PATIENCE or (low > 0 and surer)):
-            best, now = (fmean(seen[step]["gold"].values()) for step in (peak, steps[-1]))
-            since = fmean(last["reward"].values()) - fmean(seen[peak]["reward"].values())
-            alarms.append(
-                Alarm(
-                    "gold_falls",
-                    f"the gold reward has fallen from {best:.2f} at iteration {peak} to {now:.2f}: a loss of "
-                    f"{lost.value:.2f}, 95 % interval {lost.low:.2f} to {lost.high:.2f}, while the reward that is "
-                    f"trained on changed by {since:+.2f}. The best weights are kept; stop here, raise --kl-coef, or "
-                    "mend the reward",
-                )
-            )
-        return alarms
+        changed = any(count >= PATIENCE for kind, count in self.seen.items() if kind in self.words)
+        found = {"perturbation": over.perturbation(seen)}
+        if self.has_gold:
+            found["gold_falls"] = over.gold_falls(seen, changed)
+            found["proxy_gold"] = over.proxy_gold(seen)
+            found["kl_peak"] = over.past_peak(seen)
+        else:
+            found["kl_peak"] = over.far_away(seen)
+        return alarms + [Alarm(kind, words) for kind, words in found.items() if self._is_new(kind, bool(words))]
+
+    def is_calm(self) -> bool:
+        """Whether nothing was found in the responses of the last iteration."""
+        return not self.words
+
+    def calm_down(self) -> None:
+        """The policy has other weights now: what was found in a row is not so any more."""
+        self.seen, self.words, self.raised = {}, {}, []
 
     def _is_new(self, kind: str, found: bool) -> bool:
         """Whether something is found that was not at the evaluation before."""
@@ -136,9 +132,11 @@ class HackingWatch:
                 found[kind] = f"{what}: {name} is {now:.3g}, {was:.3g} in the first iterations"
         return found
 
-    def _count(self, found: Mapping[str, str]) -> None:
+    def _count(self, found: Mapping[str, str], at_once: Collection[str]) -> None:
         for kind in dict.fromkeys((*DETECTORS, *MEASURED)):
             self.seen[kind] = self.seen.get(kind, 0) + 1 if kind in found else 0
+            if kind in at_once:
+                self.seen[kind] = max(self.seen[kind], PATIENCE)
         self.words = dict(found)
         self.raised = [kind for kind in self.raised if kind in found]
 
@@ -150,18 +148,13 @@ class HackingWatch:
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint: a resumed run raises what it would have raised."""
-        names = ("start", "first", "seen", "words", "raised")
+        names = ("start", "start_rewards", "first", "seen", "words", "raised")
         return {name: getattr(self, name) for name in names}
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state`; of an empty one nothing."""
         self.start, self.first = list(state.get("start", [])), dict(state.get("first", {}))
+        self.start_rewards = list(state.get("start_rewards", []))  # none in checkpoints of an earlier version
         self.seen, self.words = dict(state.get("seen", {})), dict(state.get("words", {}))
         self.raised = list(state.get("raised", []))
 
-
-def _two_rewards(rose: float, fell: float, prompts: int) -> str:
-    return (
-        f"the reward has risen by {rose:.2f} since the start while the gold reward fell by {fell:.2f}, both clearly, "
-        f"over {prompts} held-out prompts: the policy exploits the reward. Stop, raise --kl-coef, or mend the reward"
-    )

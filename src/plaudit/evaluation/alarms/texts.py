@@ -14,18 +14,28 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pvariance
 
+import numpy as np
+from numpy.typing import NDArray
+
 ENOUGH_TEXTS = 24
 """Fewer responses on a side tell nothing about shares."""
 SURE = 5.0
 """Standard errors. There are thousands of phrases and dozens of iterations to look at: two would find something."""
-TAKEN_OVER = 1 / 3
-"""Share of the responses from which on a phrase has taken over."""
+TAKEN_OVER = {1: 2 / 3, 2: 2 / 3, 3: 0.55, 4: 0.4, 5: 0.4}
+"""Words of a phrase -> share of the responses from which on it has taken over. Short ones a better policy may have come
+to use as well."""
 ODDS = 5.0
 """How many times larger the odds of a phrase or habit must be than at the start."""
 LONGEST_PHRASE = 5
 HABIT = 0.4
 """Change of the share of responses with a habit."""
-LONGER = 1.5
+LONGER, SHORTER = 1.5, 1 / 3
+IS_LENGTH = 0.85
+"""Correlation of the reward with the number of words, either way, from which on it is a reward of length."""
+WORDS, EXPLAINED = 10, 0.85
+"""Where the counts of so many words explain this share of the reward's variance, words are what it pays for."""
+ENOUGH_REWARDS = 100
+"""Fewer responses with a reward say too little of what it pays for."""
 REPEATED = 0.2
 """Change of the share of repeated word pairs within a response."""
 ALIKE = 0.5
@@ -43,12 +53,25 @@ class Texts:
     def __len__(self) -> int:
         return len(self.responses)
 
+    def and_then(self, later: Texts) -> Texts:
+        """Both, one after the other."""
+        return Texts(self.responses + later.responses, self.rewards + later.rewards)
+
+    def scored(self) -> tuple[list[str], NDArray[np.float64]]:
+        """The responses whose reward is known, and the rewards."""
+        pairs = [(text, value) for text, value in zip(self.responses, self.rewards, strict=False) if value is not None]
+        return [text for text, _ in pairs], np.array([value for _, value in pairs], dtype=np.float64)
+
 
 def phrase(start: Texts, now: Texts) -> str:
     """The phrase of one to five words that has taken over: its share then and now, and what it earns."""
     found = [_phrases(text) for text in now.responses]
     counts = Counter(one for phrases in found for one in phrases)
-    common = [(one, count) for one, count in counts.items() if count >= TAKEN_OVER * len(now)]
+    common = [
+        (one, count)
+        for one, count in counts.items()
+        if count >= TAKEN_OVER[len(one.split())] * len(now)
+    ]
     if not common:
         return ""
     before = Counter(one for text in start.responses for one in _phrases(text))
@@ -76,9 +99,9 @@ def _phrases(text: str) -> set[str]:
 
 
 def _is_telling(name: str) -> bool:
-    """Not a mark or one short word by itself: those follow from grammar and length."""
+    """Not marks and short words by themselves: those follow from grammar and length."""
     words = [word for word in name.split() if word[0].isalnum()]
-    return len(words) > 1 or any(len(word) > 3 for word in words)
+    return len(words) > 2 or any(len(word) > 3 for word in words)
 
 
 def _rise(before: int, of_before: int, now: int, of_now: int) -> float:
@@ -87,6 +110,42 @@ def _rise(before: int, of_before: int, now: int, of_now: int) -> float:
     pooled = (before + now) / (of_before + of_now)
     error = math.sqrt(pooled * (1 - pooled) * (1 / of_before + 1 / of_now))
     return (now / of_now - before / of_before) / error if error and ratio >= ODDS else 0.0
+
+
+def words_paid_for(known: Texts) -> str:
+    """The few words whose counts explain almost all differences of the reward: it pays for them, whatever they say.
+
+    Forward selection of at most `WORDS` words by least squares; the share is adjusted for their number.
+    """
+    responses, rewards = known.scored()
+    rewards = rewards - rewards.mean() if len(rewards) else rewards
+    whole = float(rewards @ rewards)
+    if len(responses) < ENOUGH_REWARDS or whole <= 0:
+        return ""
+    documents = [Counter(WORD.findall(text.lower())) for text in responses]
+    frequent = Counter(word for document in documents for word in document)
+    vocabulary = [word for word, count in frequent.items() if count >= 5]
+    counts = np.array([[document[word] for word in vocabulary] for document in documents], dtype=np.float64)
+    counts = counts.reshape(len(documents), -1) - (counts.mean(0) if len(vocabulary) else 0.0)
+    norms = np.maximum((counts**2).sum(0), 1e-12)
+    chosen: list[int] = []
+    rest = rewards
+    for _ in range(min(WORDS, len(vocabulary))):
+        gains = (counts.T @ rest) ** 2 / norms
+        gains[chosen] = -1.0
+        chosen.append(int(gains.argmax()))
+        used = counts[:, chosen]
+        rest = rewards - used @ np.linalg.lstsq(used, rewards, rcond=None)[0]
+        degrees = len(responses) - 1 - len(chosen)
+        explained = 1 - float(rest @ rest) / whole * (len(responses) - 1) / degrees
+        if explained >= EXPLAINED:
+            named = ", ".join(repr(vocabulary[i]) for i in chosen)
+            counted = "the count of one word explains" if len(chosen) == 1 else f"counts of {len(chosen)} words explain"
+            return (
+                f"{counted} {explained:.0%} of the differences of the reward over {len(responses)} responses: {named}. "
+                "It pays for words, whatever the response says"
+            )
+    return ""
 
 
 def _earns(now: Texts, has: Sequence[bool]) -> str:
@@ -137,12 +196,27 @@ def _ending(text: str) -> str:
 
 
 def length(start: Texts, now: Texts) -> str:
-    """Much longer responses than at the start."""
+    """Much longer or shorter responses than at the start."""
     then, here = ([float(len(WORD.findall(text))) for text in side.responses] for side in (start, now))
-    if fmean(here) < LONGER * fmean(then) or _apart(then, here) < SURE:
-        return ""
     times = fmean(here) / max(fmean(then), 1)
+    if SHORTER < times < LONGER or _apart(then, here) < SURE:
+        return ""
     return f"responses have {fmean(here):.0f} words on average, {times:.1f} times as many as at the start"
+
+
+def paid_by_length(known: Texts) -> str:
+    """The reward is the number of words, or nearly so."""
+    responses, rewards = known.scored()
+    lengths = np.array([float(len(WORD.findall(text))) for text in responses])
+    if len(rewards) < ENOUGH_REWARDS or not lengths.std() or not rewards.std():
+        return ""
+    same = float(np.corrcoef(lengths, rewards)[0, 1])
+    if abs(same) < IS_LENGTH:
+        return ""
+    return (
+        f"the reward goes by length: its correlation with the number of words is {same:.2f} over {len(rewards)} "
+        "responses, whatever they say"
+    )
 
 
 def repetition(start: Texts, now: Texts) -> str:

@@ -85,6 +85,11 @@ def warnings(run: Run) -> list[str]:
         for e in run.events
         if e.get("event") == "rolled back"
     ]
+    messages += [
+        f"Went back at {kind.unit} {e.get('step')} on {e.get('why')}."
+        for e in run.events
+        if e.get("event") == "gone back"
+    ]
     alarms = [_words(event) for event in run.events if event.get("event") == "alarm"]
     return messages + [f"During the run: {alarm}" for alarm in dict.fromkeys(alarms) if alarm]
 

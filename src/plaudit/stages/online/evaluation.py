@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, Protocol, get_args
@@ -15,9 +15,11 @@ from plaudit.data.chat import ChatFormat
 from plaudit.data.collate import collate_rollouts
 from plaudit.data.reading.transcripts import prompt_key
 from plaudit.errors import RewardError
+from plaudit.evaluation.alarms.evaluations import Seen
 from plaudit.evaluation.choice import clearly, difference, divide, means_of
 from plaudit.experience import Experience
 from plaudit.records import Rollout
+from plaudit.rewards.spoiled import gaps
 from plaudit.rollouts.collect import judged, scored
 from plaudit.runs.best import BestWeights
 from plaudit.runs.files import EVALUATION, Lines, read_lines
@@ -92,10 +94,14 @@ class Sampler:
         gold = [r.value for r in judged(self.runtime.gold, rollouts)] if self.runtime.gold else none
         batch = collate_rollouts(rollouts, pad_id=0)  # never read: every model is given the attention mask
         named = {"set": purpose, "seed": [self.job.seed, draw]}
-        return [
+        rows = [
             named | self._row(step, index % n, rollout, value) | logprobs
             for index, (rollout, value, logprobs) in enumerate(zip(rollouts, gold, self._logprobs(batch), strict=True))
         ]
+        if purpose == "selection":  # one response a prompt: it is looked at beside the start, as the run goes
+            for row, gap in zip(rows[::n], gaps(self.runtime.reward, rollouts[::n]), strict=True):
+                row.update(gap)
+        return rows
 
     def _row(self, step: int, k: int, rollout: Rollout, gold: float | None) -> dict[str, Any]:
         row = {
@@ -128,6 +134,10 @@ class Evaluator:
     The held-out prompts are divided: by some of them weights are chosen, the others are sampled at the start and at
     the end only, and judge the chosen weights. A checkpoint keeps the best weights and the figures (`state`), so that a
     resumed run knows where it started and what was best.
+
+    Args:
+        is_calm: given where an alarm is acted on. Without a gold reward the weights of the newest evaluation at which
+            it was calm are kept then, not the best ones: a reward that is exploited calls the worst weights best.
     """
 
     def __init__(
@@ -139,8 +149,10 @@ class Evaluator:
         chat: ChatFormat,
         recorder: Recorder,
         max_staleness: int = 0,
+        is_calm: Callable[[], bool] | None = None,
     ) -> None:
         self.runtime, self.job = runtime, job
+        self.is_calm = is_calm if runtime.gold is None else None
         self.sampler = Sampler(runtime, job, chat, max_staleness)
         self.selection, self.final = divide(prompts, lambda prompt: prompt_key(prompt.prompt.content))
         self.recorder = recorder
@@ -150,7 +162,8 @@ class Evaluator:
         )
         self.judge = "gold" if runtime.gold else "reward"
         self.start = self.last = float("nan")
-        self.seen: dict[int, dict[str, dict[str, float]]] = {}
+        self.seen: dict[int, Seen] = {}
+        self.gone: list[int] = []
         self.best, self.weights = float("-inf"), BestWeights(run)
 
     def before(self) -> None:
@@ -178,21 +191,33 @@ class Evaluator:
 
     def _see(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep the means of each prompt, for what compares evaluations while the run goes."""
-        names = ("reward", "gold") if self.runtime.gold else ("reward",)
-        self.seen[step] = {name: means_of(rows, name) for name in names}
+        self.seen[step] = Seen.of(rows)
 
-    def finish(self, step: int, ended: str = "finished") -> None:
+    def go_back(self, step: int) -> int:
+        """Put the best weights into the policy and forget the evaluations after them; the step that they are of.
+
+        Args:
+            step: iterations that there have been; the next responses are drawn as if the weights were of it.
+        """
+        best = self.weights.step
+        self._put(self.weights.tensors(), step)
+        self.gone += [at for at in self.seen if at > best]
+        self.seen = {at: one for at, one in self.seen.items() if at <= best}
+        return best
+
+    def finish(self, step: int, ended: str = "finished", *, alarmed: bool = False) -> None:
         """Choose the weights, put them into the policy, and judge them on the prompts kept for the end.
 
         Args:
             step: iterations that the policy has had.
             ended: how training ended. After an interruption nothing is sampled: somebody waits for the end.
+            alarmed: an alarm was acted on. Without a gold reward the weights before it are handed out.
         """
         if ended == "interrupted":
             kept = self._interim(step)
         else:
             try:
-                kept = self._chosen(step)
+                kept = self._before_alarm(step) if alarmed and self.is_calm else self._chosen(step)
                 if kept:  # the start has been sampled at the start
                     self._add(self.sampler.rows(self.final, JUDGED, kept, "final"))
             except RewardError as error:  # it may be what ended the run; then what was measured before is all there is
@@ -225,6 +250,15 @@ class Evaluator:
             {"peak_step": best, "peak_over_end": gap.value, "peak_over_end_ci": list(gap.interval)}
         )
         return chosen
+
+    def _before_alarm(self, step: int) -> int:
+        """The weights of the newest evaluation at which nothing was suspicious. The reward itself is not asked."""
+        kept = self.weights.step
+        if kept != step:
+            self._put(self.weights.tensors(), kept)
+            why = "its reward seemed to be exploited after that, and there is no gold reward that would know better"
+            self.recorder.event("rolled back", step=kept, to=kept, why=why)
+        return kept
 
     def _interim(self, step: int) -> int:
         """The best step, if what was evaluated says that it is better than the last evaluation; else the last."""
@@ -260,15 +294,16 @@ class Evaluator:
         self.recorder.event("rolled back", step=best, to=best, why=why)
         self.recorder.summary({"end_selection": end, "peak_selection": peak, "end_step": step})
 
-    def state(self) -> dict[str, float]:
-        """Held-out means at the start, at the last evaluation, and at the best one."""
-        return {"start": self.start, "last": self.last, "best": self.best}
+    def state(self) -> dict[str, Any]:
+        """Held-out means at the start, at the last evaluation, and at the best one; evaluations that were forgotten."""
+        return {"start": self.start, "last": self.last, "best": self.best, "gone": self.gone}
 
-    def resume(self, state: dict[str, float]) -> None:
+    def resume(self, state: dict[str, Any]) -> None:
         """Inverse of `state`."""
         self.start, self.last = state["start"], state["last"]
+        self.gone = list(state.get("gone", []))
         watched = [row for row in read_lines(self.path) if row.get("set") == "selection"] if self.path.is_file() else []
-        for step in sorted({row["step"] for row in watched}):
+        for step in sorted({row["step"] for row in watched} - set(self.gone)):
             self._see(step, [row for row in watched if row["step"] == step])
         # Without the file of the best weights there is nothing to put back, so the next evaluation is the best.
         self.best = state["best"] if self.weights.file else float("-inf")
@@ -277,7 +312,7 @@ class Evaluator:
         if step == 0:
             self.start = value
         self.last = value
-        if value > self.best:
+        if self.is_calm() if self.is_calm else value > self.best:
             self.best = value
             self.weights.keep(step, self.runtime.policy.weights().tensors())
 

@@ -27,6 +27,7 @@ from plaudit.runtime import OnlineRuntime, Runtime, TextFormat, TokenPrompt
 from plaudit.stages.encode import demonstration_encoder, encode_rows, readable, tell_of
 from plaudit.stages.online.evaluation import Evaluator
 from plaudit.stages.online.gate import notes_on_rewards
+from plaudit.stages.online.guard import Guard
 from plaudit.stages.online.prompts import PromptReader, columns_of, load_prompts, room_for_prompts
 from plaudit.stages.said import Said
 from plaudit.stages.session import HowEnded, OnIteration, Session, open_session, ready
@@ -83,11 +84,13 @@ def run_rl(
     ) as session:  # fmt: skip
         session.recorder.event("memory", **opened.memory)
         session.recorder.summary(opened.memory)
+        watch = HackingWatch(machines.gold is not None)
         evaluator = Evaluator(
             session.run, machines, rows.heldout, job, opened.format.chat, session.recorder, job.mismatch.max_staleness,
+            watch.is_calm if job.on_alarm != "warn" else None,
         )  # fmt: skip
         session.keep(machines.learners, evaluator.weights)
-        train = OnlineTraining(job, replace(opened, machines=machines), session, evaluator)
+        train = OnlineTraining(job, replace(opened, machines=machines), session, evaluator, watch)
         train.run(rows.train, texts)
     return session.run
 
@@ -95,10 +98,12 @@ def run_rl(
 class OnlineTraining:
     """The iterations of one run, each with its metrics, evaluation, alarms and checkpoint."""
 
-    def __init__(self, job: OnlineJob, opened: OnlineRuntime, session: Session, evaluator: Evaluator) -> None:
+    def __init__(
+        self, job: OnlineJob, opened: OnlineRuntime, session: Session, evaluator: Evaluator, hacking: HackingWatch
+    ) -> None:
         self.job, self.opened, self.session, self.evaluator = job, opened, session, evaluator
-        self.watch = SamplerWatch()
-        self.hacking = HackingWatch(evaluator.judge == "gold")
+        self.watch, self.hacking = SamplerWatch(), hacking
+        self.guard = Guard(job.on_alarm, evaluator, session.recorder)
 
     def run(self, prompts: Sequence[TokenPrompt], texts: TextStream | None) -> None:
         """Restore or start, train, and end with the weights that are kept."""
@@ -116,6 +121,7 @@ class OnlineTraining:
             self.evaluator.resume(state["evaluation"])
             self.watch.resume(state.get("watch", {}))  # checkpoints of the first release have none
             self.hacking.resume(state.get("hacking", {}))
+            self.guard.resume(state.get("guard", {}), self.loop)
         else:
             self.evaluator.before()
         with self.session.training(self._hand_out):
@@ -124,12 +130,13 @@ class OnlineTraining:
     def _hand_out(self, ended: HowEnded) -> None:
         """Choose the weights that are kept, and save them."""
         machines, text = self.opened.machines, self.opened.format
-        self.evaluator.finish(self.session.trained, ended)
+        self.evaluator.finish(self.session.trained, ended, alarmed=self.guard.acted)
         if machines.critic and machines.shared_trunk:  # its head is of use only beside this policy
             machines.critic.export(self.session.run / "critic", text.tokenizer)
         self.session.save(machines.policy, text.tokenizer)
 
     def _after(self, iteration: int, metrics: dict[str, float], rollouts: Sequence[Rollout]) -> None:
+        hacked = self.hacking.look(rollouts, metrics)
         evaluated = self.evaluator.after(iteration)
         metrics |= evaluated
         metrics["memory/peak"] = self.opened.peak_memory()
@@ -138,11 +145,12 @@ class OnlineTraining:
             self._tell_of_length(iteration, metrics)
             if metrics.get("policy/empty_share") == 1.0:
                 self.session.recorder.event("no step", step=iteration, message=_no_step(iteration, metrics))
-            alarms = [*self.watch.look(metrics), *self.hacking.look(rollouts, metrics)]
-            alarms += self.hacking.evaluated(self.evaluator.seen) if evaluated else []
-            for alarm in alarms:
+            hacked += self.hacking.evaluated(self.evaluator.seen) if evaluated else []
+            for alarm in (*self.watch.look(metrics), *hacked):
                 self.session.recorder.alarm(iteration, alarm.kind, alarm.message)
             _check_kl(self.job, metrics, iteration)
+            if self.guard.act(iteration, hacked, self.loop):
+                self.hacking.calm_down()
         except TrainingError:
             self.session.keeper.save(iteration, self._state())
             raise
@@ -163,6 +171,7 @@ class OnlineTraining:
             "evaluation": self.evaluator.state(),
             "watch": self.watch.state(),
             "hacking": self.hacking.state(),
+            "guard": self.guard.state(),
         }
 
 
@@ -274,6 +283,7 @@ def _check_kl(job: OnlineJob, metrics: Mapping[str, float], iteration: int) -> N
         raise Ended(
             f"the KL to the reference is {kl:.1f} nats per response, over the limit of {job.kl_limit:g}",
             how="limit",
+            kind="kl_limit",
             where=f"iteration {iteration}",
             cure="start again with a higher --kl-coef or a lower --lr; "
             "or go on from the checkpoint that was saved now: --kl-limit N --resume",
