@@ -23,13 +23,7 @@ from torch import Tensor
 
 from plaudit.algorithms import policy_gradient as pg
 from plaudit.algorithms.cautions import Caution, discounted, divided, forward_kl, short_for_lambda, that_hold
-from plaudit.algorithms.metrics import (
-    advantage_metrics,
-    law_metrics,
-    ratio_metrics,
-    reward_metrics,
-    value_metrics,
-)
+from plaudit.algorithms.metrics import advantage_metrics, law_metrics, ratio_metrics, reward_metrics, value_metrics
 from plaudit.algorithms.parts import Discounted, EstimatedKL, WithCritic
 from plaudit.algorithms.protocol import Credit, Phase, Signal, end_warm_up, warm_up
 from plaudit.config.values import Count, NotNegative, Positive, Share, settings_value
@@ -258,9 +252,8 @@ class PPO(pg.UpdateSettings, EstimatedKL, Discounted, WithCritic):
         elif batch.truncated is not None and self.missing_eos != "bootstrap":
             scores = missing_eos(scores, batch.truncated, self.missing_eos, self.missing_eos_penalty)
             counted = ~scores.isnan()
-        moments = carry.reward
-        if self.reward_scaling != "bounded" or not moments.count:  # bounded looks from where the policy started
-            moments = moments.update(scores[counted].tolist())
+        fixed = self.reward_scaling == "bounded" and carry.reward.count  # as the policy started
+        moments = carry.reward if fixed else carry.reward.update(scores[counted].tolist())
         scaling = "none" if self.reward_scaling == "whiten" else self.reward_scaling
         used = torch.where(counted, scale(scores, moments, scaling, self.reward_clip), 0.0)
         return used, scores.isnan(), replace(carry, reward=moments)

@@ -101,7 +101,7 @@ def averaged(paths: Sequence[str], tokenizer: Any) -> RewardModel:
             cure="name several with commas between them, or leave @weights out",
         )  # fmt: skip
     mean = RewardModel.load(paths[0], tokenizer)
-    tensors = {name: tensor.detach().double() for name, tensor in mean.model.state_dict().items()}
+    tensors = {name: tensor.detach().float() for name, tensor in mean.model.state_dict().items()}
     rules = [mean.length_rule]
     for path in paths[1:]:
         member = RewardModel.load(path, tokenizer)
@@ -113,7 +113,7 @@ def averaged(paths: Sequence[str], tokenizer: Any) -> RewardModel:
             )  # fmt: skip
         rules.append(member.length_rule)
         for name, tensor in others.items():
-            tensors[name] += tensor.double()
+            tensors[name] += tensor.float()
         mean.mean, mean.std = mean.mean + member.mean, mean.std + member.std
     if len({rule.kind for rule in rules}) > 1:
         raise ConfigError(

@@ -10,7 +10,7 @@ from plaudit.config.sections import CheckpointSection, DataSection
 from plaudit.errors import Ended
 from plaudit.jobs.online import GRPOJob, OnlineDPOJob
 from plaudit.records import RewardResult
-from plaudit.runs.files import read_json, read_lines
+from plaudit.runs.files import METRICS, read_json, read_lines
 from plaudit.stages.online.rl import run_rl
 
 EVENTS = ("alarm", "gone back", "rolled back")
@@ -114,7 +114,7 @@ def test_a_resumed_run_goes_back_as_it_would_have(world, tmp_path):
     one, two = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(one[name], two[name]) for name in one)
     figures = [
-        [(row["step"], row["reward/mean"], row["objective/kl_coef"]) for row in read_lines(tmp_path / name / "metrics.jsonl")]
+        [(row["step"], row["reward/mean"], row["objective/kl_coef"]) for row in read_lines(tmp_path / name / METRICS)]
         for name in ("whole", "cut")
     ]
     assert figures[0] == figures[1]

@@ -135,9 +135,9 @@ class Evaluator:
     the end only, and judge the chosen weights. A checkpoint keeps the best weights and the figures (`state`), so that a
     resumed run knows where it started and what was best.
 
-    Args:
-        is_calm: given where an alarm is acted on. Without a gold reward the weights of the newest evaluation at which
-            it was calm are kept then, not the best ones: a reward that is exploited calls the worst weights best.
+    Attributes:
+        is_calm: set where an alarm is acted on and there is no gold reward. Then the weights of the newest evaluation
+            at which it was calm are kept, not the best ones: a reward that is exploited calls the worst weights best.
     """
 
     def __init__(
@@ -149,10 +149,9 @@ class Evaluator:
         chat: ChatFormat,
         recorder: Recorder,
         max_staleness: int = 0,
-        is_calm: Callable[[], bool] | None = None,
     ) -> None:
         self.runtime, self.job = runtime, job
-        self.is_calm = is_calm if runtime.gold is None else None
+        self.is_calm: Callable[[], bool] | None = None
         self.sampler = Sampler(runtime, job, chat, max_staleness)
         self.selection, self.final = divide(prompts, lambda prompt: prompt_key(prompt.prompt.content))
         self.recorder = recorder

@@ -7,6 +7,7 @@ from typing import Any
 
 from plaudit.errors import Ended
 from plaudit.evaluation.alarms.alarm import Alarm
+from plaudit.evaluation.alarms.hacking import HackingWatch
 from plaudit.jobs.online import OnAlarm
 from plaudit.runs.recorder import Recorder
 from plaudit.stages.online.evaluation import Evaluator
@@ -24,18 +25,20 @@ class Guard:
         acted: whether it has gone back or stopped.
     """
 
-    def __init__(self, on_alarm: OnAlarm, evaluator: Evaluator, recorder: Recorder) -> None:
-        self.on_alarm, self.evaluator, self.recorder = on_alarm, evaluator, recorder
+    def __init__(self, on_alarm: OnAlarm, evaluator: Evaluator, watch: HackingWatch, recorder: Recorder) -> None:
+        self.on_alarm, self.evaluator, self.watch, self.recorder = on_alarm, evaluator, watch, recorder
         self.times, self.acted = 0, False
+        if on_alarm != "warn" and not watch.has_gold:
+            evaluator.is_calm = watch.is_calm
 
-    def act(self, iteration: int, alarms: Sequence[Alarm], loop: OnlineLoop) -> bool:
-        """Do what was asked for on alarms of this iteration; whether the run went back.
+    def act(self, iteration: int, alarms: Sequence[Alarm], loop: OnlineLoop) -> None:
+        """Do what was asked for on alarms of this iteration.
 
         Raises:
             Ended: the run stops here.
         """
         if not alarms or self.on_alarm == "warn":
-            return False
+            return
         self.acted = True
         kinds = ", ".join(alarm.kind for alarm in alarms)
         if self.on_alarm == "stop" or self.times >= MOST:
@@ -53,7 +56,7 @@ class Guard:
         where = "the start" if to == 0 else f"iteration {to}"
         why = f"the alarm {kinds}: the policy goes on from the weights of {where}, with kl_coef {coef:g}"
         self.recorder.event("gone back", step=iteration, to=to, why=why)
-        return True
+        self.watch.calm_down()
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""

@@ -84,13 +84,11 @@ def run_rl(
     ) as session:  # fmt: skip
         session.recorder.event("memory", **opened.memory)
         session.recorder.summary(opened.memory)
-        watch = HackingWatch(machines.gold is not None)
         evaluator = Evaluator(
             session.run, machines, rows.heldout, job, opened.format.chat, session.recorder, job.mismatch.max_staleness,
-            watch.is_calm if job.on_alarm != "warn" else None,
         )  # fmt: skip
         session.keep(machines.learners, evaluator.weights)
-        train = OnlineTraining(job, replace(opened, machines=machines), session, evaluator, watch)
+        train = OnlineTraining(job, replace(opened, machines=machines), session, evaluator)
         train.run(rows.train, texts)
     return session.run
 
@@ -98,12 +96,11 @@ def run_rl(
 class OnlineTraining:
     """The iterations of one run, each with its metrics, evaluation, alarms and checkpoint."""
 
-    def __init__(
-        self, job: OnlineJob, opened: OnlineRuntime, session: Session, evaluator: Evaluator, hacking: HackingWatch
-    ) -> None:
+    def __init__(self, job: OnlineJob, opened: OnlineRuntime, session: Session, evaluator: Evaluator) -> None:
         self.job, self.opened, self.session, self.evaluator = job, opened, session, evaluator
-        self.watch, self.hacking = SamplerWatch(), hacking
-        self.guard = Guard(job.on_alarm, evaluator, session.recorder)
+        self.watch = SamplerWatch()
+        self.hacking = HackingWatch(evaluator.judge == "gold")
+        self.guard = Guard(job.on_alarm, evaluator, self.hacking, session.recorder)
 
     def run(self, prompts: Sequence[TokenPrompt], texts: TextStream | None) -> None:
         """Restore or start, train, and end with the weights that are kept."""
@@ -149,8 +146,7 @@ class OnlineTraining:
             for alarm in (*self.watch.look(metrics), *hacked):
                 self.session.recorder.alarm(iteration, alarm.kind, alarm.message)
             _check_kl(self.job, metrics, iteration)
-            if self.guard.act(iteration, hacked, self.loop):
-                self.hacking.calm_down()
+            self.guard.act(iteration, hacked, self.loop)
         except TrainingError:
             self.session.keeper.save(iteration, self._state())
             raise
