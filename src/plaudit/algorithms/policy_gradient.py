@@ -194,3 +194,8 @@ def kl_form(kl: LossKL) -> tuple[Estimator, Gradient]:
     """
     estimator, _, naive = kl.partition("_")
     return cast("Estimator", estimator), "naive" if naive else "unbiased"
+
+
+def column(rows: Tensor | None, constant: float) -> Tensor | float:
+    """A coefficient that the batch brings, one a row ``[B, 1]``; else the constant."""
+    return constant if rows is None else rows[:, None]

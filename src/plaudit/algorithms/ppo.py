@@ -23,7 +23,13 @@ from torch import Tensor
 
 from plaudit.algorithms import policy_gradient as pg
 from plaudit.algorithms.cautions import Caution, discounted, divided, forward_kl, short_for_lambda, that_hold
-from plaudit.algorithms.metrics import advantage_metrics, law_metrics, ratio_metrics, reward_metrics, value_metrics
+from plaudit.algorithms.metrics import (
+    advantage_metrics,
+    law_metrics,
+    ratio_metrics,
+    reward_metrics,
+    value_metrics,
+)
 from plaudit.algorithms.parts import Discounted, EstimatedKL, WithCritic
 from plaudit.algorithms.protocol import Credit, Phase, Signal, end_warm_up, warm_up
 from plaudit.config.values import Count, NotNegative, Positive, Share, settings_value
@@ -213,13 +219,13 @@ class PPO(pg.UpdateSettings, EstimatedKL, Discounted, WithCritic):
         value = mean(surrogate)
         metrics["policy/loss"] = value.detach()
         if self.entropy_coef:
-            value = value - mean(_column(batch.entropy_coefs, self.entropy_coef) * out.entropy)
+            value = value - mean(pg.column(batch.entropy_coefs, self.entropy_coef) * out.entropy)
         if self.kl_in == "loss" and self.kl_estimator != "full":
             assert batch.ref_logprobs is not None
             kl = kl_estimators.kl_loss(
                 out.logprobs, batch.old_logprobs, batch.ref_logprobs, *pg.kl_form(self.kl_estimator)
             )
-            value = value + mean(_column(batch.kl_coefs, self.kl_coef) * kl)
+            value = value + mean(pg.column(batch.kl_coefs, self.kl_coef) * kl)
             metrics["policy/kl_loss"] = mean(kl.detach())
         return Loss(value, metrics, maxima, {"policy/ratio_mean": RATIO_LIMIT})
 
@@ -328,11 +334,6 @@ class PPO(pg.UpdateSettings, EstimatedKL, Discounted, WithCritic):
             change = step if metrics["policy/entropy"] < aim else -step
             carry = replace(carry, entropy_coef=max(carry.entropy_coef + change, 0.0))
         return carry
-
-
-def _column(rows: Tensor | None, constant: float) -> Tensor | float:
-    """A coefficient that the batch brings, one a row ``[B, 1]``; else the constant."""
-    return constant if rows is None else rows[:, None]
 
 
 # What no bound of a single setting can say: settings that contradict each other, or mean nothing together.
