@@ -95,6 +95,21 @@ def few(base: Path, seed: int, n: int, flipped: float) -> Path:
     return out / "model"
 
 
+def several(base: Path, seed: int, world: World, members: int) -> Path:
+    """An ensemble of reward models that were trained on the comparisons of a world."""
+    name = f"few-{world.comparisons}" if world.comparisons else "preferences"
+    out = base / f"{name}-members"
+    if not (out / f"member-{members - 1}" / "model").is_dir():
+        run_reward(
+            RewardJob(
+                model=str(base / "sft" / "model"), dataset=str(base / "data" / f"{name}.jsonl"), out=str(out),
+                epochs=4 if world.comparisons else 2, batch_size=16, optimizer=OptimizerSection(lr=1e-3),
+                members=members, **common(seed),
+            )
+        )  # fmt: skip
+    return out
+
+
 def bag_of_words(base: Path) -> Score:
     """A classifier of good and bad reviews that counts words: it can be stuffed."""
     rows = [r for r in load_records(str(base / "data" / "preferences.jsonl"), "preference").records
@@ -203,8 +218,12 @@ def record(root: Path, world: str, algorithm: str, seed: int, tag: str = "", **c
         how = ended.how
     seconds = time.perf_counter() - began
     named = ("step", "set", "prompt_id", "k", "reward", "gold", "kl", "gap_swapped", "gap_shuffled", "length")
-    rows = [{name: row[name] for name in named if name in row} for row in read_lines(out / "evaluation.jsonl")]
-    events = [row for row in read_lines(out / "events.jsonl") if row.get("event") in ("alarm", "rolled back", "back")]
+    rows = []
+    for row in read_lines(out / "evaluation.jsonl"):
+        row.setdefault("gold", reviews.true_score(row["prompt"], row["response"]))  # of a run that had none
+        rows.append({name: row[name] for name in named if name in row})
+    shown = ("alarm", "rolled back", "gone back")
+    events = [row for row in read_lines(out / "events.jsonl") if row.get("event") in shown]
     whole = {
         "world": world, "algorithm": algorithm, "seed": seed, "tag": tag, "seconds": round(seconds, 1), "ended": how,
         "iterations": seen, "evaluation": rows, "events": events, "summary": read_json(out / "summary.json"),
@@ -223,14 +242,20 @@ def _job(
     model = base / "reward" / "model"
     if world.comparisons:
         model = few(base, seed, world.comparisons, world.flipped)
+    if members := changed.get("members"):
+        model = several(base, seed, world, members)
     score = bag_of_words(base) if world.words else reviews.true_score if world.gold else world.reward
     settings: dict[str, Any] = {
         "policy": str(base / "sft" / "model"), "gold": (GOLD,), "dataset": str(base / "data" / "prompts.jsonl"),
         "out": str(out), "iterations": ITERATIONS, "prompts_per_iteration": 64, "eval_prompts": 100, "eval_every": 2,
         "optimizer": OptimizerSection(lr=world.lr, schedule="constant", warmup_fraction=0.0), "sampling": SAMPLING,
     } | common(seed) | {"log": LogSection(trackers=())} | dict(world.settings) | dict(changed)  # fmt: skip
+    rule, blind = settings.pop("ensemble", ""), settings.pop("blind", False)
+    settings.pop("members", None)
+    if blind:  # the run has no gold reward: what its model is worth is measured afterwards
+        settings["gold"] = ()
     if not score:
-        settings["reward"] = settings.get("reward") or (str(model),)
+        settings["reward"] = (f"{model}@{rule}" if rule else str(model),)
     scaling = settings.pop("reward_scaling", "normalize")
     kl_coef = settings.pop("kl_coef", world.kl_coef)
     kl_target = settings.pop("kl_target", 0.0)

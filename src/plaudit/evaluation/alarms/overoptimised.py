@@ -27,6 +27,8 @@ POOLED = 3
 """Evaluations whose responses are taken together to say whether the rewards agree."""
 WEAK = 0.3
 """Correlation within prompts that is weak. Where the interval is not below it there are too few responses to say so."""
+NEAR = 1.0
+"""Nats per response. Nearer to the start, what a curve of the gold reward bends by is noise."""
 FAR = 10.0
 """Nats per response. Nearer to the start, a policy without a gold reward is not called far from it."""
 LEFT = 0.5
@@ -105,7 +107,7 @@ def past_peak(seen: Evaluations) -> str:
         points.append(Point(step, fmean(one.kl.values()) if one.kl else 0.0, change))
     curve = fit(Track("gold", tuple(points)))
     kl = points[-1].kl
-    if curve is None or curve.peak is None or not kl > curve.peak_ci[1] ** 2:
+    if kl < NEAR or curve is None or curve.peak is None or not kl > curve.peak_ci[1] ** 2:
         return ""
     return (
         f"the KL to the start is {kl:.1f} nats per response, beyond the peak of the gold reward: {curve.words}. The "

@@ -19,7 +19,18 @@ PAIR_FIELDS = ("chosen_score", "rejected_score", "chosen_length", "rejected_leng
 
 
 def card(run_dir: Path) -> dict[str, Any]:
-    """Report card from heldout.jsonl (and rankings.jsonl, swaps.jsonl, if they are there); merged into summary.json.
+    """Report card of a reward model, see `figures`; merged into summary.json.
+
+    Raises:
+        DataError: see `figures`.
+    """
+    values = figures(run_dir)
+    whole = merge_json(Path(run_dir) / SUMMARY, values)
+    return values if values["heldout_pairs"] else whole
+
+
+def figures(run_dir: Path) -> dict[str, Any]:
+    """Figures from heldout.jsonl (and rankings.jsonl, swaps.jsonl, if they are there).
 
     heldout.jsonl has pairs ``{"id", "prompt_id", "chosen_score", "rejected_score", "chosen_length",
     "rejected_length", "margin"}`` with raw scores, or labelled texts ``{"score", "label", "length"}``, or rated
@@ -45,7 +56,7 @@ def card(run_dir: Path) -> dict[str, Any]:
             cure="train with --eval-fraction above 0",
         )
     if not rows:  # Nothing was held out. Training went well all the same, so this is no error.
-        return merge_json(Path(run_dir) / SUMMARY, {"accuracy": None, "heldout_pairs": 0})
+        return {"accuracy": None, "heldout_pairs": 0}
     form = next((name for name in ("label", "rating") if name in rows[0]), "pair")
     _check(rows, PAIR_FIELDS if form == "pair" else ("score", form), path)
     if form == "pair":
@@ -54,9 +65,7 @@ def card(run_dir: Path) -> dict[str, Any]:
         values |= _against_start(read_lines(Path(run_dir) / HELDOUT_START), rows)
     else:
         values = _labels(rows) if form == "label" else _ratings(rows)
-    clean = {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in values.items()}
-    merge_json(Path(run_dir) / SUMMARY, clean)
-    return clean
+    return {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in values.items()}
 
 
 def _check(rows: Sequence[Row], needed: Sequence[str], path: Path) -> None:

@@ -5,17 +5,20 @@ Only what a card says is known: a function, a model of the hub and a run without
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from plaudit.config.sections import Job
-from plaudit.errors import Refused
+from plaudit.errors import DataError, Refused
+from plaudit.evaluation.alarms.alarm import Alarm
 from plaudit.evaluation.choice import ENOUGH
+from plaudit.evaluation.kinds.reward_card import figures
 from plaudit.jobs.reward_tables import ModelTable
 from plaudit.jobs.rewarded import RewardedJob
-from plaudit.runs.files import SUMMARY, read_json
+from plaudit.runs.files import HELDOUT, SUMMARY, read_json
 
 
 def refuse_coins(job: Job, anyway: bool = False) -> None:
@@ -32,33 +35,40 @@ def refuse_coins(job: Job, anyway: bool = False) -> None:
             raise Refused(f"the reward model {found}", where=path, cure=cure)
 
 
+def alarms_on_rewards(job: RewardedJob) -> list[Alarm]:
+    """The alarms of a run before its first step: reward models that may be coins, and are trained on all the same."""
+    found = {path: _coin(_card(path)) for path in _paths(job.reward)}
+    return [
+        Alarm("coin", f"the reward model {path} {words}. What a policy learns from it is luck") for path, words in
+        found.items() if words
+    ]  # fmt: skip
+
+
 def notes_on_rewards(job: RewardedJob) -> list[str]:
-    """What a run says of its reward models: those that may be coins, and those of which nothing is known."""
+    """What a run says of its reward models of which nothing, or too little, is known."""
     notes = []
     for path in _paths(job.reward):
-        card = _card(path)
-        if found := _coin(card):
-            notes.append(f"{path} {found}; a policy is trained on it all the same, as --anyway said")
-        elif not card.get("accuracy_ci"):
+        known = _card(path)
+        if not known.get("accuracy_ci"):
             notes.append(f"{path} has no report card here: nothing is known of how well it ranks")
-        elif _pairs(card) < ENOUGH:
-            notes.append(f"{path} was judged on {_pairs(card)} held-out pairs, too few to say how well it ranks")
+        elif _pairs(known) < ENOUGH:
+            notes.append(f"{path} was judged on {_pairs(known)} held-out pairs, too few to say how well it ranks")
     return notes
 
 
-def _coin(card: Mapping[str, Any]) -> str:
+def _coin(known: Mapping[str, Any]) -> str:
     """What says that a reward model may rank no better than chance, with the figures; empty where nothing does."""
-    interval = card.get("accuracy_ci")
-    if not interval or interval[0] is None or interval[0] > 0.5 or _pairs(card) < ENOUGH:
+    interval = known.get("accuracy_ci")
+    if not interval or interval[0] is None or interval[0] > 0.5 or _pairs(known) < ENOUGH:
         return ""
     return (
-        f"ranks {card.get('accuracy', 0):.0%} of {card.get('heldout_pairs')} held-out pairs as people did, "
+        f"ranks {known.get('accuracy', 0):.0%} of {known.get('heldout_pairs')} held-out pairs as people did, "
         f"95 % interval {interval[0]:.0%} to {interval[1]:.0%}: no better than a coin, as far as they tell"
     )
 
 
-def _pairs(card: Mapping[str, Any]) -> int:
-    return int(card.get("heldout_pairs") or 0)
+def _pairs(known: Mapping[str, Any]) -> int:
+    return int(known.get("heldout_pairs") or 0)
 
 
 def _paths(tables: Iterable[Any]) -> list[str]:
@@ -73,9 +83,14 @@ def _whole(table: ModelTable) -> tuple[str, ...]:
 
 
 def _card(path: str) -> dict[str, Any]:
-    """The summary of the run that a reward model is, or lies in; empty without one."""
+    """The card of the run that a reward model is, or lies in; empty without one."""
     place = Path(os.path.expanduser(path))
     for folder in (place, place.parent if place.name == "model" else place):
         if (folder / SUMMARY).is_file():
-            return read_json(folder / SUMMARY)
+            summary = read_json(folder / SUMMARY)
+            if "accuracy_ci" in summary or not (folder / HELDOUT).is_file():
+                return summary
+            # A run that was made from Python has no report yet, and so no figures in its summary.
+            with contextlib.suppress(DataError):
+                return figures(folder)
     return {}

@@ -26,7 +26,7 @@ from plaudit.runs.resume import Inputs
 from plaudit.runtime import OnlineRuntime, Runtime, TextFormat, TokenPrompt
 from plaudit.stages.encode import demonstration_encoder, encode_rows, readable, tell_of
 from plaudit.stages.online.evaluation import Evaluator
-from plaudit.stages.online.gate import notes_on_rewards
+from plaudit.stages.online.gate import alarms_on_rewards, notes_on_rewards
 from plaudit.stages.online.guard import Guard
 from plaudit.stages.online.prompts import PromptReader, columns_of, load_prompts, room_for_prompts
 from plaudit.stages.said import Said
@@ -120,6 +120,8 @@ class OnlineTraining:
             self.hacking.resume(state.get("hacking", {}))
             self.guard.resume(state.get("guard", {}), self.loop)
         else:
+            for alarm in alarms_on_rewards(job):
+                self.session.recorder.alarm(0, alarm.kind, alarm.message)
             self.evaluator.before()
         with self.session.training(self._hand_out):
             self.loop.run(job.iterations, start)
