@@ -36,7 +36,7 @@ LONGER = ("iterations", "epochs", "rounds", "members")
 """How far a run goes: more of it is what a finished run is resumed for."""
 FREE = (
     *("out", "overwrite", "log", "checkpoint", "compute", *LONGER),
-    *("kl_limit", "eval_every"),
+    *("kl_limit", "eval_every", "on_alarm"),
     *("data.limit", "data.fields"),  # the fingerprint of the rows knows better
 )
 """Settings and tables that may differ: they change no row, no step, or rounding only."""

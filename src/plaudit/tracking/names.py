@@ -157,6 +157,7 @@ _TABLE = (
     Metric("time/reward", "Time to reward", "The reward on the new responses.", "s", usual="constant"),
     Metric("time/score", "Time to score", "Log-probabilities of policy and reference, values of the critic.", "s", usual="constant"),
     Metric("time/update", "Time to update", "Forward and backward passes, optimizer.", "s", usual="constant"),
+    Metric("time/evaluate", "Time to evaluate", "Sampling and scoring the held-out prompts, where an iteration does.", "s", usual="constant, at most a fifth of all"),
     Metric("time/publish", "Time to publish", "Handing the new weights to the generator.", "s", usual="constant"),
     Metric("memory/peak", "Peak memory", "The most that was ever allocated on the GPU; on a CPU the most the process had resident.", "GB", usual="constant after the first steps"),
     Metric("memory/policy", "Memory of the policy", "Its tensors, shared ones included, and for what is trained gradient and AdamW moments. Once a run, in summary.json and the event memory.", "GB", usual="constant"),

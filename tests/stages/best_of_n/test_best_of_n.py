@@ -156,6 +156,14 @@ def test_rounds_learn(world, tmp_path):
     assert (run / "model" / "config.json").is_file()
 
 
+def test_a_reward_that_is_exploited_is_an_alarm_of_the_rounds_too(world, tmp_path):
+    sixteen = BestOfN(group_size=16, missing_eos_penalty=0.0)
+    run = run_best_of_n(job(world, tmp_path / "run", rounds=2, algorithm=sixteen), reward=goods)
+    found = [(row["step"], row["kind"]) for row in read_lines(run / "events.jsonl") if row["event"] == "alarm"]
+    assert found[0] == (2, "phrase"), "it is paid for a word"
+    assert "pays for words" in write_report(run).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("start_from", ["base", "latest"])
 def test_rounds_resumed_equal_uninterrupted(world, tmp_path, start_from, monkeypatch):
     algorithm = BestOfN(group_size=4, missing_eos_penalty=0.0, start_from=start_from)

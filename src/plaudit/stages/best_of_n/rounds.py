@@ -16,6 +16,7 @@ from plaudit.data.chat import Encoded
 from plaudit.data.collate import collate_demonstrations, encoded_rollout
 from plaudit.data.split import epoch_order, split_by_prompt
 from plaudit.errors import ConfigError
+from plaudit.evaluation.alarms.hacking import HackingWatch
 from plaudit.experience import Experience
 from plaudit.functional.best_of_n import kl_bound
 from plaudit.jobs.best_of_n import BestOfNJob
@@ -28,7 +29,7 @@ from plaudit.runs.resume import Inputs
 from plaudit.runtime import OnlineRuntime, TokenPrompt
 from plaudit.stages.best_of_n.parts import metrics_of, open_sampling, preferences_of, sampled, stop_if_asked
 from plaudit.stages.online.evaluation import Evaluator
-from plaudit.stages.online.gate import notes_on_rewards
+from plaudit.stages.online.gate import alarms_on_rewards, notes_on_rewards
 from plaudit.stages.online.prompts import load_prompts
 from plaudit.stages.said import Said
 from plaudit.stages.session import HowEnded, OnIteration, Session, open_session
@@ -84,6 +85,7 @@ class Rejection:
         self.evaluator = Evaluator(
             session.run, self.machines, heldout, job, opened.format.chat, session.recorder
         )
+        self.hacking = HackingWatch(self.evaluator.judge == "gold")
         session.keep(self.machines.learners, self.evaluator.weights)
 
     def run(self) -> None:
@@ -92,7 +94,10 @@ class Rejection:
         self.machines.generator.publish(self.learner.weights(), start)
         if start:
             self.evaluator.resume(state["evaluation"])
+            self.hacking.resume(state.get("hacking", {}))
         else:
+            for alarm in alarms_on_rewards(self.job):
+                self.session.recorder.alarm(0, alarm.kind, alarm.message)
             self.evaluator.before()
         directory = self.session.run
         with (
@@ -104,8 +109,16 @@ class Rejection:
                 file.keep(lambda row: row["round"] <= start)
             for number in range(start + 1, self.job.rounds + 1):
                 metrics, rollouts = self._round(number, kept, pairs)
-                self.session.record(number, metrics | self.evaluator.after(number), rollouts)
-                self.session.after(number, lambda: {"evaluation": self.evaluator.state()})
+                alarms = self.hacking.look(rollouts, metrics)
+                evaluated = self.evaluator.after(number)
+                self.session.record(number, metrics | evaluated, rollouts)
+                alarms += self.hacking.evaluated(self.evaluator.seen) if evaluated else []
+                for alarm in alarms:
+                    self.session.recorder.alarm(number, alarm.kind, alarm.message)
+                self.session.after(number, self._state)
+
+    def _state(self) -> dict[str, Any]:
+        return {"evaluation": self.evaluator.state(), "hacking": self.hacking.state()}
 
     def _hand_out(self, ended: HowEnded) -> None:
         """Choose the weights that are kept, and save them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -175,7 +176,8 @@ class Evaluator:
         due = self.every > 0 and iteration % self.every == 0
         if not due and iteration != self.job.iterations:
             return {}
-        return self.evaluate(iteration)
+        began = time.perf_counter()
+        return self.evaluate(iteration) | {"time/evaluate": time.perf_counter() - began}
 
     def evaluate(self, iteration: int) -> dict[str, float]:
         """Sample the prompts that weights are chosen by, score, and write one row a response."""
