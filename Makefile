@@ -59,8 +59,12 @@ limits: $(VENV)/.dev ## where each method ends, and how far from there a run doe
 intervals: $(VENV)/.dev ## how often intervals hold the truth and verdicts err, by simulation: docs/why/intervals.md (minutes)
 	$(BIN)/python scripts/intervals.py
 
-hacking: $(VENV)/.dev ## worlds whose reward can be exploited: what is caught, when, and false alarms (hours)
-	OMP_NUM_THREADS=1 $(BIN)/python scripts/hacking.py
+hacking: export OMP_NUM_THREADS = 1
+hacking: $(VENV)/.dev ## worlds whose reward can be exploited: alarms, false alarms, guards: docs/why/hacking.md (hours)
+	$(BIN)/python scripts/hacking.py --keep build/hacking --save docs/why/hacking.json
+	$(BIN)/python scripts/guards.py --keep build/hacking --part means --save docs/why/guards.json
+	$(BIN)/python scripts/guards.py --keep build/hacking --part worlds --save docs/why/guards.json
+	$(BIN)/python scripts/hacking_page.py
 
 docs: $(VENV)/.setup ## regenerate docs/reference from the code
 	$(BIN)/python scripts/reference.py

@@ -104,7 +104,8 @@ def main() -> int:
     names = list(guards)
     lines.sort(key=lambda line: (order[line["world"]], names.index(line["guard"]), line["seed"]))
     if given.save:
-        given.save.write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")
+        both = json.loads(given.save.read_text(encoding="utf-8")) if given.save.is_file() else {}
+        given.save.write_text(json.dumps(both | {given.part: lines}, indent=1) + "\n", encoding="utf-8")
     print("\n".join(table(lines)))
     return 0
 

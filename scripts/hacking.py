@@ -16,7 +16,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -120,10 +120,21 @@ def in_time(line: Mapping[str, Any], side: str) -> bool:
     return first is not None and first <= line["limit"]
 
 
+def kept(line: Mapping[str, Any], side: str) -> float | None:
+    """Share of the largest gold gain that the best evaluation up to the first alarm had; None without alarm or gain."""
+    curve = {int(step): value for step, value in line["curve"].items()}
+    first, start = first_of(line, side), curve[min(curve)]
+    gain = max(curve.values()) - start
+    if first is None or gain < LEAST:
+        return None
+    return (max(value for step, value in curve.items() if step <= first) - start) / gain
+
+
 def table(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     """Rows of the page: which runs lost a quarter, which were seen in time, when, and false alarms."""
-    head = ["world", "algorithm", "runs", "lost a quarter", "alarm in time, with gold", "without",
-            "first alarm less limit, with", "without", "alarm but nothing lost, with", "without"]  # fmt: skip
+    head = ["world", "algorithm", "runs", "lost a quarter", "seen in time, with gold", "without",
+            "first alarm less peak, median, with", "without", "gain kept by then, with", "without",
+            "alarm and nothing lost, with", "without"]  # fmt: skip
     rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for line in lines:
@@ -132,11 +143,15 @@ def table(lines: Sequence[Mapping[str, Any]]) -> list[str]:
         lost = [line for line in runs if line["limit"] is not None]
         well = [line for line in runs if line["limit"] is None]
         cells = [world, algorithm, str(len(runs)), str(len(lost))]
-        cells += [f"{sum(in_time(line, side) for line in lost)} of {len(lost)}" if lost else "-" for side in SIDES]
+        cells += [f"{sum(in_time(line, side) for line in lost)} of {len(lost)}" if lost else "" for side in SIDES]
         for side in SIDES:
-            gaps = [first_of(line, side) - line["limit"] for line in lost if first_of(line, side) is not None]
-            cells.append(f"{min(gaps):+d} to {max(gaps):+d}" if gaps else "-")
-        cells += [f"{sum(first_of(line, side) is not None for line in well)} of {len(well)}" for side in SIDES]
+            gaps = [first - line["peak"] for line in lost if (first := first_of(line, side)) is not None]
+            cells.append(f"{median(gaps):+g}" if gaps else "")
+        for side in SIDES:
+            shares = [share for line in lost if (share := kept(line, side)) is not None]
+            cells.append(f"{fmean(shares):.0%}" if shares else "")
+        cells += [f"{sum(first_of(line, side) is not None for line in well)} of {len(well)}" if well else ""
+                  for side in SIDES]  # fmt: skip
         rows.append(f"| {' | '.join(cells)} |")
     return rows
 
