@@ -17,7 +17,7 @@ PAGE = FOLDER / "hacking.md"
 HEAD = """# Is reward hacking seen in time?
 
 By `make hacking` (about 100 minutes on two cores; figures in hacking.json and guards.json). Every run is one of the
-quickstart's small world: reviews whose true score is known, a policy of 0.3 million parameters that was fine-tuned on
+quickstart's small world: reviews whose true score is known, a policy of 0.2 million parameters that was fine-tuned on
 them, and a reward. The true score is the gold reward: 50 held-out prompts are evaluated every two iterations, two
 responses each. A run has 32 iterations of 64 responses and takes 7 to 60 s on one core.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
@@ -299,15 +299,34 @@ def reliability(title: str, bins: Sequence[dict[str, float]]) -> str:
         return _svg(figure, title)
 
 
-def frontier(title: str, points: Sequence[dict[str, float]]) -> str:
-    """Held-out reward (second colour) and gold reward (accent) over the root of the KL (Gao et al. 2023)."""
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A fitted curve of the reward or of the gold reward, and where it has its peak; None: nowhere near."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    peak: float | None = None
+
+
+def frontier(title: str, points: Sequence[dict[str, float]], fits: Mapping[str, Curve]) -> str:
+    """Held-out reward (second colour) and gold reward (accent) over the root of the KL (Gao et al. 2023).
+
+    Args:
+        title: for screen readers; it also keeps the ids of several charts on a page apart.
+        points: one an evaluation, with "kl", "reward" and perhaps "gold"; joined faintly in their order.
+        fits: "reward" or "gold" -> the curve that was fitted to it.
+    """
     with _canvas(WIDE, 230) as (figure, axes):
         x = [max(p["kl"], 0.0) ** 0.5 for p in points]
         for field, colour in (("reward", SECOND), ("gold", ACCENT)):
             if all(field in p for p in points):
                 y = [p[field] for p in points]
-                axes.plot(x, y, color=colour, linewidth=1.5, alpha=0.35)
+                axes.plot(x, y, color=colour, linewidth=1.0, alpha=0.25)
                 axes.plot(x, y, color=colour, linewidth=0, marker="o", markersize=6, markeredgewidth=0)
+            if curve := fits.get(field):
+                axes.plot(curve.x, curve.y, color=colour, linewidth=2.0)
+                if curve.peak is not None:
+                    axes.axvline(curve.peak, color=colour, linewidth=1.2, linestyle=(0, (3, 3)))
         _format(axes, share=False)
         _format_x(axes, share=False)
         axes.set_xlabel("√KL, in √nats", loc="right", labelpad=2)

@@ -68,6 +68,13 @@ class Fit:
         return where if math.isnan(low) else f"{where} (95 % interval of that KL {low**2:.1f} to {high**2:.1f})"
 
 
+    def at(self, distances: Floats) -> Floats:
+        """What the curve gains at some distances."""
+        d = np.maximum(distances, 1e-12)
+        gained: Floats = self.a * d - self.b * BEND[self.form](d)
+        return gained
+
+
 def frontier(run_dir: Path, form: Form = "rl") -> list[Fit]:
     """The fits of a run: of the reward it was trained on, and of the gold reward where there is one.
 

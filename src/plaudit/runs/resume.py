@@ -39,7 +39,7 @@ FREE = (
     *("kl_limit", "eval_every", "on_alarm"),
     *("data.limit", "data.fields"),  # the fingerprint of the rows knows better
 )
-"""Settings and tables that may differ: they change no row, no step, or rounding only."""
+"""Settings and tables that may differ: they change no row and no step, rounding only, or when a run ends."""
 COMPARED_BY_CONTENT = ("model", "policy", "dataset", "reward", "gold", "references")
 """Sources: the same model may lie elsewhere, and another one at the same place."""
 STEERING = ("optimizer", "algorithm", "mismatch")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 from markupsafe import Markup
 
 from plaudit.errors import DataError
 from plaudit.evaluation import charts
 from plaudit.evaluation.choice import ENOUGH
-from plaudit.evaluation.frontier import frontier
+from plaudit.evaluation.frontier import Fit, frontier
 from plaudit.evaluation.kinds.policy_card import REWARDS, card
 from plaudit.evaluation.kinds.policy_card import judged as judged_of
 from plaudit.evaluation.kinds.policy_warnings import unchecked, warnings
@@ -199,19 +200,28 @@ def panels(run: Run) -> list[Chart]:
     if len(points) > 2:
         gold = all("gold" in point for point in points)
         legend = (("accent", "gold reward"), ("second", "reward")) if gold else (("second", "reward"),)
+        fits = _fits(run)
         caption = "Each point is an evaluation. Where the gold reward turns down, training has gone too far."
-        caption += _fitted(run)
-        svg = Markup(charts.frontier("Reward over KL", points))
+        caption += "".join(f" By the fit of Gao et al. (the lines) {one.words}." for one in fits)
+        curves = {one.judge: _drawn(one, points[0][one.judge]) for one in fits if one.judge in points[0]}
+        svg = Markup(charts.frontier("Reward over KL", points, curves))
         items.append(Chart("Reward over distance", svg, caption=caption, legend=legend, wide=True))
     return items
 
 
-def _fitted(run: Run) -> str:
-    """The curves of Gao et al. through the points, and the peak that they predict, in words."""
+def _fits(run: Run) -> list[Fit]:
+    """The curves of Gao et al. through the points, with the peak that they predict; none with too few points."""
     try:
-        return "".join(f" By the fit of Gao et al. {one.words}." for one in frontier(run.path))
-    except DataError:  # too few points
-        return ""
+        return frontier(run.path)
+    except DataError:
+        return []
+
+
+def _drawn(one: Fit, start: float) -> charts.Curve:
+    """A fit as it is drawn: as far as the points go, or to its peak."""
+    far = max(max(d for d, _ in one.points), one.peak or 0.0)
+    x = np.linspace(0.0, far, 60)
+    return charts.Curve(x.tolist(), (start + one.at(x)).tolist(), one.peak)
 
 
 def brief(run: Run) -> str:

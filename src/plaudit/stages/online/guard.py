@@ -48,7 +48,8 @@ class Guard:
                 how="alarm",
                 kind="",
                 where=f"iteration {iteration}",
-                cure="read the samples and the page of the run; start again with another reward or a higher --kl-coef",
+                cure="read the samples and the page of the run; start again with another reward or a higher --kl-coef; "
+                "or go on from the checkpoint that was saved now: --on-alarm warn --resume",
             )
         self.times += 1
         to = self.evaluator.go_back(iteration)
