@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from plaudit.evaluation.choice import ENOUGH, clearly, difference
+from plaudit.evaluation.choice import ENOUGH, HINTED, clearly, difference
 from plaudit.statistics.clustered import mean_over, outcomes, share
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "why" / "intervals.md"
@@ -74,10 +74,11 @@ def decided(truth: Sequence[float], prompts: int, rng: np.random.Generator) -> t
         return {str(p): float(truth[step] + levels[side][p] + noise[p]) for p in range(prompts)}
 
     start = sampled("final", 0, 4)
-    watched = [np.mean(list(sampled("selection", step, 2).values())) for step in range(len(truth))]
-    best, last = int(np.argmax(watched)), len(truth) - 1
+    watched = [sampled("selection", step, 2) for step in range(len(truth))]
+    best, last = int(np.argmax([np.mean(list(each.values())) for each in watched])), len(truth) - 1
     kept = last
-    if best != last and clearly(difference(sampled("selection", last, 4), sampled("selection", best, 4))):
+    hinted = best != last and difference(watched[last], watched[best], HINTED).low > 0
+    if hinted and clearly(difference(sampled("selection", last, 4), sampled("selection", best, 4))):
         kept = best
     if kept == 0:
         return "no_change", 0
@@ -144,8 +145,9 @@ def page(runs: int) -> str:
         "## The whole decision",
         "",
         "Held-out prompts are divided. By one half weights are chosen: two responses a prompt at each of 15",
-        "evaluations. If the best evaluation is not the last one, both are sampled anew, four responses a",
-        "prompt, and the best weights are handed out only where the interval of the difference lies above 0.",
+        "evaluations. If the best evaluation is above the last one with a 60 % interval, both are sampled anew,",
+        "four responses a prompt, and the best weights are handed out only where the 95 % interval of the",
+        "difference lies above 0.",
         "The other half is sampled at the start and at the end and decides the headline. In units of the",
         "spread of responses:",
         "",

@@ -64,7 +64,7 @@ class Scale:
     """Different prompts of the reinforcement learning, a fifth of them held out."""
     iterations: int = 50
     prompts_per_iteration: int = 64
-    eval_prompts: int = 200
+    eval_prompts: int = 128
     hidden: int = 128
     layers: int = 2
 

@@ -19,8 +19,8 @@ Means = Mapping[str, float]
 """Prompt id -> mean of the judge over the responses to it."""
 ENOUGH = 10
 """Below so many prompts an interval tells too little to call a difference anything."""
-
-
+HINTED = 0.6
+"""Confidence of an interval above 0 that is worth a second look: one in five equal steps has it by chance."""
 SMALLEST = 0.005
 """Nats. A held-out loss that moved less has not moved, however sure the interval is: training moves every weight a
 little, and thousands of rows make the smallest change certain."""

@@ -34,3 +34,8 @@ class BestOfNJob(RewardedJob, PassesJob):
     def eval_every(self) -> int:
         """Every round is evaluated."""
         return 1
+
+    @property
+    def responses_per_iteration(self) -> int:
+        """Of a round; 0 where a round takes all prompts there are."""
+        return self.prompts_per_iteration * self.algorithm.group_size

@@ -38,7 +38,8 @@ class OnlineJob(RewardedJob, EvaluatedJob):
     prompts_per_iteration: int = Field(32, ge=1)
     """Prompts in each batch; each gets group_size responses."""
     eval_every: EvalEvery = "auto"
-    """Iterations between evaluations, besides those at the start and the end; 0: none; auto: about eight in the run."""
+    """Iterations between evaluations, besides those at the start and the end; 0: none; auto: about eight in the run, or
+    fewer where they would take more than a fifth of its time."""
     kl_limit: float = Field(20.0, ge=0)
     """The run stops when the KL to the reference exceeds this (nats per response); 0: never."""
     on_alarm: OnAlarm = "warn"
@@ -49,6 +50,11 @@ class OnlineJob(RewardedJob, EvaluatedJob):
     sampling: SamplingSection = SamplingSection()
     mismatch: MismatchSection = MismatchSection()
     checkpoint: CheckpointSection = CheckpointSection(every=10)
+
+    @property
+    def responses_per_iteration(self) -> int:
+        """Prompts times responses to each."""
+        return self.prompts_per_iteration * self.algorithm.group_size
 
 
 class RLJob(OnlineJob):

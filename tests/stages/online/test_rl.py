@@ -70,7 +70,9 @@ def test_files_and_the_saved_model_loads_with_plain_transformers(world, tmp_path
     model = AutoModelForCausalLM.from_pretrained(run / "model")
     ids = tokenizer("say red", return_tensors="pt")
     assert model.generate(**ids, max_new_tokens=3, do_sample=False).shape[1] > ids["input_ids"].shape[1]
-    assert {row["step"] for row in read_lines(run / "evaluation.jsonl")} == {0, 1, 2, 3, 4}
+    assert {row["step"] for row in read_lines(run / "evaluation.jsonl")} == {0, 2, 4}
+    cautions = [row["message"] for row in read_lines(run / "events.jsonl") if row["event"] == "caution"]
+    assert any("evaluations sample" in words and "training 16" in words for words in cautions)
 
 
 def test_both_models_learn(world, tmp_path):
@@ -138,7 +140,7 @@ MANY = [f"say {a} {b}" for a in WORDS for b in WORDS]
 
 
 def many(world, out, **changes):
-    return world.rl(out, data=DataSection(eval_fraction=0.6), **changes)
+    return world.rl(out, **({"data": DataSection(eval_fraction=0.6), "eval_every": 1} | changes))
 
 
 def test_a_policy_that_ends_worse_is_put_back(world, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from plaudit.data.collate import collate_rollouts
 from plaudit.data.reading.transcripts import prompt_key
 from plaudit.errors import RewardError
 from plaudit.evaluation.alarms.evaluations import Seen
-from plaudit.evaluation.choice import clearly, difference, divide, means_of
+from plaudit.evaluation.choice import HINTED, clearly, difference, divide, means_of
 from plaudit.experience import Experience
 from plaudit.records import Rollout
 from plaudit.rewards.spoiled import gaps
@@ -29,7 +30,10 @@ from plaudit.runtime import Runtime, TokenPrompt
 from plaudit.statistics.intervals import Estimate
 from plaudit.training.online import refuse_stale
 
-AUTO_EVALUATIONS = 8
+AUTO_EVALUATIONS, LEAST_EVALUATIONS = 8, 2
+BUDGET = 0.6
+"""Responses of all evaluations for one of training, at most. A response that is only sampled and scored takes about two
+fifths of the time of one that is learned from as well, so evaluations take about a fifth of a run."""
 WATCHED, JUDGED = 2, 4
 """Responses to each prompt: at every evaluation, and where weights are compared or judged."""
 Purpose = Literal["selection", "final", "again", "anew"]
@@ -47,6 +51,22 @@ def draw_of(step: int, purpose: Purpose) -> int:
     return -3 - len(PURPOSES) * step - PURPOSES.index(purpose)
 
 
+def interval(iterations: int, learned_from: int, watched: int, judged: int) -> int:
+    """Steps between evaluations: eight in a run, or fewer where they would take more than a fifth of its time.
+
+    Args:
+        iterations: of the run.
+        learned_from: responses of the whole run that are learned from.
+        watched: responses of one evaluation.
+        judged: responses that judge start and end, which are sampled in any case.
+
+    >>> interval(100, 3200, 64, 256), interval(10, 320, 64, 256), interval(40, 1280, 64, 256)
+    (12, 5, 5)
+    """
+    allowed = (BUDGET * learned_from - judged) / watched
+    return max(1, iterations // min(max(int(allowed), LEAST_EVALUATIONS), AUTO_EVALUATIONS))
+
+
 class EvaluatedJob(Protocol):
     """What an evaluation reads of a job."""
 
@@ -58,6 +78,11 @@ class EvaluatedJob(Protocol):
     @property
     def eval_every(self) -> int | Literal["auto"]:
         """Steps between evaluations; auto: about eight in the run."""
+        ...
+
+    @property
+    def responses_per_iteration(self) -> int:
+        """That are sampled to learn from, as far as the settings say."""
         ...
 
     @property
@@ -157,17 +182,42 @@ class Evaluator:
         self.selection, self.final = divide(prompts, lambda prompt: prompt_key(prompt.prompt.content))
         self.recorder = recorder
         self.path = run / EVALUATION
-        self.every = (
-            max(1, job.iterations // AUTO_EVALUATIONS) if job.eval_every == "auto" else job.eval_every
-        )
+        auto = interval(job.iterations, self._learned_from, self._watched, self._judged)
+        self.every = auto if job.eval_every == "auto" else job.eval_every
         self.judge = "gold" if runtime.gold else "reward"
         self.start = self.last = float("nan")
         self.seen: dict[int, Seen] = {}
         self.gone: list[int] = []
         self.best, self.weights = float("-inf"), BestWeights(run)
 
+    @property
+    def _watched(self) -> int:
+        """Responses of one evaluation."""
+        return WATCHED * len(self.selection)
+
+    @property
+    def _judged(self) -> int:
+        """Responses that judge start and end."""
+        return 2 * JUDGED * len(self.final)
+
+    @property
+    def _learned_from(self) -> int:
+        return self.job.iterations * self.job.responses_per_iteration
+
+    def _tell_of_cost(self) -> None:
+        """Where a run is so short that evaluating it takes more than a fifth of its time."""
+        times = 1 + math.ceil(self.job.iterations / self.every) if self.every else 2
+        sampled = self._judged + times * self._watched
+        if self._learned_from and sampled > BUDGET * self._learned_from:
+            message = (
+                f"evaluations sample {sampled} responses to held-out prompts, training {self._learned_from}: they may "
+                "take more than a fifth of the time, and less with fewer --eval-prompts or a larger --eval-every"
+            )
+            self.recorder.event("caution", step=0, message=message)
+
     def before(self) -> None:
         """Evaluate the starting policy, on the prompts that are kept for the end too."""
+        self._tell_of_cost()
         self._add(self.sampler.rows(self.final, JUDGED, 0, "final"))
         self.evaluate(0)
 
@@ -229,7 +279,7 @@ class Evaluator:
     def _chosen(self, step: int) -> int:
         """The best step, if the same prompts sampled anew say that it is better than the last one; else the last."""
         best = self.weights.step
-        if not self.weights.file or best == step:
+        if not self.weights.file or best == step or not self._may_be_better(best, step):
             self.recorder.summary({"peak_step": step})
             return step
         last = self._again(step)
@@ -251,6 +301,14 @@ class Evaluator:
             {"peak_step": best, "peak_over_end": gap.value, "peak_over_end_ci": list(gap.interval)}
         )
         return chosen
+
+    def _may_be_better(self, best: int, step: int) -> bool:
+        """Whether it is worth to sample both anew: what was seen of the best step flatters it, and may say no more."""
+        if step not in self.seen or best not in self.seen:
+            return True  # training ended between two evaluations
+        one, other = (getattr(self.seen[at], self.judge) for at in (step, best))
+        gap = difference(one, other, HINTED)
+        return not gap.low <= 0
 
     def _before_alarm(self, step: int) -> int:
         """The weights of the newest evaluation at which nothing was suspicious. The reward itself is not asked."""
