@@ -318,15 +318,16 @@ def frontier(title: str, points: Sequence[dict[str, float]], fits: Mapping[str, 
     """
     with _canvas(WIDE, 230) as (figure, axes):
         x = [max(p["kl"], 0.0) ** 0.5 for p in points]
-        for field, colour in (("reward", SECOND), ("gold", ACCENT)):
+        inks = {"reward": SECOND, "gold": ACCENT}
+        for field, colour in inks.items():
             if all(field in p for p in points):
                 y = [p[field] for p in points]
                 axes.plot(x, y, color=colour, linewidth=1.0, alpha=0.25)
                 axes.plot(x, y, color=colour, linewidth=0, marker="o", markersize=6, markeredgewidth=0)
-            if curve := fits.get(field):
-                axes.plot(curve.x, curve.y, color=colour, linewidth=2.0)
-                if curve.peak is not None:
-                    axes.axvline(curve.peak, color=colour, linewidth=1.2, linestyle=(0, (3, 3)))
+        for field, curve in fits.items():
+            axes.plot(curve.x, curve.y, color=inks[field], linewidth=2.0)
+            if curve.peak is not None:
+                axes.axvline(curve.peak, color=inks[field], linewidth=1.2, linestyle=(0, (3, 3)))
         _format(axes, share=False)
         _format_x(axes, share=False)
         axes.set_xlabel("√KL, in √nats", loc="right", labelpad=2)
