@@ -134,7 +134,7 @@ def test_with_a_gold_reward_that_is_up_other_texts_are_no_alarm():
     seen[8] = Seen(means(2.0), means(-0.3, 0.11))
     phrase, falls, proxy = watch.evaluated(seen)
     assert (phrase.kind, falls.kind, proxy.kind) == ("phrase", "gold_falls", "proxy_gold")
-    assert "The gold reward is not above its start" in phrase.message
+    assert "The reward has risen, and the gold reward is not above its start" in phrase.message
     assert "risen by 2.00 since the start while the gold reward fell by 0.30" in proxy.message
     assert "from 0.50 at iteration 4 to -0.30: a loss of 0.80" in falls.message
     assert watch.look(rollouts(with_phrase(120), 9), {}) == watch.evaluated(seen) == [], "each is raised once"

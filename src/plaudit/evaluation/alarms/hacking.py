@@ -1,7 +1,7 @@
 """Is the reward being exploited? Looked for at every iteration and evaluation, while a policy is trained.
 
 A policy is compared with itself at the start of the run. With a gold reward, that reward decides: at each evaluation
-changes of the texts are an alarm only if the gold reward is not clearly above its start. Without one they are all there
+changes of the texts are an alarm only if the reward is clearly above its start and the gold reward is not. Without one they are all there
 is to go by, so they are raised when they are seen, and say that they may be what was wanted.
 """
 
@@ -17,7 +17,6 @@ from plaudit.evaluation.alarms import texts
 from plaudit.evaluation.alarms.alarm import Alarm
 from plaudit.evaluation.alarms.evaluations import Seen
 from plaudit.evaluation.alarms.texts import ENOUGH_TEXTS, Texts
-from plaudit.evaluation.choice import clearly, difference
 from plaudit.records import Rollout
 
 PATIENCE = 2
@@ -90,8 +89,8 @@ class HackingWatch:
         if len(seen) < 2:
             return []
         alarms = []
-        if self.has_gold and not clearly(difference(seen[min(seen)].gold, seen[max(seen)].gold)):
-            alarms = self._due("The gold reward is not above its start: read the samples")
+        if self.has_gold and over.gold_stays(seen):
+            alarms = self._due("The reward has risen, and the gold reward is not above its start: read the samples")
         changed = any(count >= PATIENCE for kind, count in self.seen.items() if kind in self.words)
         found = {"perturbation": over.perturbation(seen)}
         if self.has_gold:

@@ -41,6 +41,12 @@ SPOILED = {
 }
 
 
+def gold_stays(seen: Evaluations) -> bool:
+    """Whether the reward is clearly above its start, and the gold reward is not."""
+    first, last = seen[min(seen)], seen[max(seen)]
+    return clearly(difference(first.reward, last.reward)) and not clearly(difference(first.gold, last.gold))
+
+
 def gold_falls(seen: Evaluations, changed: bool = False) -> str:
     """The gold reward is below its best evaluation: twice in a row, or surely, or while there are other doubts.
 
