@@ -3,10 +3,11 @@
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.stages.conftest import WORDS
 
 from plaudit.algorithms.grpo import GRPO
 from plaudit.algorithms.online_dpo import OnlineDPO
-from plaudit.config.sections import CheckpointSection, DataSection
+from plaudit.config.sections import CheckpointSection, DataSection, OptimizerSection
 from plaudit.errors import Ended
 from plaudit.jobs.online import GRPOJob, OnlineDPOJob
 from plaudit.records import RewardResult
@@ -60,10 +61,12 @@ def test_stop_hands_out_the_weights_before_the_alarm(world, tmp_path):
 
 
 def test_with_a_gold_reward_the_best_weights_are_handed_out(world, tmp_path):
-    with pytest.raises(Ended):
-        run_rl(job(world, tmp_path / "run", on_alarm="stop", seed=3), reward=counts_good, gold=true)
+    many = [f"say {a} {b}" for a in WORDS for b in WORDS]  # so that there are enough to be sure of a fall
+    settings = {"data": DataSection(eval_fraction=0.6), "eval_prompts": 40, "optimizer": OptimizerSection(lr=1e-2)}
+    with pytest.raises(Ended, match="proxy_gold"):
+        run_rl(job(world, tmp_path / "run", on_alarm="stop", **settings), reward=counts_good, gold=true, prompts=many)
     summary = read_json(tmp_path / "run" / "summary.json")
-    assert summary["ended"] == "alarm" and summary["model_step"] <= 2
+    assert summary["ended"] == "alarm" and summary["model_step"] == 0, "it was best at its start"
 
 
 @pytest.mark.parametrize(("algorithm", "name", "first"), [

@@ -1,8 +1,8 @@
 """Is the reward being exploited? Looked for at every iteration and evaluation, while a policy is trained.
 
 A policy is compared with itself at the start of the run. With a gold reward, that reward decides: at each evaluation
-changes of the texts are an alarm only if the reward is clearly above its start and the gold reward is not. Without one they are all there
-is to go by, so they are raised when they are seen, and say that they may be what was wanted.
+changes of the texts are an alarm only if the reward is clearly above its start and the gold reward is not. Without
+one they are all there is to go by, so they are raised when they are seen, and say that they may be what was wanted.
 """
 
 from __future__ import annotations
