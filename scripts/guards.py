@@ -33,11 +33,18 @@ MEANS: dict[str, dict[str, Any]] = {
     "KL 0.1": {"kl_coef": 0.1},
     "stop on an alarm": {"on_alarm": "stop"},
     "back on an alarm": {"on_alarm": "back"},
+    "KL 0.1, mean less deviation of 3, back": {
+        "kl_coef": 0.1, "members": 3, "ensemble": "mean_minus_std", "on_alarm": "back"
+    },
     "back on an alarm, no gold": {"on_alarm": "back", "blind": True},
     "stop on an alarm, no gold": {"on_alarm": "stop", "blind": True},
 }
 """Name -> what differs from the run without guards."""
-CHOSEN = ("none", "stop on an alarm", "back on an alarm", "stop on an alarm, no gold")
+CHOSEN = (
+    "none", "stop on an alarm", "back on an alarm", "KL 0.1, mean less deviation of 3, back",
+    "stop on an alarm, no gold",
+)  # fmt: skip
+"""Of them those that are tried in all worlds; an ensemble where there is a reward model."""
 WORLDS = ("noisy comparisons", "weak KL")
 """Those with a reward model: all means apply there."""
 

@@ -242,9 +242,9 @@ def _job(
     model = base / "reward" / "model"
     if world.comparisons:
         model = few(base, seed, world.comparisons, world.flipped)
-    if members := changed.get("members"):
-        model = several(base, seed, world, members)
     score = bag_of_words(base) if world.words else reviews.true_score if world.gold else world.reward
+    if (members := changed.get("members")) and not score:
+        model = several(base, seed, world, members)
     settings: dict[str, Any] = {
         "policy": str(base / "sft" / "model"), "gold": (GOLD,), "dataset": str(base / "data" / "prompts.jsonl"),
         "out": str(out), "iterations": ITERATIONS, "prompts_per_iteration": 64, "eval_prompts": 100, "eval_every": 2,

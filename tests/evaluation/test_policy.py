@@ -4,6 +4,7 @@ import math
 import pytest
 
 from plaudit.errors import DataError
+from plaudit.evaluation.kinds import policy
 from plaudit.evaluation.kinds.policy_card import card, distinct
 
 
@@ -27,6 +28,14 @@ def row(step, prompt, reward, **more):
 
 def write(run, rows):
     (run / "evaluation.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+
+
+def test_the_page_says_how_well_the_reward_model_ranks():
+    curve = [{"step": step, "gold": 0.1 * step, "reward": 0.2 * step} for step in range(5)]
+    known = {"accuracy": 0.67, "accuracy_ci": [0.64, 0.7], "heldout_pairs": 1025}
+    said = policy._bought({"curve": curve, "reward_models": [known]}).replace("\u202f", " ")
+    assert "ranks 67 % (64 to 70 %) of 1025 held-out pairs as people did" in said
+    assert "ranks" not in policy._bought({"curve": curve, "reward_models": []})
 
 
 def test_figures_by_hand(tmp_path):

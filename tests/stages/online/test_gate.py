@@ -8,7 +8,7 @@ import plaudit
 from plaudit.cli.main import main
 from plaudit.errors import Refused
 from plaudit.jobs.online import RLJob
-from plaudit.stages.online.gate import alarms_on_rewards, notes_on_rewards, refuse_coins
+from plaudit.stages.online.gate import alarms_on_rewards, known_of_rewards, notes_on_rewards, refuse_coins
 
 
 def rated(folder, low, high=0.8, *, pairs=40):
@@ -35,6 +35,8 @@ def test_a_coin_is_refused_with_its_figures_and_the_cure(tmp_path):
     assert alarm.kind == "coin" and "43% to 80%" in alarm.message
     refuse_coins(job(good))
     assert notes_on_rewards(job(good)) == alarms_on_rewards(job(good)) == []
+    [known] = known_of_rewards(job(good))
+    assert known["path"] == good and known["heldout_pairs"] == 40
 
 
 def test_the_model_directory_of_a_run_has_the_card_of_the_run(tmp_path):

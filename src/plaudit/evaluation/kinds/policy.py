@@ -105,6 +105,11 @@ def _bought(card: Row) -> str:
         f"{signed(gold)}. The gold reward is a second reward that training never sees. Both err, in other places: what "
         "a policy gains by the one and not by the other, it may have gained from an error."
     )
+    for known in card.get("reward_models") or []:
+        text += (
+            f" The reward model ranks {percent(known['accuracy'])} ({span(known['accuracy_ci'], 'percent')}) of "
+            f"{known['heldout_pairs']} held-out pairs as people did: what it cannot tell apart, it cannot teach."
+        )
     near = LEVEL * abs(gold)
     level = len(points) - 1
     while level and abs(points[level - 1]["gold"] - last["gold"]) <= near:

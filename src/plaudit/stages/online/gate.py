@@ -44,6 +44,17 @@ def alarms_on_rewards(job: RewardedJob) -> list[Alarm]:
     ]  # fmt: skip
 
 
+def known_of_rewards(job: RewardedJob) -> list[dict[str, Any]]:
+    """How well the reward models of a job rank, for its page: those that have a card with enough pairs."""
+    names = ("accuracy", "accuracy_ci", "heldout_pairs")
+    cards = {path: _card(path) for path in _paths(job.reward)}
+    return [
+        {"path": path} | {name: known[name] for name in names}
+        for path, known in cards.items()
+        if known.get("accuracy_ci") and _pairs(known) >= ENOUGH
+    ]
+
+
 def notes_on_rewards(job: RewardedJob) -> list[str]:
     """What a run says of its reward models of which nothing, or too little, is known."""
     notes = []

@@ -26,7 +26,7 @@ from plaudit.runs.resume import Inputs
 from plaudit.runtime import OnlineRuntime, Runtime, TextFormat, TokenPrompt
 from plaudit.stages.encode import demonstration_encoder, encode_rows, readable, tell_of
 from plaudit.stages.online.evaluation import Evaluator
-from plaudit.stages.online.gate import alarms_on_rewards, notes_on_rewards
+from plaudit.stages.online.gate import alarms_on_rewards, known_of_rewards, notes_on_rewards
 from plaudit.stages.online.guard import Guard
 from plaudit.stages.online.prompts import PromptReader, columns_of, load_prompts, room_for_prompts
 from plaudit.stages.said import Said
@@ -83,7 +83,7 @@ def run_rl(
         on_iteration=on_iteration,
     ) as session:  # fmt: skip
         session.recorder.event("memory", **opened.memory)
-        session.recorder.summary(opened.memory)
+        session.recorder.summary(dict(opened.memory) | {"reward_models": known_of_rewards(job)})
         evaluator = Evaluator(
             session.run, machines, rows.heldout, job, opened.format.chat, session.recorder, job.mismatch.max_staleness,
         )  # fmt: skip
