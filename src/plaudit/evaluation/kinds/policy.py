@@ -34,7 +34,7 @@ def verdict(run: Run) -> Verdict:
     evidence = _evidence(run, judge)
     if card.get("evaluated_step") == 0:
         why = next((str(e.get("why", "")) for e in run.events if e.get("event") == "rolled back"), "")
-        return Verdict("bad", "It was put back to where it started.", f"What was trained was worse: {why}.")
+        return Verdict("bad", "It was put back to where it started.", f"What was trained is not handed out: {why}.")
     headline: dict[str, tuple[Tone, str]] = {
         "better": ("good", "It got better." if judge == "gold" else "The reward rose."),
         "worse": ("bad", "It got worse." if judge == "gold" else "The reward fell."),
