@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import fmean, pvariance
 
 import numpy as np
@@ -74,7 +75,7 @@ def phrase(start: Texts, now: Texts) -> str:
     ]
     if not common:
         return ""
-    before = Counter(one for text in start.responses for one in _phrases(text))
+    before = _phrase_counts(start.responses)
     grown = [
         (z, one, count)
         for one, count in common
@@ -89,6 +90,12 @@ def phrase(start: Texts, now: Texts) -> str:
         f"the phrase {name!r} stands in {count} of {len(now)} responses; at the start it stood in {before[name]} of "
         f"{len(start)}{earns}"
     )
+
+
+@lru_cache(maxsize=1)  # the start stays the same in all iterations of a run
+def _phrase_counts(responses: tuple[str, ...]) -> Counter[str]:
+    """In how many responses each phrase stands."""
+    return Counter(one for text in responses for one in _phrases(text))
 
 
 def _phrases(text: str) -> set[str]:
