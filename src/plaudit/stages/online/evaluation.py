@@ -268,7 +268,7 @@ class Evaluator:
             kept = self._interim(step)
         else:
             try:
-                kept = self._before_alarm(step) if alarmed and self.is_calm else self._chosen(step)
+                kept = self._before_alarm(step) if alarmed and self.is_calm else self._chosen(step, alarmed)
                 if kept:  # the start has been sampled at the start
                     self._add(self.sampler.rows(self.final, JUDGED, kept, "final"))
             except RewardError as error:  # it may be what ended the run; then what was measured before is all there is
@@ -276,10 +276,14 @@ class Evaluator:
                 self.recorder.event("not judged", step=kept, why=error.what)
         self.recorder.summary({"model_step": kept})
 
-    def _chosen(self, step: int) -> int:
-        """The best step, if the same prompts sampled anew say that it is better than the last one; else the last."""
+    def _chosen(self, step: int, alarmed: bool) -> int:
+        """The best step, if the same prompts sampled anew say that it is clearly better than the last one; else the last.
+
+        After an alarm that was acted on the last weights have no such advantage: those that do better anew are chosen.
+        """
         best = self.weights.step
-        if not self.weights.file or best == step or not self._may_be_better(best, step):
+        hinted = alarmed or self._may_be_better(best, step)
+        if not self.weights.file or best == step or not hinted:
             self.recorder.summary({"peak_step": step})
             return step
         last = self._again(step)
@@ -289,7 +293,7 @@ class Evaluator:
         try:
             peak = self._again(best)
             gap = difference(last, peak)
-            if clearly(gap):
+            if clearly(gap) or (alarmed and gap.value >= 0):
                 chosen = best
                 self._tell(step, best, fmean(last.values()), fmean(peak.values()), gap, "both sampled anew")
             elif best:
