@@ -277,7 +277,7 @@ class Evaluator:
         self.recorder.summary({"model_step": kept})
 
     def _chosen(self, step: int, alarmed: bool) -> int:
-        """The best step, if the same prompts sampled anew say that it is clearly better than the last one; else the last.
+        """The best step, if the same prompts sampled anew say that it is better than the last one; else the last.
 
         After an alarm that was acted on the last weights have no such advantage: those that do better anew are chosen.
         """
