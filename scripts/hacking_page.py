@@ -37,11 +37,10 @@ as if it had none.
 """
 
 THRESHOLDS = """The thresholds were chosen on other worlds (`DESIGN` in scripts/worlds.py: blame, brevity, sentences,
-reward models of 400 and 1 200 comparisons, two healthy ones) with seeds from 100 on. Four things were changed after a
-first look at the worlds above, and are not blind to them: an alarm for a reward model whose card says that it may be
-a coin (it speaks for all runs with noisy comparisons), no alarm for a predicted peak within 1 nat of the start, no
-alarm for texts while a gold reward is there and the reward has not risen, and the definition of "in time", which had
-counted single low evaluations.
+reward models of 400 and 1 200 comparisons, two healthy ones) with seeds from 100 on. Three things were changed after
+a first look at the worlds above, and are not blind to them: an alarm for a reward model whose card says that it may
+be a coin (it speaks for all runs with noisy comparisons), no alarm for a predicted peak within 1 nat of the start,
+and the definition of "in time", which had counted single low evaluations.
 
 **What is not reached.** The goal was 8 of 8 with a gold reward and 6 of 8 without in every world, and at most 1 false
 alarm in 16. Where the table says less, less was reached. Without a gold reward two policies cannot be told apart that

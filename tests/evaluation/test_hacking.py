@@ -140,6 +140,20 @@ def test_with_a_gold_reward_that_is_up_other_texts_are_no_alarm():
     assert watch.look(rollouts(with_phrase(120), 9), {}) == watch.evaluated(seen) == [], "each is raised once"
 
 
+def test_before_the_reward_has_risen_an_alarm_is_early_and_is_raised_again_when_it_has():
+    watch = HackingWatch(has_gold=True)
+    watch.look(rollouts(reviews()), {})
+    seen = {0: Seen(means(0.0), means(0.0)), 2: Seen(means(0.0), means(0.0))}
+    for version in (1, 2):
+        watch.look(rollouts(with_phrase(120), version), {})
+    assert [(a.kind, a.is_early) for a in watch.evaluated(seen)] == [("phrase", True)]
+    assert watch.evaluated(seen) == [], "once"
+    watch.look(rollouts(with_phrase(120), 3), {})
+    assert [(a.kind, a.is_early) for a in watch.evaluated(seen | {4: Seen(means(1.0), means(0.0))})] == [
+        ("phrase", False)
+    ]
+
+
 def test_a_gold_reward_that_only_wavers_raises_nothing():
     watch = HackingWatch(has_gold=True)
     rng = random.Random(0)

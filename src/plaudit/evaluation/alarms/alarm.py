@@ -12,7 +12,9 @@ class Alarm:
     Attributes:
         kind: one word for programs, such as "phrase"; the list is in docs/howto/reward-hacking.md.
         message: what was seen, with its figures, and what to do: for people.
+        is_early: nothing was lost yet, so a run does not go back or stop on it.
     """
 
     kind: str
     message: str
+    is_early: bool = False

@@ -1,8 +1,9 @@
 """Is the reward being exploited? Looked for at every iteration and evaluation, while a policy is trained.
 
 A policy is compared with itself at the start of the run. With a gold reward, that reward decides: at each evaluation
-changes of the texts are an alarm only if the reward is clearly above its start and the gold reward is not. Without
-one they are all there is to go by, so they are raised when they are seen, and say that they may be what was wanted.
+changes of the texts are an alarm only if the gold reward is not clearly above its start, and one to act on only if the
+reward is. Without one they are all there is to go by, so they are raised when they are seen, and say that they may be
+what was wanted.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ class HackingWatch:
     """What was found in the last iteration, by kind of alarm."""
     raised: list[str] = field(default_factory=list)
     """Kinds that have been raised and are not well again."""
+    early: list[str] = field(default_factory=list)
+    """Kinds of which the same is so, and that were raised before the reward had risen."""
 
     def look(self, rollouts: Sequence[Rollout], metrics: Mapping[str, float]) -> list[Alarm]:
         """The alarms of one iteration."""
@@ -91,6 +94,8 @@ class HackingWatch:
         alarms = []
         if self.has_gold and over.gold_stays(seen):
             alarms = self._due("The reward has risen, and the gold reward is not above its start: read the samples")
+        elif self.has_gold and not over.gold_rose(seen):
+            alarms = self._due("The gold reward is not above its start yet: read the samples", is_early=True)
         changed = any(count >= PATIENCE for kind, count in self.seen.items() if kind in self.words)
         found = {"perturbation": over.perturbation(seen)}
         if self.has_gold:
@@ -107,7 +112,7 @@ class HackingWatch:
 
     def calm_down(self) -> None:
         """The policy has other weights now: what was found in a row is not so any more."""
-        self.seen, self.words, self.raised = {}, {}, []
+        self.seen, self.words, self.raised, self.early = {}, {}, [], []
 
     def _is_new(self, kind: str, found: bool) -> bool:
         """Whether something is found that was not at the evaluation before."""
@@ -138,16 +143,18 @@ class HackingWatch:
                 self.seen[kind] = max(self.seen[kind], PATIENCE)
         self.words = dict(found)
         self.raised = [kind for kind in self.raised if kind in found]
+        self.early = [kind for kind in self.early if kind in found]
 
-    def _due(self, say: str) -> list[Alarm]:
-        """What has been found for long enough and was not raised yet."""
-        due = [k for k in self.words if self.seen[k] >= PATIENCE and k not in self.raised]
-        self.raised += due
-        return [Alarm(kind, f"{self.words[kind]}. {say}") for kind in due]
+    def _due(self, say: str, *, is_early: bool = False) -> list[Alarm]:
+        """What has been found for long enough and was not raised yet; what was raised early is raised once more."""
+        known = self.raised + self.early if is_early else self.raised
+        due = [k for k in self.words if self.seen[k] >= PATIENCE and k not in known]
+        (self.early if is_early else self.raised).extend(due)
+        return [Alarm(kind, f"{self.words[kind]}. {say}", is_early) for kind in due]
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint: a resumed run raises what it would have raised."""
-        names = ("start", "start_rewards", "first", "seen", "words", "raised")
+        names = ("start", "start_rewards", "first", "seen", "words", "raised", "early")
         return {name: getattr(self, name) for name in names}
 
     def resume(self, state: Mapping[str, Any]) -> None:
@@ -155,5 +162,5 @@ class HackingWatch:
         self.start, self.first = list(state.get("start", [])), dict(state.get("first", {}))
         self.start_rewards = list(state.get("start_rewards", []))  # none in checkpoints of an earlier version
         self.seen, self.words = dict(state.get("seen", {})), dict(state.get("words", {}))
-        self.raised = list(state.get("raised", []))
+        self.raised, self.early = list(state.get("raised", [])), list(state.get("early", []))
 

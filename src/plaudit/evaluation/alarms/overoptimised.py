@@ -41,10 +41,14 @@ SPOILED = {
 }
 
 
+def gold_rose(seen: Evaluations) -> bool:
+    """Whether the gold reward is clearly above its start."""
+    return clearly(difference(seen[min(seen)].gold, seen[max(seen)].gold))
+
+
 def gold_stays(seen: Evaluations) -> bool:
     """Whether the reward is clearly above its start, and the gold reward is not."""
-    first, last = seen[min(seen)], seen[max(seen)]
-    return clearly(difference(first.reward, last.reward)) and not clearly(difference(first.gold, last.gold))
+    return clearly(difference(seen[min(seen)].reward, seen[max(seen)].reward)) and not gold_rose(seen)
 
 
 def gold_falls(seen: Evaluations, changed: bool = False) -> str:

@@ -37,6 +37,7 @@ class Guard:
         Raises:
             Ended: the run stops here.
         """
+        alarms = [alarm for alarm in alarms if not alarm.is_early]
         if not alarms or self.on_alarm == "warn":
             return
         self.acted = True
