@@ -68,7 +68,7 @@ def test_a_run_whose_best_weights_are_gone_goes_on_and_says_so(old):
 
     assert [row["step"] for row in rows(run / "metrics.jsonl")] == list(range(1, 8))
     events = rows(run / "events.jsonl")
-    [alarm] = [event for event in events if event["event"] == "alarm"]
-    assert (alarm["step"], alarm["kind"]) == (4, "checkpoint")
+    [alarm] = [event for event in events if event.get("kind") == "checkpoint"]
+    assert alarm["step"] == 4
     assert "best weights so far are lost" in alarm["message"]
     assert [event["step"] for event in events if event["event"] == "resumed"] == [2, 4]
