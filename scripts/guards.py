@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from hacking import gold_of, load
+from hacking import LEAST, gold_of, load
 from worlds import REPORTED, record
 
 from plaudit.evaluation.choice import difference, means_of
@@ -63,10 +63,15 @@ def judged(run: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, Any]:
     level = {at: fmean(means.values()) for at, means in gold.items()}
     first, last, peak = min(level), max(level), max(level, key=lambda at: level[at])
     found = difference(start, end) if step else None
+
+    def rounded(*values: float) -> list[float]:
+        return [round(value, 4) for value in values]
+
     return {
         "world": run["world"], "seed": run["seed"], "tag": run["tag"], "model_step": step, "ended": run["ended"],
-        "gain": found.value if found else 0.0, "gain_ci": list(found.interval) if found else [0.0, 0.0],
-        "peak_gain": level[peak] - level[first], "last_gain": level[last] - level[first],
+        "gain": round(found.value, 4) if found else 0.0,
+        "gain_ci": rounded(*found.interval) if found else [0.0, 0.0],
+        "peak_gain": round(level[peak] - level[first], 4), "last_gain": round(level[last] - level[first], 4),
     }  # fmt: skip
 
 
@@ -82,7 +87,8 @@ def table(lines: Sequence[Mapping[str, Any]]) -> list[str]:
         gain, peak = (fmean(line[name] for line in runs) for name in ("gain", "peak_gain"))
         below = sum(line["gain_ci"][1] < 0 for line in runs)
         cells = [world, guard, str(len(runs)), f"{gain:+.2f}", f"{min(line['gain'] for line in runs):+.2f}", str(below)]
-        cells += [f"{gain / peak:.0%}", f"{peak:+.2f}, {fmean(line['last_gain'] for line in runs):+.2f}"]
+        last = fmean(line["last_gain"] for line in runs)
+        cells += [f"{gain / peak:.0%}" if peak >= LEAST else "no gain", f"{peak:+.2f}, {last:+.2f}"]
         rows.append(f"| {' | '.join(cells)} |")
     return rows
 

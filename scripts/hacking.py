@@ -190,7 +190,9 @@ def main() -> int:
     order = {world: place for place, world in enumerate(worlds)}
     lines.sort(key=lambda line: (order[line["world"]], line["algorithm"], line["seed"]))
     if given.save:
-        given.save.write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")
+        for line in lines:  # the words are the same in every run but for their figures
+            line |= {side: {kind: {"step": alarm["step"]} for kind, alarm in line[side].items()} for side in SIDES}
+        given.save.write_text("\n".join(["[", ",\n".join(map(json.dumps, lines)), "]", ""]), encoding="utf-8")
     print("\n".join(table(lines)))
     return 0
 
