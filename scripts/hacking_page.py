@@ -59,12 +59,13 @@ One means at a time:
 """
 
 
-FOUND = """With a gold reward `back` keeps 95 % of the peak's gain or more in each world that has one, and `none`, which only
-chooses the weights, 90 % or more. One of 48 seeds ends clearly below its start with `back`, about as many as intervals
-of 95 % err by chance; none with `none`. `stop` ends too early where the gold reward rises late (praise). The combination
-is better than `back` alone with few noisy comparisons and worse with praise. Without a gold reward `stop` keeps 74 to
-80 % where a reward model or classifier teaches something, nothing where it does not, and three of 48 seeds end clearly
-below their start: most of them have a reward model that may be a coin, of which the run says so before its first step.
+FOUND = """With a gold reward `back` keeps 95 % of the peak's gain or more in each world that has one, and `none`,
+which only chooses the weights, 90 % or more. One of 48 seeds ends clearly below its start with `back`, about as many
+as intervals of 95 % err by chance; none with `none`. `stop` ends too early where the gold reward rises late (praise).
+The combination is better than `back` alone with few noisy comparisons and worse with praise. Without a gold reward
+`stop` keeps 74 to 80 % where a reward model or classifier teaches something, nothing where it does not, and three of
+48 seeds end clearly below their start: most of them have a reward model that may be a coin, of which the run says so
+before its first step.
 
 Not tried: a head for length that is trained beside the score (ODIN); `plaudit reward --length residual` takes length
 out after training.
