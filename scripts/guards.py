@@ -118,7 +118,9 @@ def main() -> int:
     lines.sort(key=lambda line: (order[line["world"]], names.index(line["guard"]), line["seed"]))
     if given.save:
         both = json.loads(given.save.read_text(encoding="utf-8")) if given.save.is_file() else {}
-        given.save.write_text(json.dumps(both | {given.part: lines}, indent=1) + "\n", encoding="utf-8")
+        parts = {part: ",\n".join(map(json.dumps, rows)) for part, rows in (both | {given.part: lines}).items()}
+        text = ",\n".join(f'"{part}": [\n{rows}\n]' for part, rows in parts.items())
+        given.save.write_text(f"{{\n{text}\n}}\n", encoding="utf-8")
     print("\n".join(table(lines)))
     return 0
 

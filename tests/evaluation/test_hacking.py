@@ -253,6 +253,17 @@ def test_a_policy_beyond_its_peak_is_told_so():
     assert "16.0 nats per response" in over.far_away({0: at(0.0, True), 1: at(16.0, True)})
 
 
+def test_it_is_not_calm_where_an_evaluation_is_suspicious():
+    def at(kl):
+        return Seen.of({"prompt_id": str(i), "reward": 1.0, "kl": kl} for i in range(12))
+
+    watch = HackingWatch(has_gold=False)
+    assert watch.is_calm({0: at(0.0)}) and watch.is_calm({0: at(0.0), 2: at(9.0)})
+    assert not watch.is_calm({0: at(0.0), 2: at(11.0)})
+    watch.words = {"phrase": "found"}
+    assert not watch.is_calm({0: at(0.0)})
+
+
 def test_a_reward_model_that_no_longer_reads_is_an_alarm():
     def at(reward, gap):
         rows = ({"prompt_id": str(i), "reward": reward + i % 3, "gap_swapped": gap + 0.1 * (i % 2)} for i in range(30))

@@ -1,30 +1,16 @@
 """One world whose reward can be exploited, with one seed: the alarm comes in time. All of them: `make hacking`."""
 
-import sys
-from pathlib import Path
-
-import pytest
+import hacking
+import worlds
 
 from plaudit.demo.quickstart import Scale
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+SMALL = Scale(demonstrations=600, sft_epochs=2, comparisons=60, prompts=150, hidden=48)
 
 
-@pytest.fixture
-def scripts(monkeypatch):
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import hacking
-    import worlds
-
-    small = Scale(demonstrations=600, sft_epochs=2, comparisons=60, prompts=150, hidden=48)
-    monkeypatch.setattr(worlds, "SCALE", small)
+def test_a_reward_of_length_is_seen_before_a_quarter_of_the_gold_reward_is_lost(monkeypatch, tmp_path):
+    monkeypatch.setattr(worlds, "SCALE", SMALL)
     monkeypatch.setattr(worlds, "ITERATIONS", 10)
-    yield worlds, hacking
-    sys.modules.pop("worlds"), sys.modules.pop("hacking")
-
-
-def test_a_reward_of_length_is_seen_before_a_quarter_of_the_gold_reward_is_lost(scripts, tmp_path):
-    worlds, hacking = scripts
     # One reward model and comparisons are made on the way, as in all worlds; this one does not use them.
     path = worlds.record(tmp_path, "length", "ppo", 0, eval_every=1)
     line = hacking.judged(hacking.load(path))

@@ -1,5 +1,7 @@
 """Responses after other prompts and with their tokens in another order, and what a reward model makes of them."""
 
+from dataclasses import replace
+
 import pytest
 
 from plaudit.records import Prompt, Rollout
@@ -50,8 +52,14 @@ def test_a_shuffled_response_keeps_its_prompt_its_tokens_and_its_end():
     assert shuffled([rollout(3)]) == [copy], "the same every time"
 
 
+def scored(made):
+    return [replace(row, reward=result.value) for row, result in zip(made, ModelReward(Reads())(made), strict=True)]
+
+
 def test_gaps_are_what_a_model_gives_more_to_the_response_as_it_is():
-    found = gaps(ModelReward(Reads()), rows())
+    model = Reads()
+    found = gaps(ModelReward(model), scored(rows()))
+    assert model.calls == 2, "what has been scored is not scored again"
     assert [gap["gap_swapped"] for gap in found] == [1.0] * 4
     assert all(gap["gap_shuffled"] in (0.0, 1.0, 2.0) for gap in found) and any(gap["gap_shuffled"] for gap in found)
 

@@ -67,7 +67,6 @@ class Fit:
         low, high = self.peak_ci
         return where if math.isnan(low) else f"{where} (95 % interval of that KL {low**2:.1f} to {high**2:.1f})"
 
-
     def at(self, distances: Floats) -> Floats:
         """What the curve gains at some distances."""
         d = np.maximum(distances, 1e-12)

@@ -30,7 +30,7 @@ def models_of(reward: Reward) -> Reward | None:
 
 
 def gaps(reward: Reward, rollouts: Sequence[Rollout]) -> list[dict[str, float]]:
-    """For each rollout, how much more its models give it than its spoiled copies.
+    """For each scored rollout, how much more its models give it than its spoiled copies.
 
     Empty for one of several turns, for one that could not be scored, and for all of them where no model takes part or
     all prompts are the same.
@@ -41,7 +41,9 @@ def gaps(reward: Reward, rollouts: Sequence[Rollout]) -> list[dict[str, float]]:
     if model is None or not single:
         return found
     plain = [rollouts[i] for i in single]
-    whole = [result.value for result in model(plain)]
+    # What has been scored is scored again only where something else than the models has its part in it.
+    known = model is reward and all(rollout.environment_reward is None for rollout in plain)
+    whole = [rollout.reward for rollout in plain] if known else [result.value for result in model(plain)]
     for name, copies in ((SWAPPED, swapped(plain)), (SHUFFLED, shuffled(plain))):
         values = [result.value for result in model(copies)] if copies else []
         for i, own, value in zip(single, whole, values, strict=False):

@@ -1,5 +1,7 @@
 """What a run does on an alarm: go on, stop, or go back and let the KL weigh more."""
 
+import signal
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -8,7 +10,7 @@ from tests.stages.conftest import WORDS
 from plaudit.algorithms.grpo import GRPO
 from plaudit.algorithms.online_dpo import OnlineDPO
 from plaudit.config.sections import CheckpointSection, DataSection, OptimizerSection
-from plaudit.errors import Ended
+from plaudit.errors import Ended, Stopped
 from plaudit.jobs.online import GRPOJob, OnlineDPOJob
 from plaudit.records import RewardResult
 from plaudit.runs.files import METRICS, read_json, read_lines
@@ -95,6 +97,28 @@ def test_going_back_puts_the_weights_back(world, tmp_path):
     to = [row["to"] for row in events(run) if row["event"] == "gone back"]
     assert to == [1, 1, 1], "nothing was calm after the first iteration"
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+
+
+def test_at_the_last_iteration_a_run_does_not_go_back_but_chooses(world, tmp_path):
+    run = run_rl(job(world, tmp_path / "run", on_alarm="back", iterations=2), reward=counts_good)
+    assert [row["event"] for row in events(run)] == ["alarm", "rolled back"], "the alarm is of iteration 2"
+    summary = read_json(run / "summary.json")
+    assert (summary["ended"], summary["model_step"]) == ("finished", 1)
+
+
+def test_an_interrupted_run_hands_out_what_was_before_the_alarm_too(world, tmp_path):
+    def interrupt(iteration, metrics, rollouts):
+        if iteration == 4:
+            signal.raise_signal(signal.SIGTERM)
+
+    run = tmp_path / "run"
+    with pytest.raises(Stopped):
+        run_rl(job(world, run, on_alarm="back"), reward=counts_good, on_iteration=interrupt)
+    with pytest.raises(Ended):
+        run_rl(job(world, tmp_path / "stop", on_alarm="stop"), reward=counts_good)
+    assert read_json(run / "summary.json")["model_step"] == 1
+    one, two = (load_file(path / "model" / "model.safetensors") for path in (run, tmp_path / "stop"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_a_resumed_run_goes_back_as_it_would_have(world, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import covariance, fmean
 from typing import Any
@@ -75,11 +75,9 @@ def agreement(evaluations: Sequence[Seen]) -> Estimate:
     prompts = sorted(set().union(*(each.spreads for each in evaluations)))
     of = [[each.spreads[prompt] for each in evaluations if prompt in each.spreads] for prompt in prompts]
     both = mean_over([fmean(one.both for one in each) for each in of])
-    reward, gold = (fmean(fmean(value(one) for one in each) for each in of) if of else 0.0 for value in SIDES)
-    unit = math.sqrt(reward * gold)
+    reward = [fmean(one.reward for one in each) for each in of]
+    gold = [fmean(one.gold for one in each) for each in of]
+    unit = math.sqrt(fmean(reward) * fmean(gold)) if of else 0.0
     if not unit:
         return Estimate(math.nan, math.nan, math.nan, len(prompts), len(prompts))
     return Estimate(both.value / unit, both.low / unit, both.high / unit, both.n, both.rows)
-
-
-SIDES: tuple[Callable[[Spread], float], ...] = (lambda one: one.reward, lambda one: one.gold)

@@ -55,6 +55,7 @@ class HackingWatch:
     start: list[str] = field(default_factory=list)
     """Responses of the policy as it started."""
     start_rewards: list[float | None] = field(default_factory=list)
+    """The reward of each of them."""
     first: dict[str, list[float]] = field(default_factory=dict)
     """The first values of the metrics that are watched."""
     seen: dict[str, int] = field(default_factory=dict)
@@ -106,9 +107,9 @@ class HackingWatch:
             found["kl_peak"] = over.far_away(seen)
         return alarms + [Alarm(kind, words) for kind, words in found.items() if self._is_new(kind, bool(words))]
 
-    def is_calm(self) -> bool:
-        """Whether nothing was found in the responses of the last iteration."""
-        return not self.words
+    def is_calm(self, seen: Mapping[int, Seen]) -> bool:
+        """Whether nothing is found in the responses of the last iteration, and in the evaluations without gold."""
+        return not (self.words or over.perturbation(seen) or over.far_away(seen))
 
     def calm_down(self) -> None:
         """The policy has other weights now: what was found in a row is not so any more."""

@@ -18,7 +18,7 @@ from plaudit.rewards.spoiled import SHUFFLED, SWAPPED
 from plaudit.statistics.clustered import mean_over
 
 Evaluations = Mapping[int, Seen]
-"""Step -> what was seen at it; at least two of them."""
+"""Step -> what was seen at it."""
 SURER = 0.99
 """Confidence at which a single evaluation is enough to say that the gold reward has fallen."""
 MATERIAL = 1 / 6

@@ -22,8 +22,9 @@ from plaudit.runs.files import EVALUATION, SUMMARY, Lines, merge_json, read_json
 from plaudit.runs.reading import read_run
 from plaudit.runtime import OnlineRuntime, TokenPrompt
 from plaudit.stages.encode import readable
-from plaudit.stages.online.evaluation import JUDGED, Sampler
+from plaudit.stages.online.evaluation import JUDGED
 from plaudit.stages.online.prompts import PromptReader, columns_of, load_prompts
+from plaudit.stages.online.sampler import Sampler
 from plaudit.stages.said import Said
 
 

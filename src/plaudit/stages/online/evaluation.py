@@ -8,27 +8,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, Protocol, get_args
+from typing import Any
 
 import torch
 
-from plaudit.config.sections import LogSection, SamplingSection
 from plaudit.data.chat import ChatFormat
-from plaudit.data.collate import collate_rollouts
 from plaudit.data.reading.transcripts import prompt_key
 from plaudit.errors import RewardError
 from plaudit.evaluation.alarms.evaluations import Seen
 from plaudit.evaluation.choice import HINTED, clearly, difference, divide, means_of
-from plaudit.experience import Experience
-from plaudit.records import Rollout
-from plaudit.rewards.spoiled import gaps
-from plaudit.rollouts.collect import judged, scored
 from plaudit.runs.best import BestWeights
 from plaudit.runs.files import EVALUATION, Lines, read_lines
 from plaudit.runs.recorder import Recorder
 from plaudit.runtime import Runtime, TokenPrompt
+from plaudit.stages.online.sampler import EvaluatedJob, Sampler
 from plaudit.statistics.intervals import Estimate
-from plaudit.training.online import refuse_stale
 
 AUTO_EVALUATIONS, LEAST_EVALUATIONS = 8, 2
 BUDGET = 0.6
@@ -36,19 +30,6 @@ BUDGET = 0.6
 fifths of the time of one that is learned from as well, so evaluations take about a fifth of a run."""
 WATCHED, JUDGED = 2, 4
 """Responses to each prompt: at every evaluation, and where weights are compared or judged."""
-Purpose = Literal["selection", "final", "again", "anew"]
-"""What is sampled: prompts that weights are chosen by, prompts kept for the end, the first ones sampled anew to compare
-two steps, and any prompts after the run (`plaudit evaluate policy`)."""
-PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
-
-
-def draw_of(step: int, purpose: Purpose) -> int:
-    """The number that stands for the iteration in the seeds of evaluation samples.
-
-    Negative, so that training never has the same; another one for every step and purpose, so that no two evaluations
-    share their luck. -1 and -2 were used by the first release.
-    """
-    return -3 - len(PURPOSES) * step - PURPOSES.index(purpose)
 
 
 def interval(iterations: int, learned_from: int, watched: int, judged: int) -> int:
@@ -67,93 +48,6 @@ def interval(iterations: int, learned_from: int, watched: int, judged: int) -> i
     return max(1, iterations // min(max(int(allowed), LEAST_EVALUATIONS), AUTO_EVALUATIONS))
 
 
-class EvaluatedJob(Protocol):
-    """What an evaluation reads of a job."""
-
-    @property
-    def iterations(self) -> int:
-        """Steps of the whole run."""
-        ...
-
-    @property
-    def eval_every(self) -> int | Literal["auto"]:
-        """Steps between evaluations; auto: about eight in the run."""
-        ...
-
-    @property
-    def responses_per_iteration(self) -> int:
-        """That are sampled to learn from, as far as the settings say."""
-        ...
-
-    @property
-    def sampling(self) -> SamplingSection:
-        """How responses are drawn."""
-        ...
-
-    @property
-    def seed(self) -> int:
-        """Of the run."""
-        ...
-
-    @property
-    def log(self) -> LogSection:
-        """How many responses are shown."""
-        ...
-
-
-class Sampler:
-    """Draws responses to held-out prompts and scores them: rows of evaluation.jsonl."""
-
-    def __init__(self, runtime: Runtime, job: EvaluatedJob, chat: ChatFormat, max_staleness: int = 0) -> None:
-        self.runtime, self.job, self.chat, self.max_staleness = runtime, job, chat, max_staleness
-
-    def rows(self, prompts: Sequence[TokenPrompt], n: int, step: int, purpose: Purpose) -> list[dict[str, Any]]:
-        """``n`` responses to each prompt with their scores, as rows of evaluation.jsonl."""
-        draw = draw_of(step, purpose)
-        rollouts = self.runtime.generator.generate(
-            prompts, n, self.job.sampling, seed=self.job.seed, iteration=draw
-        )
-        # The row says "after this iteration", and by it weights are chosen and judged: they must be those it is of.
-        refuse_stale(rollouts, step, self.max_staleness)
-        rollouts = scored(self.runtime.reward, rollouts)
-        none = [None] * len(rollouts)
-        gold = [r.value for r in judged(self.runtime.gold, rollouts)] if self.runtime.gold else none
-        batch = collate_rollouts(rollouts, pad_id=0)  # never read: every model is given the attention mask
-        named = {"set": purpose, "seed": [self.job.seed, draw]}
-        rows = [
-            named | self._row(step, index % n, rollout, value) | logprobs
-            for index, (rollout, value, logprobs) in enumerate(zip(rollouts, gold, self._logprobs(batch), strict=True))
-        ]
-        if purpose == "selection":  # one response a prompt: it is looked at beside the start, as the run goes
-            for row, gap in zip(rows[::n], gaps(self.runtime.reward, rollouts[::n]), strict=True):
-                row.update(gap)
-        return rows
-
-    def _row(self, step: int, k: int, rollout: Rollout, gold: float | None) -> dict[str, Any]:
-        row = {
-            "step": step,
-            "prompt_id": rollout.prompt.id,
-            "k": k,
-            "prompt": self.chat.text(rollout.prompt.content),
-            "response": rollout.response,
-            "reward": rollout.reward,
-            "length": len(rollout.response_ids),
-            "finish_reason": rollout.finish_reason,
-        }
-        if len(rollout.turns) > 1:
-            row["turns"] = [{"author": turn.author, "text": turn.text} for turn in rollout.turns]
-        if len(rollout.reward_parts) > 1:
-            row["reward_parts"] = rollout.reward_parts
-        return row if gold is None else row | {"gold": gold}
-
-    def _logprobs(self, batch: Experience) -> list[dict[str, float]]:
-        """Sums over the response, in nats; ``kl`` is the sampled estimate of the KL to the reference."""
-        [policy] = self.runtime.policy.read(batch, "logprobs")
-        [reference] = self.runtime.reference.read(batch, "logprobs")
-        sums = [torch.where(batch.response_mask, x, 0.0).sum(-1).tolist() for x in (policy, reference)]
-        return [{"logprob": p, "ref_logprob": r, "kl": p - r} for p, r in zip(*sums, strict=True)]
-
-
 class Evaluator:
     """Writes evaluation.jsonl and samples.jsonl, chooses the weights that are handed out, and has them judged.
 
@@ -162,8 +56,11 @@ class Evaluator:
     resumed run knows where it started and what was best.
 
     Attributes:
-        is_calm: set where an alarm is acted on and there is no gold reward. Then the weights of the newest evaluation
-            at which it was calm are kept, not the best ones: a reward that is exploited calls the worst weights best.
+        is_calm: set where an alarm is acted on and there is no gold reward; told all evaluations, the one of now
+            included. Then the weights of the newest one at which it was calm are kept, not the best ones: a reward that
+            is exploited calls the worst weights best.
+        gone: steps whose evaluations were forgotten, because the policy went back behind them.
+        went_back: the step at which it did so last.
     """
 
     def __init__(
@@ -177,7 +74,7 @@ class Evaluator:
         max_staleness: int = 0,
     ) -> None:
         self.runtime, self.job = runtime, job
-        self.is_calm: Callable[[], bool] | None = None
+        self.is_calm: Callable[[Mapping[int, Seen]], bool] | None = None
         self.sampler = Sampler(runtime, job, chat, max_staleness)
         self.selection, self.final = divide(prompts, lambda prompt: prompt_key(prompt.prompt.content))
         self.recorder = recorder
@@ -188,6 +85,7 @@ class Evaluator:
         self.start = self.last = float("nan")
         self.seen: dict[int, Seen] = {}
         self.gone: list[int] = []
+        self.went_back = -1
         self.best, self.weights = float("-inf"), BestWeights(run)
 
     @property
@@ -252,6 +150,7 @@ class Evaluator:
         """
         best = self.weights.step
         self._put(self.weights.tensors(), step)
+        self.went_back = step
         self.gone += [at for at in self.seen if at > best]
         self.seen = {at: one for at, one in self.seen.items() if at <= best}
         return best
@@ -264,15 +163,16 @@ class Evaluator:
             ended: how training ended. After an interruption nothing is sampled: somebody waits for the end.
             alarmed: an alarm was acted on. Without a gold reward the weights before it are handed out.
         """
+        before = self._before_alarm(step) if alarmed and self.is_calm else None
         if ended == "interrupted":
-            kept = self._interim(step)
+            kept = self._interim(step) if before is None else before
         else:
             try:
-                kept = self._before_alarm(step) if alarmed and self.is_calm else self._chosen(step, alarmed)
+                kept = self._chosen(step, alarmed) if before is None else before
                 if kept:  # the start has been sampled at the start
                     self._add(self.sampler.rows(self.final, JUDGED, kept, "final"))
             except RewardError as error:  # it may be what ended the run; then what was measured before is all there is
-                kept = self._interim(step)
+                kept = self._interim(step) if before is None else before
                 self.recorder.event("not judged", step=kept, why=error.what)
         self.recorder.summary({"model_step": kept})
 
@@ -293,7 +193,7 @@ class Evaluator:
         try:
             peak = self._again(best)
             gap = difference(last, peak)
-            if clearly(gap) or (alarmed and gap.value >= 0):
+            if clearly(gap) or (alarmed and gap.value > 0):
                 chosen = best
                 self._tell(step, best, fmean(last.values()), fmean(peak.values()), gap, "both sampled anew")
             elif best:
@@ -325,13 +225,14 @@ class Evaluator:
 
     def _interim(self, step: int) -> int:
         """The best step, if what was evaluated says that it is better than the last evaluation; else the last."""
-        rows = read_lines(self.path) if self.path.is_file() else []
-        seen = [row for row in rows if row.get("set") == "selection"]
-        newest = max((row["step"] for row in seen), default=0)
-        best = self.weights.step
-        last, peak = (means_of([r for r in seen if r["step"] == s], self.judge) for s in (newest, best))
+        best, newest = self.weights.step, max(self.seen, default=0)
+        if self.went_back == step:
+            return best  # the policy has had no iteration since
+        if not self.weights.file or best in (step, newest) or best not in self.seen:
+            return step
+        last, peak = (getattr(self.seen[at], self.judge) for at in (newest, best))
         gap = difference(last, peak)
-        if not self.weights.file or best in (step, newest) or not clearly(gap):
+        if not clearly(gap):
             return step
         self._put(self.weights.tensors(), best)
         self._tell(newest, best, fmean(last.values()), fmean(peak.values()), gap, "as they were evaluated")
@@ -375,7 +276,7 @@ class Evaluator:
         if step == 0:
             self.start = value
         self.last = value
-        if self.is_calm() if self.is_calm else value > self.best:
+        if self.is_calm(self.seen) if self.is_calm else value > self.best:
             self.best = value
             self.weights.keep(step, self.runtime.policy.weights().tensors())
 

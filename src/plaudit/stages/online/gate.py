@@ -45,13 +45,16 @@ def alarms_on_rewards(job: RewardedJob) -> list[Alarm]:
 
 
 def known_of_rewards(job: RewardedJob) -> list[dict[str, Any]]:
-    """How well the reward models of a job rank, for its page: those that have a card with enough pairs."""
+    """How well the reward models of a job rank, for its page: those that have a card with enough pairs.
+
+    A classifier of labelled texts ranks none: its accuracy says something else.
+    """
     names = ("accuracy", "accuracy_ci", "heldout_pairs")
     cards = {path: _card(path) for path in _paths(job.reward)}
     return [
         {"path": path} | {name: known[name] for name in names}
         for path, known in cards.items()
-        if known.get("accuracy_ci") and _pairs(known) >= ENOUGH
+        if known.get("accuracy_ci") and _pairs(known) >= ENOUGH and known.get("kendall_tau_from") != "labels"
     ]
 
 

@@ -22,7 +22,7 @@ class Guard:
 
     Attributes:
         times: how often the run has gone back.
-        acted: whether it has gone back or stopped.
+        acted: whether an alarm came that it had to act on.
     """
 
     def __init__(self, on_alarm: OnAlarm, evaluator: Evaluator, watch: HackingWatch, recorder: Recorder) -> None:
@@ -52,6 +52,8 @@ class Guard:
                 cure="read the samples and the page of the run; start again with another reward or a higher --kl-coef; "
                 "or go on from the checkpoint that was saved now: --on-alarm warn --resume",
             )
+        if iteration >= self.evaluator.job.iterations:
+            return  # nothing would follow: the weights to hand out are chosen now in any case
         self.times += 1
         to = self.evaluator.go_back(iteration)
         coef = loop.hold_tighter()
