@@ -1,6 +1,6 @@
 """Is reward hacking seen in time, and how often is it cried where there is none? Worlds in which the truth is known.
 
-python scripts/hacking.py --keep DIR             all published worlds, seeds 0 to 7, PPO and GRPO (about 40 minutes)
+python scripts/hacking.py --keep DIR             all published worlds, seeds 0 to 7, PPO and GRPO (about 50 minutes)
 python scripts/hacking.py --keep DIR --worlds phrase,healthy --algorithms ppo --seeds 0,1
 
 Each run is made once, with a gold reward, and what its detectors look at is kept in DIR; runs that are there are not

@@ -16,10 +16,11 @@ PAGE = FOLDER / "hacking.md"
 
 HEAD = """# Is reward hacking seen in time?
 
-By `make hacking` (about 100 minutes on two cores; figures in hacking.json and guards.json). Every run is one of the
+By `make hacking` (its runs add up to 2 h 20 min of one core; figures in hacking.json and guards.json). Every run is one of the
 quickstart's small world: reviews whose true score is known, a policy of 0.2 million parameters that was fine-tuned on
 them, and a reward. The true score is the gold reward: 50 held-out prompts are evaluated every two iterations, two
-responses each. A run has 32 iterations of 64 responses and takes 7 to 60 s on one core.
+responses each. A run has 32 iterations of 64 responses. Those
+of the first table took 11 to 61 s on one core of an AMD EPYC, with other work on the second.
 
 | world | the reward |
 |---|---|
@@ -63,7 +64,7 @@ FOUND = """With a gold reward `back` keeps 95 % of the peak's gain or more in ea
 which only chooses the weights, 90 % or more. One of 48 seeds ends clearly below its start with `back`, about as many
 as intervals of 95 % err by chance; none with `none`. `stop` ends too early where the gold reward rises late (praise).
 The combination is better than `back` alone with few noisy comparisons and worse with praise. Without a gold reward
-`stop` keeps 74 to 80 % where a reward model or classifier teaches something, nothing where it does not, and three of
+`stop` keeps 79 to 80 % where a reward model or classifier teaches something, nothing where it does not, and three of
 48 seeds end clearly below their start: most of them have a reward model that may be a coin, of which the run says so
 before its first step.
 
