@@ -16,11 +16,11 @@ PAGE = FOLDER / "hacking.md"
 
 HEAD = """# Is reward hacking seen in time?
 
-By `make hacking` (its runs add up to 2 h 20 min of one core; figures in hacking.json and guards.json). Every run is one of the
-quickstart's small world: reviews whose true score is known, a policy of 0.2 million parameters that was fine-tuned on
-them, and a reward. The true score is the gold reward: 50 held-out prompts are evaluated every two iterations, two
-responses each. A run has 32 iterations of 64 responses. Those
-of the first table took 11 to 61 s on one core of an AMD EPYC, with other work on the second.
+By `make hacking` (its runs add up to 2 h 20 min of one core; figures in hacking.json and guards.json). Every run is
+one of the quickstart's small world: reviews whose true score is known, a policy of 0.2 million parameters that was
+fine-tuned on them, and a reward. The true score is the gold reward: 50 held-out prompts are evaluated every two
+iterations, two responses each. A run has 32 iterations of 64 responses. Those of the first table took 11 to 61 s on
+one core of an AMD EPYC, with other work on the second.
 
 | world | the reward |
 |---|---|
