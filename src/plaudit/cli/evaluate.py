@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from plaudit.cli.outcome import figures
+from plaudit.cli.outcome import figures, plain_words
 from plaudit.cli.parser import Parser, add_field_flag, show
 from plaudit.config.load import pairs_of
 from plaudit.errors import ConfigError, DataError
+from plaudit.evaluation.benchmarks.table import as_text
 from plaudit.evaluation.kinds import KINDS
+from plaudit.evaluation.report import write_report
+from plaudit.runs.files import BENCHMARK
 from plaudit.runs.reading import run_directory
 
 ABOUT = """Compute the figures of a run again and write them to its summary.json. For a reward model: accuracy
@@ -66,6 +69,12 @@ def run(command: str, argv: list[str]) -> int:
         directory = evaluate_again(
             directory, samples=given.samples, prompts=given.prompts, gold=given.gold, fields=pairs_of(given.field)
         )
-    show(figures(KINDS[given.what].card(directory)))
+    is_benchmark = (directory / BENCHMARK).is_file()
+    card = KINDS["benchmark" if is_benchmark else given.what].card(directory)
+    show(figures(card))
+    if is_benchmark:
+        show(f"\n{as_text(card)}\n")
+        show(plain_words(directory))
+        show(f"report written to {write_report(directory)}")
     show(f"written to {directory / 'summary.json'}")
     return 0

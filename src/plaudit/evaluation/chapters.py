@@ -30,6 +30,7 @@ def chapter(run: Run) -> Chapter:
         warnings=warnings(run),
         unchecked=kind.unchecked(run),
         charts=kind.panels(run) + first,
+        tables=kind.tables(run),
         more=more,
         samples=_pairs(run),
         brief=kind.brief(run),

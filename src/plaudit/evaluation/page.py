@@ -54,6 +54,26 @@ class Chart:
 
 
 @dataclass(frozen=True, slots=True)
+class TableLine:
+    """A row of a table."""
+
+    name: str
+    cells: tuple[str, ...]
+    quiet: bool = False
+    """A part of the line above."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Figures below each other."""
+
+    title: str
+    head: tuple[str, ...]
+    """Of the name and of each cell."""
+    lines: list[TableLine]
+
+
+@dataclass(frozen=True, slots=True)
 class Side:
     """One response, with its rewards and whether it was cut off."""
 
@@ -84,6 +104,7 @@ class Chapter:
     unchecked: list[str] = field(default_factory=list)
     """What could not be looked at, and why."""
     charts: list[Chart] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
     more: list[Chart] = field(default_factory=list)
     samples: list[Pair] = field(default_factory=list)
     examples: list[tuple[str, list[Row]]] = field(default_factory=list)
@@ -100,6 +121,10 @@ def _all_checked(run: Run) -> list[str]:
 
 
 def _no_panels(run: Run) -> list[Chart]:
+    return []
+
+
+def _no_tables(run: Run) -> list[Table]:
     return []
 
 
@@ -123,6 +148,8 @@ class Kind:
     """Which of these could not be looked for, and why: where there are some, no page says that all is well."""
     panels: Callable[[Run], list[Chart]] = _no_panels
     """Charts of its own, before the curves."""
+    tables: Callable[[Run], list[Table]] = _no_tables
+    """Tables of its own, below its charts."""
     training: Callable[[Run], Verdict] | None = None
     """Where the page of several runs has two chapters for it, training and outcome: the verdict on the training."""
     rows: str = ""

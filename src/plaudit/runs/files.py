@@ -20,6 +20,8 @@ SUMMARY, CONFIG = "summary.json", "config.toml"
 HELDOUT, RANKINGS, SWAPS = "heldout.jsonl", "rankings.jsonl", "swaps.jsonl"
 HELDOUT_START = "heldout_start.jsonl"
 """Held-out rows by the reward model as it started."""
+BENCHMARK = "benchmark.jsonl"
+"""The prompts of a published benchmark, scored by a reward model."""
 PREFERENCES, EVALUATION, BEST = "preferences.jsonl", "evaluation.jsonl", "best.jsonl"
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from plaudit.errors import DataError
 from plaudit.runs.files import (
+    BENCHMARK,
     BEST,
     CONFIG,
     EVALUATION,
@@ -111,7 +112,7 @@ def _edge(values: list[float]) -> int:
 def is_run(path: Path) -> bool:
     """Whether a directory is a run: something was recorded in it."""
     # Rows without metrics: a reward model that was evaluated on another data set has a directory of its own.
-    return any((path / name).is_file() for name in (METRICS, EVALUATION, HELDOUT, BEST))
+    return any((path / name).is_file() for name in (METRICS, EVALUATION, HELDOUT, BEST, BENCHMARK))
 
 
 def read_run(path: Path) -> Run:

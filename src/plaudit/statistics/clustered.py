@@ -52,6 +52,74 @@ def share(values: Floats, clusters: Sequence[Hashable] | None = None, confidence
     return Estimate(mean, low, high, count, n)
 
 
+def weighted_share(
+    values: Floats,
+    weights: Floats,
+    strata: Sequence[Hashable],
+    clusters: Sequence[Hashable],
+    confidence: float = 0.95,
+) -> Estimate:
+    """A sum of weighted means of strata, such as the mean of several accuracies, with Wilson's interval.
+
+    Args:
+        values: in [0, 1], one a row.
+        weights: of the rows, alike within a stratum; they add up to 1 (Ties of RewardBench 2: to 1.01).
+        strata: the group of each row whose mean is one of those that are added.
+        clusters: the prompt of each row; one prompt may have rows in several strata.
+
+    The variance is that of a sum over clusters of weighted residuals (Cochran 1977, sections 5.3 and 6.11). Wilson's
+    interval is taken at the number of independent rows that would have this variance, and at most at Kish's effective
+    number of rows (Kish 1965, section 11.7), or of clusters where no row differs from its stratum.
+
+    >>> weighted_share([1, 0, 1, 1], [0.25] * 4, "aabb", [1, 2, 3, 4]).value
+    0.75
+    """
+    # At most Kish's number: strata in which all rows are right have no variance of their own, however few they are.
+    x, w = np.asarray(values, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    if not len(x):
+        return Estimate(math.nan, 0.0, 1.0, 0, 0)
+    value, variance, count = _weighted(x, w, strata, clusters)
+    by_cluster = _by_cluster(w, clusters)[0]
+    most = [float(each.sum() ** 2 / (each**2).sum()) for each in (w, by_cluster)]
+    mean = min(max(value, 0.0), 1.0)
+    effective = min(mean * (1 - mean) / variance, most[0]) if variance > 0 and 0 < mean < 1 else most[1]
+    low, high = wilson(mean * effective, effective, confidence)
+    return Estimate(value, low, high, count, len(x))
+
+
+def weighted_difference(
+    before: Floats,
+    after: Floats,
+    weights: Floats,
+    strata: Sequence[Hashable],
+    clusters: Sequence[Hashable],
+    confidence: float = 0.95,
+) -> Estimate:
+    """The difference of two such sums over the same rows, ``after`` less ``before``, with Student's interval.
+
+    NaN ends with fewer than two clusters. See `weighted_share`.
+    """
+    difference = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
+    value, variance, count = _weighted(difference, np.asarray(weights, dtype=np.float64), strata, clusters)
+    if count < 2:
+        return Estimate(value, math.nan, math.nan, count, len(difference))
+    half = float(stats.t.ppf(0.5 + confidence / 2, count - 1)) * math.sqrt(variance)
+    return Estimate(value, value - half, value + half, count, len(difference))
+
+
+def _weighted(
+    x: NDArray[np.float64], w: NDArray[np.float64], strata: Sequence[Hashable], clusters: Sequence[Hashable]
+) -> tuple[float, float, int]:
+    """The weighted sum, its variance over clusters, and their number."""
+    numbers: dict[Hashable, int] = {}
+    index = np.array([numbers.setdefault(name, len(numbers)) for name in strata], dtype=np.intp)
+    sizes = np.bincount(index)
+    means = np.bincount(index, weights=x) / sizes
+    sums, _ = _by_cluster(w * (x - means[index]), clusters)
+    count = len(sums)
+    return float((w * x).sum()), float((sums**2).sum()) * count / max(count - 1, 1), count
+
+
 def mean_over(
     values: Floats, clusters: Sequence[Hashable] | None = None, *, confidence: float = 0.95
 ) -> Estimate:

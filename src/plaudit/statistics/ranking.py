@@ -46,6 +46,25 @@ def best_hit(scores: Floats, ranks: Floats) -> float:
     return sum(rank == min(ranks) for rank in top) / len(top)
 
 
+def expected_best_of(scores: Floats, values: Floats, k: int) -> float:
+    """Mean of the value of the response with the highest score among ``k``, over all choices of ``k`` responses.
+
+    Responses that tie in score share. Exact, where sampling the choices would have an error of its own: the best of k
+    is the one of rank r in C(n - r, k - 1) of C(n, k) choices.
+
+    >>> expected_best_of([3, 2, 1], [1, 0, 0], 1), expected_best_of([3, 2, 1], [1, 0, 0], 2)
+    (0.3333333333333333, 0.6666666666666666)
+    """
+    n = len(scores)
+    shared: dict[float, float] = {}
+    for score in set(scores):
+        tied = [value for each, value in zip(scores, values, strict=True) if each == score]
+        shared[score] = sum(tied) / len(tied)
+    ordered = sorted(scores, reverse=True)
+    ways = [math.comb(n - rank, k - 1) for rank in range(1, n + 1)]
+    return sum(way * shared[score] for way, score in zip(ways, ordered, strict=True)) / math.comb(n, k)
+
+
 def pearson(x: Floats, y: Floats) -> float:
     """Linear correlation; NaN where one side is constant or there are fewer than three rows."""
     return _correlation(stats.pearsonr, x, y)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from plaudit.evaluation.kinds.benchmark import BENCHMARK
 from plaudit.evaluation.kinds.best_of_n import BEST_OF_N
 from plaudit.evaluation.kinds.policy import POLICY
 from plaudit.evaluation.kinds.preference import PREFERENCE
@@ -18,7 +19,7 @@ from plaudit.jobs.registry import COMMANDS
 from plaudit.runs.files import BEST, Row
 from plaudit.runs.reading import Run, read_run, runs_in
 
-KINDS = {kind.name: kind for kind in (SFT, REWARD, PREFERENCE, BEST_OF_N, POLICY)}
+KINDS = {kind.name: kind for kind in (SFT, REWARD, BENCHMARK, PREFERENCE, BEST_OF_N, POLICY)}
 """In the order of the pipeline."""
 
 
@@ -30,7 +31,7 @@ def kind_of(run: Run) -> Kind:
         trains = row.kind == BEST_OF_N.name and not (run.path / BEST).is_file()
         return POLICY if trains else KINDS[row.kind]
     # The command of a user's own algorithm is in no table: the files of measured rows decide.
-    for kind in (PREFERENCE, POLICY, BEST_OF_N, REWARD):
+    for kind in (PREFERENCE, POLICY, BEST_OF_N, BENCHMARK, REWARD):
         if (run.path / kind.rows).is_file():
             return kind
     return POLICY if any("reward/mean" in row for row in run.metrics[:1]) else SFT

@@ -5,6 +5,7 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from plaudit.evaluation import charts
+from plaudit.evaluation.benchmarks.table import tables_below
 from plaudit.evaluation.kinds.reward_card import card
 from plaudit.evaluation.page import ENOUGH_PAIRS, INTERVAL, NOT_EVALUATED, Chart, Figure, Kind, Verdict
 from plaudit.evaluation.words import number, percent, signed, span
@@ -159,6 +160,7 @@ REWARD = Kind(
     warnings=warnings,
     unchecked=unchecked,
     panels=panels,
+    tables=tables_below,
     rows=HELDOUT,
     computed="accuracy",
     curves=("loss", "reward_model/accuracy", "reward_model/margin"),

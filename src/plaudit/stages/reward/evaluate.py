@@ -10,6 +10,7 @@ from typing import Any
 from plaudit import backends
 from plaudit.algorithms.reward_model import RewardModel
 from plaudit.config.load import load_job
+from plaudit.data.benchmarks.load import load_benchmark
 from plaudit.data.load import load_records
 from plaudit.errors import ConfigError, DataError, MachineError
 from plaudit.jobs.reward import RewardJob
@@ -17,8 +18,9 @@ from plaudit.jobs.reward_tables import members_of
 from plaudit.machine import check_threads
 from plaudit.records import Rating
 from plaudit.runs.directory import set_threads
-from plaudit.runs.files import merge_json, read_json
+from plaudit.runs.files import BENCHMARK, merge_json, read_json
 from plaudit.stages.encode import encode_rows, readable, reward_encoder, tell_of
+from plaudit.stages.reward.benchmark import combine_benchmark, folder_of, score_benchmark
 from plaudit.stages.reward.data import Scale, source_of
 from plaudit.stages.reward.members import combine_heldout, moments_of
 from plaudit.stages.reward.scores import write_heldout, write_swaps
@@ -32,7 +34,8 @@ def score_dataset(run: Path, dataset: str, fields: Mapping[str, str] | None = No
         fields: which column each field is read from, where a name does not say it; None: as in training.
 
     Returns:
-        A directory below the run, with a heldout.jsonl that `plaudit.evaluation.kinds.reward` reads.
+        A directory below the run, with a heldout.jsonl that `plaudit.evaluation.kinds.reward` reads; of a benchmark's
+        file (RewardBench 1 and 2, RM-Bench, PPE) a benchmark.jsonl for `plaudit.evaluation.kinds.benchmark`.
 
     Raises:
         DataError: the directory is not a reward model's run, or the data cannot be used.
@@ -54,6 +57,11 @@ def score_dataset(run: Path, dataset: str, fields: Mapping[str, str] | None = No
     text, algorithm = model.format, job.algorithm
     said = Said()
     said.note(notes)
+    # Whoever names columns wants these read, as pairs.
+    if not fields and (benchmark := load_benchmark(dataset)):
+        target = _place(run, folder_of(benchmark, dataset))
+        score_benchmark(run, target, model, benchmark, job.data, said)
+        return target
     loaded = load_records(dataset, limit=job.data.limit, fields=job.data.fields)
     source = source_of(loaded, algorithm, said, min_agreement=job.min_agreement)
     records: Any = source.records
@@ -89,8 +97,11 @@ def _score_members(
 ) -> Path:
     """The mean of the members' normalised scores; each member's own are below its run."""
     scored = [score_dataset(member, dataset, fields) for member in members]
-    target = _place(run, dataset)
-    figures = combine_heldout(target, scored, [moments_of(member) for member in members])
+    is_benchmark = (scored[0] / BENCHMARK).is_file()
+    target = run / "evaluations" / scored[0].name
+    target.mkdir(parents=True, exist_ok=True)
+    combine = combine_benchmark if is_benchmark else combine_heldout
+    figures = combine(target, scored, [moments_of(member) for member in members])
     merge_json(target / "summary.json", figures)
     return target
 
