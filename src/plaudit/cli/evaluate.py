@@ -71,10 +71,9 @@ def run(command: str, argv: list[str]) -> int:
         )
     is_benchmark = (directory / BENCHMARK).is_file()
     card = KINDS["benchmark" if is_benchmark else given.what].card(directory)
-    show(figures(card))
     if is_benchmark:
-        show(f"\n{as_text(card)}\n")
-        show(plain_words(directory))
-        show(f"report written to {write_report(directory)}")
+        show(f"\n{as_text(card)}\n{plain_words(directory)}\n\nreport  {write_report(directory)}")
+    else:
+        show(figures(card))
     show(f"written to {directory / 'summary.json'}")
     return 0

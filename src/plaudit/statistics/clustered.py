@@ -84,7 +84,7 @@ def weighted_share(
     mean = min(max(value, 0.0), 1.0)
     effective = min(mean * (1 - mean) / variance, most[0]) if variance > 0 and 0 < mean < 1 else most[1]
     low, high = wilson(mean * effective, effective, confidence)
-    return Estimate(value, low, high, count, len(x))
+    return Estimate(value, min(low, value), max(high, value), count, len(x))
 
 
 def weighted_difference(
@@ -113,9 +113,15 @@ def _weighted(
     """The weighted sum, its variance over clusters, and their number."""
     numbers: dict[Hashable, int] = {}
     index = np.array([numbers.setdefault(name, len(numbers)) for name in strata], dtype=np.intp)
-    sizes = np.bincount(index)
-    means = np.bincount(index, weights=x) / sizes
-    sums, _ = _by_cluster(w * (x - means[index]), clusters)
+    means = np.bincount(index, weights=x) / np.bincount(index)
+    # One cluster does not tell how much the clusters of its stratum differ. Such strata are collapsed: their rows are
+    # compared with the mean of all of them, which is wider than the truth (Cochran 1977, section 5A.12).
+    pairs = {(stratum, cluster) for stratum, cluster in zip(index.tolist(), clusters, strict=True)}
+    sizes = np.bincount(np.array([stratum for stratum, _ in pairs], dtype=np.intp))
+    alone = (sizes == 1)[index]
+    several = len({stratum for stratum, _ in pairs if sizes[stratum] == 1}) > 1
+    center = np.where(alone, x[alone].mean() if several else x.mean(), means[index])
+    sums, _ = _by_cluster(w * (x - center), clusters)
     count = len(sums)
     return float((w * x).sum()), float((sums**2).sum()) * count / max(count - 1, 1), count
 

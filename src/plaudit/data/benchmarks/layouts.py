@@ -15,6 +15,7 @@ from plaudit.data.benchmarks.names import (
     CORRECTNESS_COLUMNS,
     CORRECTNESS_SETS,
     FLAGS,
+    NO_WINNER,
     PRIOR_SETS,
     REWARDBENCH_2_SUBSETS,
     REWARDBENCH_SUBSETS,
@@ -222,7 +223,7 @@ def ppe_human(fields: Fields, stem: str) -> Case:
         groups.append("English" if language.lower() == "english" else "other languages")
     case = _case(fields, [first], [second], "")
     correct = (strength == -1, strength == 1)
-    left_out = "people saw no difference" if strength == 0 else ""
+    left_out = NO_WINNER if strength == 0 else ""
     return dataclasses.replace(case, correct=correct, groups=tuple(groups), left_out=left_out)
 
 

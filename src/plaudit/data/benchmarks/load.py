@@ -79,7 +79,7 @@ def _layout(parts: Sequence[tuple[str, Sequence[Row]]], source: str) -> Layout |
         raise DataError(
             f"files of different kinds: of {TITLES[first.name]}, and {others[0]}, which is of {kind}",
             where=source,
-            cure="evaluate one benchmark at a time",
+            cure="evaluate the benchmarks one at a time",
         )
     return first
 

@@ -83,6 +83,8 @@ CORRECTNESS_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "MATH": ("problem", "level", "type"),
 }
 """Set of PPE correctness -> columns of which a file of it has at least one, and a file of those before it has none."""
+NO_WINNER = "people saw no difference"
+"""Why a vote of PPE human preference is not scored."""
 FLAGS: Mapping[str, str] = {
     "hard_prompt": "hard prompts",
     "easy_prompt": "easy prompts",

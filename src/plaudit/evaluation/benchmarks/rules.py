@@ -34,7 +34,8 @@ from plaudit.data.benchmarks.names import (
 from plaudit.runs.files import Row
 from plaudit.statistics.ranking import best_hit
 
-Level = Literal["overall", "section", "subset"]
+Level = Literal["overall", "section", "subset", "other"]
+"""Of a line: other ones are not part of the benchmark."""
 Weights = Mapping[str, float]
 """Stratum -> its weight; they add up to 1."""
 ALL = "all"
@@ -126,7 +127,7 @@ def _rewardbench_scores(counts: Mapping[str, int]) -> list[Score]:
         lines.append(Score(PRIOR, "section", _mean(counted)))
     lines += [Score(name, "subset", {name: 1.0}, name in counted) for name in prior]
     others = [name for name in counts if name not in SECTION_OF and name not in PRIOR_SETS]
-    lines += [Score(name, "subset", {name: 1.0}, counts=False) for name in others]
+    lines += [Score(name, "other", {name: 1.0}, counts=False) for name in others]
     return _assembled(dict.fromkeys(SECTIONS, 1.0) | {PRIOR: PRIOR_WEIGHT}, lines)
 
 
@@ -206,8 +207,9 @@ def _rewardbench_2_scores(counts: Mapping[str, int]) -> list[Score]:
     lines = [Score(name, "section", {name: 1.0}) for name in REWARDBENCH_2_SUBSETS if name in counts]
     if all(name in counts for name in TIES_TERMS):
         lines.append(Score(TIES, "section", dict(TIES_TERMS)))
-    lines += [Score(name, "subset", {name: 1.0}, _NEARER in counts) for name in TIES_TERMS if name in counts]
-    lines += [Score(name, "subset", {name: 1.0}, counts=False) for name in others]
+    terms = [name for name in TIES_TERMS if name in counts and name != _BY_HOW_MUCH]
+    lines += [Score(name, "subset", {name: 1.0}, _NEARER in counts) for name in terms]
+    lines += [Score(name, "other", {name: 1.0}, counts=False) for name in others]
     return _assembled(dict.fromkeys(REWARDBENCH_2_SUBSETS, 1.0), lines)
 
 
@@ -246,7 +248,7 @@ def _rm_bench_scores(counts: Mapping[str, int]) -> list[Score]:
     for domain in (*there, *(s for s in subsets if s not in DOMAINS and not s.startswith("safety"))):
         parts = {difficulty: of(domain, difficulty) for difficulty in DIFFICULTIES}
         known = domain in DOMAINS
-        lines.append(Score(domain, "section" if known else "subset", _sum([(1, w) for w in parts.values()]), known))
+        lines.append(Score(domain, "section" if known else "other", _sum([(1, w) for w in parts.values()]), known))
         lines += [Score(f"{domain}: {name}", "subset", weights, known) for name, weights in parts.items()]
     parts_of_safety = [s for s in subsets if s.startswith("safety-")]
     lines += [Score(s, "subset", _mean([f"{s}: {d}" for d in DIFFICULTIES])) for s in parts_of_safety]
@@ -303,7 +305,7 @@ def _correctness_scores(counts: Mapping[str, int]) -> list[Score]:
     for name in sorted(sets, key=lambda s: (*CORRECTNESS_SETS, s).index(s)):
         known = name in CORRECTNESS_SETS
         if name in counts:
-            lines.append(Score(name, "section" if known else "subset", {name: 1.0}, known))
+            lines.append(Score(name, "section" if known else "other", {name: 1.0}, known))
         below = [stratum for stratum in counts if stratum.startswith(f"{name}: ")]
         lines += [Score(stratum, "subset", {stratum: 1.0}, known) for stratum in below]
     return _assembled(dict.fromkeys(CORRECTNESS_SETS, 1.0), lines)

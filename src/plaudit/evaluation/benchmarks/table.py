@@ -9,7 +9,7 @@ from plaudit.evaluation.words import percent, span
 from plaudit.runs.files import SUMMARY, Row, read_json
 from plaudit.runs.reading import Run
 
-HEAD = ("", "Prompts", "Score", "95 % interval", "Length alone", "Left out")
+HEAD = ("", "Rows", "Score", "95 % interval", "Length alone", "Left out")
 
 
 def own_table(run: Run) -> list[Table]:
@@ -34,8 +34,9 @@ def tables_of(card: Row) -> list[Table]:
 
 def _line(row: Row) -> TableLine:
     name = row["name"] if row["counts"] else f"{row['name']} (not part of the score)"
+    prompts = f" ({row['prompts']} prompt{'s' * (row['prompts'] > 1)})" if row["prompts"] != row["n"] else ""
     cells = (
-        f"{row['n']}",
+        f"{row['n']}{prompts}",
         percent(row["score"], 1),
         span(row["score_ci"], "percent"),
         percent(row["length_score"], 1),
@@ -68,7 +69,7 @@ def as_text(card: Row) -> str:
 
 
 def _text(table: Table) -> str:
-    lines = [table.head, *((line.name, *line.cells) for line in table.lines)]
+    lines = [table.head, *((f"{'  ' * line.quiet}{line.name}", *line.cells) for line in table.lines)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(table.head))]
     rows = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
     return "\n".join([table.title, *(f"  {row}" for row in rows)])

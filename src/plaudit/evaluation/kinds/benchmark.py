@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
+from plaudit.data.benchmarks.names import NO_WINNER
 from plaudit.evaluation import charts
 from plaudit.evaluation.benchmarks.card import card
 from plaudit.evaluation.benchmarks.table import own_table
@@ -25,6 +26,8 @@ def verdict(run: Run) -> Verdict:
         f"meaning would reach {percent(figures['benchmark_chance'])}, and always taking the "
         f"{figures['benchmark_length_rule']} response {percent(figures['benchmark_length_score'])}."
     )
+    if votes := figures["benchmark_left_out"].get(NO_WINNER):
+        evidence += f" {votes} votes without a winner do not count."
     if missing:
         evidence += f" It is the mean of what is there: {', '.join(missing)} {_is_are(missing)} not in the file."
     over = figures.get("benchmark_over_length_ci")
@@ -45,7 +48,7 @@ def warnings(run: Run) -> list[str]:
     """What keeps the score from being compared with published ones, and signs that it says little."""
     figures, messages = run.summary, []
     missing, unknown = figures.get("benchmark_missing"), figures.get("benchmark_unknown")
-    left_out: dict[str, int] = figures.get("benchmark_left_out") or {}
+    left_out = {why: n for why, n in (figures.get("benchmark_left_out") or {}).items() if why != NO_WINNER}
     if missing:
         messages.append(
             f"Not the whole benchmark: {', '.join(missing)} {_is_are(missing)} missing. Published scores are over all."
@@ -56,8 +59,8 @@ def warnings(run: Run) -> list[str]:
             f"{', '.join(unknown)}."
         )
     if left_out:
-        reasons = ", ".join(f"{count}: {reason}" for reason, count in left_out.items())
-        messages.append(f"{sum(left_out.values())} prompts were left out ({reasons}).")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        messages.append(f"Rows were left out, because a response is too long: {reasons}. Published scores have them.")
     interval, chance = figures.get("benchmark_score_ci"), figures.get("benchmark_chance")
     over = figures.get("benchmark_over_length_ci")
     if interval and interval[0] <= chance:
