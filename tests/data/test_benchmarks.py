@@ -97,6 +97,12 @@ def test_what_a_row_becomes():
     assert sampled.pairs == ((0, 1), (2, 3)), "the right one first, whatever their order in the file"
 
 
+def test_what_people_paste_into_a_prompt_is_no_transcript(tmp_path):
+    rows = rows_of("ppe_human")
+    rows[0]["prompt"] = "Human: hello\n\nAssistant: hello"
+    assert cases(written(tmp_path / "file.jsonl", rows))[0].prompt == rows[0]["prompt"]
+
+
 def test_the_published_weights_of_sections():
     assert [sum(subsets.values()) for subsets in SECTIONS.values()] == [358, 456, 740, 1968]
     code = {name: weight for name, weight in SECTIONS["Reasoning"].items() if name.startswith("hep-")}

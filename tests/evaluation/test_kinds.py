@@ -33,7 +33,13 @@ def test_a_run_that_has_only_begun_is_of_the_kind_of_its_command(tmp_path, comma
 
 @pytest.mark.parametrize(
     ("file", "name"),
-    [("preferences", "preference"), ("evaluation", "policy"), ("best", "best_of_n"), ("heldout", "reward")],
+    [
+        ("preferences", "preference"),
+        ("evaluation", "policy"),
+        ("best", "best_of_n"),
+        ("heldout", "reward"),
+        ("benchmark", "benchmark"),
+    ],
 )
 def test_the_rows_tell_the_kind_of_a_run_with_an_algorithm_of_ones_own(tmp_path, file, name):
     assert kinds.kind_of(read_run(a_run(tmp_path / "r", "mine", **{file: []}))).name == name

@@ -15,7 +15,8 @@ from plaudit.runs.files import BENCHMARK
 from plaudit.runs.reading import run_directory
 
 ABOUT = """Compute the figures of a run again and write them to its summary.json. For a reward model: accuracy
-with its interval, Kendall's tau, calibration, and what length alone would reach. For a policy: reward, KL,
+with its interval, Kendall's tau, calibration, and what length alone would reach; with --dataset on other
+preferences, or on a file of RewardBench 1 or 2, RM-Bench or PPE by its own rule. For a policy: reward, KL,
 perplexity and win rate against its start, from what the run sampled; --samples, --prompts and --gold sample the
 start and the trained policy anew."""
 
@@ -26,7 +27,9 @@ def run(command: str, argv: list[str]) -> int:
     parser.add_argument("what", choices=("reward", "policy"), help="what was trained in the run")
     parser.add_argument("run", type=Path, help="its run directory")
     parser.add_argument(
-        "--dataset", default="", help="reward only: score these preferences instead of the held-out ones"
+        "--dataset",
+        default="",
+        help="reward only: score these preferences, or this benchmark, instead of the held-out ones",
     )
     parser.add_argument("--samples", type=int, default=0, help="policy only: sample anew, so many responses a prompt")
     parser.add_argument("--prompts", default="", help="policy only: sample anew, with the prompts of this file")

@@ -42,8 +42,9 @@ def best_hit(scores: Floats, ranks: Floats) -> float:
     >>> best_hit([2, 2, 0], [1, 2, 3]), best_hit([0, 1, 2], [1, 2, 1])
     (0.5, 1.0)
     """
-    top = [rank for score, rank in zip(scores, ranks, strict=True) if score == max(scores)]
-    return sum(rank == min(ranks) for rank in top) / len(top)
+    best, highest = min(ranks), max(scores)
+    top = [rank for score, rank in zip(scores, ranks, strict=True) if score == highest]
+    return sum(rank == best for rank in top) / len(top)
 
 
 def expected_best_of(scores: Floats, values: Floats, k: int) -> float:
@@ -56,13 +57,14 @@ def expected_best_of(scores: Floats, values: Floats, k: int) -> float:
     (0.3333333333333333, 0.6666666666666666)
     """
     n = len(scores)
-    shared: dict[float, float] = {}
-    for score in set(scores):
-        tied = [value for each, value in zip(scores, values, strict=True) if each == score]
-        shared[score] = sum(tied) / len(tied)
+    tied: dict[float, list[float]] = {}
+    for score, value in zip(scores, values, strict=True):
+        tied.setdefault(score, []).append(value)
+    shared = {score: sum(each) / len(each) for score, each in tied.items()}
     ordered = sorted(scores, reverse=True)
-    ways = [math.comb(n - rank, k - 1) for rank in range(1, n + 1)]
-    return sum(way * shared[score] for way, score in zip(ways, ordered, strict=True)) / math.comb(n, k)
+    # The last k - 1 are never the best of k.
+    ways = sum(math.comb(n - rank, k - 1) * shared[ordered[rank - 1]] for rank in range(1, n - k + 2))
+    return ways / math.comb(n, k)
 
 
 def pearson(x: Floats, y: Floats) -> float:

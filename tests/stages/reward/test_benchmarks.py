@@ -84,6 +84,15 @@ def test_a_prompt_with_a_response_that_is_too_long_is_left_out_and_said(run, tmp
     assert any("Rows were left out" in message for message in kinds.warnings(kinds.load_run(where)))
 
 
+def test_prompts_that_are_cut_are_counted(run, tmp_path):
+    rows = rows_of("rm_bench")
+    rows[1]["prompt"] = "say" + " red" * 3000
+    where = score_dataset(run, written(tmp_path / "cut.jsonl", rows))
+    figures = kinds.card(where)
+    assert figures["benchmark_cut"] == 1 and figures["benchmark_rows"] == len(rows)
+    assert any("Prompts were cut" in message for message in kinds.warnings(kinds.load_run(where)))
+
+
 def test_files_of_which_nothing_can_be_scored(run, tmp_path):
     ties = [row for row in rows_of("ppe_human") if row["winner"].startswith("tie")]
     with pytest.raises(DataError, match="none of 2 prompts is scored: people saw no difference"):

@@ -131,7 +131,8 @@ def fields_of(row: Row, log: ReadLog) -> Fields:
 
 
 def _prompt(fields: Fields) -> Content:
-    prompt = fields.prompt()
+    # Not read as a transcript: what people paste into a prompt is part of it.
+    prompt = fields.content("prompt")
     if not prompt and not fields.faulty:
         fields.fault("prompt", "an empty prompt", "write a prompt, or remove the row")
     return prompt

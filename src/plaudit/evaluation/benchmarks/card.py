@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,10 @@ NAMED = 12
 """Unknown subsets that are named; of more only their number is."""
 STEPS = (1, 2, 4, 8, 16, 32, 64, 128)
 """Responses among which the best one is taken."""
+
+
+Strata = Mapping[str, Sequence[Point]]
+"""Stratum -> its points."""
 
 
 class Weighted(NamedTuple):
@@ -66,8 +70,8 @@ def figures(run_dir: Path) -> dict[str, Any]:
     _check(rows, path)
     name = rows[0]["benchmark"]
     rule, scored = RULES[name], [row for row in rows if not row.get("left_out")]
-    points = rule.points(scored)
-    lines = rule.scores(Counter(point.stratum for point in points)) if points else []
+    points = _strata(rule.points(scored))
+    lines = rule.scores({stratum: len(each) for stratum, each in points.items()}) if points else []
     by_length, word = _by_length(rule, scored, lines)
     missing_rows = [row for row in rows if row.get("left_out")]
     unknown = sorted({row["subset"] for row in rows if not rule.known(row["subset"])})
@@ -104,36 +108,42 @@ def _check(rows: Sequence[Row], path: Path) -> None:
             )
 
 
-def _by_length(rule: Rule, rows: Sequence[Row], lines: Sequence[Score]) -> tuple[list[Point], str]:
+def _strata(points: Sequence[Point]) -> Strata:
+    strata: dict[str, list[Point]] = {}
+    for point in points:
+        strata.setdefault(point.stratum, []).append(point)
+    return strata
+
+
+def _by_length(rule: Rule, rows: Sequence[Row], lines: Sequence[Score]) -> tuple[Strata, str]:
     """The points of the rule on length that reaches more, and its name."""
     if not lines:
-        return [], ""
+        return {}, ""
     found = []
     for word, sign in (("longest", 1), ("shortest", -1)):
-        points = rule.points([row | {"scores": [sign * length for length in row["lengths"]]} for row in rows])
+        points = _strata(rule.points([row | {"scores": [sign * n for n in row["lengths"]]} for row in rows]))
         found.append((_estimate(lines[0], points).value, points, word))
     _, points, word = max(found, key=lambda each: each[0])
     return points, word
 
 
-def _weighted(line: Score, points: Sequence[Point]) -> Weighted:
-    counts = Counter(point.stratum for point in points)
-    own = [point for point in points if point.stratum in line.weights]
-    return Weighted(own, [line.weights[point.stratum] / counts[point.stratum] for point in own])
+def _weighted(line: Score, points: Strata) -> Weighted:
+    own = [point for stratum in line.weights for point in points[stratum]]
+    return Weighted(own, [line.weights[point.stratum] / len(points[point.stratum]) for point in own])
 
 
-def _estimate(line: Score, points: Sequence[Point]) -> Estimate:
+def _estimate(line: Score, points: Strata) -> Estimate:
     own, weights = _weighted(line, points)
     values, strata, clusters = [p.value for p in own], [p.stratum for p in own], [p.cluster for p in own]
     return weighted_share(values, weights, strata, clusters)
 
 
-def _chance(line: Score, points: Sequence[Point]) -> float:
+def _chance(line: Score, points: Strata) -> float:
     own, weights = _weighted(line, points)
     return sum(point.chance * weight for point, weight in zip(own, weights, strict=True))
 
 
-def _overall(line: Score | None, points: Sequence[Point], by_length: Sequence[Point]) -> dict[str, Any]:
+def _overall(line: Score | None, points: Strata, by_length: Strata) -> dict[str, Any]:
     """The score of the benchmark, and how far it is above that of length alone."""
     if line is None:
         return {"benchmark_score": None, "benchmark_score_ci": None}
@@ -154,7 +164,7 @@ def _overall(line: Score | None, points: Sequence[Point], by_length: Sequence[Po
 
 
 def _table_row(
-    line: Score, points: Sequence[Point], by_length: Sequence[Point], left_out: Sequence[Row]
+    line: Score, points: Strata, by_length: Strata, left_out: Sequence[Row]
 ) -> dict[str, Any]:
     estimate = _estimate(line, points)
     own = _weighted(line, points).points

@@ -61,6 +61,8 @@ def warnings(run: Run) -> list[str]:
     if left_out:
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         messages.append(f"Rows were left out, because a response is too long: {reasons}. Published scores have them.")
+    if cut := figures.get("benchmark_cut"):
+        messages.append(f"Prompts were cut to fit the model's length: {cut}. Published scores are of whole prompts.")
     interval, chance = figures.get("benchmark_score_ci"), figures.get("benchmark_chance")
     over = figures.get("benchmark_over_length_ci")
     if interval and interval[0] <= chance:

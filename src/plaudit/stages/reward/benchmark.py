@@ -67,7 +67,8 @@ def score_benchmark(
         for key, case in benchmark.cases.items()
     ]
     write_lines(target / BENCHMARK, lines)
-    merge_json(target / "summary.json", {"command": "benchmark", "notes": list(said.messages)})
+    cut = {"benchmark_cut": rows.report.truncated}
+    merge_json(target / "summary.json", {"command": "benchmark", "notes": list(said.messages)} | cut)
 
 
 def reads_chats(directory: Path, text: TextFormat) -> bool:
@@ -119,5 +120,5 @@ def combine_benchmark(target: Path, paths: Sequence[Path], moments: Sequence[Mom
             line = line | {"scores": [combined(each) for each in zip(*(r["scores"] for r in rows), strict=True)]}
         lines.append(line)
     write_lines(target / BENCHMARK, lines)
-    notes = read_json(paths[0] / "summary.json").get("notes") or []
-    return {"command": "benchmark", "members": len(paths), "notes": notes}
+    first = read_json(paths[0] / "summary.json")
+    return {"members": len(paths)} | {name: first[name] for name in ("command", "notes", "benchmark_cut")}
