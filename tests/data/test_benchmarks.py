@@ -114,6 +114,8 @@ def test_the_published_weights_of_sections():
     [
         {"prompt": "a", "chosen": "b", "rejected": "c"},
         {"prompt": "a", "chosen": "b", "rejected": "c", "subset": "part one"},
+        {"prompt": "a", "chosen": "b", "rejected": "c", "chosen_model": "x", "rejected_model": "y"},
+        {"prompt": "a", "chosen": "b", "rejected": "c", "chosen_model": "x", "rejected_model": "y", "subset": "mine"},
         {"prompt": "a", "chosen": ["b"], "rejected": ["c"]},
         {"prompt": "a", "chosen": ["b"], "rejected": ["c", "d"], "domain": "chat"},
         {"prompt": "a", "response_1": "b", "response_2": "c", "winner": "model_a"},
@@ -135,6 +137,17 @@ def test_several_files_of_one_benchmark_and_of_two(tmp_path):
     plain = written(tmp_path / "mine.jsonl", [{"prompt": "a", "chosen": "b", "rejected": "c"}])
     with pytest.raises(DataError, match="mine, which is of no benchmark"):
         load_benchmark(f"{FILES / 'rewardbench.jsonl'},{plain}")
+
+
+def test_files_of_one_name_in_several_folders(tmp_path):
+    for name in ("ppe_mmlu_pro", "ppe_ifeval"):
+        (tmp_path / name).mkdir()
+        written(tmp_path / name / "train.jsonl", rows_of(name))
+    found = cases(f"{tmp_path / 'ppe_mmlu_pro' / 'train.jsonl'},{tmp_path / 'ppe_ifeval' / 'train.jsonl'}")
+    assert [case.subset for case in found] == ["MMLU-Pro"] * 3 + ["IFEval"] * 2
+    written(tmp_path / "ppe_ifeval" / "train.jsonl", rows_of("rm_bench"))
+    with pytest.raises(DataError, match="which is of RM-Bench"):
+        cases(f"{tmp_path / 'ppe_mmlu_pro' / 'train.jsonl'},{tmp_path / 'ppe_ifeval' / 'train.jsonl'}")
 
 
 def test_files_of_prior_sets_beside_rewardbench_are_named_after_their_set(tmp_path):

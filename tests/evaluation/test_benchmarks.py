@@ -88,7 +88,7 @@ def test_a_file_of_unknown_subsets_only_has_no_score(tmp_path):
     table, values = scored(tmp_path, pairs("ours", [1, 1]))
     assert values["benchmark_score"] is None and table["ours"]["score"] == 1.0
     run = kinds.load_run(tmp_path)
-    assert kinds.verdict(run).headline == "Not evaluated."
+    assert kinds.verdict(run).headline == "It has no score on RewardBench."
     assert "ours" in write_report(tmp_path).read_text()
 
 

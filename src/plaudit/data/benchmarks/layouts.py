@@ -66,6 +66,8 @@ class Layout:
     """Whether a row has its columns."""
     parse: Callable[[Fields, str], Case]
     """A row as a case, given the stem of its file; faults are listed."""
+    somewhere: Callable[[Row], bool] = lambda row: True
+    """What must hold of one row at least."""
 
 
 def has(row: Row, *names: str) -> bool:
@@ -94,8 +96,12 @@ def _two_lists(row: Row) -> bool:
     return None not in sides and bool(texts) and all(isinstance(text, str) for text in texts)
 
 
+def _is_of_rewardbench(row: Row) -> bool:
+    return row.values.get("subset") in REWARDBENCH_SUBSETS
+
+
 def _is_rewardbench(row: Row) -> bool:
-    named = has(row, "subset", "chosen_model", "rejected_model") or row.values.get("subset") in REWARDBENCH_SUBSETS
+    named = has(row, "chosen_model", "rejected_model") or _is_of_rewardbench(row)
     return named and has(row, "prompt", "chosen", "rejected") and not _two_lists(row)
 
 
@@ -288,6 +294,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("ppe-human", _is_ppe_human, ppe_human),
     Layout("rm-bench", _is_rm_bench, rm_bench),
     Layout("rewardbench-2", _is_rewardbench_2, rewardbench_2),
-    Layout("rewardbench", _is_rewardbench, rewardbench),
+    # Who wrote the two responses is said by other data too, so a subset must be known.
+    Layout("rewardbench", _is_rewardbench, rewardbench, _is_of_rewardbench),
 )
 """Those that need more columns first."""

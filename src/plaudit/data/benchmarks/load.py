@@ -66,29 +66,28 @@ def _layout(parts: Sequence[tuple[str, Sequence[Row]]], source: str) -> Layout |
     Raises:
         DataError: files of several layouts.
     """
-    found = {stem: _layout_of(rows) for stem, rows in parts}
-    layouts = [layout for layout in found.values() if layout]
-    if not layouts:
+    found = [(stem, rows, _layout_of(rows)) for stem, rows in parts]
+    first = next((layout for _, _, layout in found if layout), None)
+    if first is None:
         return None
-    first = layouts[0]
-    prior = {stem for stem, rows in parts if first.name == "rewardbench" and prior_set(stem) and _is_pairs(rows)}
-    others = [stem for stem, layout in found.items() if layout is not first and not (layout is None and stem in prior)]
-    if others:
-        name = found[others[0]]
-        kind = TITLES[name.name] if name else "no benchmark"
-        raise DataError(
-            f"files of different kinds: of {TITLES[first.name]}, and {others[0]}, which is of {kind}",
-            where=source,
-            cure="evaluate the benchmarks one at a time",
-        )
+    for stem, rows, layout in found:
+        is_prior = layout is None and first.name == "rewardbench" and prior_set(stem) and _are_pairs(rows)
+        if layout is not first and not is_prior:
+            kind = TITLES[layout.name] if layout else "no benchmark"
+            raise DataError(
+                f"files of different kinds: of {TITLES[first.name]}, and {stem}, which is of {kind}",
+                where=source,
+                cure="evaluate the benchmarks one at a time",
+            )
     return first
 
 
 def _layout_of(rows: Sequence[Row]) -> Layout | None:
-    return next((layout for layout in LAYOUTS if 2 * sum(map(layout.fits, rows)) >= len(rows)), None)
+    fitting = (layout for layout in LAYOUTS if 2 * sum(map(layout.fits, rows)) >= len(rows))
+    return next((layout for layout in fitting if any(map(layout.somewhere, rows))), None)
 
 
-def _is_pairs(rows: Sequence[Row]) -> bool:
+def _are_pairs(rows: Sequence[Row]) -> bool:
     return all(has(row, "prompt", "chosen", "rejected") for row in rows)
 
 

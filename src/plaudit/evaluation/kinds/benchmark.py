@@ -8,7 +8,7 @@ from plaudit.data.benchmarks.names import NO_WINNER
 from plaudit.evaluation import charts
 from plaudit.evaluation.benchmarks.card import card
 from plaudit.evaluation.benchmarks.table import own_table
-from plaudit.evaluation.page import ENOUGH_PAIRS, INTERVAL, NOT_EVALUATED, Chart, Figure, Kind, Verdict
+from plaudit.evaluation.page import ENOUGH_PAIRS, INTERVAL, Chart, Figure, Kind, Verdict
 from plaudit.evaluation.words import percent, signed, span
 from plaudit.runs.files import BENCHMARK as ROWS
 from plaudit.runs.reading import Run
@@ -18,9 +18,10 @@ def verdict(run: Run) -> Verdict:
     """Whether the score is above chance, and above what a rule on length alone reaches."""
     figures = run.summary
     score, interval = figures.get("benchmark_score"), figures.get("benchmark_score_ci")
+    title, missing = figures.get("benchmark_title"), figures.get("benchmark_missing") or []
     if score is None or interval is None:
-        return NOT_EVALUATED
-    title, missing = figures["benchmark_title"], figures["benchmark_missing"]
+        evidence = "What is in the file is scored by itself: no section of the benchmark could be."
+        return Verdict("flat", f"It has no score on {title}.", evidence)
     evidence = (
         f"The {INTERVAL} is {span(interval, 'percent')}, over {figures['benchmark_prompts']} prompts. Scores without "
         f"meaning would reach {percent(figures['benchmark_chance'])}, and always taking the "
