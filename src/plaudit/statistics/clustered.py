@@ -69,7 +69,7 @@ def weighted_share(
 
     The variance is that of a sum over clusters of weighted residuals (Cochran 1977, sections 5.3 and 6.11). Wilson's
     interval is taken at the number of independent rows that would have this variance, and at most at Kish's effective
-    number of rows (Kish 1965, section 11.7), or of clusters where no row differs from its stratum.
+    number of rows (Kish 1965), or of clusters where no row differs from its stratum.
 
     >>> weighted_share([1, 0, 1, 1], [0.25] * 4, "aabb", [1, 2, 3, 4]).value
     0.75

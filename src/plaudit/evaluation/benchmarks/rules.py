@@ -164,7 +164,7 @@ def _best_of_points(rows: Sequence[Row]) -> list[Point]:
 
 
 def _ties_points(rows: Sequence[Row]) -> list[Point]:
-    """The terms of Ties (`process_single_model` in the project's code; Malik et al. 2025, section 3).
+    """The terms of Ties (`process_single_model` in the project's code; Malik et al. 2025).
 
     "tied:N" is a question with several right answers, "ref:N" its companion with one. Of each, the gap is the lowest
     score of a right answer less the highest of a wrong one; the spread is that of the right answers of "tied:N".
@@ -257,7 +257,8 @@ def _rm_bench_scores(counts: Mapping[str, int]) -> list[Score]:
     return [first, *means, *rest] if there else [first, *rest]
 
 
-# PPE
+# PPE. How equal scores count in its own code could not be looked up: against a vote of people a tie names no winner, so
+# it is wrong; between a right and a wrong response the order of the pair decides nothing, so it is one half.
 
 
 def _human_points(rows: Sequence[Row]) -> list[Point]:
