@@ -12,6 +12,8 @@ Which module for what:
 | does the model know how sure it may be? | `calibration` |
 | who wins among a few votes on two responses? | `majority` |
 | who is strongest among many that met in pairs? | `bradley_terry` |
+| a win rate judged in both orders, or with length taken out | `wins` |
+| which words does one side use more than the other? | `log_odds` |
 
 `intervals` and `majority` need the standard library only, so that commands which count rows start fast.
 """

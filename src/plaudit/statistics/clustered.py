@@ -178,6 +178,52 @@ def paired_difference(
     return mean_over(difference, clusters)
 
 
+def difference_of_shares(
+    before: Floats, after: Floats, clusters_before: Sequence[Hashable], clusters_after: Sequence[Hashable]
+) -> Estimate:
+    """How much larger a share is after than before on the same prompts, with Newcombe's interval (1998, method 10).
+
+    Args:
+        before, after: values in [0, 1], one a row; the two sides may have other numbers of rows.
+        clusters_before, clusters_after: the prompt of each row. Prompts that one side lacks are left out.
+
+    Both ends are made of Wilson's intervals of the two shares and of the correlation of the prompts' means: with no
+    event on either side the interval is as wide as few prompts make it, and not 0.
+
+    >>> change = difference_of_shares([0.0] * 10, [0.0] * 10, range(10), range(10)); round(change.high, 4)
+    0.2775
+    """
+    # Not Student's interval of the differences, which is [0, 0] where nothing happened on either side.
+    shared = sorted(set(clusters_before) & set(clusters_after), key=str)
+    if not shared:
+        return Estimate(math.nan, math.nan, math.nan, 0, 0)
+    shares, means = [], []
+    for values, clusters in ((before, clusters_before), (after, clusters_after)):
+        rows: dict[Hashable, list[float]] = {name: [] for name in shared}
+        for name, value in zip(clusters, values, strict=True):
+            if name in rows:
+                rows[name].append(float(value))
+        names = [name for name, each in rows.items() for _ in each]
+        shares.append(share([value for each in rows.values() for value in each], names))
+        means.append(np.array([np.mean(each) for each in rows.values()]))
+    was, now = shares
+    alike = _correlation(*means)
+
+    def reach(first: float, second: float) -> float:
+        return math.sqrt(max(0.0, first**2 - 2 * alike * first * second + second**2))
+
+    gap = now.value - was.value
+    low = gap - reach(now.value - now.low, was.high - was.value)
+    high = gap + reach(now.high - now.value, was.value - was.low)
+    return Estimate(gap, low, high, len(shared), min(was.rows or 0, now.rows or 0))
+
+
+def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """0 where one side is constant: then nothing is known of it, and the interval is the wider for it."""
+    spread = float(x.std() * y.std())
+    return float(((x - x.mean()) * (y - y.mean())).mean()) / spread if spread > 0 else 0.0
+
+
 def outcomes(differences: Floats) -> NDArray[np.float64]:
     """1 where the difference is positive, 0 where it is negative, 1/2 at a tie.
 
