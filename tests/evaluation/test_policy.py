@@ -5,7 +5,8 @@ import pytest
 
 from plaudit.errors import DataError
 from plaudit.evaluation.kinds import policy
-from plaudit.evaluation.kinds.policy_card import card, distinct
+from plaudit.evaluation.kinds.policy_card import card
+from plaudit.evaluation.responses.wording import distinct
 
 
 def row(step, prompt, reward, **more):

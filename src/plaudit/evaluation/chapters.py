@@ -55,6 +55,7 @@ def outcome_chapter(run: Run) -> Chapter:
         figures=kind.figures(run),
         warnings=warnings(run),
         unchecked=kind.unchecked(run),
+        tables=kind.tables(run),
         charts=kind.panels(run),
         samples=_pairs(run),
         brief=judged.headline,

@@ -54,13 +54,27 @@ class Chart:
 
 
 @dataclass(frozen=True, slots=True)
+class Cell:
+    """A figure in a table, with what belongs to it in small print."""
+
+    value: str
+    note: str = ""
+    tone: Tone = "flat"
+
+    def __str__(self) -> str:
+        return f"{self.value} ({self.note})" if self.note else self.value
+
+
+@dataclass(frozen=True, slots=True)
 class TableLine:
     """A row of a table."""
 
     name: str
-    cells: tuple[str, ...]
+    cells: tuple[str | Cell, ...]
     quiet: bool = False
     """A part of the line above."""
+    note: str = ""
+    """Of the name, in small print."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +85,15 @@ class Table:
     head: tuple[str, ...]
     """Of the name and of each cell."""
     lines: list[TableLine]
+    caption: str = ""
+
+    def as_text(self) -> str:
+        """For the console: columns under each other, small print in brackets, without the caption."""
+        named = ((f"{'  ' * line.quiet}{Cell(line.name, line.note)}", *map(str, line.cells)) for line in self.lines)
+        lines = [self.head, *named]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(self.head))]
+        rows = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+        return "\n".join([self.title, *(f"  {row}".rstrip() for row in rows)])
 
 
 @dataclass(frozen=True, slots=True)

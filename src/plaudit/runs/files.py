@@ -23,6 +23,10 @@ HELDOUT_START = "heldout_start.jsonl"
 BENCHMARK = "benchmark.jsonl"
 """The prompts of a published benchmark, scored by a reward model."""
 PREFERENCES, EVALUATION, BEST = "preferences.jsonl", "evaluation.jsonl", "best.jsonl"
+# Written by an evaluation after the run: pairs by a judge in both orders, held-out texts, requests to be refused.
+JUDGED, FORGETTING, RED_TEAM = "judged.jsonl", "forgetting.jsonl", "red_team.jsonl"
+PAIRS = "pairs.jsonl"
+"""Responses of start and trained policy side by side, for people to compare."""
 
 
 def jsonable(value: Any) -> Any:

@@ -65,12 +65,4 @@ def _best_of_k(card: Row) -> list[Table]:
 
 def as_text(card: Row) -> str:
     """The tables for the console."""
-    return "\n\n".join(_text(table) for table in tables_of(card))
-
-
-def _text(table: Table) -> str:
-    lines = [table.head, *((f"{'  ' * line.quiet}{line.name}", *line.cells) for line in table.lines)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(table.head))]
-    rows = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
-    return "\n".join([table.title, *(f"  {row}" for row in rows)])
-
+    return "\n\n".join(table.as_text() for table in tables_of(card))

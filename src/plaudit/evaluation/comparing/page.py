@@ -21,7 +21,7 @@ from plaudit.evaluation.comparing.distance import (
 from plaudit.evaluation.comparing.trials import Group, Trial, by_kind, differing, groups_of
 from plaudit.evaluation.curves import HELD_OUT
 from plaudit.evaluation.kinds import KINDS, verdict
-from plaudit.evaluation.page import Chart, Tone
+from plaudit.evaluation.page import Cell, Chart
 from plaudit.evaluation.words import THIN, number, signed, span
 from plaudit.runs.reading import Run
 from plaudit.tracking.names import METRICS
@@ -36,15 +36,6 @@ REPEATED = {
 """Figures of summary.json whose mean and spread over seeds are shown."""
 MOST_LINES = len(charts.LINES)
 """Lines in one chart, each in a colour of its own: of more nobody could tell which is which."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A figure in a table, with what belongs to it in small print."""
-
-    value: str
-    note: str = ""
-    tone: Tone = "flat"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from plaudit.evaluation.choice import ENOUGH
 from plaudit.evaluation.frontier import Fit, frontier
 from plaudit.evaluation.kinds.policy_card import REWARDS, card
 from plaudit.evaluation.kinds.policy_card import judged as judged_of
+from plaudit.evaluation.kinds.policy_tables import tables
 from plaudit.evaluation.kinds.policy_warnings import unchecked, warnings
 from plaudit.evaluation.page import INTERVAL, Chart, Figure, Kind, Tone, Verdict
 from plaudit.evaluation.words import number, percent, signed, span
@@ -244,6 +245,7 @@ POLICY = Kind(
     warnings=warnings,
     unchecked=unchecked,
     panels=panels,
+    tables=tables,
     training=training,
     rows=EVALUATION,
     computed="evaluated_step",

@@ -9,8 +9,26 @@ from typing import Any
 
 from plaudit.errors import DataError
 from plaudit.evaluation.choice import ENOUGH, difference, means_of
-from plaudit.runs.files import EVALUATION, EVENTS, METRICS, SUMMARY, Row, merge_json, read_json, read_lines
-from plaudit.statistics.clustered import mean_over, outcomes, share
+from plaudit.evaluation.responses.compared import ends
+from plaudit.evaluation.responses.distance import distance, perplexity
+from plaudit.evaluation.responses.forgetting import forgetting
+from plaudit.evaluation.responses.refusals import safety
+from plaudit.evaluation.responses.winning import by_judge, by_reward
+from plaudit.evaluation.responses.wording import diversity, wording
+from plaudit.runs.files import (
+    EVALUATION,
+    EVENTS,
+    FORGETTING,
+    JUDGED,
+    METRICS,
+    RED_TEAM,
+    SUMMARY,
+    Row,
+    merge_json,
+    read_json,
+    read_lines,
+)
+from plaudit.statistics.clustered import mean_over
 from plaudit.statistics.intervals import Estimate
 from plaudit.statistics.ranking import spearman
 
@@ -33,6 +51,9 @@ def card(run_dir: Path) -> Row:
         ``_before`` / ``_difference`` what changed; ``gold_start``, ``gold_model``, ``gold_peak`` with ``_ci``, and
         ``gold_peak_step`` (``reward_...`` likewise). The win rate is judged by the gold reward where there is
         one (``win_rate_judge``): the reward that was trained on rises also where the responses only please it.
+        Beside these stand what `plaudit.evaluation.responses` measures: of the same rows how it wins at equal length,
+        how far it went and how it writes; of the files of an evaluation after the run (judged.jsonl, forgetting.jsonl,
+        red_team.jsonl) what a judge of pairs says, what it has forgotten and what it refuses.
         ``alarms`` are those of events.jsonl. What the rows cannot give is ``None``. ``kl_coef_in_force`` is that of
         the last iteration that has one (docs/why/kl-in-force.md), and not there where no iteration has.
 
@@ -64,15 +85,24 @@ def card(run_dir: Path) -> Row:
             before = steps[min(steps)]
             values |= {f"{name}_before": value for name, value in _levels(before).items()}
             values |= _changes(before, steps[after_step])
+            values |= wording(before, steps[after_step]) | distance(before, steps[after_step])
         values |= _levels_of_rewards(steps, after_step, summary.get("peak_step"))
     values["curve"] = [_point(step, rows) for step, rows in sorted(watched.items())]
     values["verdict"] = judged(values)
+    values |= _measured_beside(run_dir)
     values |= _in_force(read_lines(run_dir / METRICS))
     alarms = [row for row in read_lines(run_dir / EVENTS) if row.get("event") == "alarm" and row.get("kind")]
     values["alarms"] = [{"kind": row["kind"], "step": row.get("step")} for row in alarms]
     clean: Row = {name: None if _is_nan(value) else value for name, value in values.items()}
     merge_json(run_dir / SUMMARY, clean)
     return clean
+
+
+def _measured_beside(run_dir: Path) -> Row:
+    """What an evaluation after the run measures besides its responses; nothing of it in a run itself."""
+    judgements = read_lines(run_dir / JUDGED)
+    values = by_judge(judgements) if judgements else {}
+    return values | forgetting(read_lines(run_dir / FORGETTING)) | safety(read_lines(run_dir / RED_TEAM))
 
 
 def newest(rows: Sequence[Row]) -> list[Row]:
@@ -97,14 +127,9 @@ def _levels_of_rewards(steps: Mapping[int, Sequence[Row]], model: int, peak: int
             means = means_of(steps[step], name)
             if means:
                 estimate = mean_over(list(means.values()))
-                values |= {f"{name}_{when}": estimate.value, f"{name}_{when}_ci": _ends(estimate)}
+                values |= {f"{name}_{when}": estimate.value, f"{name}_{when}_ci": ends(estimate)}
                 values |= {f"{name}_peak_step": at["peak"]}
     return values
-
-
-def _ends(estimate: Estimate) -> list[float] | None:
-    """Both ends of an interval; None where there are too few prompts for one."""
-    return None if math.isnan(estimate.low) else list(estimate.interval)
 
 
 def judged(card: Row) -> str | None:
@@ -135,35 +160,23 @@ def _levels(rows: Sequence[Row]) -> Row:
             continue
         estimate = mean_over(column, prompts)
         values["kl" if name == "kl" else f"{name}_mean"] = estimate.value
-        values[f"{name}_ci"] = _ends(estimate)
+        values[f"{name}_ci"] = ends(estimate)
     values.setdefault("kl", None)
     finished = [row for row in rows if row.get("finish_reason")]
     if finished:
         values["eos_rate"] = sum(row["finish_reason"] == "stop" for row in finished) / len(finished)
-    texts = [str(row.get("response", "")) for row in rows]
-    values |= {"distinct_1": distinct(texts, 1), "distinct_2": distinct(texts, 2)}
-    values["distinct_responses"] = len(set(texts)) / len(texts)
+    values |= diversity(rows)
     scored = [row for row in rows if row.get("reward") is not None and row.get("length") is not None]
     values["reward_length_spearman"] = spearman(
         [row["reward"] for row in scored], [row["length"] for row in scored]
     )
-    values["reference_perplexity"] = _perplexity(rows)
+    values["reference_perplexity"] = perplexity(rows, "ref_logprob")
     return {name: None if _is_nan(value) else value for name, value in values.items()}
 
 
 def _column(rows: Sequence[Row], field: str) -> tuple[list[float], list[Hashable]]:
     kept = [row for row in rows if row.get(field) is not None]
     return [float(row[field]) for row in kept], [row.get("prompt_id") for row in kept]
-
-
-def _perplexity(rows: Sequence[Row]) -> float:
-    """``exp(-sum log reference / tokens)`` over the responses; nan where the rows do not have what it takes."""
-    known = [row for row in rows if row.get("ref_logprob") is not None and row.get("length")]
-    tokens = sum(row["length"] for row in known)
-    if not tokens:
-        return math.nan
-    # The bound keeps exp from overflowing where the reference gives a response practically no probability.
-    return math.exp(min(-sum(row["ref_logprob"] for row in known) / tokens, 700.0))
 
 
 def _changes(before: Sequence[Row], after: Sequence[Row]) -> Row:
@@ -173,18 +186,12 @@ def _changes(before: Sequence[Row], after: Sequence[Row]) -> Row:
         estimate = _paired(before, after, name)
         if estimate is not None:
             values[f"{name}_difference"] = estimate.value
-            values[f"{name}_difference_ci"] = _ends(estimate)
+            values[f"{name}_difference_ci"] = ends(estimate)
     judge = "gold" if "gold_difference" in values else "reward"
-    wins = _win_rate(before, after, judge)
-    values |= {
-        "win_rate": wins.value,
-        "win_rate_ci": list(wins.interval),
-        "win_rate_judge": judge,
-        "win_rate_pairs": wins.rows,
-    }
+    values |= by_reward(before, after, judge) | {"win_rate_judge": judge}
     if judge == "gold":
-        values["win_rate_by_reward"] = _win_rate(before, after, "reward").value
-    first, last = _perplexity(before), _perplexity(after)
+        values["win_rate_by_reward"] = by_reward(before, after, "reward")["win_rate"]
+    first, last = (perplexity(rows, "ref_logprob") for rows in (before, after))
     values["perplexity_ratio"] = last / first if first else math.nan
     return values
 
@@ -195,25 +202,6 @@ def _paired(before: Sequence[Row], after: Sequence[Row], field: str) -> Estimate
     return difference(old, new) if old.keys() & new.keys() else None
 
 
-def _win_rate(before: Sequence[Row], after: Sequence[Row], field: str) -> Estimate:
-    """Share of the pairs of an earlier and a later response to a prompt that the later one wins; ties count a half."""
-    old = _by_prompt(before, field)
-    gaps: list[float] = []
-    prompts: list[str] = []
-    for prompt, values in _by_prompt(after, field).items():
-        gaps += [new - was for new in values for was in old.get(prompt, ())]
-        prompts += [prompt] * (len(gaps) - len(prompts))
-    return share(outcomes(gaps), prompts)
-
-
-def _by_prompt(rows: Sequence[Row], field: str) -> dict[str, list[float]]:
-    values: dict[str, list[float]] = {}
-    for row in rows:
-        if row.get(field) is not None:
-            values.setdefault(str(row.get("prompt_id")), []).append(float(row[field]))
-    return values
-
-
 def _point(step: int, rows: Sequence[Row]) -> Row:
     """One point of the curve over KL."""
     point: Row = {"step": step}
@@ -222,20 +210,6 @@ def _point(step: int, rows: Sequence[Row]) -> Row:
         if column:
             point[field] = sum(column) / len(column)
     return point
-
-
-def distinct(texts: Sequence[str], n: int, words: int = 50) -> float:
-    """Distinct n-grams over all n-grams of the texts, each cut to ``words`` words; NaN without any.
-
-    >>> distinct(["a b a b"], 1), round(distinct(["a b a b"], 2), 3)
-    (0.5, 0.667)
-    """
-    # Longer texts repeat more, whatever their quality: cut to one length, texts before and after can be compared.
-    grams: list[tuple[str, ...]] = []
-    for text in texts:
-        parts = text.split()[:words]
-        grams += [tuple(parts[i : i + n]) for i in range(len(parts) - n + 1)]
-    return len(set(grams)) / len(grams) if grams else math.nan
 
 
 def _is_nan(value: Any) -> bool:
