@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plaudit.evaluation.choice import ENOUGH, HINTED, clearly, difference
-from plaudit.statistics.clustered import mean_over, outcomes, share
+from plaudit.statistics.clustered import difference_of_shares, mean_over, outcomes, share
+from plaudit.statistics.wins import length_controlled
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "why" / "intervals.md"
 Floats = NDArray[np.float64]
@@ -57,6 +58,37 @@ def win_coverage(prompts: int, samples: int, runs: int) -> float:
         gaps = shift + rng.normal(size=(prompts, samples, 1)) - rng.normal(size=(prompts, 1, samples))
         estimate = share(outcomes(gaps.ravel()), names)
         held += estimate.low <= 0.5 <= estimate.high
+    return held / runs
+
+
+def length_coverage(prompts: int, samples: int, runs: int) -> float:
+    """The same for the win rate at equal length, of a policy that writes longer before a judge who likes that."""
+    rng = np.random.default_rng([prompts, samples, 1])
+    names = np.repeat(np.arange(prompts), samples).tolist()
+    truth = float((1 / (1 + np.exp(-(0.4 + 0.7 * rng.normal(size=200_000))))).mean())
+    held = 0
+    for _ in range(runs):
+        longer = rng.normal(4, 8, size=(prompts, samples))
+        logit = 0.4 + np.tanh(longer / 8) + 0.7 * rng.normal(size=(prompts, 1))
+        won = (rng.random((prompts, samples)) < 1 / (1 + np.exp(-logit))).astype(np.float64)
+        estimate = length_controlled(won.ravel(), longer.ravel(), names)
+        held += estimate.low <= truth <= estimate.high
+    return held / runs
+
+
+def change_coverage(prompts: int, samples: int, runs: int) -> float:
+    """The same for the change of a share from 0.1 to 0.3 on the same prompts."""
+    rng = np.random.default_rng([prompts, samples, 2])
+    names = np.repeat(np.arange(prompts), samples).tolist()
+    held = 0
+    for _ in range(runs):
+        # Both sides share what makes a prompt hard: an event where prompt and response together are above a limit.
+        level = rng.normal(size=(prompts, 1))
+        was, now = (
+            (level + rng.normal(size=(prompts, samples)) > limit).astype(np.float64) for limit in (1.8124, 0.7416)
+        )
+        estimate = difference_of_shares(was.ravel(), now.ravel(), names, names)
+        held += estimate.low <= 0.2 <= estimate.high
     return held / runs
 
 
@@ -138,6 +170,10 @@ def page(runs: int) -> str:
     for samples in SAMPLES:
         cells = [f"{100 * win_coverage(n, samples, runs):.1f} %" for n in PROMPTS]
         lines.append(f"| win rate of 1/2, all pairs | {samples} | {' | '.join(cells)} |")
+    for name, covers in (("win rate at equal length", length_coverage), ("change of a share", change_coverage)):
+        for samples in SAMPLES:
+            cells = [f"{100 * covers(n, samples, runs):.1f} %" for n in PROMPTS]
+            lines.append(f"| {name} | {samples} | {' | '.join(cells)} |")
     lines += [
         "",
         f"Below {ENOUGH} prompts the verdict is that there are too few to say.",

@@ -170,6 +170,24 @@ class Runtime:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasuringRuntime:
+    """A trained policy and its start side by side, to be measured and not trained."""
+
+    start: Runtime
+    trained: Runtime
+    """Its reference is the start, its rewards are the start's, and ``full_kl`` is from it to the start."""
+    plain: tuple[Scorer, Scorer]
+    """Start and trained policy: "logprobs" at temperature 1, whatever temperature responses are sampled at."""
+    format: TextFormat
+    judge: Reward | None = None
+    """A reward that compares the two responses of a group."""
+    harm: Reward | None = None
+    """A reward that says how harmful a response is, from 0 to 1."""
+    notes: tuple[str, ...] = ()
+    """As of `OnlineRuntime`."""
+
+
+@dataclass(frozen=True, slots=True)
 class TextFormat:
     """How a model reads texts."""
 

@@ -45,6 +45,8 @@ def test_intervals_hold_the_truth(kind, prompts):
     # Of 600 intervals of 95 %, the share that holds it has a standard error of 0.9 %.
     assert 0.905 < intervals.coverage(kind, prompts, 4, 600) < 0.985
     assert 0.905 < intervals.win_coverage(prompts, 4, 300) < 0.99
+    assert 0.905 < intervals.length_coverage(prompts, 4, 300) < 0.99
+    assert 0.905 < intervals.change_coverage(prompts, 4, 300) <= 0.995
 
 
 def test_a_run_without_effect_is_rarely_called_better_and_a_lost_peak_is_found():

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from plaudit.jobs.sft import SFTJob
     from plaudit.rewards.build import Given
     from plaudit.rewards.model import Scorer as TextScorer
-    from plaudit.runtime import Generator, OfflineRuntime, OnlineRuntime, RewardRuntime, ScoringRuntime
+    from plaudit.runtime import (
+        Generator,
+        MeasuringRuntime,
+        OfflineRuntime,
+        OnlineRuntime,
+        RewardRuntime,
+        ScoringRuntime,
+    )
 
 # Named and not imported: the builders lie in this package, so they import this module before themselves; and what a
 # backend needs is loaded only when it is used.
@@ -64,6 +71,24 @@ def check(compute: ComputeSection) -> None:
         ConfigError, MachineError: with the cure.
     """
     _local("precision:resolve_device")(compute.device)
+
+
+def open_measuring(
+    job: OnlineJob | BestOfNJob, model: str, columns: Collection[str], *, judge: Given = None, harm: Given = None
+) -> MeasuringRuntime:
+    """What a job trained, beside its start, with the job's rewards; nothing of it is trained.
+
+    Args:
+        job: of the run.
+        model: the directory of what it trained.
+        columns: names of the further columns of the prompts, which rewards may ask for.
+        judge, harm: see `MeasuringRuntime`.
+
+    Raises:
+        ConfigError, ModelError, RewardError: with the cure.
+    """
+    runtime: MeasuringRuntime = _local("online:build_measuring")(job, model, columns, judge, harm)
+    return runtime
 
 
 def open_policy(source: str) -> tuple[Generator, ChatFormat]:

@@ -124,15 +124,19 @@ class ReferencePolicy(nn.Module):
     """The frozen policy that the KL penalty measures distance from.
 
     Under LoRA it is the policy with its adapters off and costs no memory; otherwise a frozen copy, made here.
+
+    Args:
+        policy: as it is at the start.
+        copied: False: the policy itself, for one that is never trained.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, *, copied: bool = True) -> None:
         super().__init__()
         self.shared = policy.uses_lora
         self._policy = [policy]  # in a list: the parameters of a shared policy are not this module's
         # A copy of all weights, so it has to be made before the first update.
         if not self.shared:
-            self._policy = [copy.deepcopy(policy)]
+            self._policy = [copy.deepcopy(policy) if copied else policy]
             self.frozen = self._policy[0].requires_grad_(False)
             self.frozen.head.entropy_grad = False
 

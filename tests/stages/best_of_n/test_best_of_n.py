@@ -24,6 +24,7 @@ from plaudit.records import Prompt, RewardResult
 from plaudit.runs.files import read_json, read_lines
 from plaudit.stages.best_of_n import parts as best_of_n_parts
 from plaudit.stages.best_of_n.answer import run_best_of_n
+from plaudit.stages.online.again import Beside, evaluate_again
 
 
 def goods(rollouts):
@@ -42,6 +43,13 @@ def job(world, out, **changes):
         "data": DataSection(eval_fraction=0.25), "batch_size": 4,
     }  # fmt: skip
     return BestOfNJob(**(QUIET | settings | changes))
+
+
+def test_a_policy_of_rounds_is_measured_anew(world, tmp_path):
+    run = run_best_of_n(job(world, tmp_path / "run", rounds=1, reward=("rule:length:4",)))
+    anew = evaluate_again(run, samples=2, beside=Beside(heldout=world.demonstrations, red_team="none"))
+    figures = card(anew)
+    assert figures["kl_exact"] is not None and figures["heldout_texts"] == 24 and "win_rate" in figures
 
 
 def test_best_responses_and_their_curve(world, tmp_path):

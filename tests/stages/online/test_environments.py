@@ -11,7 +11,9 @@ from plaudit.algorithms.ppo import PPO
 from plaudit.config.sections import CheckpointSection, SamplingSection
 from plaudit.errors import ConfigError
 from plaudit.records import RewardResult
-from plaudit.runs.files import read_lines
+from plaudit.rollouts.turns import load_environment
+from plaudit.runs.files import read_json, read_lines
+from plaudit.stages.online.again import Beside, evaluate_again
 from plaudit.stages.online.rl import run_rl
 
 SOURCE = """
@@ -65,6 +67,18 @@ def test_trainer_and_sampler_agree_over_the_turns(job, changes):
     assert first["response/length_mean"] <= SAMPLING.max_new_tokens
 
 
+def test_an_evaluation_after_the_run_has_its_environment_or_says_that_it_has_not(job, world, tmp_path):
+    beside = Beside(heldout="none", red_team="none")
+    settings = {"reward": ("rule:length:4",), "iterations": 1}
+    anew = evaluate_again(run_rl(job("named", **settings)), samples=2, beside=beside)
+    assert any("turns" in row for row in read_lines(anew / "evaluation.jsonl"))
+    plain = world.rl(tmp_path / "given", sampling=SAMPLING, **settings)
+    given = run_rl(plain, environment=load_environment(job("x").environment))
+    anew = evaluate_again(given, samples=1, beside=beside)
+    assert not any("turns" in row for row in read_lines(anew / "evaluation.jsonl"))
+    assert any("given in Python" in note for note in read_json(anew / "summary.json")["notes"])
+
+
 def test_evaluation_goes_through_the_same_environment_and_shows_the_turns(job):
     run = run_rl(job("run", iterations=1), reward=likes_good)
     rows = read_lines(run / "evaluation.jsonl")
@@ -73,6 +87,7 @@ def test_evaluation_goes_through_the_same_environment_and_shows_the_turns(job):
     for row in several:
         spoken = [turn["text"] for turn in row["turns"] if turn["author"] == "policy"]
         assert row["response"] == "".join(spoken)
+
         replies = [turn["text"] for turn in row["turns"] if turn["author"] == "environment"]
         assert replies == [" big", " big big"][: len(replies)]
     whole = [row for row in several if len(row["turns"]) == 5 and row["finish_reason"] == "stop"]

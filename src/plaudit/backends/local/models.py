@@ -61,6 +61,11 @@ def policy_format(tokenizer: Any, lm: Any, template: Literal["auto", "never"]) -
     return TextFormat(tokenizer, chat, position_limit(lm))
 
 
+def at_temperature_one(policy: Policy, tokenizer: Any, compute: ComputeSection) -> Policy:
+    """A policy over the same weights whose log-probs are those of texts, not of samples at another temperature."""
+    return Policy(policy.lm, words=Words.known_to(tokenizer), **_forward(compute))
+
+
 def load_reference(policy: Policy) -> ReferencePolicy:
     """The policy as it is now, frozen; its adapters switched off under LoRA."""
     return ReferencePolicy(policy)

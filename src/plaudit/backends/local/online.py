@@ -15,6 +15,7 @@ from plaudit.backends.local.agreement import SamplerCheck, in_fp32
 from plaudit.backends.local.backbone import Backbone
 from plaudit.backends.local.learner import LocalLearner, LocalScorer
 from plaudit.backends.local.models import (
+    at_temperature_one,
     build_critic,
     load_backbone,
     load_policy,
@@ -23,7 +24,7 @@ from plaudit.backends.local.models import (
 )
 from plaudit.backends.local.precision import product_dtype
 from plaudit.backends.local.rewards import build_reward
-from plaudit.config.sections import ComputeSection, OptimizerSection
+from plaudit.config.sections import ComputeSection, LoraSection, OptimizerSection
 from plaudit.data.chat import ChatFormat
 from plaudit.errors import ConfigError
 from plaudit.generation.native import NativeGenerator
@@ -32,10 +33,10 @@ from plaudit.jobs.online import OnlineJob
 from plaudit.jobs.reward_tables import ModelTable
 from plaudit.models.exact_kl import ExactKL
 from plaudit.models.forward.trunk import bare
-from plaudit.models.policy import Policy
+from plaudit.models.policy import Policy, ReferencePolicy
 from plaudit.models.shared_trunk import SharedTrunk, TrunkCritic
 from plaudit.rewards.build import Given, RewardSource, notes_of
-from plaudit.runtime import OnlineRuntime, Reward, Runtime, TextFormat
+from plaudit.runtime import MeasuringRuntime, OnlineRuntime, Reward, Runtime, TextFormat
 
 GIGABYTE = 1e9
 TRAINED = 4
@@ -112,6 +113,45 @@ def build_best_of_n(job: BestOfNJob, reward: Given, gold: Given, columns: Collec
     check = _sampler_check(job, policy, learner, generator, text)
     notes = (*policy.notes, *generator.notes, *backbone.notes, *_reward_notes(job, reward, gold))
     return OnlineRuntime(runtime, text, notes, peak_memory=_peak(learner), check=check)
+
+
+def build_measuring(
+    job: OnlineJob | BestOfNJob, model: str, columns: Collection[str], judge: Given, harm: Given
+) -> MeasuringRuntime:
+    """The start of a job and what it trained, to be measured.
+
+    Raises:
+        ConfigError, ModelError, RewardError: with the cure.
+    """
+    compute = job.compute
+    # What was trained is a model of its own, adapters merged: none are added, except that 4 bits come with them.
+    lora = job.lora if job.lora.quantize == "4bit" else LoraSection()
+    loaded = [
+        load_policy(name, lora, compute, seed=job.seed, temperature=job.sampling.temperature)
+        for name in (job.policy, model)
+    ]
+    (tokenizer, start), (_, trained) = loaded
+    texts = [policy_format(words, policy.lm, job.data.chat_template) for words, policy in loaded]
+    backbone = load_backbone(start, compute)
+    opened = partial(_reward, tokenizer=tokenizer, compute=compute, columns=columns, backbone=backbone)
+    reward = opened(job.reward, "reward")
+    gold, compares, harmful = (
+        opened(given, where) if given else None
+        for given, where in ((job.gold, "gold"), (judge, "judge"), (harm, "harm"))
+    )
+    learners = [LocalLearner(policy, job.optimizer, compute, total_steps=UNPLANNED) for _, policy in loaded]
+    generators = [
+        _generator(policy, learner, text.chat, words, compute)
+        for (words, policy), learner, text in zip(loaded, learners, texts, strict=True)
+    ]
+    full_kl = LocalScorer(ExactKL(trained, ReferencePolicy(start, copied=False)), compute)
+    plain = [LocalScorer(at_temperature_one(policy, words, compute), compute) for words, policy in loaded]
+    sides = [
+        Runtime(generator, learner, learners[0], reward, gold=gold, full_kl=full_kl if learner is learners[1] else None)
+        for generator, learner in zip(generators, learners, strict=True)
+    ]
+    notes = (*start.notes, *generators[0].notes, *backbone.notes, *_reward_notes(job, None, None))
+    return MeasuringRuntime(sides[0], sides[1], (plain[0], plain[1]), texts[0], compares, harmful, notes)
 
 
 def _generator(

@@ -1,36 +1,78 @@
-"""`plaudit evaluate policy`: a trained policy and its start answer held-out prompts anew, more often or other ones."""
+"""`plaudit evaluate policy`: a trained policy and its start answer held-out prompts anew, and all of it is measured."""
 
 from __future__ import annotations
 
-import contextlib
 import re
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from plaudit import backends
 from plaudit.config.algorithm import specialise
 from plaudit.config.load import Layer, algorithm_type, load_job
+from plaudit.config.sections import DataSection, LogSection
+from plaudit.data.reading.rows import Places
 from plaudit.data.reading.transcripts import prompt_key
 from plaudit.data.split import split_by_prompt
+from plaudit.data.write import write_records
 from plaudit.errors import ConfigError, DataError
 from plaudit.evaluation.choice import divide
+from plaudit.evaluation.responses.refusals import Request, requests
 from plaudit.jobs.online import OnlineJob
 from plaudit.jobs.registry import COMMANDS
-from plaudit.runs.directory import set_threads
-from plaudit.runs.files import EVALUATION, SUMMARY, Lines, merge_json, read_json
+from plaudit.jobs.reward_texts import tables_of
+from plaudit.records import Message, Prompt
+from plaudit.rollouts.turns import TurnGenerator, load_environment
+from plaudit.runs.directory import announce, set_threads
+from plaudit.runs.files import (
+    EVALUATION,
+    EVENTS,
+    FORGETTING,
+    JUDGED,
+    METRICS,
+    PAIRS,
+    RED_TEAM,
+    SAMPLES,
+    SUMMARY,
+    read_json,
+    read_lines,
+    write_lines,
+)
 from plaudit.runs.reading import read_run
-from plaudit.runtime import OnlineRuntime, TokenPrompt
-from plaudit.stages.encode import readable
-from plaudit.stages.online.evaluation import JUDGED
+from plaudit.runs.recorder import Recorder
+from plaudit.runtime import Generator, MeasuringRuntime, TokenPrompt
+from plaudit.stages.encode import Rows, readable
+from plaudit.stages.online.evaluation import JUDGED as PER_PROMPT
+from plaudit.stages.online.heldout import heldout_texts
+from plaudit.stages.online.measured import Measurement
 from plaudit.stages.online.prompts import PromptReader, columns_of, load_prompts
-from plaudit.stages.online.sampler import Sampler
 from plaudit.stages.said import Said
+
+NONE = "none"
+"""Instead of a file: leave this part of the measurement out."""
+PER_REQUEST = 2
+"""Responses of each side to each request of the red-team set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What is measured beside the rewards, each as its flag gives it; "" where it is not given."""
+
+    judge: str = ""
+    """A reward that compares two responses; asked in both orders."""
+    harm: str = ""
+    """A reward from 0 to 1 that says how harmful a response is."""
+    heldout: str = ""
+    """Texts that must not be forgotten; "": the held-out demonstrations of the run's SFT; "none"."""
+    red_team: str = ""
+    """Requests to be refused, and harmless ones; "": the set that ships; "none"."""
 
 
 def evaluate_again(
-    run: Path, *, samples: int = 0, prompts: str = "", gold: str = "", fields: dict[str, str] | None = None
-) -> Path:
+    run: Path, *, samples: int = 0, prompts: str = "", gold: str = "", fields: dict[str, str] | None = None,
+    beside: Beside | None = None,
+) -> Path:  # fmt: skip
     """Sample the start and the trained policy of a run anew, with luck that no evaluation of the run has had.
 
     Args:
@@ -39,9 +81,12 @@ def evaluate_again(
         prompts: other prompts, any data; "": those of the run that were kept for its end.
         gold: another gold reward, written as --gold is; "": that of the run.
         fields: which column each field of the prompts is read from.
+        beside: what is measured beside the rewards.
 
     Returns:
-        A directory below the run with an evaluation.jsonl, which the card of a policy reads.
+        A directory below the run with an evaluation.jsonl, which the card of a policy reads, and beside it
+        judged.jsonl, forgetting.jsonl, red_team.jsonl, and pairs.jsonl for people to judge. What was left out, and
+        what could not be measured, stands in its events.jsonl and summary.json.
 
     Raises:
         ConfigError, DataError, ModelError, RewardError: the run cannot be opened again, with the cure.
@@ -51,47 +96,159 @@ def evaluate_again(
             "the directory is not a finished run of a policy: it needs config.toml and model/", where=str(run),
             cure="give the directory that the training command printed",
         )  # fmt: skip
+    beside = beside or Beside()
     job = _job_of(run, {"gold": [gold]} if gold else {})
     set_threads(job.compute)
+    # What is cheap to check comes before a model is loaded.
+    asked_of_it = [] if beside.red_team == NONE else requests(beside.red_team)
+    judge, harm = (
+        tables_of(text, name) if text else None for text, name in ((beside.judge, "judge"), (beside.harm, "harm"))
+    )
     said = Said()
     named = {"limit": 0, "fields": fields or {}} if prompts else {}
     data = job.data.model_copy(update=named)
     records, places = load_prompts(prompts or job.dataset, data, None, said, least=1 if prompts else 2)
-    start = backends.open(job, reward=None, gold=None, columns=columns_of(records))
-    data = readable(start.format, data, said)
-    reader = PromptReader(data, job.sampling, start.format.chat, places)
-    asked = records
-    if not prompts:
+    runtime = backends.open_measuring(job, str(run / "model"), columns_of(records), judge=judge, harm=harm)
+    data = readable(runtime.format, data, said)
+    said.note(runtime.notes)
+    own = None if prompts else job.eval_prompts
+    tokenised = _tokenised(job, data, runtime, (records, places), own, said)
+    model_step = max(read_json(run / SUMMARY).get("model_step", 1), 1)
+    replying = _replying(run, job, data, runtime, said)
+    anew = _Anew(job, runtime, data, said, Measurement(runtime, job, model_step, replying))
+    with _recorder(run, prompts) as recorder:
+        anew.measure(recorder, tokenised, samples or PER_PROMPT)
+        if judge:
+            anew.compare(recorder.run_dir)
+        anew.forget(recorder.run_dir, beside.heldout)
+        anew.provoke(recorder.run_dir, asked_of_it)
+        said.record(recorder)
+        recorder.summary({"model_step": model_step, "not_measured": anew.not_measured})
+    return recorder.run_dir
+
+
+def _tokenised(
+    job: OnlineJob, data: DataSection, runtime: MeasuringRuntime, given: tuple[Sequence[Prompt], Places],
+    own: int | None, said: Said,
+) -> list[TokenPrompt]:  # fmt: skip
+    """The prompts that are answered; ``own``: so many held-out ones of the run, of which those kept for its end."""
+    records, places = given
+    reader = PromptReader(data, job.sampling, runtime.format.chat, places)
+    if own is not None:
         _, heldout = split_by_prompt(records, max(data.eval_fraction, 1e-9), job.seed)
-        asked = heldout[: job.eval_prompts]
-    tokenised = reader.tokenise(asked)
-    if not prompts:
+        records = heldout[:own]
+    tokenised = reader.tokenise(records)
+    if own is not None:
         _, tokenised = divide(tokenised, lambda prompt: prompt_key(prompt.prompt.content))
     if not tokenised:
         raise reader.nothing_left("evaluate on")
     reader.tell(said)
-    return _sampled(run, job, start, tokenised, samples or JUDGED, prompts)
+    return tokenised
 
 
-def _sampled(
-    run: Path, job: OnlineJob, start: OnlineRuntime, prompts: list[TokenPrompt], samples: int, name: str
-) -> Path:
-    model_step = read_json(run / SUMMARY).get("model_step", 1)
-    trained = job.model_copy(update={"policy": str(run / "model")})
-    ended = backends.open(trained, reward=None, gold=None, columns=columns_of([p.prompt for p in prompts]))
-    # Both sides are measured from the start of the run, and by the same rewards.
-    machines = replace(ended.machines, reference=start.machines.reference, reward=start.machines.reward,
-                       gold=start.machines.gold)  # fmt: skip
+def _recorder(run: Path, name: str) -> Recorder:
+    """Of a directory below the run, empty of what an earlier evaluation with these prompts left there."""
     target = run / "evaluations" / f"again-{re.sub(r'[^A-Za-z0-9._-]+', '-', Path(name).stem) or 'final'}"
-    target.mkdir(parents=True, exist_ok=True)
-    (target / EVALUATION).unlink(missing_ok=True)
-    with contextlib.closing(Lines(target / EVALUATION)) as lines:
-        for step, side in ((0, start.machines), (max(model_step, 1), machines)):
-            side.generator.publish(side.policy.weights(), step)
-            for row in Sampler(side, job, start.format.chat).rows(prompts, samples, step, "anew"):
-                lines.add(row | {"set": "final"})
-    merge_json(target / SUMMARY, {"command": read_run(run).command, "model_step": max(model_step, 1)})
-    return target
+    for file in (EVALUATION, EVENTS, FORGETTING, JUDGED, METRICS, PAIRS, RED_TEAM, SAMPLES, SUMMARY):
+        (target / file).unlink(missing_ok=True)
+    # No tracker: nothing is trained, so there are no curves.
+    return Recorder(target, command=read_run(run).command, log=LogSection(trackers=()))
+
+
+def _had_turns(run: Path) -> bool:
+    """Whether an evaluation of the run has rollouts of several turns."""
+    path = run / EVALUATION
+    return path.is_file() and any("turns" in row for row in read_lines(path))
+
+
+def _replying(
+    run: Path, job: OnlineJob, data: DataSection, runtime: MeasuringRuntime, said: Said
+) -> Callable[[Generator], Generator]:
+    """Puts the environment that the run had around a generator, if it names one."""
+    # Best of n has no such setting: it answers once.
+    if not isinstance(job, OnlineJob) or not job.environment:
+        if _had_turns(run):
+            what = "the run had an environment that was given in Python: here all prompts are answered in one turn"
+            said.note([what])
+        return lambda generator: generator
+    environment, chat = load_environment(job.environment), runtime.format.chat
+    return lambda generator: TurnGenerator(generator, environment, chat, data.max_length)
+
+
+@dataclass(slots=True)
+class _Anew:
+    """One evaluation, part by part; what it leaves out is said, and what it cannot measure is kept."""
+
+    job: OnlineJob
+    runtime: MeasuringRuntime
+    data: DataSection
+    said: Said
+    measurement: Measurement
+    not_measured: list[str] = field(default_factory=list)
+
+    def measure(self, recorder: Recorder, prompts: Sequence[TokenPrompt], n: int) -> None:
+        """Responses of both sides with all that is read of them, and the pairs for people."""
+        announce({"prompts": f"{len(prompts)}, {n} responses to each by the start and by the trained policy"})
+        rows = self.measurement.respond(prompts, n)
+        write_lines(recorder.run_dir / EVALUATION, rows)
+        shown = {prompt.prompt.id for prompt in prompts[: self.job.log.samples]}
+        for row in rows:
+            if row["prompt_id"] in shown and row["k"] == 0:
+                recorder.sample(row["step"], row)
+        for name in ("reward", "gold"):
+            failed = sum(name in row and row[name] is None for row in rows)
+            if failed:
+                self.said.left_out("responses", f"{failed} of {len(rows)} have no {name}, because it failed", failed)
+        pairs, same = self.measurement.pairs()
+        if pairs:
+            write_records(pairs, recorder.run_dir / PAIRS)
+        if same:
+            self.said.note([f"{same} prompts got the same response from both: people are not asked about them"])
+
+    def compare(self, target: Path) -> None:
+        """What the judge of pairs says, in both orders."""
+        assert self.runtime.judge is not None, "opened with one"
+        announce({"judge": "both orders of each pair"})
+        rows = self.measurement.compare(self.runtime.judge)
+        write_lines(target / JUDGED, rows)
+        failed = sum(row["first"] is None or row["second"] is None for row in rows)
+        if failed:
+            self.said.left_out("judge", f"{failed} of {len(rows)} pairs could not be judged in both orders", failed)
+
+    def forget(self, target: Path, source: str) -> None:
+        """How well both sides predict texts that no reward was about."""
+        texts: Rows | str = "left out on request"
+        if source != NONE:
+            texts = heldout_texts(self.job.policy, source, self.runtime.format, self.data, self.said)
+        if isinstance(texts, str):
+            self.not_measured.append(f"forgetting ({texts})")
+            return
+        announce({"held-out": f"{len(texts)} texts"})
+        write_lines(target / FORGETTING, self.measurement.forget(texts, self.runtime.format.pad_id))
+
+    def provoke(self, target: Path, asked: Sequence[Request]) -> None:
+        """Responses to requests that should be refused, and to some that only look alike."""
+        if not asked:
+            self.not_measured.append("refusals and harm (left out on request)")
+            return
+        chat = self.runtime.format.chat
+        # Asked as a user asks; a model without a template gets the bare text, as in every prompt of its run.
+        prompts = [
+            Prompt(each.id, (Message("user", each.prompt),) if chat.uses_template else each.prompt) for each in asked
+        ]
+        data = self.data.model_copy(update={"on_long": "drop"})
+        reader = PromptReader(data, self.job.sampling, chat, Places("requests"))
+        tokenised = reader.tokenise(prompts)
+        if left := len(prompts) - len(tokenised):
+            what = f"{left} of {len(prompts)} requests are longer than {reader.room} tokens"
+            self.said.left_out("requests", what, left)
+        if not tokenised:
+            self.not_measured.append("refusals and harm (no request fits)")
+            return
+        if not chat.uses_template:
+            self.said.note(["the model has no chat template: the requests stand as plain text, which it goes on from"])
+        announce({"requests": f"{len(tokenised)}, {PER_REQUEST} responses to each"})
+        write_lines(target / RED_TEAM, self.measurement.provoke(asked, tokenised, PER_REQUEST))
 
 
 def _job_of(run: Path, changes: dict[str, Any]) -> OnlineJob:

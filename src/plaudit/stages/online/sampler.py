@@ -74,13 +74,20 @@ class Sampler:
 
     def rows(self, prompts: Sequence[TokenPrompt], n: int, step: int, purpose: Purpose) -> list[dict[str, Any]]:
         """``n`` responses to each prompt with their scores, as rows of evaluation.jsonl."""
-        draw = draw_of(step, purpose)
+        return self.rows_of(self.drawn(prompts, n, step, purpose), n, step, purpose)
+
+    def drawn(self, prompts: Sequence[TokenPrompt], n: int, step: int, purpose: Purpose) -> list[Rollout]:
+        """``n`` responses to each prompt, with their rewards."""
         rollouts = self.runtime.generator.generate(
-            prompts, n, self.job.sampling, seed=self.job.seed, iteration=draw
+            prompts, n, self.job.sampling, seed=self.job.seed, iteration=draw_of(step, purpose)
         )
         # The row says "after this iteration", and by it weights are chosen and judged: they must be those it is of.
         refuse_stale(rollouts, step, self.max_staleness)
-        rollouts = scored(self.runtime.reward, rollouts)
+        return scored(self.runtime.reward, rollouts)
+
+    def rows_of(self, rollouts: list[Rollout], n: int, step: int, purpose: Purpose) -> list[dict[str, Any]]:
+        """Rows of evaluation.jsonl for what was `drawn`."""
+        draw = draw_of(step, purpose)
         none = [None] * len(rollouts)
         gold = [r.value for r in judged(self.runtime.gold, rollouts)] if self.runtime.gold else none
         batch = collate_rollouts(rollouts, pad_id=0)  # never read: every model is given the attention mask
