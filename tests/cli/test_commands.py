@@ -97,6 +97,8 @@ def test_evaluate_and_report(world: Any, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["evaluate", "policy", str(world.ppo)]) == 0
     assert "win_rate" in capsys.readouterr().out
     assert main(["evaluate", "policy", str(world.ppo), "--dataset", "x"]) == 78
+    assert main(["evaluate", "policy", str(world.ppo), "--samples", "-1"]) == 78
+    assert main(["evaluate", "reward", str(world.reward), "--heldout", "x"]) == 78
     assert main(["report", str(world.ppo)]) == 0
     assert str(world.ppo / "report.html") in capsys.readouterr().out
     assert main(["report", str(world.root / "nowhere")]) == 65
