@@ -72,6 +72,6 @@ def span(ends: Sequence[float] | None, how: str = "number", digits: int = 2) -> 
         return ""
     low, high = ends
     if how == "percent":
-        return f"{100 * low:.0f} to {percent(high)}"
+        return f"{number(100 * low, 0)} to {percent(high)}"
     say = signed if how == "signed" else number
     return f"{say(low, digits)} to {say(high, digits)}"

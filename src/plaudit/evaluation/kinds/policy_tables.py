@@ -70,7 +70,8 @@ def _texts(card: Row) -> Table | None:
     if card.get("kl_exact") is not None:
         note = "nats per response, along its prefixes"
         rows.append(TableLine("KL to the start, exactly", ("0", _level(card, "kl_exact", number), ""), note=note))
-        sampled = Cell(number(card.get("kl")), span(card.get("kl_ci")))
+        few = _is_few(card.get("prompts"))
+        sampled = Cell(TOO_FEW) if few else Cell(number(card.get("kl")), span(card.get("kl_ci")))
         rows.append(TableLine("KL, by its samples", ("0", sampled, ""), note="the same with more noise"))
     for name, label, note, say, how in (
         ("eos_rate", "Ends by itself", "share of the responses", percent, "percent"),
@@ -176,6 +177,7 @@ def _compared(card: Row, name: str, label: tuple[str, str], say: Say, how: str) 
         Cell(say(card[f"{name}{suffix}"]), span(card.get(f"{name}_ci{suffix}"), how)) for suffix in ("_before", "")
     ]
     if _is_few(card.get(f"{name}_prompts")):
+        sides = [Cell(side.value) for side in sides]
         few = Cell(TOO_FEW, f"{card[f'{name}_prompts']} prompts")
         return [TableLine(label[0], (*sides, few), note=label[1])]
     ends = card.get(f"{name}_difference_ci")
