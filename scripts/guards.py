@@ -27,6 +27,7 @@ MEANS: dict[str, dict[str, Any]] = {
     "none": {},
     "bounded reward (PAR)": {"reward_scaling": "bounded"},
     "averaged weights of 3 (WARM)": {"members": 3, "ensemble": "weights"},
+    "length apart (ODIN)": {"odin": True},
     "lowest of 3": {"members": 3, "ensemble": "min"},
     "mean less deviation of 3": {"members": 3, "ensemble": "mean_minus_std"},
     "adaptive KL, target 3": {"kl_target": 3.0, "kl_coef": 0.05},

@@ -23,6 +23,7 @@ import torch
 
 from plaudit.algorithms.grpo import GRPO
 from plaudit.algorithms.ppo import PPO
+from plaudit.algorithms.reward_model import RewardModel
 from plaudit.config.sections import LogSection, OptimizerSection
 from plaudit.data.load import load_records
 from plaudit.data.write import write_records
@@ -95,25 +96,26 @@ def few(base: Path, seed: int, n: int, flipped: float) -> Path:
     return out / "model"
 
 
-def several(base: Path, seed: int, world: World, members: int) -> Path:
-    """An ensemble of reward models that were trained on the comparisons of a world."""
+def other(base: Path, seed: int, world: World, tag: str, **settings: Any) -> Path:
+    """Reward models that were trained on the comparisons of a world in another way: an ensemble, or length apart."""
     name = f"few-{world.comparisons}" if world.comparisons else "preferences"
-    out = base / f"{name}-members"
-    if not (out / f"member-{members - 1}" / "model").is_dir():
+    out = base / f"{name}-{tag}"
+    if not (out / "summary.json").is_file():
+        shutil.rmtree(out, ignore_errors=True)
         run_reward(
             RewardJob(
                 model=str(base / "sft" / "model"), dataset=str(base / "data" / f"{name}.jsonl"), out=str(out),
                 epochs=4 if world.comparisons else 2, batch_size=16, optimizer=OptimizerSection(lr=1e-3),
-                members=members, **common(seed),
+                **common(seed), **settings,
             )
         )  # fmt: skip
     return out
 
 
-def bag_of_words(base: Path) -> Score:
-    """A classifier of good and bad reviews that counts words: it can be stuffed."""
+def bag_of_words(base: Path, n: int = 0) -> Score:
+    """A classifier of good and bad reviews that counts words: it can be stuffed. ``n``: comparisons; 0: all."""
     rows = [r for r in load_records(str(base / "data" / "preferences.jsonl"), "preference").records
-            if isinstance(r, Preference)]  # fmt: skip
+            if isinstance(r, Preference)][: n or None]  # fmt: skip
     texts = [str(text) for row in rows for text in (row.chosen, row.rejected)]
     words = {word: i for i, word in enumerate(sorted({w for text in texts for w in text.split()}))}
     counts = torch.zeros(len(texts), len(words))
@@ -171,6 +173,8 @@ DESIGN = {
     "sentences": World(sentences),
     "few comparisons": World(kl_coef=0.01, comparisons=400),
     "two rewards": World(kl_coef=0.0, comparisons=1200, flipped=0.1, lr=8e-4),
+    "few words": World(words=True, comparisons=700, kl_coef=0.01),
+    "half the comparisons": World(kl_coef=0.0, comparisons=1400),
     "healthy quickstart": World(kl_coef=0.05, lr=2e-4),
     "healthy gold": World(gold=True, kl_coef=0.05, lr=3e-4),
 }
@@ -240,11 +244,13 @@ def _job(
 ) -> tuple[Any, Sequence[GivenReward] | None]:
     """The settings of a run, and the reward where it is a function."""
     model = base / "reward" / "model"
-    if world.comparisons:
+    if world.comparisons and not world.words:
         model = few(base, seed, world.comparisons, world.flipped)
-    score = bag_of_words(base) if world.words else reviews.true_score if world.gold else world.reward
+    score = bag_of_words(base, world.comparisons) if world.words else reviews.true_score if world.gold else world.reward
     if (members := changed.get("members")) and not score:
-        model = several(base, seed, world, members)
+        model = other(base, seed, world, "members", members=members)
+    if changed.get("odin"):
+        model = other(base, seed, world, "odin", algorithm=RewardModel(length="odin")) / "model"
     settings: dict[str, Any] = {
         "policy": str(base / "sft" / "model"), "gold": (GOLD,), "dataset": str(base / "data" / "prompts.jsonl"),
         "out": str(out), "iterations": ITERATIONS, "prompts_per_iteration": 64, "eval_prompts": 100, "eval_every": 2,
@@ -252,6 +258,7 @@ def _job(
     } | common(seed) | {"log": LogSection(trackers=())} | dict(world.settings) | dict(changed)  # fmt: skip
     rule, blind = settings.pop("ensemble", ""), settings.pop("blind", False)
     settings.pop("members", None)
+    settings.pop("odin", None)
     if blind:  # the run has no gold reward: what its model is worth is measured afterwards
         settings["gold"] = ()
     if not score:

@@ -130,6 +130,12 @@ class Pairs:
     targets: Tensor  # [P] probability that chosen is better: 1, annotator agreement, or 0.5 for a tie
     loss_weights: Tensor | None = None  # [P] 1/P over the pairs of one optimizer step
     ref_logprobs: Tensor | None = None  # [2P, T] frozen reference
+    heads: Tensor | None = field(
+        default=None, metadata={"columns": "kept"}
+    )  # [2P, H] the outputs of each head before the step
+    length_pulls: Tensor | None = field(
+        default=None, metadata={"columns": "kept"}
+    )  # [2P, H] gradient by them of what keeps length out of a score
 
     def __len__(self) -> int:
         """Units that must stay whole in a microbatch: pairs."""
@@ -180,6 +186,12 @@ class Rankings:
     ranks: Tensor  # [R] 1 is the best response to its prompt; ties share a rank
     sizes: Tensor  # [N] int64, responses to each prompt; they add up to R
     loss_weights: Tensor | None = None  # [N] how the mean over the prompts of one optimizer step is taken
+    heads: Tensor | None = field(
+        default=None, metadata={"columns": "kept"}
+    )  # [R, H] the outputs of each head before the step
+    length_pulls: Tensor | None = field(
+        default=None, metadata={"columns": "kept"}
+    )  # [R, H] gradient by them of what keeps length out of a score
 
     def __len__(self) -> int:
         """Units that must stay whole in a microbatch: prompts with all their responses."""
@@ -248,6 +260,7 @@ class Outputs:
     )
     features: Tensor | None = None  # [B, D] reward model's state at the last token
     heads: Tensor | None = None  # [B, H] reward model with several qualities: the raw score of each
+    head_weights: Tensor | None = None  # [H, D] and the linear layer that gives them (decoders, while training)
 
 
 @dataclass(frozen=True, slots=True)

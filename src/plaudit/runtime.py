@@ -21,8 +21,8 @@ Progress = Callable[[int, int], None]
 """Called now and then with (responses finished, responses in all)."""
 LossFunction = Callable[[Any, Outputs], Loss]
 """The loss of one microbatch, from a batch of the type that the learner was given, and the outputs of the model."""
-SignalName = Literal["logprobs", "values", "scores", "features", "full_kl"]
-"""What a model can say of a batch: ``[B, T]``; "scores" and "features" are ``[B]`` and ``[B, F]``."""
+SignalName = Literal["logprobs", "values", "scores", "features", "heads", "full_kl"]
+"""What a model can say of a batch: ``[B, T]``; "scores" are ``[B]``, "features" ``[B, F]``, "heads" ``[B, H]``."""
 TrainedOn = Literal["comparisons", "ratings", "labels"]
 """Of a reward model. labels: it classifies whole texts, and its score is the log-odds of label 1."""
 LengthRuleName = Literal["none", "divide", "residual", "penalty"]

@@ -133,6 +133,51 @@ def pairs(n, targets=None, margins=None):
     )
 
 
+def two_heads(table, layer):
+    """A model of a quality and a length a row."""
+    return lambda batch: Outputs(
+        scores=table[batch.tokens[:, 0], 0], heads=table[batch.tokens[:, 0]], head_weights=layer
+    )
+
+
+@pytest.mark.parametrize("kind", ["pairs", "best"])
+def test_odin_is_the_loss_of_the_whole_step_however_it_is_split(kind):
+    algorithm = RewardModel(length=("odin", 0.7), ranking_loss=kind)
+    torch.manual_seed(3)
+    table = torch.randn(7, 2, dtype=torch.float64, requires_grad=True)
+    layer = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
+    lengths = [4, 3, 2, 4, 4, 2, 3]
+    batch = rankings(*BATCH, lengths=lengths).replace(heads=table.detach())
+    batch = algorithm.weights(batch)
+    found = [torch.zeros_like(table), torch.zeros_like(layer)]
+    for units in ([2, 0], [1]):
+        part = batch.select(torch.tensor(units))
+        loss = algorithm.loss(part, two_heads(table, layer)(part))
+        found = [a + b for a, b in zip(found, torch.autograd.grad(loss.value, [table, layer]), strict=True)]
+    # The paper's loss of the whole step, written out: comparisons by the sum, lengths of the responses, directions.
+    plain = RewardModel(ranking_loss=kind)
+    whole = plain.loss(plain.weights(batch), Outputs(scores=table.sum(-1))).value
+    tokens = torch.tensor(lengths, dtype=torch.float64) - 1
+    of_quality, of_length = (torch.corrcoef(torch.stack([head, tokens]))[0, 1] for head in table.T)
+    cosine = layer[0] @ layer[1] / (layer[0].norm() * layer[1].norm())
+    whole = whole + 0.7 * (of_quality.abs() - of_length) + cosine.abs()
+    expected = torch.autograd.grad(whole, [table, layer])
+    assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(found, expected, strict=True))
+
+
+def test_odin_counts_right_by_the_quality_alone():
+    algorithm = RewardModel(length="odin")
+    table = torch.tensor([[0.0, 5.0], [1.0, 0.0]])  # the sum ranks it right, the score does not
+    batch = algorithm.weights(pairs(1).replace(heads=table))
+    loss = algorithm.loss(batch, Outputs(scores=table[:, 0], heads=table, head_weights=torch.eye(2)))
+    assert float(loss.metrics["reward_model/accuracy"]) == 0
+    assert float(loss.value) == pytest.approx(math.log1p(math.exp(-4)), abs=1e-6)
+    assert (algorithm.heads, algorithm.head_weights) == (("quality", "length"), (1.0, 0.0))
+    assert algorithm.length_correction == ("none", 1.0), "nothing is left to do after training"
+    with pytest.raises(ConfigError, match="trained on comparisons"):
+        RewardModel(length="odin", ratings="regression")
+
+
 def test_a_microbatch_of_ties_alone_has_a_zero_gradient():
     algorithm = RewardModel()
     part = algorithm.weights(rankings(*BATCH)).select(torch.tensor([2]))

@@ -21,6 +21,7 @@ Signal = Literal[
     "last_values",
     "greedy_rewards",
     "mismatched_kl",
+    "heads",
 ]
 
 

@@ -8,7 +8,7 @@ labels:     binary cross-entropy, so that the score is the log-odds of label 1
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,9 +20,13 @@ from plaudit.errors import ConfigError
 from plaudit.experience import Experience, Loss, Outputs, Pairs, Rankings
 from plaudit.functional import losses
 from plaudit.functional import ranking_losses as ranked
+from plaudit.functional.disentangling import length_pulls, overlap
 
 Compared = Experience | Pairs | Rankings
-LengthRule = Literal["none", "divide", "residual", "penalty"]
+AfterTraining = Literal["none", "divide", "residual", "penalty"]
+LengthRule = AfterTraining | Literal["odin"]
+ODIN = ("quality", "length")
+"""The heads of a reward model that keeps length apart; the score is the first."""
 LISTWISE = {"plackett_luce": ranked.plackett_luce, "best": ranked.best_choice}
 
 
@@ -49,20 +53,38 @@ class RewardModel(DoubtedLabels, SoftTargets):
     attribute_weights: tuple[float, ...] = ()
     """Weight of each quality in the score; empty: all alike, adding up to 1."""
     length: LengthRule | tuple[LengthRule, float] = "none"
-    """Correction for length after training. divide: by length^c; residual: subtract what length explains on the
-    reference responses; penalty: subtract c standard deviations per 100 response tokens. Two values: the rule and c,
-    which else is 1."""
-
-    needs: ClassVar[frozenset[Signal]] = frozenset()
+    """Correction for length. After training: divide: by length^c; residual: subtract what length explains on the
+    reference responses; penalty: subtract c standard deviations per 100 response tokens. odin: while training, a second
+    head takes up length, with weight c. Two values: the rule and c, which else is 1."""
 
     @property
-    def length_correction(self) -> tuple[LengthRule, float]:
-        """The rule for length, and its coefficient."""
+    def needs(self) -> frozenset[Signal]:
+        """The outputs on the whole step, where correlations of it are part of the loss."""
+        return frozenset({"heads"} if self._is_odin else ())
+
+    @property
+    def _rule(self) -> tuple[LengthRule, float]:
         return self.length if isinstance(self.length, tuple) else (self.length, 1.0)
+
+    @property
+    def _is_odin(self) -> bool:
+        return self._rule[0] == "odin"
+
+    @property
+    def length_correction(self) -> tuple[AfterTraining, float]:
+        """The rule for length after training, and its coefficient."""
+        rule, coef = self._rule
+        return ("none", 1.0) if rule == "odin" else (rule, coef)
 
     def __post_init__(self) -> None:
         self._check_ratings()
         self._check_lists()
+        if self._is_odin and self.ratings == "regression":
+            raise ConfigError(
+                "length = 'odin' is trained on comparisons, but ratings = 'regression'",
+                where="[algorithm] length",
+                cure="set ratings = 'pairs', or length = 'residual'",
+            )
 
     def _check_ratings(self) -> None:
         if self.attributes and self.ratings != "regression":
@@ -89,8 +111,15 @@ class RewardModel(DoubtedLabels, SoftTargets):
             )
 
     @property
+    def heads(self) -> tuple[str, ...]:
+        """What each head scores; empty: there is one score without a name."""
+        return ODIN if self._is_odin else self.attributes
+
+    @property
     def head_weights(self) -> tuple[float, ...]:
         """The weight of each head in the score."""
+        if self._is_odin:
+            return (1.0, 0.0)
         return self.attribute_weights or tuple(1 / len(self.attributes) for _ in self.attributes)
 
     def weights(self, batch: Compared) -> Compared:
@@ -98,6 +127,10 @@ class RewardModel(DoubtedLabels, SoftTargets):
 
         A ranked prompt without an ordered pair does not count. A row's weight stands at its last real token.
         """
+        if self._is_odin and isinstance(batch, Pairs | Rankings):
+            assert batch.heads is not None, "the loop reads the heads before the step"
+            tokens = batch.response_mask.sum(-1)
+            batch = batch.replace(length_pulls=self._rule[1] * length_pulls(batch.heads, tokens))
         if isinstance(batch, Pairs):
             return batch.replace(loss_weights=torch.full((len(batch),), 1 / len(batch)))
         if isinstance(batch, Rankings):
@@ -112,9 +145,9 @@ class RewardModel(DoubtedLabels, SoftTargets):
         """Weighted sum over pairs, ranked prompts, or rated or labelled rows."""
         assert out.scores is not None
         if isinstance(batch, Pairs):
-            return self._with_lm(self._pair_loss(batch, out.scores), batch, out)
+            return self._with_more(self._pair_loss(batch, self._ranking(out), out.scores), batch, out)
         if isinstance(batch, Rankings):
-            return self._with_lm(self._list_loss(batch, out.scores), batch, out)
+            return self._with_more(self._list_loss(batch, self._ranking(out), out.scores), batch, out)
         assert batch.loss_weights is not None
         weights = batch.loss_weights.sum(-1)
         if self.ratings == "regression":
@@ -137,24 +170,32 @@ class RewardModel(DoubtedLabels, SoftTargets):
             loss = loss + self.centering * losses.centering(chosen, rejected)
         return loss
 
-    def _pair_loss(self, batch: Pairs, scores: Tensor) -> Loss:
-        chosen, rejected = scores.view(-1, 2).unbind(-1)
+    def _ranking(self, out: Outputs) -> Tensor:
+        """``[R]`` what the responses are ranked by while training: the score, or the sum of quality and length."""
+        assert out.scores is not None
+        if not self._is_odin:
+            return out.scores
+        assert out.heads is not None
+        return out.heads.sum(-1)
+
+    def _pair_loss(self, batch: Pairs, ranking: Tensor, scores: Tensor) -> Loss:
+        chosen, rejected = ranking.view(-1, 2).unbind(-1)
         targets = batch.targets if self.use_agreement else torch.ones_like(batch.targets)
         value = batch.weighted_sum(self._compared(chosen, rejected, targets, batch.margins))
-        metrics = _ranked_right(chosen.detach(), rejected.detach())
+        metrics = _ranked_right(*scores.detach().view(-1, 2).unbind(-1))
         return Loss(value, {"loss": value.detach()} | {n: batch.weighted_sum(x) for n, x in metrics.items()})
 
-    def _list_loss(self, batch: Rankings, scores: Tensor) -> Loss:
+    def _list_loss(self, batch: Rankings, ranking: Tensor, scores: Tensor) -> Loss:
         groups, count = batch.groups, len(batch)
         better, worse = ranked.ordered_pairs(batch.ranks, groups)
         of_pair = groups[better]
         if self.ranking_loss not in LISTWISE:
-            ones = torch.ones_like(scores[better])
+            ones = torch.ones_like(ranking[better])
             loss = ranked.group_means(
-                self._compared(scores[better], scores[worse], ones, torch.zeros_like(ones)), of_pair, count
+                self._compared(ranking[better], ranking[worse], ones, torch.zeros_like(ones)), of_pair, count
             )
         else:
-            loss = LISTWISE[self.ranking_loss](scores, batch.ranks, groups, count)
+            loss = LISTWISE[self.ranking_loss](ranking, batch.ranks, groups, count)
         value = batch.weighted_sum(loss)
         metrics = _ranked_right(scores[better].detach(), scores[worse].detach())
         means = {name: ranked.group_means(x, of_pair, count) for name, x in metrics.items()}
@@ -175,6 +216,19 @@ class RewardModel(DoubtedLabels, SoftTargets):
             for n, e in zip(self.attributes, errors, strict=True)
         }
         return Loss(value, {"loss": value.detach(), "reward_model/squared_error": value.detach()} | parts)
+
+    def _with_more(self, result: Loss, batch: Pairs | Rankings, out: Outputs) -> Loss:
+        """The loss with what is trained beside the comparisons."""
+        result = self._with_lm(result, batch, out)
+        if not self._is_odin:
+            return result
+        assert batch.length_pulls is not None and out.heads is not None and out.head_weights is not None
+        assert batch.loss_weights is not None
+        overlapping = overlap(out.head_weights)
+        share = batch.loss_weights.sum()
+        # The first term has the gradient of the correlations and not their value, which no part of a step knows.
+        value = result.value + (batch.length_pulls * out.heads).sum() + share * overlapping
+        return Loss(value, result.metrics | {"reward_model/head_overlap": share * overlapping.detach()})
 
     def _with_lm(self, result: Loss, batch: Pairs | Rankings, out: Outputs) -> Loss:
         """Plus ``lm_coef`` times the mean negative log-likelihood per token of what was chosen."""

@@ -87,9 +87,9 @@ def name_attributes(model: PreTrainedModel, names: Sequence[str], weights: Seque
         config.plaudit_attributes, config.plaudit_attribute_weights = list(names), list(weights)
     elif getattr(config, "plaudit_attributes", None):
         raise ModelError(
-            f"the model scores {', '.join(config.plaudit_attributes)}, but no attributes are set",
+            f"the model scores {', '.join(config.plaudit_attributes)}, but no such heads are set",
             where="[algorithm] attributes",
-            cure="name the same attributes, or start from a language model",
+            cure="name the same attributes (of quality and length: length = 'odin'), or start from a language model",
         )
 
 

@@ -192,8 +192,12 @@ class RewardModel(nn.Module):
         if self.lm_head is not None and torch.is_grad_enabled():
             wanted = batch.response_mask & batch.best_rows[:, None]
             logprobs = at_mask(self.lm_head(predicting_states(hidden, wanted), tokens[wanted])[0], wanted)
+        layer: Any = bare(self.model).score
         return Outputs(
-            scores=self._combined(heads), heads=heads if self.attributes else None, logprobs=logprobs
+            scores=self._combined(heads),
+            heads=heads if self.attributes else None,
+            head_weights=layer.weight.float() if self.attributes and torch.is_grad_enabled() else None,
+            logprobs=logprobs,
         )
 
     @property

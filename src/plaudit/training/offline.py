@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, cast
+from typing import Any, Generic, cast
 
 from plaudit.algorithms.protocol import B, OfflineAlgorithm
 from plaudit.data.chat import Encoded
@@ -56,11 +56,18 @@ class OfflineLoop(Generic[B]):
             order = epoch_order(self.rows, self.seed, epoch)
             yield order[position * self.batch_size : (position + 1) * self.batch_size]
 
+    def _read(self, batch: B) -> B:
+        """The batch with the outputs of the heads on the whole step, where the algorithm needs them."""
+        if "heads" not in self.algorithm.needs:
+            return batch
+        changed: Any = batch.replace(heads=self.learner.read(batch, "heads")[0])
+        return cast("B", changed)
+
     def run(self, start: int = 0) -> None:
         """Train from the 0-based step ``start`` to the end."""
         for step, rows in enumerate(self.batches(start), start + 1):
             began = time.perf_counter()
-            batch = self.algorithm.weights(self.collate(rows))
+            batch = self.algorithm.weights(self._read(self.collate(rows)))
             # The learner gives the loss microbatches of this batch, so of its type; `LossFunction` takes any.
             metrics = self.learner.update(batch, cast("LossFunction", self.algorithm.loss))
             seconds = time.perf_counter() - began

@@ -191,6 +191,53 @@ def test_references_and_length_rule_are_stored_and_used_in_rl(world, tmp_path, l
     assert read_lines(ppo / "metrics.jsonl")[0]["reward/error_share"] == 0
 
 
+@pytest.fixture(scope="module")
+def by_habit(tmp_path_factory):
+    """People like "good", and are shown mostly long good responses: length goes with what they like."""
+    rows = []
+    for i in range(96):
+        good, bad, filler = " good", " bad", " red" * (1 + i % 3)
+        long, short = (good + filler, bad) if i % 6 else (good, bad + filler)
+        rows.append({"prompt": f"{PROMPTS[i % 12]} {i // 12}", "chosen": long, "rejected": short})
+    return written(tmp_path_factory.mktemp("habit") / "habit.jsonl", rows)
+
+
+def length_share(run):
+    """Correlation of score and length in the held-out responses, and accuracy where the better one is the shorter."""
+    rows = read_lines(run / "heldout.jsonl")
+    pairs = [(row[f"{side}_score"], row[f"{side}_length"]) for row in rows for side in ("chosen", "rejected")]
+    table = torch.tensor(pairs, dtype=torch.float64).T
+    hard = [row for row in rows if row["chosen_length"] < row["rejected_length"]]
+    right = sum(row["chosen_score"] > row["rejected_score"] for row in hard)
+    return float(torch.corrcoef(table)[0, 1]), right / len(hard)
+
+
+def test_odin_keeps_length_out_of_the_score_and_is_a_reward_like_any_other(world, tmp_path, by_habit):
+    changes = {"dataset": by_habit, "data": SIDES, "epochs": 3, "batch_size": 16}
+    plain = run_reward(world.reward(tmp_path / "plain", **changes))
+    odin = run_reward(world.reward(tmp_path / "odin", algorithm=Algorithm(length="odin"), **changes))
+    (before, _), (after, hard) = length_share(plain), length_share(odin)
+    assert abs(after) < abs(before) / 2, f"{before:.2f} -> {after:.2f}"
+    assert hard > 0.5, "what is good is still seen where it is short"
+    rows = read_lines(odin / "metrics.jsonl")
+    assert 0 <= rows[-1]["reward_model/head_overlap"] <= 1
+    model = RewardModel.load(odin / "model")
+    assert model.attributes == ("quality", "length") and model.head_weights.tolist() == [1.0, 0.0]
+    ppo = run_rl(world.rl(tmp_path / "ppo", iterations=1, reward=(str(odin / "model"),)))
+    assert read_lines(ppo / "metrics.jsonl")[0]["reward/error_share"] == 0
+
+
+def test_odin_says_what_it_cannot_do(world, tmp_path):
+    algorithm = Algorithm(length="odin")
+    with pytest.raises(ConfigError, match="is an encoder"):
+        run_reward(world.reward(tmp_path / "no", model=encoder(world, tmp_path / "start"), algorithm=algorithm))
+    rows = [{"text": f"{prompt} good", "label": i % 2} for i, prompt in enumerate(PROMPTS)]
+    with pytest.raises(DataError, match="texts with 0/1 labels"):
+        run_reward(world.reward(tmp_path / "labels", dataset=written(tmp_path / "l.jsonl", rows), algorithm=algorithm))
+    with pytest.raises(ConfigError, match="head_init = 'probe'"):
+        run_reward(world.reward(tmp_path / "probe", head_init="probe", algorithm=algorithm))
+
+
 def test_members_are_trained_resumed_and_reward_as_one(world, tmp_path):
     job = world.reward(tmp_path / "rms", members=2)
     run = run_reward(job)

@@ -22,7 +22,7 @@ from plaudit.experience import Batch, Loss
 from plaudit.functional.precision import as_in_forward, without_gradients
 from plaudit.runtime import LossFunction, SignalName
 
-PER_ROW = ("scores", "features")
+PER_ROW = ("scores", "features", "heads")
 NON_FINITE_LIMIT = 3
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """What AdamW keeps for each parameter."""

@@ -14,6 +14,7 @@ from plaudit.backends.local.models import load_policy, load_reward_model, policy
 from plaudit.backends.local.rewards import RewardModelScorer
 from plaudit.config.sections import ComputeSection
 from plaudit.data.chat import ChatFormat
+from plaudit.errors import ConfigError
 from plaudit.experience import Batch
 from plaudit.generation.native import NativeGenerator
 from plaudit.jobs.preference import DPOJob
@@ -67,10 +68,16 @@ def build_reward_model(job: RewardJob) -> RewardRuntime:
         job.lora,
         job.compute,
         seed=job.draw,
-        attributes=algorithm.attributes,
+        attributes=algorithm.heads,
         attribute_weights=algorithm.head_weights,
         keep_lm=algorithm.lm_coef > 0,
     )
+    if "heads" in algorithm.needs and model.is_encoder:
+        raise ConfigError(
+            f"length = 'odin' needs two linear heads on one state, and {job.model} is an encoder",
+            where="[algorithm] length",
+            cure="use length = 'residual', or start from a causal language model",
+        )
     learner = LocalLearner(model, job.optimizer, job.compute, total_steps=UNPLANNED, name="reward_model")
     text = _format(tokenizer, model.model, job.data.chat_template, encoder=model.is_encoder)
     return RewardRuntime(learner, text, LocalRewardHead(model, job.compute), model.notes)

@@ -64,6 +64,12 @@ def source_of(
             cure=CURE,
         )
     labels = {r.reward for r in loaded.records if isinstance(r, Rating)}
+    if labels and labels <= {0.0, 1.0} and "heads" in algorithm.needs:
+        raise DataError(
+            "length = 'odin' keeps length out of comparisons; the data set holds texts with 0/1 labels",
+            where=dataset,
+            cure="give comparisons or rankings, or set --length none",
+        )
     if loaded.kind == "ranking" or (labels and labels <= {0.0, 1.0}):
         said.loaded(loaded)
         return Source(list(loaded.records), loaded.format, loaded.places)

@@ -186,7 +186,7 @@ def _train(job: RewardJob, parts: Parts, collate: Collator, scale: Scale | None,
     start, _ = session.restore()
     if job.head_init == "probe" and not start:
         prompt_ids = [prompt_id(r) for r in parts.train.records]
-        probe = probe_head(runtime, collate, prompt_ids, job.algorithm.attributes)
+        probe = probe_head(runtime, collate, prompt_ids, job.algorithm.heads)
         recorder.event("probe", accuracy=probe.accuracy, loss=probe.loss, penalty=probe.penalty)
         announce(
             {"probe": f"accuracy {probe.accuracy:.3f} cross-validated, before any training below the head"}
