@@ -83,6 +83,43 @@ def test_habits_of_the_surface(change, says):
     assert texts.surface(start, Texts(tuple(few))) == ""
 
 
+CHARACTERS = "我们喜欢这间房店员非常和气早饭也好就是有点冷离车站近安静下次还会来老旧但是干净床舒服价钱公道"
+
+
+def chinese(count=150, seed=0):
+    rng = random.Random(seed)
+    return ["".join(rng.choice(CHARACTERS) for _ in range(20)) + "。" for _ in range(count)]
+
+
+def test_scripts_without_spaces_are_read_character_by_character():
+    start, other = Texts(tuple(chinese(seed=3))), chinese(seed=4)
+    detectors = (texts.phrase, texts.surface, texts.length, texts.repetition, texts.diversity)
+    assert not any(detect(start, Texts(tuple(other))) for detect in detectors), "chance"
+    thanks = [t[:10] + "万分感谢" + t[10:] if i < 90 else t for i, t in enumerate(other)]
+    assert "'万 分 感 谢' stands in 90 of 150" in texts.phrase(start, Texts(tuple(thanks)))
+    same_end = Texts(tuple(t[:-1] + "祝您生活愉快。" for t in other))
+    assert "end with '祝您生活愉快。'" in texts.surface(start, same_end)
+    assert "times as many" in texts.length(start, Texts(tuple(t * 2 for t in other)))
+    assert "repeat one before" in texts.repetition(start, Texts(tuple(t[:4] * 5 for t in other)))
+    assert "distinct" in texts.diversity(start, Texts(tuple(t[:3] + "好吃好看" * 4 for t in other)))
+    lengths = tuple(float(len(t)) for t in [t[: 4 + i % 17] for i, t in enumerate(other)])
+    cut = Texts(tuple(t[: 4 + i % 17] for i, t in enumerate(other)), lengths)
+    assert "goes by length" in texts.paid_by_length(cut)
+
+
+def test_another_language_and_pictures_are_seen():
+    start, now = Texts(tuple(reviews(seed=5))), reviews(seed=6)
+    assert not texts.surface(start, Texts(tuple(now)))
+    french = {word: f"{word[::-1]}é" for word in WORDS}
+    switched = Texts(tuple(" ".join(french[w.strip(".")] for w in text.split()) + "." for text in now))
+    assert "beyond ASCII" in texts.surface(start, switched)
+    plain = Texts(tuple(" ".join(w.strip(".")[::-1] + "us" for w in text.split()) + "." for text in now))
+    assert "did not occur in 75 responses of the start" in texts.surface(start, plain)
+    hearts = Texts(tuple(f"{text} \u2764\u2764" for text in now))
+    assert "beyond ASCII" in texts.surface(start, hearts)
+    assert "\u2764" in texts.phrase(start, hearts)
+
+
 def test_length_repetition_and_diversity():
     start = Texts(tuple(reviews()))
     assert "24 words on average" in texts.length(start, Texts(tuple(reviews(seed=2, n=23))))

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import fmean, pvariance
@@ -41,7 +42,13 @@ REPEATED = 0.2
 """Change of the share of repeated word pairs within a response."""
 ALIKE = 0.5
 """Share of the different responses, or of different word pairs, that is left of the start's."""
-WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+ALONE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+"""Scripts without spaces between words (Chinese, Japanese, Thai, Lao, Burmese, Khmer): a character is a word here."""
+WORD = re.compile(rf"[{ALONE}]|[^\W{ALONE}]+(?:['’][^\W{ALONE}]+)*|[^\w\s]")
+ENDING = 3
+"""Words of an ending; twice as many characters where a character is a word."""
+UNKNOWN = 0.4
+"""Rise of the share of words that the start did not have: another language, or nonsense."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +113,13 @@ def _phrases(text: str) -> set[str]:
 
 
 def _is_telling(name: str) -> bool:
-    """Not marks and short words by themselves: those follow from grammar and length."""
+    """Not marks and short words by themselves: those follow from grammar and length. Pictures tell."""
     words = [word for word in name.split() if word[0].isalnum()]
-    return len(words) > 2 or any(len(word) > 3 for word in words)
+    return len(words) > 2 or any(len(word) > 3 for word in words) or any(map(_is_picture, name))
+
+
+def _is_picture(character: str) -> bool:
+    return unicodedata.category(character) == "So"
 
 
 def _rise(before: int, of_before: int, now: int, of_now: int) -> float:
@@ -176,6 +187,7 @@ HABITS: dict[str, Callable[[str], bool]] = {
     "have a list": lambda text: bool(re.search(r"^\s*(?:[-*•]|\d+[.)])\s", text, re.MULTILINE)),
     "have marks of a layout (bold, headings, code)": lambda text: bool(re.search(r"\*\*|^#+ |`", text, re.MULTILINE)),
     "have characters beyond ASCII": lambda text: not text.isascii(),
+    "have pictures (emoji)": lambda text: any(map(_is_picture, text)),
     "have digits": lambda text: any(c.isdigit() for c in text),
     "are empty": lambda text: not text,
 }
@@ -195,11 +207,33 @@ def surface(start: Texts, now: Texts) -> str:
     before = sum(_ending(text) == ending for text in start.responses)
     if ending and count >= 0.5 * len(now) and _rise(before, len(start), count, len(now)) >= SURE:
         return f"{count} of {len(now)} responses end with {ending!r}, {before} of {len(start)} at the start"
-    return ""
+    return _new_words(start, now)
 
 
 def _ending(text: str) -> str:
-    return " ".join(text.split()[-3:])
+    """The last words and the marks after them."""
+    words = [match for match in WORD.finditer(text) if match[0][0].isalnum()]
+    few = 2 * ENDING if words and re.match(f"[{ALONE}]", words[-1][0]) else ENDING
+    return text[words[-few:][0].start() :].strip() if words else text.strip()
+
+
+def _new_words(start: Texts, now: Texts) -> str:
+    """Words that the start did not have: the responses are in another language, or nonsense."""
+    half = len(start) // 2
+    known = {word for text in start.responses[:half] for word in WORD.findall(text.lower())}
+    # What is new in the second half of the start says how many words are new by chance.
+    then, here = ([_unknown(text, known) for text in texts] for texts in (start.responses[half:], now.responses))
+    if fmean(here) < fmean(then) + UNKNOWN or _apart(then, here) < SURE:
+        return ""
+    return (
+        f"{fmean(here):.0%} of the words of a response did not occur in {half} responses of the start, where "
+        f"{fmean(then):.0%} would be new by chance: another language or way of writing, or nonsense"
+    )
+
+
+def _unknown(text: str, known: Collection[str]) -> float:
+    words = WORD.findall(text.lower())
+    return fmean(word not in known for word in words) if words else 0.0
 
 
 def length(start: Texts, now: Texts) -> str:
@@ -256,7 +290,7 @@ def diversity(start: Texts, now: Texts) -> str:
 def _distinct_pairs(texts: Iterable[str], words: int = 50) -> float:
     pairs: list[tuple[str, str]] = []
     for text in texts:
-        cut = text.split()[:words]
+        cut = WORD.findall(text)[:words]
         pairs += zip(cut, cut[1:], strict=False)
     return len(set(pairs)) / len(pairs) if pairs else 0.0
 
