@@ -9,13 +9,16 @@ from tests.stages.conftest import WORDS
 
 from plaudit.algorithms.grpo import GRPO
 from plaudit.algorithms.online_dpo import OnlineDPO
-from plaudit.config.sections import CheckpointSection, DataSection, OptimizerSection
+from plaudit.algorithms.ppo import PPO
+from plaudit.config.sections import CheckpointSection, DataSection, LoraSection, OptimizerSection
 from plaudit.errors import Ended, Stopped
 from plaudit.jobs.online import GRPOJob, OnlineDPOJob
 from plaudit.records import RewardResult
 from plaudit.runs.files import METRICS, read_json, read_lines
 from plaudit.stages.online.rl import run_rl
 
+FLAT = OptimizerSection(lr=1e-3, schedule="constant", warmup_fraction=0.0)
+"""A rate that does not depend on how long the run is to be."""
 EVENTS = ("alarm", "gone back", "rolled back")
 
 
@@ -97,6 +100,42 @@ def test_going_back_puts_the_weights_back(world, tmp_path):
     to = [row["to"] for row in events(run) if row["event"] == "gone back"]
     assert to == [1, 1, 1], "nothing was calm after the first iteration"
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+
+
+ENVIRONMENT = """
+class Twice:
+    max_turns, stop = 2, ()
+    def reply(self, rollout):
+        return " big"
+"""
+
+
+@pytest.mark.parametrize("kind", ["lora", "trunk", "environment"])
+def test_adapters_a_shared_trunk_and_turns_are_put_back_as_well(world, tmp_path, kind):
+    (tmp_path / "twice.py").write_text(ENVIRONMENT)
+    changes = {
+        "lora": {"lora": LoraSection(rank=2)},
+        "trunk": {"algorithm": PPO(group_size=16, kl_coef=0.0, critic="trunk", critic_warmup=0)},
+        "environment": {"environment": f"{tmp_path / 'twice.py'}:Twice"},
+    }[kind]
+
+    def made(name, **more):
+        given = {"iterations": 6, "prompts_per_iteration": 8, "eval_every": 1, "eval_prompts": 6, "optimizer": FLAT}
+        given |= changes | more
+        if "algorithm" in changes:
+            return world.rl(tmp_path / name, data=DataSection(eval_fraction=0.5), **given)
+        return job(world, tmp_path / name, **given)
+
+    with pytest.raises(Ended, match="stopped on the alarm"):
+        run_rl(made("stop", on_alarm="stop"), reward=counts_good)
+    step = read_json(tmp_path / "stop" / "summary.json")["model_step"]
+    assert step >= 1
+    with pytest.raises(Ended, match="after going back 3 times"):
+        run_rl(made("back", on_alarm="back"), reward=counts_good)
+    run_rl(made("short", iterations=step), reward=counts_good)
+    one, two, three = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("stop", "back", "short"))
+    for name, tensor in three.items():
+        assert torch.equal(one[name], tensor) and torch.equal(two[name], tensor), name
 
 
 def test_at_the_last_iteration_a_run_does_not_go_back_but_chooses(world, tmp_path):

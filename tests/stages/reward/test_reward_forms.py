@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from plaudit.algorithms.reward_model import RewardModel as Algorithm
-from plaudit.config.sections import CheckpointSection, DataSection, OptimizerSection, SamplingSection
+from plaudit.config.sections import CheckpointSection, DataSection, LoraSection, OptimizerSection, SamplingSection
 from plaudit.errors import ConfigError, DataError
 from plaudit.evaluation.kinds.reward import card
 from plaudit.evaluation.report import write_report
@@ -259,8 +259,9 @@ def test_members_are_trained_resumed_and_reward_as_one(world, tmp_path):
         assert row["reward/ensemble_std"] > 0 and row["reward/error_share"] == 0
 
 
-def test_members_become_one_model_with_the_mean_of_their_weights(world, tmp_path):
-    run = run_reward(world.reward(tmp_path / "rms", members=2))
+@pytest.mark.parametrize("lora", [LoraSection(), LoraSection(rank=2)], ids=["full", "lora"])
+def test_members_become_one_model_with_the_mean_of_their_weights(world, tmp_path, lora):
+    run = run_reward(world.reward(tmp_path / "rms", members=2, lora=lora))
     members = [str(run / f"member-{m}" / "model") for m in (0, 1)]
     tokenizer = load_tokenizer(members[0])
     one, both = averaged(members[:1] * 2, tokenizer), averaged(members, tokenizer)
