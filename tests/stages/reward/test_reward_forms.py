@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from plaudit.algorithms.reward_model import RewardModel as Algorithm
-from plaudit.config.sections import CheckpointSection, DataSection, LoraSection, OptimizerSection, SamplingSection
+from plaudit.config.sections import (
+    CheckpointSection,
+    DataSection,
+    LoraSection,
+    OptimizerSection,
+    SamplingSection,
+)
 from plaudit.errors import ConfigError, DataError
 from plaudit.evaluation.kinds.reward import card
 from plaudit.evaluation.report import write_report
