@@ -64,7 +64,7 @@ def test_an_apple_gpu_computes_in_fp32_with_an_optimizer_that_it_has() -> None:
     assert product_dtype(ComputeSection(), mps) == torch.float32
     # No such device is here to put parameters on; the one that computes nothing stands for a kind without fused AdamW.
     layer = torch.nn.Linear(2, 2, device="meta")
-    assert build_optimizer(layer, OptimizerSection()).defaults["fused"] is False
+    assert build_optimizer(layer, OptimizerSection(lr=1e-5)).defaults["fused"] is False
 
 
 def test_fp64_is_on_the_cpu_where_the_device_has_none(monkeypatch: pytest.MonkeyPatch) -> None:

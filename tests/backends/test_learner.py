@@ -85,7 +85,7 @@ def test_microbatches_hold_every_unit_once_and_keep_the_budget():
 
 def test_scores_come_back_in_the_order_of_the_batch():
     learner = LocalLearner(
-        Bigram(), OptimizerSection(), ComputeSection(tokens_per_microbatch=16), total_steps=1
+        Bigram(), OptimizerSection(lr=1e-5), ComputeSection(tokens_per_microbatch=16), total_steps=1
     )
     batch = experience()
     assert torch.allclose(learner.read(batch, "logprobs")[0], learner.module(batch).logprobs)
@@ -216,7 +216,7 @@ def test_ranks_skip_a_step_alike_by_the_figures_of_all_of_them():
 
 def test_ranks_stop_alike_after_three_steps_that_are_not_finite_on_any_of_them():
     reduction = TwoRanks(norm=float("nan"))
-    learner = LocalLearner(Bigram(), OptimizerSection(), ComputeSection(), total_steps=9, reduction=reduction)
+    learner = LocalLearner(Bigram(), OptimizerSection(lr=1e-5), ComputeSection(), total_steps=9, reduction=reduction)
     batch = PPO().weights(experience())
     learner.update(batch, PPO().loss)
     learner.update(batch, PPO().loss)

@@ -52,7 +52,7 @@ def test_the_figures_add_up_to_what_training_really_holds():
     batch = Experience(torch.zeros(1, 2, dtype=torch.long), mask, mask)
     held = 0
     for toy in toys:
-        learner = LocalLearner(toy, OptimizerSection(warmup_fraction=0), ComputeSection(), total_steps=2)
+        learner = LocalLearner(toy, OptimizerSection(lr=1e-5, warmup_fraction=0), ComputeSection(), total_steps=2)
         gradients = []
         toy.trained.register_post_accumulate_grad_hook(lambda p, g=gradients: g.append(p.grad.nbytes))
         learner.update(batch, lambda b, out: Loss(out.values.sum()))

@@ -32,7 +32,7 @@ def test_past_the_end_the_rate_stays_and_never_turns_negative(schedule, end):
 
 def test_biases_and_norms_do_not_decay():
     groups = build_optimizer(
-        nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)), OptimizerSection(weight_decay=0.1)
+        nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)), OptimizerSection(lr=1e-5, weight_decay=0.1)
     ).param_groups
     assert [(len(g["params"]), g["weight_decay"]) for g in groups] == [(1, 0.1), (3, 0.0)]
 

@@ -100,7 +100,7 @@ def test_after_publishing_it_draws_from_the_new_weights(pair, tiny_model):
     generator.publish(learner.weights(), 1)
     after = draw(generator)
     assert [r.logprobs for r in before] != [r.logprobs for r in after]
-    fresh = build(tiny_model, "policy", OptimizerSection(), 9)
+    fresh = build(tiny_model, "policy", OptimizerSection(lr=1e-5), 9)
     moved(fresh)
     expected = draw(shared(fresh.module, load_tokenizer(tiny_model)))
     assert [(r.response_ids, r.logprobs) for r in after] == [(r.response_ids, r.logprobs) for r in expected]
@@ -108,7 +108,7 @@ def test_after_publishing_it_draws_from_the_new_weights(pair, tiny_model):
 
 def test_a_copy_that_is_told_nothing_draws_from_the_old_weights(tiny_model):
     """Why the loop has to publish: nothing else tells such a generator."""
-    learner = build(tiny_model, "policy", OptimizerSection(), 9)
+    learner = build(tiny_model, "policy", OptimizerSection(lr=1e-5), 9)
     generator = own_copy(learner.module, load_tokenizer(tiny_model))
     before = draw(generator)
     moved(learner)

@@ -107,7 +107,7 @@ class PPO(pg.UpdateSettings, EstimatedKL, Discounted, WithCritic):
     with a zero head; or a zero head on the policy's trunk: one pass trains both, in half the memory of two."""
     value_coef: NotNegative = VALUE_COEF
     """Weight of the critic's loss beside the policy's where they share a trunk."""
-    critic_lr: Positive = 1e-5
+    critic_lr: Positive | Literal["auto"] = "auto"
     """Learning rate of the critic, which has its own optimizer; on the policy's trunk that of the head."""
 
     def __post_init__(self) -> None:

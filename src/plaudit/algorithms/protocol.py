@@ -123,8 +123,8 @@ class ActorCritic(OnlineAlgorithm, Protocol):
     """An online algorithm that may need "values", and then trains a critic as well."""
 
     @property
-    def critic_lr(self) -> float:
-        """Learning rate of the critic."""
+    def critic_lr(self) -> float | Literal["auto"]:
+        """Learning rate of the critic; auto: by the size of its model."""
         ...
 
     @property

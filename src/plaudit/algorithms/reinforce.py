@@ -48,7 +48,7 @@ class REINFORCE(pg.SampledSettings, NearReference, Discounted, WithCritic):
     minibatches: ClassVar[int] = 1
     target_kl: ClassVar[float] = 0.0
     # The critic of baseline value. Who wants to tune a critic wants PPO.
-    critic_lr: ClassVar[float] = 1e-5
+    critic_lr: ClassVar[Literal["auto"]] = "auto"
     critic_init: ClassVar[Literal["reward", "sft"]] = "reward"
 
     @property

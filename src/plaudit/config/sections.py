@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from plaudit.config.moved import renewed
@@ -54,8 +54,8 @@ class DataSection(Section):
 class OptimizerSection(Section):
     """AdamW and its schedule."""
 
-    lr: float = Field(1e-5, gt=0)
-    """Peak learning rate."""
+    lr: Annotated[float, Gt(0)] | Auto = "auto"
+    """Peak learning rate; auto: by the method, the size of the model, and whether adapters are trained."""
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled weight decay; never on biases and norms."""
     warmup_fraction: float = Field(0.03, ge=0, le=1)
@@ -64,6 +64,12 @@ class OptimizerSection(Section):
     """Decay after the warm-up. cosine ends at 10 % of the peak, linear at 0."""
     max_grad_norm: float = Field(1.0, ge=0)
     """Gradients are scaled down to this global norm (0: never); the norm before it is logged as grad_norm."""
+
+    @property
+    def rate(self) -> float:
+        """The learning rate as a number; a backend puts it in the place of "auto" when it knows the model."""
+        assert self.lr != "auto", "the backend that builds the model sets the rate"
+        return self.lr
 
 
 class LoraSection(Section):

@@ -21,7 +21,7 @@ class BestOfNJob(RewardedJob, PassesJob):
     batch_size: int = Field(16, ge=1)
     """Kept responses per optimizer step."""
     algorithm: BestOfN = BestOfN()
-    optimizer: OptimizerSection = OptimizerSection(lr=1e-5)
+    optimizer: OptimizerSection = OptimizerSection()
     sampling: SamplingSection = SamplingSection()
     checkpoint: CheckpointSection = CheckpointSection(every=1)
 

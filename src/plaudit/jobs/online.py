@@ -46,7 +46,7 @@ class OnlineJob(RewardedJob, EvaluatedJob):
     """When the reward seems to be exploited: warn, and go on; stop, with the best weights; back: go on from the best
     weights with twice the KL coefficient, at most three times. Without a gold reward: those before the alarm."""
     algorithm: InstanceOf[OnlineAlgorithm]
-    optimizer: OptimizerSection = OptimizerSection(lr=1e-6, schedule="constant", warmup_fraction=0.0)
+    optimizer: OptimizerSection = OptimizerSection(schedule="constant", warmup_fraction=0.0)
     sampling: SamplingSection = SamplingSection()
     mismatch: MismatchSection = MismatchSection()
     checkpoint: CheckpointSection = CheckpointSection(every=10)

@@ -37,5 +37,5 @@ class DPOJob(OfflineJob, EvaluatedJob):
     eval_every: EvalEvery = "auto"
     """Optimizer steps between held-out evaluations, besides those at start and end; 0: none; auto: about four."""
     algorithm: DPO = DPO()
-    optimizer: OptimizerSection = OptimizerSection(lr=5e-7, warmup_fraction=0.1)
+    optimizer: OptimizerSection = OptimizerSection(warmup_fraction=0.1)
     sampling: SamplingSection = SamplingSection(max_new_tokens=64)

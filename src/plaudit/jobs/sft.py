@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from plaudit.algorithms.sft import SFT
-from plaudit.config.sections import OfflineJob, OptimizerSection, SamplingSection, Sources
+from plaudit.config.sections import OfflineJob, SamplingSection, Sources
 
 
 class SFTJob(OfflineJob):
@@ -12,5 +12,4 @@ class SFTJob(OfflineJob):
     dataset: Sources = ""
     """Demonstrations: a file, several, a directory, or a hub name."""
     algorithm: SFT = SFT()
-    optimizer: OptimizerSection = OptimizerSection(lr=2e-5)
     sampling: SamplingSection = SamplingSection(max_new_tokens=64)

@@ -332,7 +332,7 @@ def build_optimizer(module: nn.Module, section: OptimizerSection) -> torch.optim
     ]
     return torch.optim.AdamW(
         [g for g in groups if g["params"]],
-        lr=section.lr,
+        lr=section.rate,
         betas=(0.9, 0.95),
         eps=1e-8,
         fused=all(p.device.type in FUSED for p in trainable),
@@ -348,11 +348,11 @@ def learning_rate(step: int, total_steps: int, section: OptimizerSection) -> flo
     """
     warmup = math.ceil(section.warmup_fraction * total_steps)
     if step < warmup:
-        return section.lr * (step + 1) / warmup
+        return section.rate * (step + 1) / warmup
     if section.schedule == "constant":
-        return section.lr
+        return section.rate
     # A run resumed with fewer steps may be past the end: the rate stays at its end, and never turns negative.
     progress = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
     if section.schedule == "linear":
-        return section.lr * (1 - progress)
-    return section.lr * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress)))
+        return section.rate * (1 - progress)
+    return section.rate * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress)))

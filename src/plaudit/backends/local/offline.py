@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from plaudit.backends.local.learner import LocalLearner, LocalScorer
 from plaudit.backends.local.models import load_policy, load_reward_model, policy_format
+from plaudit.backends.local.rates import Trained, rated
 from plaudit.backends.local.rewards import RewardModelScorer
 from plaudit.config.sections import ComputeSection
 from plaudit.data.chat import ChatFormat
@@ -50,10 +51,12 @@ def build_policy(job: SFTJob | DPOJob) -> OfflineRuntime:
     """
     tokenizer, policy = load_policy(job.model, job.lora, job.compute, seed=job.seed)
     text = policy_format(tokenizer, policy.lm, job.data.chat_template)
-    learner = LocalLearner(policy, job.optimizer, job.compute, total_steps=UNPLANNED)
+    trained: Trained = "sft" if isinstance(job, SFTJob) else "preference"
+    optimizer, notes = rated(job.optimizer, trained, policy, adapters=job.lora.rank > 0)
+    learner = LocalLearner(policy, optimizer, job.compute, total_steps=UNPLANNED)
     graphs = job.compute.packing
     generator = NativeGenerator(policy.lm, tokenizer, text.chat.ends, cuda_graphs=graphs)
-    return OfflineRuntime(learner, text, generator, (*policy.notes, *generator.notes))
+    return OfflineRuntime(learner, text, generator, (*policy.notes, *generator.notes, *notes))
 
 
 def build_reward_model(job: RewardJob) -> RewardRuntime:
@@ -78,9 +81,10 @@ def build_reward_model(job: RewardJob) -> RewardRuntime:
             where="[algorithm] length",
             cure="use length = 'residual', or start from a causal language model",
         )
-    learner = LocalLearner(model, job.optimizer, job.compute, total_steps=UNPLANNED, name="reward_model")
+    optimizer, notes = rated(job.optimizer, "reward", model, adapters=job.lora.rank > 0)
+    learner = LocalLearner(model, optimizer, job.compute, total_steps=UNPLANNED, name="reward_model")
     text = _format(tokenizer, model.model, job.data.chat_template, encoder=model.is_encoder)
-    return RewardRuntime(learner, text, LocalRewardHead(model, job.compute), model.notes)
+    return RewardRuntime(learner, text, LocalRewardHead(model, job.compute), (*model.notes, *notes))
 
 
 def load_scoring(directory: Path, job: RewardJob) -> ScoringRuntime:

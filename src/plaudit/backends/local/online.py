@@ -23,6 +23,7 @@ from plaudit.backends.local.models import (
     policy_format,
 )
 from plaudit.backends.local.precision import product_dtype
+from plaudit.backends.local.rates import rated
 from plaudit.backends.local.rewards import build_reward
 from plaudit.config.sections import ComputeSection, LoraSection, OptimizerSection
 from plaudit.data.chat import ChatFormat
@@ -66,7 +67,7 @@ def build_online(job: OnlineJob, reward: Given, gold: Given, columns: Collection
     # Frozen now: later the policy has learned. Under LoRA it is the policy without adapters and costs nothing, which
     # only works where both are in one process.
     frozen = load_reference(policy)
-    learner, critic = _learners(job, policy, backbone, tokenizer)
+    learner, critic, of_rates = _learners(job, policy, backbone, tokenizer)
     generator = _generator(policy, learner, text.chat, tokenizer, compute)
     runtime = Runtime(
         generator,
@@ -85,7 +86,7 @@ def build_online(job: OnlineJob, reward: Given, gold: Given, columns: Collection
         "gold": gold_backbone.loaded,
     }
     notes = (*policy.notes, *generator.notes, *backbone.notes, *gold_backbone.notes, *_critic_notes(job))
-    notes += _reward_notes(job, reward, gold)
+    notes += (*of_rates, *_reward_notes(job, reward, gold))
     check = _sampler_check(job, policy, learner, generator, text)
     return OnlineRuntime(runtime, text, notes, role_memory(roles), _peak(learner), check)
 
@@ -101,7 +102,8 @@ def build_best_of_n(job: BestOfNJob, reward: Given, gold: Given, columns: Collec
         job.policy, job.lora, compute, seed=job.seed, temperature=job.sampling.temperature
     )
     text = policy_format(tokenizer, policy.lm, job.data.chat_template)
-    learner = LocalLearner(policy, job.optimizer, compute, total_steps=UNPLANNED)
+    optimizer, of_rate = rated(job.optimizer, "sft", policy, adapters=job.lora.rank > 0)
+    learner = LocalLearner(policy, optimizer, compute, total_steps=UNPLANNED)
     backbone = load_backbone(policy, compute)
     opened = partial(_reward, tokenizer=tokenizer, compute=compute, columns=columns, backbone=backbone)
     judge = opened(reward or job.reward, "reward")
@@ -112,6 +114,7 @@ def build_best_of_n(job: BestOfNJob, reward: Given, gold: Given, columns: Collec
     runtime = Runtime(generator, learner, reference, judge, gold=second)
     check = _sampler_check(job, policy, learner, generator, text)
     notes = (*policy.notes, *generator.notes, *backbone.notes, *_reward_notes(job, reward, gold))
+    notes += of_rate if job.rounds else ()
     return OnlineRuntime(runtime, text, notes, peak_memory=_peak(learner), check=check)
 
 
@@ -193,8 +196,8 @@ def _reward_notes(job: OnlineJob | BestOfNJob, reward: Given, gold: Given) -> tu
 
 def _learners(
     job: OnlineJob, policy: Policy, backbone: Backbone, tokenizer: Any
-) -> tuple[LocalLearner, LocalLearner | None]:
-    """Optimizers around the policy and its critic, if it has one.
+) -> tuple[LocalLearner, LocalLearner | None, tuple[str, ...]]:
+    """Optimizers around the policy and its critic, if it has one; and what to know of their rates.
 
     Raises:
         ConfigError: the algorithm needs a critic and is no `ActorCritic`, or see `build_critic`.
@@ -202,21 +205,25 @@ def _learners(
     algorithm: OnlineAlgorithm = job.algorithm
     compute = job.compute
     steps = job.iterations * algorithm.epochs * algorithm.minibatches
+    adapters = job.lora.rank > 0
+    optimizer, notes = rated(job.optimizer, "online", policy, adapters=adapters)
     if "values" not in algorithm.needs:
-        return LocalLearner(policy, job.optimizer, compute, total_steps=steps), None
+        return LocalLearner(policy, optimizer, compute, total_steps=steps), None, notes
     if not isinstance(algorithm, ActorCritic):
         raise ConfigError(
             f"{type(algorithm).__name__} needs values, but does not say how a critic learns them",
             where="[algorithm] type",
             cure="give it what plaudit.algorithms.protocol.ActorCritic lists: value_loss, phase, after, critic_lr ...",
         )
-    rate = job.optimizer.model_copy(update={"lr": algorithm.critic_lr})
+    of_critic = job.optimizer.model_copy(update={"lr": algorithm.critic_lr})
     if _shares_trunk(algorithm):
-        return _on_one_trunk(job, policy, rate, steps)
-    learner = LocalLearner(policy, job.optimizer, compute, total_steps=steps)
+        rate, more = rated(of_critic, "critic", policy, adapters=False, flag="critic_lr")
+        return *_on_one_trunk(job.compute, policy, (optimizer, rate), steps), notes + more
+    learner = LocalLearner(policy, optimizer, compute, total_steps=steps)
     longest = job.data.max_length
     critic = build_critic(algorithm.critic_init, job.reward, backbone, tokenizer, job.lora, compute, longest)
-    return learner, LocalLearner(critic, rate, compute, total_steps=steps, name="critic")
+    rate, more = rated(of_critic, "critic", critic, adapters=adapters, flag="critic_lr")
+    return learner, LocalLearner(critic, rate, compute, total_steps=steps, name="critic"), notes + more
 
 
 def _shares_trunk(algorithm: OnlineAlgorithm) -> bool:
@@ -225,7 +232,7 @@ def _shares_trunk(algorithm: OnlineAlgorithm) -> bool:
 
 
 def _on_one_trunk(
-    job: OnlineJob, policy: Policy, rate: OptimizerSection, steps: int
+    compute: ComputeSection, policy: Policy, optimizers: tuple[OptimizerSection, OptimizerSection], steps: int
 ) -> tuple[LocalLearner, LocalLearner]:
     """Two learners whose parameters do not overlap: the head is the critic's, the trunk the policy's.
 
@@ -234,9 +241,10 @@ def _on_one_trunk(
     loss that reached the trunk would move it.
     """
     head = TrunkCritic(policy)
-    critic = LocalLearner(head, rate, job.compute, total_steps=steps, name="critic")
+    of_policy, of_head = optimizers
+    critic = LocalLearner(head, of_head, compute, total_steps=steps, name="critic")
     learner = LocalLearner(
-        SharedTrunk(policy, head), job.optimizer, job.compute, total_steps=steps, partners={"critic": critic}
+        SharedTrunk(policy, head), of_policy, compute, total_steps=steps, partners={"critic": critic}
     )
     return learner, critic
 
