@@ -17,6 +17,7 @@ from plaudit.runs.keeper import Keeper, Kept
 from plaudit.runs.recorder import Recorder
 from plaudit.runs.resume import Inputs
 from plaudit.runtime import Learner
+from plaudit.stages.moving import MovingWatch
 from plaudit.stages.said import Said
 
 OnIteration = Callable[[int, Mapping[str, float], Sequence[Rollout]], None]
@@ -43,6 +44,7 @@ class Session:
         self.on_iteration = on_iteration
         self.trained = 0
         self._cut: set[str] = set()
+        self._moving = MovingWatch(total)
         self.keep({})
 
     def keep(self, learners: Mapping[str, Kept], best: BestWeights | None = None) -> None:
@@ -117,6 +119,8 @@ class Session:
         self.recorder.metrics(step, metrics)
         self.trained = step
         self._tell_of_cuts(step, metrics)
+        if slow := self._moving.look(step, metrics):
+            self.recorder.event("caution", step=step, message=slow)
         # Before the checkpoint: what a caller raises to end a run must not come after a file that says all went well.
         if self.on_iteration is not None:
             self.on_iteration(step, metrics, rollouts)
