@@ -24,6 +24,8 @@ from plaudit.jobs.rewarded import RewardedJob
 LIST = "list of"
 ANYWAY = "anyway"
 """A flag that is no setting; see `plaudit.stages.online.gate`."""
+SEEDS = "seeds"
+"""Another: how many times a job is trained, each time with the next seed; see `plaudit.cli.seeds`."""
 TYPE = "--type"
 
 
@@ -82,6 +84,8 @@ def parse_flags(command: str, job_class: type[BaseModel], argv: Sequence[str]) -
     if issubclass(job_class, RewardedJob):
         about = "train on a reward model even if its own report card says that it may be no better than a coin"
         parser.add_argument(f"--{ANYWAY}", action="store_const", const=True, help=about)
+    about = "train so many times, each with the next seed; report the spread, and whether they fall into two groups"
+    parser.add_argument(f"--{SEEDS}", type=int, metavar="N", help=about)
     switches = former_switches(job_class)
     words = _with_values(_with_fields(argv, table), [s for s in table if s.key in switches])
     given = vars(parser.parse_args([_canonical(word, (*was, *table)) for word in words]))
@@ -132,7 +136,7 @@ def _has_no_value(flag: str, after: str) -> bool:
 def _canonical(word: str, table: tuple[Setting, ...]) -> str:
     """A flag as the parser knows it: ``--kl_coef=1`` -> ``--kl-coef=1``, an alias -> the flag it means."""
     name, equals, value = word.partition("=")
-    if not name.startswith("--") or name in ("--help", HELP_ALL, TYPE, f"--{ANYWAY}"):
+    if not name.startswith("--") or name in ("--help", HELP_ALL, TYPE, f"--{ANYWAY}", f"--{SEEDS}"):
         return word
     setting = find(name, table)
     negated = find(name.removeprefix("--no-"), table) if name.startswith("--no-") else None

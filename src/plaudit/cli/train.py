@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.cli.outcome import finish
-from plaudit.cli.parser import ANYWAY, chosen, parse_flags, split_files
+from plaudit.cli.parser import ANYWAY, SEEDS, chosen, parse_flags, split_files
+from plaudit.cli.seeds import train_with_seeds
 from plaudit.config.fields import settings
 from plaudit.config.load import Layer, load_job
 from plaudit.config.sections import Job
@@ -24,10 +25,12 @@ def run(command: str, argv: list[str]) -> int:
     layers = [Layer.read(Path(f)) for f in files]
     overrides = parse_flags(command, chosen(job_class, layers, flags), flags)
     # No setting: it would be copied from one config to the next, and is meant for this one run.
-    anyway = bool(overrides.pop(ANYWAY, False))
+    anyway, seeds = bool(overrides.pop(ANYWAY, False)), overrides.pop(SEEDS, None)
     job, sources = load_job(job_class, files, overrides)
     require(job, row.required)
     refuse_coins(job, anyway)
+    if seeds is not None:
+        return train_with_seeds(command, job, sources, seeds)
     try:
         finish(stage_of(job_class)(job, sources))
     except (Ended, Stopped) as end:

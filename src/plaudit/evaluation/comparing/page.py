@@ -18,6 +18,7 @@ from plaudit.evaluation.comparing.distance import (
     mean_change,
     track_of,
 )
+from plaudit.evaluation.comparing.seeds import REPEATED, in_groups, value_of
 from plaudit.evaluation.comparing.trials import Group, Trial, by_kind, differing, groups_of
 from plaudit.evaluation.curves import HELD_OUT
 from plaudit.evaluation.kinds import KINDS, verdict
@@ -26,14 +27,6 @@ from plaudit.evaluation.words import THIN, number, signed, span
 from plaudit.runs.reading import Run
 from plaudit.tracking.names import METRICS
 
-REPEATED = {
-    "gold_difference": "Change of the gold reward",
-    "reward_difference": "Change of the reward",
-    "kl": "KL to the start",
-    "heldout_loss": "Held-out loss",
-    "accuracy": "Accuracy",
-}
-"""Figures of summary.json whose mean and spread over seeds are shown."""
 MOST_LINES = len(charts.LINES)
 """Lines in one chart, each in a colour of its own: of more nobody could tell which is which."""
 
@@ -192,11 +185,11 @@ def _repeated(groups: Sequence[Group], tracks: Mapping[str, Track], kl: float | 
     """Mean and spread over seeds, at equal distance and at the end; failed runs are left out and counted."""
     if all(len(group.trials) < 2 for group in groups):
         return None
-    summaries = [trial.run.summary for group in groups for trial in group.trials]
+    runs = [trial.run for group in groups for trial in group.trials]
     shown = {
         label: figure
         for figure, label in REPEATED.items()
-        if any(isinstance(summary.get(figure), float) for summary in summaries)
+        if any(value_of(run, figure) is not None for run in runs)
     }
     lines = []
     for group in groups:
@@ -207,20 +200,22 @@ def _repeated(groups: Sequence[Group], tracks: Mapping[str, Track], kl: float | 
             gains = [mean_change(change_at([tracks[t.name]], kl)) for t in done if t.name in tracks]
             cells.append(_spread([gain.value for gain in gains if gain]))
         for figure in shown.values():
-            values = [trial.run.summary.get(figure) for trial in done]
-            cells.append(_spread([value for value in values if isinstance(value, float)]))
+            values = [value_of(trial.run, figure) for trial in done]
+            cells.append(_spread([value for value in values if value is not None]))
         lines.append(Line(group.name, cells))
     distant = [f"Change at KL {number(kl, 1)}"] if kl is not None else []
     return Table(["Settings", "Seeds", *distant, *shown], lines)
 
 
 def _spread(values: Sequence[float]) -> Cell:
-    """Mean over seeds, with the standard deviation and the extremes."""
+    """Mean over seeds, with the standard deviation and the extremes; and that they fall into two groups."""
     if not values:
         return Cell("–")
     if len(values) == 1:
         return Cell(number(values[0]), "one seed")
-    return Cell(number(fmean(values)), f"sd {number(stdev(values))}; {number(min(values))} to {number(max(values))}")
+    note = f"sd {number(stdev(values))}; {number(min(values))} to {number(max(values))}"
+    groups = in_groups(values)
+    return Cell(number(fmean(values)), f"{note}; {groups}" if groups else note, "bad" if groups else "flat")
 
 
 def _settings(trials: Sequence[Trial]) -> Table | None:
