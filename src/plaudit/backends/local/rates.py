@@ -1,8 +1,8 @@
 """Which learning rate `lr = "auto"` is: by what is trained, the size of the model, and whether adapters are.
 
-The rate of a method at 7 billion parameters is what is published for it; for other sizes it goes with the inverse root
-of the size, as Adam's best rate goes with the inverse width (Yang et al. 2022, arXiv:2203.03466). Where the rule meets
-what was measured on small models is in docs/why/rates.md.
+The rate of a method at 7 billion parameters is what is published for it. For other sizes it goes with the inverse root
+of the size, as Adam's best rate goes with the inverse width (Yang et al. 2022, arXiv:2203.03466); that of learning from
+preferences falls faster, by what was measured on small models (docs/why/rates.md).
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from plaudit.config.sections import OptimizerSection
 
 Trained = Literal["sft", "reward", "preference", "online", "critic"]
 """What is trained, and how."""
-AT_7B: dict[Trained, float] = {"sft": 1e-5, "reward": 5e-6, "preference": 1e-6, "online": 1e-6, "critic": 5e-6}
-"""Rates for all weights of a model of 7 billion parameters."""
+RULES: dict[Trained, tuple[float, float]] = {
+    "sft": (1e-5, 0.5), "reward": (5e-6, 0.5), "preference": (1e-6, 0.63), "online": (1e-6, 0.5), "critic": (5e-6, 0.5),
+}  # fmt: skip
+"""The rate for all weights of a model of 7 billion parameters, and the power of the inverse size that it goes with."""
 SIZE = 7e9
 ADAPTERS = 10.0
 """How many times larger the rate of low-rank adapters is (Schulman et al. 2025, "LoRA without regret")."""
@@ -34,7 +36,8 @@ def auto_rate(trained: Trained, parameters: int, *, adapters: bool = False) -> f
     >>> auto_rate("online", 7_000_000_000), auto_rate("online", 70_000_000), auto_rate("sft", 1000)
     (1e-06, 1e-05, 0.003)
     """
-    rate = AT_7B[trained] * (SIZE / max(parameters, 1)) ** 0.5 * (ADAPTERS if adapters else 1.0)
+    at_7b, power = RULES[trained]
+    rate = at_7b * (SIZE / max(parameters, 1)) ** power * (ADAPTERS if adapters else 1.0)
     return float(f"{min(rate, LARGEST):.1e}")
 
 
