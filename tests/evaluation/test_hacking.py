@@ -213,22 +213,98 @@ def test_entropy_and_disagreement_are_compared_with_the_first_iterations():
 def test_one_low_evaluation_is_no_fall_and_two_are():
     watch = HackingWatch(has_gold=True)
 
-    def gold(value, spread):
-        return Seen(means(1.0, prompts=32), {str(i): value + spread * (i % 2 * 2 - 1) for i in range(32)})
+    def gold(value, spread, turn=1):
+        return Seen(
+            means(1.0, prompts=32), {str(i): value + spread * (i // turn % 2 * 2 - 1) for i in range(32)}
+        )
 
-    # The interval of a loss of 0.12 with deviations of 0.3 is +-0.11 at 95 % and +-0.15 at 99 %.
+    # The interval of a loss of 0.12 with deviations of 0.3 is +-0.18 for all of 15 pairs of evaluations, and +-0.11 of
+    # two evaluations together, whose deviations are of other prompts.
     seen = {0: gold(0.4, 0.0), 2: gold(1.0, 0.0), 4: gold(0.88, 0.3)}
     assert watch.evaluated(seen) == []
     seen[6] = gold(1.0, 0.0)
     assert watch.evaluated(seen) == []
     seen[8] = gold(0.88, 0.3)
     assert watch.evaluated(seen) == []
-    seen[10] = gold(0.88, 0.3)
+    seen[10] = gold(0.86, 0.3, turn=2)
     assert [alarm.kind for alarm in watch.evaluated(seen)] == ["gold_falls"]
     sure = HackingWatch(has_gold=True)
     assert [a.kind for a in sure.evaluated({0: gold(0.4, 0.0), 2: gold(1.0, 0.0), 4: gold(0.8, 0.3)})] == ["gold_falls"]
     small = {step: gold(value, 0.0) for step, value in ((0, 0.0), (2, 1.0), (4, 0.9), (6, 0.9))}
     assert HackingWatch(has_gold=True).evaluated(small) == [], "less than a sixth of what was gained"
+
+
+def simulated(rng, prompts, agree, reward_gain, gold_gain, evaluations=9):
+    """Evaluations of a run whose means change in a line; two responses a prompt, deviation 1 within and between."""
+    base = [rng.gauss(0, 1) for _ in range(prompts)]
+    seen = {}
+    for at in range(evaluations):
+        share, rows = at / (evaluations - 1), []
+        for prompt in range(prompts):
+            for _ in range(2):
+                reward = rng.gauss(0, 1)
+                gold = agree * reward + math.sqrt(1 - agree**2) * rng.gauss(0, 1)
+                rows.append({
+                    "prompt_id": str(prompt), "reward": reward + reward_gain * share,
+                    "gold": gold + base[prompt] + gold_gain * share, "kl": 0.1 + 4 * share,
+                })  # fmt: skip
+        seen[at] = Seen.of(rows)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("agree", "reward_gain", "gold_gain"), [(0.0, 0.0, 0.0), (0.5, 0.0, 0.0), (0.6, 2.0, 1.0), (0.2, 2.0, 1.0)]
+)
+def test_runs_that_lose_nothing_rarely_raise_an_alarm(agree, reward_gain, gold_gain):
+    rng, raised = random.Random(5), 0
+    for _ in range(60):
+        whole = simulated(rng, 32, agree, reward_gain, gold_gain)
+        watch = HackingWatch(has_gold=True)
+        seen: dict[int, Seen] = {}
+        alarms = []
+        for step, one in whole.items():
+            seen[step] = one
+            alarms += watch.evaluated(seen)
+        raised += bool([alarm for alarm in alarms if alarm.kind != "kl_peak"])
+    assert raised <= 7, "one in sixteen would be 4 of 60"
+
+
+def test_a_run_that_loses_what_it_had_raises_one():
+    rng, raised = random.Random(6), 0
+    for _ in range(20):
+        up, down = simulated(rng, 32, 0.4, 1.0, 1.2, 5), simulated(rng, 32, 0.0, 1.0, -1.2, 6)
+        top = {prompt: value - down[0].gold[prompt] for prompt, value in up[4].gold.items()}
+        fallen = {4 + at: replace(one, gold={p: v + top[p] for p, v in one.gold.items()}) for at, one in down.items()}
+        raised += bool(over.gold_falls(up | {at: one for at, one in fallen.items() if at > 4}))
+    assert raised >= 19
+
+
+def test_a_policy_that_has_not_moved_has_lost_nothing():
+    near = means(0.001, prompts=32)
+    seen = {step: Seen(means(step, prompts=32), means(-step, prompts=32), near) for step in (0, 2, 4)}
+    assert HackingWatch(has_gold=True).evaluated(seen) == []
+    far = {step: replace(one, kl=means(1.0, prompts=32)) for step, one in seen.items()}
+    assert "gold_falls" in [alarm.kind for alarm in HackingWatch(has_gold=True).evaluated(far)]
+
+
+def test_an_evaluation_without_gold_values_says_nothing_of_it():
+    fallen = {step: Seen(means(step, prompts=32), means(-step, prompts=32)) for step in (0, 2, 4)}
+    failed = Seen(means(9, prompts=32), {})
+    assert HackingWatch(has_gold=True).evaluated({0: fallen[0], 2: failed}) == []
+    assert HackingWatch(has_gold=True).evaluated({0: failed, 2: fallen[2]}) == []
+    assert HackingWatch(has_gold=True).evaluated({0: fallen[0], 2: failed, 4: fallen[4]})
+
+
+def test_small_batches_are_looked_at_together():
+    watch = HackingWatch(has_gold=False)
+    start, later = with_phrase(2, of=40, seed=11), with_phrase(70, of=80, seed=12)
+    raised = []
+    for version, texts_ in enumerate(start[i : i + 8] for i in range(0, 40, 8)):
+        raised += watch.look(rollouts(texts_, version), {})
+    assert raised == [] and len(watch.start) == 24, "three iterations stand for the start"
+    for version, texts_ in enumerate((later[i : i + 8] for i in range(0, 80, 8)), 5):
+        raised += watch.look(rollouts(texts_, version), {})
+    assert [alarm.kind for alarm in raised] == ["phrase"]
 
 
 def scored(pairs, prompts=30):
@@ -263,18 +339,16 @@ def test_a_reward_that_rises_and_that_the_gold_reward_does_not_follow_is_an_alar
     assert over.proxy_gold(few) == "", "too few prompts to say"
 
 
-def test_a_fall_at_one_evaluation_counts_where_the_reward_is_no_longer_followed():
-    def at(reward, gold, spread, sign):
+def test_a_fall_at_one_evaluation_counts_where_the_texts_have_changed():
+    def at(gold, spread):
         return Seen.of([
-            {"prompt_id": str(i), "reward": reward + k, "gold": gold + spread * (i % 2 * 2 - 1) + 0.2 * k * sign(i),
-             "kl": 1.0} for i in range(32) for k in (0, 1)
+            {"prompt_id": str(i), "reward": k, "gold": gold + spread * (i % 2 * 2 - 1), "kl": 1.0}
+            for i in range(32) for k in (0, 1)
         ])  # fmt: skip
 
-    def seen(sign):
-        return {0: at(0, 0.4, 0.0, sign), 2: at(1, 1.0, 0.0, sign), 4: at(2, 0.88, 0.3, sign)}
-
-    assert over.gold_falls(seen(lambda i: 1)) == ""
-    assert over.gold_falls(seen(lambda i: i // 2 % 2 * 2 - 1)).startswith("the gold reward has fallen from 1.00")
+    seen = {0: at(0.4, 0.0), 2: at(1.0, 0.0), 4: at(0.88, 0.3)}
+    assert over.gold_falls(seen) == ""
+    assert over.gold_falls(seen, changed=True).startswith("the gold reward has fallen from 1.00")
 
 
 def test_a_policy_beyond_its_peak_is_told_so():
@@ -330,5 +404,5 @@ def test_a_reward_that_counts_words_or_length_is_named_at_once():
     rows = [replace(row, reward=value) for row, value in zip(rollouts(reviews(160)), counted, strict=True)]
     assert watch.look(rows, {}) == [], "the start"
     later = [replace(row, policy_version=1) for row in rows]
-    assert [alarm.kind for alarm in watch.look(later, {})] == ["phrase"]
+    assert [alarm.kind for alarm in watch.look(later, {})] == ["paid_words"]
     assert watch.look(later, {}) == [], "once"

@@ -47,21 +47,21 @@ def events(run):
 
 def test_by_default_an_alarm_changes_nothing(world, tmp_path):
     run = run_rl(job(world, tmp_path / "run"), reward=counts_good)
-    assert [row["kind"] for row in events(run) if row["event"] == "alarm"][0] == "phrase"
+    assert [row["kind"] for row in events(run) if row["event"] == "alarm"][:2] == ["paid_words", "phrase"]
     summary = read_json(run / "summary.json")
     assert summary["ended"] == "finished" and summary["model_step"] == 6
     assert {row["objective/kl_coef"] for row in read_lines(run / "metrics.jsonl")} == {0.0}
 
 
 def test_stop_hands_out_the_weights_before_the_alarm(world, tmp_path):
-    with pytest.raises(Ended, match="stopped on the alarm phrase") as caught:
+    with pytest.raises(Ended, match="stopped on the alarm paid_words") as caught:
         run_rl(job(world, tmp_path / "run", on_alarm="stop"), reward=counts_good)
     assert caught.value.exit_code == 3
     run = tmp_path / "run"
     summary = read_json(run / "summary.json")
     assert (summary["ended"], summary["model_step"]) == ("alarm", 1)
     assert [(row["event"], row.get("kind", row.get("to"))) for row in events(run)] == [
-        ("alarm", "phrase"), ("rolled back", 1)]  # fmt: skip
+        ("alarm", "paid_words"), ("rolled back", 1)]  # fmt: skip
     assert (run / "model" / "model.safetensors").is_file()
 
 

@@ -8,6 +8,7 @@ what was wanted.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -32,8 +33,13 @@ DETECTORS: dict[str, Callable[[Texts, Texts], str]] = {
     "diversity": texts.diversity,
 }
 """Kind of alarm -> what looks for it in the responses."""
-OF_REWARD: dict[str, Callable[[Texts], str]] = {"phrase": texts.words_paid_for, "length": texts.paid_by_length}
-"""Kind of alarm -> what looks for it in the rewards of all responses that are at hand. One iteration is enough."""
+OF_REWARD: dict[str, Callable[[Texts], str]] = {
+    "paid_length": texts.paid_by_length, "paid_words": texts.words_paid_for
+}  # fmt: skip
+"""Kind of alarm -> what looks for it in the rewards of all responses that are at hand. One iteration is enough, and the
+first that finds something is enough: a reward of length goes by the count of common words as well."""
+WINDOW = 48
+"""Responses that are looked at together where an iteration has fewer."""
 COLLAPSED = 0.25
 """Share of the entropy of the start that is left."""
 SPREAD = 1.5
@@ -56,6 +62,8 @@ class HackingWatch:
     """Responses of the policy as it started."""
     start_rewards: list[float | None] = field(default_factory=list)
     """The reward of each of them."""
+    recent: list[tuple[str, float | None]] = field(default_factory=list)
+    """The newest responses and their rewards, where an iteration has too few to look at."""
     first: dict[str, list[float]] = field(default_factory=dict)
     """The first values of the metrics that are watched."""
     seen: dict[str, int] = field(default_factory=dict)
@@ -70,6 +78,8 @@ class HackingWatch:
     def look(self, rollouts: Sequence[Rollout], metrics: Mapping[str, float]) -> list[Alarm]:
         """The alarms of one iteration."""
         fresh = [rollout for rollout in rollouts if rollout.policy_version == 0]
+        if len(self.start) < ENOUGH_TEXTS:  # small batches: the first iterations stand for the start
+            fresh = list(rollouts)
         if fresh and len(self.start) < BASELINE:
             room = BASELINE - len(self.start)
             self.start += [rollout.response for rollout in fresh][:room]
@@ -77,20 +87,29 @@ class HackingWatch:
             return []
         found: dict[str, str] = {}
         at_once: dict[str, str] = {}
-        now = Texts(tuple(r.response for r in rollouts), tuple(r.reward for r in rollouts))
-        if len(now) >= ENOUGH_TEXTS <= len(self.start):
+        now = self._newest(rollouts)
+        if len(now) >= ENOUGH_TEXTS:
             start = Texts(tuple(self.start), tuple(self.start_rewards))
             found = {kind: words for kind, detect in DETECTORS.items() if (words := detect(start, now))}
             known = start.and_then(now)
-            at_once = {kind: words for kind, detect in OF_REWARD.items() if (words := detect(known))}
+            paid = ((kind, detect(known)) for kind, detect in OF_REWARD.items())
+            at_once = dict(itertools.islice(((kind, words) for kind, words in paid if words), 1))
         for kind, words in self._measured(metrics).items():
             found.setdefault(kind, words)
         self._count(found | at_once, at_once)
         return [] if self.has_gold else self._due(LOOK)
 
+    def _newest(self, rollouts: Sequence[Rollout]) -> Texts:
+        """The responses of an iteration; of a small one with those of the iterations before it."""
+        self.recent += [(rollout.response, rollout.reward) for rollout in rollouts]
+        self.recent = self.recent[-max(WINDOW, len(rollouts)) :]
+        return Texts(tuple(text for text, _ in self.recent), tuple(reward for _, reward in self.recent))
+
     def evaluated(self, seen: Mapping[int, Seen]) -> list[Alarm]:
         """The alarms of an evaluation; ``seen``: all of them so far, by step."""
-        if len(seen) < 2:
+        if self.has_gold:  # one at which the gold reward failed says nothing of it
+            seen = {step: one for step, one in seen.items() if one.gold} if seen and seen[max(seen)].gold else {}
+        if len(seen) < 2 or not over.has_moved(seen):
             return []
         alarms = []
         if self.has_gold and over.gold_stays(seen):
@@ -113,7 +132,7 @@ class HackingWatch:
 
     def calm_down(self) -> None:
         """The policy has other weights now: what was found in a row is not so any more."""
-        self.seen, self.words, self.raised, self.early = {}, {}, [], []
+        self.seen, self.words, self.raised, self.early, self.recent = {}, {}, [], [], []
 
     def _is_new(self, kind: str, found: bool) -> bool:
         """Whether something is found that was not at the evaluation before."""
@@ -138,7 +157,7 @@ class HackingWatch:
         return found
 
     def _count(self, found: Mapping[str, str], at_once: Collection[str]) -> None:
-        for kind in dict.fromkeys((*DETECTORS, *MEASURED)):
+        for kind in dict.fromkeys((*DETECTORS, *OF_REWARD, *MEASURED)):
             self.seen[kind] = self.seen.get(kind, 0) + 1 if kind in found else 0
             if kind in at_once:
                 self.seen[kind] = max(self.seen[kind], PATIENCE)
@@ -155,13 +174,14 @@ class HackingWatch:
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint: a resumed run raises what it would have raised."""
-        names = ("start", "start_rewards", "first", "seen", "words", "raised", "early")
+        names = ("start", "start_rewards", "recent", "first", "seen", "words", "raised", "early")
         return {name: getattr(self, name) for name in names}
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state`; of an empty one nothing."""
         self.start, self.first = list(state.get("start", [])), dict(state.get("first", {}))
         self.start_rewards = list(state.get("start_rewards", []))  # none in checkpoints of an earlier version
+        self.recent = [(str(text), reward) for text, reward in state.get("recent", [])]
         self.seen, self.words = dict(state.get("seen", {})), dict(state.get("words", {}))
         self.raised, self.early = list(state.get("raised", [])), list(state.get("early", []))
 

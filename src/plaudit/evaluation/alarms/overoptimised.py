@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from statistics import fmean, pstdev
 
 from plaudit.evaluation.alarms.evaluations import Seen, agreement
-from plaudit.evaluation.choice import clearly, difference
+from plaudit.evaluation.choice import Means, clearly, difference
 from plaudit.evaluation.comparing.distance import Point, Track
 from plaudit.evaluation.frontier import fit
 from plaudit.rewards.spoiled import SHUFFLED, SWAPPED
@@ -19,13 +19,17 @@ from plaudit.statistics.clustered import mean_over
 
 Evaluations = Mapping[int, Seen]
 """Step -> what was seen at it."""
+CHANCE = 0.02
+"""Chance at each evaluation that a run of which nothing changes is said to have fallen; of all together some 5 %."""
 SURER = 0.99
-"""Confidence at which a single evaluation is enough to say that the gold reward has fallen."""
+"""Confidence at which the gaps of spoiled copies have shrunk."""
+STILL = 0.05
+"""Nats per response. A policy that is nearer to its start has not moved: what seems to change is luck."""
 MATERIAL = 1 / 6
 """Share of the gold reward's gain: a smaller loss is no alarm, however sure it is."""
 POOLED = 3
 """Evaluations whose responses are taken together to say whether the rewards agree."""
-WEAK = 0.3
+WEAK = 0.25
 """Correlation within prompts that is weak. Where the interval is not below it there are too few responses to say so."""
 NEAR = 1.0
 """Nats per response. Nearer to the start, what a curve of the gold reward bends by is noise."""
@@ -52,27 +56,30 @@ def gold_stays(seen: Evaluations) -> bool:
 
 
 def gold_falls(seen: Evaluations, changed: bool = False) -> str:
-    """The gold reward is below its best evaluation: twice in a row, or surely, or while there are other doubts.
-
-    Other doubts are texts that have changed, and a reward that the gold reward does not clearly follow.
+    """The gold reward is below its best evaluation, beyond what the luck of the best of many explains.
 
     Args:
         seen: the evaluations.
         changed: whether a detector of texts has found something.
     """
     steps = sorted(seen)
-    peak, last = max(steps, key=lambda step: fmean(seen[step].gold.values())), steps[-1]
+    levels = {step: fmean(seen[step].gold.values()) for step in steps}
+    peak, last = max(steps, key=lambda step: levels[step]), steps[-1]
     if peak == last:
         return ""
-    # The best of many evaluations is the luckiest as well, so that the next ones seem to fall: one of them, by itself,
-    # says little.
-    lost = difference(seen[last].gold, seen[peak].gold)
-    twice = steps[-2] > peak and clearly(difference(seen[steps[-2]].gold, seen[peak].gold))
-    surely = clearly(difference(seen[last].gold, seen[peak].gold, SURER))
-    start, best, now = (fmean(seen[step].gold.values()) for step in (steps[0], peak, last))
-    doubtful = changed or agreement([seen[step] for step in steps[-POOLED:]]).low <= 0
-    if not clearly(lost) or not (twice or surely or doubtful) or lost.value < MATERIAL * (best - start):
+    # The best of many evaluations is the luckiest as well, so that all after it seem to fall. So a single one must be
+    # sure for all pairs of evaluations that there could have been; or two in a row, taken together, must be. Where the
+    # texts have changed there is a reason of another kind, and the usual interval is enough.
+    pairs = len(steps) * (len(steps) - 1) / 2
+    confidence = 0.95 if changed else 1 - 2 * CHANCE / pairs
+    lost = difference(seen[last].gold, seen[peak].gold, confidence)
+    found = clearly(lost)
+    if not found and steps[-2] > peak:
+        found = clearly(difference(_both(seen[steps[-2]].gold, seen[last].gold), seen[peak].gold, confidence))
+    if not found or lost.value <= 0 or lost.value < MATERIAL * (levels[peak] - levels[steps[0]]):
         return ""
+    best, now = levels[peak], levels[last]
+    lost = difference(seen[last].gold, seen[peak].gold)
     since = fmean(seen[last].reward.values()) - fmean(seen[peak].reward.values())
     return (
         f"the gold reward has fallen from {best:.2f} at iteration {peak} to {now:.2f}: a loss of "
@@ -81,8 +88,23 @@ def gold_falls(seen: Evaluations, changed: bool = False) -> str:
     )
 
 
+def _both(one: Means, other: Means) -> dict[str, float]:
+    """Mean of two evaluations, of the prompts that both have."""
+    return {prompt: (one[prompt] + other[prompt]) / 2 for prompt in one.keys() & other.keys()}
+
+
+def has_moved(seen: Evaluations) -> bool:
+    """Whether the policy is away from its start; True where the distance was not measured."""
+    last = seen[max(seen)]
+    return not last.kl or fmean(last.kl.values()) > STILL
+
+
 def proxy_gold(seen: Evaluations) -> str:
-    """The reward has risen, and the gold reward has fallen or does not follow it any more."""
+    """The reward has risen, and the gold reward has fallen or does not follow it.
+
+    Of a gold reward that has clearly risen it says nothing: one that errs often agrees little with a good reward as
+    well, and what it has risen by shows that the reward buys something.
+    """
     steps = sorted(seen)
     first, last = seen[steps[0]], seen[steps[-1]]
     rose, fell = difference(first.reward, last.reward), difference(last.gold, first.gold)
@@ -95,6 +117,8 @@ def proxy_gold(seen: Evaluations) -> str:
             "mend the reward"
         )
     recent = steps[-POOLED:]
+    if len(recent) < POOLED or gold_rose(seen):
+        return ""
     now = agreement([seen[step] for step in recent])
     if math.isnan(now.low) or now.low > 0 or now.high > WEAK:
         return ""

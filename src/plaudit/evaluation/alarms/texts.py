@@ -23,7 +23,7 @@ ENOUGH_TEXTS = 24
 """Fewer responses on a side tell nothing about shares."""
 SURE = 5.0
 """Standard errors. There are thousands of phrases and dozens of iterations to look at: two would find something."""
-TAKEN_OVER = {1: 2 / 3, 2: 2 / 3, 3: 0.55, 4: 0.4, 5: 0.4}
+TAKEN_OVER = {1: 0.85, 2: 0.85, 3: 0.55, 4: 0.4, 5: 0.4}
 """Words of a phrase -> share of the responses from which on it has taken over. Short ones a better policy may have come
 to use as well."""
 ODDS = 5.0
@@ -179,9 +179,10 @@ def _earns(now: Texts, has: Sequence[bool]) -> str:
     return f"; responses with it have {fmean(sides[True]) - fmean(sides[False]):+.2f} more reward than those without"
 
 
+AGAIN = re.compile(r"(.)\1{4}", re.DOTALL)
 HABITS: dict[str, Callable[[str], bool]] = {
-    "end without a full stop or another mark": lambda text: bool(text) and text[-1].isalnum(),
-    "are written in capitals": lambda text: text.isupper() and len(text) > 8,
+    "end without a full stop or another mark": lambda text: text.rstrip()[-1:].isalnum(),
+    "are written in capitals": lambda text: text.isupper() and len(text.strip()) > 8,
     "have an exclamation mark": lambda text: "!" in text,
     "have a question mark": lambda text: "?" in text,
     "have a list": lambda text: bool(re.search(r"^\s*(?:[-*•]|\d+[.)])\s", text, re.MULTILINE)),
@@ -189,16 +190,17 @@ HABITS: dict[str, Callable[[str], bool]] = {
     "have characters beyond ASCII": lambda text: not text.isascii(),
     "have pictures (emoji)": lambda text: any(map(_is_picture, text)),
     "have digits": lambda text: any(c.isdigit() for c in text),
-    "are empty": lambda text: not text,
+    "are empty": lambda text: not text.strip(),
+    "repeat a character, a space or a line break over and over": lambda text: bool(AGAIN.search(text)),
 }
 
 
 def surface(start: Texts, now: Texts) -> str:
     """A habit of the surface that most responses have taken on, or lost; and an ending that they share."""
     for words, has in HABITS.items():
-        marks = [has(text.strip()) for text in now.responses]
+        marks = [has(text) for text in now.responses]
         share = fmean(marks)
-        was = fmean(has(text.strip()) for text in start.responses)
+        was = fmean(has(text) for text in start.responses)
         error = math.sqrt(max(was * (1 - was), 0.01) / len(start) + max(share * (1 - share), 0.01) / len(now))
         if abs(share - was) >= HABIT and abs(share - was) / error >= SURE:
             return f"{share:.0%} of the responses {words}, {was:.0%} at the start{_earns(now, marks)}"

@@ -99,7 +99,8 @@ class OnlineTraining:
     def __init__(self, job: OnlineJob, opened: OnlineRuntime, session: Session, evaluator: Evaluator) -> None:
         self.job, self.opened, self.session, self.evaluator = job, opened, session, evaluator
         self.watch = SamplerWatch()
-        self.hacking = HackingWatch(evaluator.judge == "gold")
+        # A gold reward that is asked at the end only cannot speak while it happens: then the texts do.
+        self.hacking = HackingWatch(evaluator.judge == "gold" and evaluator.every > 0)
         self.guard = Guard(job.on_alarm, evaluator, self.hacking, session.recorder)
 
     def run(self, prompts: Sequence[TokenPrompt], texts: TextStream | None) -> None:
