@@ -55,7 +55,7 @@ FENCES = {
     "rich": ("tracking", "cli"),
     "filelock": ("runs",),
     **dict.fromkeys(("urllib.request", "http.client", "urllib3", "requests", "httpx", "aiohttp"),
-                    ("rewards.http", "generation.vllm")),
+                    ("rewards.remote", "generation.vllm")),
     # A stage that reaches for a module, a generator or a learner of this process cannot run on a cluster: stages, loops
     # and evaluation know the protocols of runtime.py, and `plaudit.backends` opens what stands behind them.
     "plaudit.models": ("models", "generation", "backends", "export", "demo"),

@@ -128,7 +128,7 @@ def test_fences_notices(tmp_path: Path, here: str, line: str) -> None:
 
 
 def test_fences_allows_inside(tmp_path: Path) -> None:
-    own = {"rewards____init__": "", "rewards__http": "import http.client"}
+    own = {"rewards____init__": "", "rewards__remote__transport": "import http.client"}
     own |= {"stages__sft": "from plaudit import backends\nfrom plaudit.backends import open_policy"}
     own |= {"backends__local__online": "from plaudit.backends.local import learner\nimport plaudit.models.policy"}
     tree = make_tree(tmp_path, data__collate="import torch", models__load="from peft import x", **own)

@@ -12,7 +12,7 @@ import pytest
 
 from plaudit.jobs.reward_tables import HttpTable
 from plaudit.records import Message, Prompt, Rollout
-from plaudit.rewards.http import HttpReward
+from plaudit.rewards.remote.http import HttpReward
 
 Answer = tuple[int, dict[str, str], bytes]
 

@@ -19,7 +19,7 @@ from plaudit.jobs.reward_tables import (
 )
 from plaudit.rewards.combine import WeightedReward
 from plaudit.rewards.function import FunctionReward, can_interrupt, with_options
-from plaudit.rewards.http import HttpReward
+from plaudit.rewards.remote.http import HttpReward
 from plaudit.rewards.isolation import IsolatedReward
 from plaudit.rewards.rules import rule_reward
 from plaudit.runtime import Reward
