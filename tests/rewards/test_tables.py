@@ -15,6 +15,7 @@ from plaudit.jobs.reward_tables import (
     ClassifierTable,
     FunctionTable,
     HttpTable,
+    JudgeTable,
     ModelTable,
     RewardTable,
     RuleTable,
@@ -41,6 +42,8 @@ MEANINGS: dict[str, RewardTable] = {
     "rule:length:40": RuleTable(rule="length", words=40),
     "http://127.0.0.1:5000/get_reward": HttpTable(url="http://127.0.0.1:5000/get_reward"),
     "https://host/score#now": HttpTable(url="https://host/score#now"),
+    "judge:qwen2.5:7b@http://127.0.0.1:11434/v1": JudgeTable(model="qwen2.5:7b", url="http://127.0.0.1:11434/v1"),
+    "judge:@cf/meta/x@https://host/v1": JudgeTable(model="@cf/meta/x", url="https://host/v1"),
     '{kind = "function", path = "judge:f", weight = 0.5}': FunctionTable(path="judge:f", weight=0.5),
 }
 
@@ -58,7 +61,15 @@ def test_a_table_names_its_source_as_a_short_text(table: RewardTable) -> None:
 
 
 REFUSED = {
-    "judge:x": ("no kind of reward called judge", 'path = "judge:x"'),
+    "judge:x": ("names no judge and its endpoint", 'path = "judge:x"'),
+    "judge:@http://host/v1": ("names no judge", "judge:MODEL@http"),
+    "judge:m@http://": ("names no judge", "judge:MODEL@http"),
+    '{kind = "judge", url = "http://h/v1", model = "m", key_env = "sk-secret"}': ("key_env = ...", "environment"),
+    '{kind = "judge", url = "http://h/v1", model = "m", options = {api_key = "s"}}': ("options = ...", "key_env"),
+    '{kind = "judge", url = "http://h/v1", model = "m", options = {stream = true}}': ("options", "stream"),
+    '{kind = "judge", url = "http://h/v1", model = "m", cost_limit = 1}': ("does not fit", "needs prices"),
+    '{kind = "judge", url = "http://h/v1", model = "m", prices = [1, -1]}': ("prices", "million tokens"),
+    '{kind = "judge", url = "http://h/v1", model = "m", against = "chosen"}': ("does not fit", "pairs"),
     "model:runs/x": ("no short text starts with model:", "./model:runs/x"),
     "my.py": ("no function in it", "my.py:FUNCTION"),
     "my.py:": ("names neither a function nor a rule", "file.py:function"),
@@ -290,6 +301,6 @@ def test_sources_of_an_earlier_version_are_read_as_today() -> None:
 def test_a_reward_that_cannot_be_read_is_said_also_beside_earlier_settings(tmp_path: Path) -> None:
     file = tmp_path / "old.toml"
     file.write_text('reward = ["judge:x"]\nreward_weights = [2.0]\nreward_timeout = 5.0\n')
-    with pytest.raises(ConfigError, match="no kind of reward called judge") as caught:
+    with pytest.raises(ConfigError, match="names no judge and its endpoint") as caught:
         load_job(RLJob, [file])
     assert caught.value.where == f"{file}:1"

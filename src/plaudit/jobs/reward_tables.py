@@ -8,7 +8,7 @@ import re
 import typing
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -21,6 +21,8 @@ from plaudit.errors import ConfigError
 EnsembleRule = Literal["mean", "min", "mean_minus_std", "weights"]
 Scale = Literal["log_odds", "logit", "prob"]
 RuleName = Literal["json", "exact_answer", "last_number", "contains", "length"]
+Ask = Literal["score", "pairs", "group"]
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 """A Python name with dots, such as ``package.module`` or ``Class.method``."""
 TIMEOUT = 60.0
@@ -148,16 +150,13 @@ class RuleTable(_Table):
         return f"rule:{self.rule}" + (f":{argument}" if argument else "")
 
 
-class HttpTable(_CalledTable):
-    """A server that scores responses over HTTP."""
+class _ServerTable(_CalledTable):
+    """What the kinds have that ask another machine."""
 
-    kind: Literal["http"] = "http"
     url: str
     """http:// or https://; it gets a POST of JSON (see docs/howto/rewards.md)."""
     timeout: float = Field(TIMEOUT, gt=0)
     """Seconds that one request may take."""
-    batch_size: int = Field(32, ge=1)
-    """Responses in one request."""
     concurrency: int = Field(4, ge=1)
     """Requests that wait at the same time."""
 
@@ -171,22 +170,99 @@ class HttpTable(_CalledTable):
             raise ValueError("leave user name and password out of the address")
         return url
 
+
+class HttpTable(_ServerTable):
+    """A server that scores responses over HTTP."""
+
+    kind: Literal["http"] = "http"
+    batch_size: int = Field(32, ge=1)
+    """Responses in one request."""
+
     @property
     def source(self) -> str:
         """The address."""
         return self.url
 
 
-RewardTable = ModelTable | FunctionTable | ClassifierTable | RuleTable | HttpTable
+class JudgeTable(_ServerTable):
+    """A language model that is asked as a judge, at any endpoint that speaks OpenAI's chat completions."""
+
+    kind: Literal["judge"] = "judge"
+    url: str
+    """The endpoint up to its version, such as http://127.0.0.1:8000/v1 (see docs/howto/judge.md)."""
+    model: str = Field(min_length=1)
+    """The name of the model at the endpoint."""
+    ask: Ask = "score"
+    """score: a mark for each response by itself; pairs: which of two responses to a prompt is better, for all pairs;
+    group: marks for all responses to a prompt in one question. The last two are asked in both orders."""
+    rubric: str = ""
+    """A text file that says what makes a response good; empty: a general rubric."""
+    against: str = ""
+    """A column of the data: pairs and group compare each response with the text in it, instead of with each other."""
+    key_env: str = ""
+    """The environment variable that holds the endpoint's key; empty: no key is sent. The key itself stands nowhere."""
+    prices: tuple[Price, Price] = (0.0, 0.0)
+    """Of a million tokens of a question, and of an answer, in your currency."""
+    cost_limit: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """What all answers in the cache together may have cost; then nothing more is asked. 0: no limit."""
+    cache: str = Field("judge-answers.jsonl", min_length=1)
+    """The file of answers: what stands in it is not asked again, by this run or another."""
+    options: dict[str, Any] = {}
+    """Further fields of each request, such as max_tokens (1024 if it is not given)."""
+
+    @field_validator("key_env")
+    @classmethod
+    def _is_the_name_of_a_variable(cls, name: str) -> str:
+        if name and not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError("name the environment variable that holds the key; the key itself does not belong here")
+        return name
+
+    @field_validator("options")
+    @classmethod
+    def _are_no_fields_of_ours(cls, options: dict[str, Any]) -> dict[str, Any]:
+        if any(re.search("key|authorization|token$|secret|password", name, re.IGNORECASE) for name in options):
+            raise ValueError("the key comes from the environment variable that key_env names")
+        if own := sorted(options.keys() & {"model", "messages", "response_format", "stream", "n"}):
+            raise ValueError(f"{', '.join(own)} of a request cannot be set here")
+        return options
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.cost_limit and not any(self.prices):
+            raise ValueError("cost_limit needs prices = [OF_INPUT, OF_OUTPUT], each for a million tokens")
+        if self.against and self.ask == "score":
+            raise ValueError('against compares responses, so it goes with ask = "pairs" or "group"')
+        return self
+
+    @property
+    def source(self) -> str:
+        """``judge:MODEL@ADDRESS``."""
+        return f"judge:{self.model}@{self.url}"
+
+
+RewardTable = ModelTable | FunctionTable | ClassifierTable | RuleTable | HttpTable | JudgeTable
 KINDS: dict[str, type[RewardTable]] = {
     "model": ModelTable, "function": FunctionTable, "classifier": ClassifierTable, "rule": RuleTable, "http": HttpTable,
+    "judge": JudgeTable,
 }  # fmt: skip
+HIDDEN = ("key_env", "options")
+"""Fields in which somebody may have written a key: no error shows what stands in them."""
 Table = TypeVar("Table", bound=_Table)
 
 
 def members_of(directory: Path) -> list[Path]:
     """The members' directories in a run of an ensemble, in their order; none in any other directory."""
     return sorted(directory.glob("member-*"), key=lambda path: (len(path.name), path.name))
+
+
+def inputs_of(table: RewardTable) -> dict[str, str]:
+    """What a run that is resumed must find again, by the end of its name: a file may lie elsewhere, and says the same.
+
+    The endpoint of a judge may move to another machine; its model and its rubric stay.
+    """
+    if isinstance(table, JudgeTable):
+        return {"": f"judge:{table.model}"} | ({" rubric": table.rubric} if table.rubric else {})
+    return {"": table.source}
 
 
 def from_mapping(values: Mapping[str, Any], where: str) -> RewardTable:
@@ -237,15 +313,16 @@ def _misfit(
             f"{header} has no setting {key}", where=where, cure=f"{meant}It has {', '.join(known)}"
         )
     reason = first["msg"].removeprefix("Value error, ")
+    shown = "..." if key in HIDDEN else repr(fields.get(key))
     if not key:
         return ConfigError(f"{header} does not fit", where=where, cure=reason)
     about = " ".join((table.model_fields[key].description or "").split())
     if first["type"] == "missing":
         return ConfigError(f"{header} has no {key}", where=where, cure=f"add {key}: {about}")
     if first["type"] == "value_error":
-        return ConfigError(f"{header}: {key} = {fields[key]!r}", where=where, cure=reason)
+        return ConfigError(f"{header}: {key} = {shown}", where=where, cure=reason)
     expected = describe(table.model_fields[key].annotation)
-    what = f"{header}: {key} = {fields[key]!r} does not fit, expected {expected} ({reason})"
+    what = f"{header}: {key} = {shown} does not fit, expected {expected} ({reason})"
     return ConfigError(what, where=where, cure=f"{key}: {about}")
 
 

@@ -7,6 +7,7 @@ owner/name#LABEL[@SCALE]            classifier   how sure a classifier is of a l
 file.py:NAME, module:NAME           function     a Python function or class
 rule:json, rule:contains:TEXT ...   rule         a rule
 https://host/path                   http         a server that is asked
+judge:MODEL@https://host/v1         judge        a language model that is asked
 {kind = "function", ...}            any          the table itself, as TOML writes it on one line
 """
 
@@ -32,6 +33,7 @@ from plaudit.jobs.reward_tables import (
     EnsembleRule,
     FunctionTable,
     HttpTable,
+    JudgeTable,
     ModelTable,
     RewardTable,
     RuleTable,
@@ -43,6 +45,7 @@ from plaudit.jobs.reward_tables import (
 
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_JUDGE = re.compile(r"judge:\s*(\S.*?)\s*@(https?://\S+)", re.IGNORECASE)
 _ENSEMBLE = re.compile(r"(.+)@(mean|min|weights|mean_minus_std)(?:=([0-9]+\.?[0-9]*|\.[0-9]+))?")
 _SCALED = re.compile(r"(.+)@(log_odds|logit|prob)")
 PREFIXES = ("rule", "http", "https")
@@ -107,7 +110,9 @@ def parse(text: str, where: str = "reward") -> RewardTable:
     word, colon, rest = text.partition(":")
     if colon and word == "rule":
         return _rule(rest, text, where)
-    if colon and word in (*KINDS, "judge"):
+    if colon and (judge := _JUDGE.fullmatch(text)):
+        return checked(JudgeTable, {"model": judge[1], "url": judge[2]}, where)
+    if colon and word in KINDS:
         raise _reserved(text, word, where)
     return _only_reading(text, where)
 
@@ -219,10 +224,11 @@ def _from_line(text: str, where: str) -> RewardTable:
 def _reserved(text: str, word: str, where: str) -> ConfigError:
     """The names of kinds do not start a short text, so that a later kind does not change what a text means."""
     what = f"{text!r} is no reward: no short text starts with {word}:"
-    if word not in KINDS:
-        what = f"{text!r} is no reward: there is no kind of reward called {word}"
     meant = meant_by(text)
     cure = f"did you mean {meant}? Else " if meant else ""
+    if word == "judge":
+        what = f"{text!r} names no judge and its endpoint"
+        cure = "write judge:MODEL@http://127.0.0.1:8000/v1. Else "
     cure += f'write {_HOW}. The function of a module called {word} is {{kind = "function", path = "{text}"}}, '
     return ConfigError(what, where=where, cure=cure + f"a directory of that name ./{text}")
 

@@ -10,12 +10,15 @@ from pydantic import Field
 from plaudit.config.moved import Moved
 from plaudit.config.sections import Job, Sources
 from plaudit.errors import ConfigError
-from plaudit.jobs.reward_tables import TIMEOUT, on_one_line
+from plaudit.jobs.reward_tables import TIMEOUT, inputs_of, on_one_line
 from plaudit.jobs.reward_texts import Rewards, parse, tables_of
 
 ROLES = ("reward", "gold")
-PLACES = ("path", "url", "name", "timeout", "concurrency", "batch_size")
-"""Fields of a table that say where a reward is found and how long it may take, and not what it is worth."""
+PLACES = (
+    *("path", "url", "rubric", "cache", "key_env"),
+    *("name", "timeout", "concurrency", "batch_size", "prices", "cost_limit"),
+)
+"""Fields of a table that say where a reward is found and what it may take, and not what it is worth."""
 
 
 def _weighted(value: Any, others: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -61,7 +64,7 @@ class RewardedJob(Job):
     """The model to train, usually an SFT run's model: hub name, directory, or GGUF file. It is also the reference."""
     reward: Rewards = ()
     """What is maximised: [[reward]] tables, or short texts: a reward model's directory or hub name, file.py:function,
-    module:function, rule:NAME, owner/name#LABEL, an http address. Several are added up."""
+    module:function, rule:NAME, owner/name#LABEL, an http address, judge:MODEL@ADDRESS. Several are added up."""
     gold: Rewards = ()
     """A second reward, never trained on, that shows whether the first is being exploited; written as reward is."""
     dataset: Sources = ""
@@ -75,7 +78,12 @@ class RewardedJob(Job):
     def inputs(self) -> dict[str, str]:
         """What a run reads, by role."""
         tables = {"reward": self.reward, "gold": self.gold}
-        sources = {f"{role} {i}": table.source for role in ROLES for i, table in enumerate(tables[role])}
+        sources = {
+            f"{role} {i}{part}": source
+            for role in ROLES
+            for i, table in enumerate(tables[role])
+            for part, source in inputs_of(table).items()
+        }
         return {"policy": self.policy, "dataset": self.dataset} | sources
 
     @classmethod
