@@ -13,14 +13,17 @@ from plaudit.jobs.reward_tables import (
     ClassifierTable,
     FunctionTable,
     HttpTable,
+    JudgeTable,
     ModelTable,
     RewardTable,
     RuleTable,
 )
 from plaudit.rewards.combine import WeightedReward
 from plaudit.rewards.function import FunctionReward, can_interrupt, with_options
-from plaudit.rewards.remote.http import HttpReward
 from plaudit.rewards.isolation import IsolatedReward
+from plaudit.rewards.remote.chat import notes_on
+from plaudit.rewards.remote.http import HttpReward
+from plaudit.rewards.remote.judge import JudgeReward
 from plaudit.rewards.rules import rule_reward
 from plaudit.runtime import Reward
 
@@ -76,6 +79,7 @@ def build(
         FunctionTable: lambda table: IsolatedReward(table, columns=columns, where=where),
         RuleTable: rule_reward,
         HttpTable: HttpReward,
+        JudgeTable: lambda table: JudgeReward.checked(table, where),
         GivenReward: lambda source: _in_this_process(source, columns, where),
     }
     rewards = [(builders[type(source)](source), source.weight) for source in sources]
@@ -83,7 +87,7 @@ def build(
 
 
 def notes_of(sources: Reward | Sequence[RewardSource]) -> tuple[str, ...]:
-    """What this system cannot keep of what the tables promise, in words for the user."""
+    """What tables promise and this system cannot keep, and what to know of a judge, in words for the user."""
     tables = () if callable(sources) else sources
     notes = []
     if not can_interrupt() and any(isinstance(t, GivenReward) and t.timeout for t in tables):
@@ -93,7 +97,8 @@ def notes_of(sources: Reward | Sequence[RewardSource]) -> tuple[str, ...]:
         )
     if sys.platform != "linux" and any(isinstance(t, FunctionTable) for t in tables):
         notes.append("on this system nothing limits the memory of a reward function's process")
-    return tuple(notes)
+    judges = [note for table in tables if isinstance(table, JudgeTable) for note in notes_on(table)]
+    return (*notes, *dict.fromkeys(judges))
 
 
 def _in_this_process(source: GivenReward, columns: Collection[str], where: str) -> Reward:

@@ -1,4 +1,4 @@
-"""Requests of JSON over HTTP: a deadline for each, further tries after a wait, and one exception when all have failed."""
+"""Requests of JSON over HTTP: a deadline for each, further tries after a wait, and one exception if all fail."""
 
 from __future__ import annotations
 
