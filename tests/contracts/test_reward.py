@@ -13,11 +13,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from chat_server import chat_server
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from plaudit.backends.local.rewards import LocalModels
 from plaudit.config.sections import ComputeSection
-from plaudit.jobs.reward_tables import FunctionTable, HttpTable
+from plaudit.jobs.reward_tables import FunctionTable, HttpTable, JudgeTable
 from plaudit.jobs.reward_texts import table_of
 from plaudit.models.reward_model import RewardModel
 from plaudit.models.tiny import tiny_tokenizer
@@ -70,7 +71,8 @@ def places(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Iterator
     tokenizer.save_pretrained(root / "classifier")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Lengths)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield {"root": str(root), "url": f"http://127.0.0.1:{server.server_port}/score"}
+    with chat_server() as chat:
+        yield {"root": str(root), "url": f"http://127.0.0.1:{server.server_port}/score", "chat": chat.url}
     server.shutdown()
     server.server_close()
 
@@ -126,6 +128,9 @@ REWARDS: dict[str, Callable[[dict[str, str], Any], Reward]] = {
     "ensemble": from_tables("{root}/model-0,{root}/model-1@mean_minus_std"),
     "classifier": from_tables("{root}/classifier#GOOD"),
     "http": from_tables(lambda places: HttpTable(url=places["url"], batch_size=2)),
+    "judge": from_tables(
+        lambda places: JudgeTable(url=places["chat"], model="mini", cache=f"{places['root']}/answers.jsonl")
+    ),
     "weighted": from_tables(
         "rule:json", lambda places: HttpTable(url=places["url"], weight=0.5), "{root}/model-0"
     ),

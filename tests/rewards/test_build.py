@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from chat_server import chat_server, saying
 
 from plaudit.errors import ConfigError
 from plaudit.jobs.reward_tables import ClassifierTable, ModelTable
 from plaudit.jobs.reward_texts import table_of, tables_of
 from plaudit.records import Prompt, RewardResult, Rollout
-from plaudit.rewards.build import GivenReward, build
+from plaudit.rewards.build import GivenReward, build, notes_of
 from plaudit.runtime import Reward
 
 ROLLOUT = Rollout.single(Prompt("p", "say", None, {"level": 3}), 0, (1,), (2,), (0.0,), "red", "stop")
@@ -50,6 +51,27 @@ def test_weights_and_names() -> None:
     assert alone([ROLLOUT]) == [RewardResult(2.0, {"mentions": 1.0})]
     plain = build(tables_of("rule:contains:red"), Elsewhere(), where="reward")
     assert plain.name == "contains", "one reward of weight 1 is itself and no sum"
+
+
+def test_a_judge_is_asked_once_before_the_run(tmp_path: Path) -> None:
+    with chat_server() as server:
+        table = {"kind": "judge", "url": server.url, "model": "mini", "cache": str(tmp_path / "a.jsonl"), "weight": 2.0}
+        reward = build([table_of(table)], Elsewhere(), where="gold")
+        assert len(server.asked) == 1 and reward([ROLLOUT])[0].value == 0.6
+        server.answers = [saying("no idea")]
+        (tmp_path / "a.jsonl").unlink()
+        with pytest.raises(ConfigError, match="no JSON object") as caught:
+            build([table_of(table)], Elsewhere(), where="gold")
+        assert caught.value.where == "gold"
+
+
+def test_what_to_know_of_a_judge_is_noted() -> None:
+    fields = {"kind": "judge", "model": "mini", "key_env": "KEY"}
+    near, far = (table_of({**fields, "url": f"http://{host}/v1"}) for host in ("127.0.0.1:8000", "far"))
+    compares = table_of({**fields, "url": "https://far/v1", "ask": "pairs"})
+    assert notes_of([near]) == ()
+    assert "in the clear" in notes_of([far])[0] and "mean of 0.5" in notes_of([compares])[0]
+    assert len(notes_of([far, compares])) == 2
 
 
 def test_columns_are_checked_before_the_run() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from plaudit.jobs.reward_tables import (
     RuleTable,
 )
 from plaudit.jobs.reward_texts import meant_by, parse, table_of
-from plaudit.runs.resume import changes, described
+from plaudit.runs.resume import changes, check, described
 
 MEANINGS: dict[str, RewardTable] = {
     "runs/reward/model": ModelTable(path="runs/reward/model"),
@@ -279,6 +280,38 @@ def test_a_resumed_run_is_rewarded_as_it_was(tmp_path: Path, change: dict[str, A
     else:
         with pytest.raises(ConfigError, match="started with other settings"):
             changes(tmp_path, job, start)
+
+
+JUDGE = {"kind": "judge", "url": "http://a/v1", "model": "m", "prices": [1.0, 2.0], "cost_limit": 5.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        ({"url": "http://b/v1", "cost_limit": 9.0, "cache": "elsewhere.jsonl", "key_env": "KEY"}, True),
+        ({"rubric": "moved.md"}, True),  # compared by content
+        ({"model": "n"}, False),
+        ({"ask": "group"}, False),
+        ({"options": {"seed": 1}}, False),
+    ],
+)
+def test_a_resumed_run_may_ask_the_same_judge_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], kept: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("rubric.md", "moved.md"):
+        Path(name).write_text("Be short.")
+    job = load_job(RLJob, (), {"reward": {**JUDGE, "rubric": "rubric.md"}}).job
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "manifest.json").write_text(json.dumps(described(job, None)))
+    later = load_job(RLJob, (), {"reward": {**JUDGE, "rubric": "rubric.md", **change}}).job
+    if kept:
+        assert check(run, later, described(later, None)) == {}
+        Path("moved.md").write_text("Be long.")
+        Path("rubric.md").write_text("Be long.")
+    with pytest.raises(ConfigError, match="rubric|other settings"):
+        check(run, later, described(later, None))
 
 
 def test_weights_that_the_first_version_did_not_keep_are_not_compared(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ share it, and a run that was killed loses nothing but a line that was half writt
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 from collections.abc import Mapping
@@ -129,5 +130,7 @@ class Answers:
 
 
 def _reply(row: Mapping[str, Any]) -> Reply:
-    counts = int(row["tokens_in"]), int(row["tokens_out"])
-    return Reply(str(row["text"]), str(row["finish"]), *counts, float(row["cost"]))
+    counts, cost = (int(row["tokens_in"]), int(row["tokens_out"])), float(row["cost"])
+    if not math.isfinite(cost):  # with it no limit would ever be reached
+        raise ValueError("no cost")
+    return Reply(str(row["text"]), str(row["finish"]), *counts, cost)

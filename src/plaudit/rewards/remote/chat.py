@@ -230,7 +230,7 @@ def notes_on(table: JudgeTable) -> list[str]:
         notes.append(f"the key in {table.key_env} is sent to {table.url} in the clear: use https://")
     if table.ask != "score" and not table.against:
         notes.append(
-            "a judge that compares the responses to a prompt with each other gives each policy a mean of 0.5, so that its"
+            "a judge that compares the responses to a prompt with each other gives each policy a mean of 0.5, so its"
             " curve and its held-out mean show no progress: watch a gold reward, or name a column with against"
         )
     return notes
