@@ -14,6 +14,8 @@ from plaudit.annotate.server.serve import serve
 from plaudit.annotate.server.settings import ServeSettings
 from plaudit.data.load import load_records
 from plaudit.errors import ConfigError, DataError
+from plaudit.jobs.reward_tables import JudgeTable
+from plaudit.jobs.reward_texts import table_of
 from plaudit.preferences.aggregate import Rule
 from plaudit.preferences.exporting import WHAT_OF
 from plaudit.preferences.store import content, history, people, projects
@@ -30,8 +32,9 @@ def run(args: Namespace) -> int:
         "backup": _backup,
         "invite": _invite,
         "prioritise": _prioritise,
+        "judge": _judge,
     }
-    if args.action in ("export", "status", "backup", "prioritise") and "://" not in args.db:
+    if args.action in ("export", "status", "backup", "prioritise", "judge") and "://" not in args.db:
         # SQLite silently makes a missing file, and an export with a mistyped name would then report "no such project".
         _must_exist(args.db)
     store = Store.open(args.db)
@@ -198,6 +201,29 @@ def _prioritise(store: Store, args: Namespace) -> None:
     _say(f"{args.project}: {changed} items have a new priority, {len(priorities) - changed} ids are not in it")
     if project.settings.strategy != "priority":
         _say("  note  the project does not ask by priority yet: choose that under Settings")
+
+
+def _judge(store: Store, args: Namespace) -> None:
+    # Here and not above: only this action reads tables of rewards.
+    from plaudit.annotate.judging import judge_project
+
+    if args.limit < 0:
+        raise ConfigError(f"--limit is {args.limit}", where="command line", cure="give 0 or more")
+    table = table_of(args.judge, "--judge")
+    if not isinstance(table, JudgeTable):
+        raise ConfigError(
+            f"{args.judge!r} is no judge", where="--judge", cure="write judge:MODEL@http://127.0.0.1:8000/v1"
+        )
+    done = judge_project(
+        store, args.project, table, limit=args.limit, only_calibrate=args.calibrate, anyway=args.anyway, say=_say
+    )
+    if args.calibrate:
+        doubts = done.calibration.doubts
+        _say(f"not trusted: {doubts[0]}" if doubts else "trusted: it may answer what is open")
+        return
+    _say(f"{args.project}: {done.answered} items answered by {done.account}")
+    if done.unanswered:
+        _say(f"  left out  {done.unanswered} items without an answer; the first: {done.error}")
 
 
 def _say(text: str) -> None:

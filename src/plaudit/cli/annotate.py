@@ -14,6 +14,7 @@ ABOUT = """Collect feedback from people: a web app for comparisons, rankings, ra
   plaudit annotate serve FILE.jsonl        open it and start; one local user, nothing to set up
   plaudit annotate serve PROMPTS.jsonl --models RUN RUN     the models answer first; you compare blind
   plaudit annotate serve --auth ...        people log in, by invitation links
+  plaudit annotate judge PROJECT --judge judge:MODEL@URL    a model answers what is open, once it agrees with people
   plaudit annotate export PROJECT OUT.jsonl && plaudit reward --dataset OUT.jsonl ..."""
 DB = "annotations.db"
 INSTALL = "pip install 'plaudit[annotate]'"
@@ -48,6 +49,7 @@ def _parser() -> Parser:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Sub)
     _add_incoming(actions)
     _add_outgoing(actions)
+    _add_judge(actions)
     for each in actions.choices.values():
         each.add_argument("--db", default=DB, help=f"file, or postgresql:// URL [{DB}]")
     return parser
@@ -120,3 +122,17 @@ def _add_outgoing(actions: Any) -> None:
     )
     ask.add_argument("project", metavar="PROJECT")
     ask.add_argument("file", metavar="FILE.jsonl", help='lines such as {"id": "a-1", "priority": 0.9}')
+
+
+def _add_judge(actions: Any) -> None:
+    """`judge`: a model as an annotator."""
+    judge = actions.add_parser("judge", help="compare a model with your people, and let it answer what is open")
+    judge.add_argument("project", metavar="PROJECT")
+    judge.add_argument(
+        "--judge", required=True, metavar="TABLE", help="judge:MODEL@URL, or {kind = 'judge', ...} with more settings"
+    )
+    judge.add_argument("--limit", type=int, default=0, help="answer so many items, not all that are open")
+    judge.add_argument("--calibrate", action="store_true", help="only compare it with the people")
+    judge.add_argument(
+        "--anyway", action="store_true", help="let it answer although it is not trusted"
+    )

@@ -102,6 +102,10 @@ _FREE = (
     .where(items.c.id == bindparam("b_item"), items.c.is_gold == 0, items.c.taken > 0)
     .values(taken=items.c.taken - 1)
 )
+_BY: dict[str, tuple[Any, ...]] = {
+    "least-annotated": (items.c.taken,),
+    "priority": (items.c.priority.desc(),),
+}
 _WORK = select(assignments).where(assignments.c.id == bindparam("b_id"), _MINE)
 
 
@@ -216,11 +220,10 @@ def _free(how: str) -> Select[Any]:
         query = query.where(items.c.shuffle >= bindparam("b_start"))
     if how.endswith("before"):
         query = query.where(items.c.shuffle < bindparam("b_start"))
-    by: dict[str, list[Any]] = {"least-annotated": [items.c.taken], "priority": [items.c.priority.desc()]}
     # FOR UPDATE SKIP LOCKED (PostgreSQL only): an item whose row another transaction is changing is passed over instead
     # of waited for; there is nearly always another one.
     return (
-        query.order_by(*by.get(how, []), items.c.shuffle).limit(1).with_for_update(of=items, skip_locked=True)
+        query.order_by(*_BY.get(how, ()), items.c.shuffle).limit(1).with_for_update(of=items, skip_locked=True)
     )
 
 
@@ -242,6 +245,31 @@ def _repeat(conn: Connection, project: Project, user_id: int, n: int) -> int | N
     )
     item_id: int | None = conn.scalar(query.order_by(assignments.c.shown_at).limit(1))
     return item_id
+
+
+def open_items(conn: Connection, project: Project, user_id: int) -> list[int]:
+    """The row numbers of all items that a person could be asked about now, those first that are asked first.
+
+    For somebody who answers many at once. `lease_item` takes the place of one of them.
+    """
+    had = exists().where(
+        assignments.c.item_id == items.c.id,
+        assignments.c.user_id == user_id,
+        assignments.c.round == 0,
+        assignments.c.state.in_(HELD),
+    )
+    has_place = or_(items.c.is_gold == 1, items.c.taken < project.settings.annotators_per_item)
+    query = select(items.c.id).where(items.c.project_id == project.id, has_place, ~had)
+    return list(conn.scalars(query.order_by(*_BY.get(project.settings.strategy, ()), items.c.shuffle)))
+
+
+def lease_item(conn: Connection, project: Project, user_id: int, item_id: int, now: float) -> Work | None:
+    """Lease a certain item to a person for the first time; None where its places went to others."""
+    lock_history(conn)
+    item = get_item(conn, project, item_id)
+    if item.gold is None and not take_place(conn, project, item_id):
+        return None
+    return _assign(conn, project, user_id, (item_id, item), 0, now)
 
 
 def take_place(conn: Connection, project: Project, item_id: int) -> bool:

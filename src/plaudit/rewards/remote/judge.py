@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import fmean
 from typing import Any
@@ -31,9 +31,9 @@ Pair = tuple[str, str]
 class Compared:
     """What a judge said of two responses in both orders: 1: the first is better, -1, or 0; and whether they agreed."""
 
-    side: int
-    flipped: bool
-    """The two orders named different winners, which says that the place decided."""
+    side: int = 0
+    place: int = 0
+    """Where the two orders named different winners, so that the place decided: 1: the first place, -1: the second."""
 
 
 class JudgeReward:
@@ -112,7 +112,7 @@ class JudgeReward:
         verdicts = self.judge.ask_all(q for plan in planned for question in plan for q in both_orders(question))
         results: dict[int, RewardResult] = {}
         for indices, unit, plan in zip(groups.values(), units, planned, strict=True):
-            compared, errors = _compared(plan, verdicts)
+            compared, errors = together(plan, verdicts)
             for i, rollout in zip(indices, unit, strict=True):
                 results[i] = self._share(rollout, unit, compared, errors)
         return [results[i] for i in range(len(rollouts))]
@@ -123,10 +123,9 @@ class JudgeReward:
         texts = list(dict.fromkeys([*map(response_of, unit), *references]))
         if len(texts) < 2 or (self._table.against and not references):
             return []
-        if self._table.ask == "group":
-            return [self._question(unit[0], tuple(texts))] if len(texts) <= MOST_IN_A_GROUP else []
-        pairs = combinations(texts, 2) if not references else ((t, references[0]) for t in texts)
-        return [self._question(unit[0], (a, b)) for a, b in pairs if a != b]
+        if self._table.ask == "pairs" and references:
+            return [self._question(unit[0], (text, references[0])) for text in texts if text != references[0]]
+        return parts_of(self._question(unit[0], tuple(texts)))
 
     def _share(
         self,
@@ -150,12 +149,12 @@ class JudgeReward:
             )
         if self._table.ask == "group" and len({own, *others}) > MOST_IN_A_GROUP:
             return self._failed(f'compares at most {MOST_IN_A_GROUP} responses in one question; write ask = "pairs"')
-        known = [Compared(0, False) if own == other else compared.get((own, other)) for other in others]
+        known = [Compared() if own == other else compared.get((own, other)) for other in others]
         answered = [one for one in known if one is not None]
         if len(answered) < LEAST_KNOWN * len(others) or not answered:
             return self._failed(errors[0] if errors else "gave no answer")
         value = fmean((1 + one.side) / 2 for one in answered)
-        flips = fmean(float(one.flipped) for one in answered)
+        flips = fmean(float(one.place != 0) for one in answered)
         return RewardResult(value, {self.name: value, f"{self.name}_flips": flips})
 
     def _reference(self, rollout: Rollout) -> str:
@@ -188,7 +187,33 @@ def response_of(rollout: Rollout) -> str:
     return write_transcript(messages).strip("\n")
 
 
-def _compared(
+def compare(
+    judge: Judge, prompts: Sequence[tuple[str, Sequence[str]]]
+) -> list[tuple[dict[Pair, Compared], list[str]]]:
+    """What a judge says of each two responses to each of several prompts, all asked at the same time.
+
+    Args:
+        judge: one that compares: its table asks for pairs or groups.
+        prompts: each with its responses. Equal texts are not compared.
+
+    Returns:
+        For each prompt what is known, by the two texts, and the reasons for what is not.
+    """
+    rubric = judge.rubric
+    wholes = [Question(judge.table.ask, p, tuple(dict.fromkeys(texts)), rubric=rubric) for p, texts in prompts]
+    plans = [parts_of(whole) if len(whole.responses) > 1 else [] for whole in wholes]
+    verdicts = judge.ask_all(order for plan in plans for question in plan for order in both_orders(question))
+    return [together(plan, verdicts) for plan in plans]
+
+
+def parts_of(question: Question) -> list[Question]:
+    """The questions that a comparison of several responses is made of; none for a group that is too large."""
+    if question.ask == "group":
+        return [question] if len(question.responses) <= MOST_IN_A_GROUP else []
+    return [replace(question, responses=pair) for pair in combinations(question.responses, 2)]
+
+
+def together(
     questions: Sequence[Question], verdicts: Mapping[str, Verdict]
 ) -> tuple[dict[Pair, Compared], list[str]]:
     """What both orders of each question say together of each two texts, and the reasons where one has no answer."""
@@ -201,7 +226,9 @@ def _compared(
             errors += failed
             continue
         first, second = (preferences(o, v.numbers) for o, v in zip(orders, both, strict=True))
+        places = {text: place for place, text in enumerate(orders[0].responses)}
         for pair, side in first.items():
             other = second[pair]
-            compared[pair] = Compared(side if side == other else 0, side * other < 0)
+            ahead = 1 if places[pair[0]] < places[pair[1]] else -1
+            compared[pair] = Compared(side if side == other else 0, side * ahead if side * other < 0 else 0)
     return compared, errors

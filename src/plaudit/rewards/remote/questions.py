@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from plaudit.jobs.reward_tables import Ask
@@ -165,7 +165,7 @@ def both_orders(question: Question) -> tuple[Question, Question]:
     The order in which the responses came says nothing then, and the same texts are the same two questions always.
     """
     ordered = tuple(sorted(question.responses, key=lambda text: hashlib.sha256(json.dumps(text).encode()).digest()))
-    return _with(question, ordered), _with(question, ordered[::-1])
+    return replace(question, responses=ordered), replace(question, responses=ordered[::-1])
 
 
 def preferences(question: Question, numbers: Sequence[float]) -> dict[tuple[str, str], int]:
@@ -176,10 +176,6 @@ def preferences(question: Question, numbers: Sequence[float]) -> dict[tuple[str,
         marks = tuple(float(numbers[0] == place) for place in (FIRST, SECOND))
     both = list(zip(texts, marks, strict=True))
     return {(a, b): (x > y) - (x < y) for a, x in both for b, y in both if a != b}
-
-
-def _with(question: Question, responses: tuple[str, ...]) -> Question:
-    return Question(question.ask, question.prompt, responses, question.answer, question.rubric)
 
 
 def _object(reply: str) -> Mapping[str, Any]:
