@@ -65,6 +65,13 @@ def test_a_judge_is_asked_once_before_the_run(tmp_path: Path) -> None:
         assert caught.value.where == "gold"
 
 
+def test_the_column_to_compare_with_must_be_there() -> None:
+    fields = {"kind": "judge", "model": "mini", "url": "http://127.0.0.1:1/v1", "ask": "pairs"}
+    with pytest.raises(ConfigError, match="no column referense") as caught:
+        build([table_of({**fields, "against": "referense"})], Elsewhere(), where="gold", columns={"reference"})
+    assert caught.value.where == "gold" and "did you mean reference?" in caught.value.cure
+
+
 def test_what_to_know_of_a_judge_is_noted() -> None:
     fields = {"kind": "judge", "model": "mini", "key_env": "KEY"}
     near, far = (table_of({**fields, "url": f"http://{host}/v1"}) for host in ("127.0.0.1:8000", "far"))

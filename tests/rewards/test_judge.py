@@ -249,6 +249,18 @@ def test_an_endpoint_that_does_not_answer_in_time(server: ChatServer, place: Pat
     assert result.value is None and "gave no answer" in result.error and "timed out" in result.error
 
 
+def test_an_endpoint_that_is_gone_is_not_waited_for_again_and_again(server: ChatServer, place: Path) -> None:
+    waits: list[float] = []
+    judge = reward(server, waits, concurrency=1)
+    server.http.shutdown()
+    server.http.server_close()
+    results = judge([rollout("a" * n) for n in range(9)])
+    assert set(values(results)) == {None} and len(waits) == 4 * 4
+    assert "gave no answer to 4 questions before" in results[-1].error
+    judge([rollout("a")])
+    assert len(waits) == 5 * 4, "the next batch tries anew"
+
+
 def test_an_endpoint_that_takes_no_schema_is_asked_without(server: ChatServer, place: Path) -> None:
     def plain(body: Body) -> Answer:
         if "response_format" in body:

@@ -79,7 +79,7 @@ def build(
         FunctionTable: lambda table: IsolatedReward(table, columns=columns, where=where),
         RuleTable: rule_reward,
         HttpTable: HttpReward,
-        JudgeTable: lambda table: JudgeReward.checked(table, where),
+        JudgeTable: lambda table: JudgeReward.checked(table, columns, where),
         GivenReward: lambda source: _in_this_process(source, columns, where),
     }
     rewards = [(builders[type(source)](source), source.weight) for source in sources]

@@ -25,8 +25,11 @@ MOST_TOKENS = 1024
 LONGEST_RUBRIC = 100_000
 """Characters."""
 MILLION = 1_000_000
+MOST_SILENT = 4
+"""Questions in a row without any answer, after which the others of a batch are not asked: each would wait in vain."""
 BYTES_OF_A_TOKEN = 3
 """A cautious guess, for endpoints that do not count tokens: English has about four."""
+OK = 200
 NOT_TAKEN = (400, 404, 415, 422, 501)
 """What endpoints answer to a ``response_format`` that they do not know."""
 PROBE = ("Which is larger, 7 or 4?", ("7 is larger than 4.", "Larger things are better."))
@@ -73,7 +76,7 @@ class Judge:
         self._transport = Transport(table.timeout, headers, sleep=sleep)
         self._base = table.url.rstrip("/").removesuffix("/chat/completions")
         self._formats: tuple[str, ...] = ("json_schema", "json_object", "")
-        self._full = ""
+        self._full, self._silent = "", 0
         self.rubric = _rubric(table, where)
         self.answers = Answers(table.cache, where)
 
@@ -102,6 +105,7 @@ class Judge:
     def ask_all(self, questions: Iterable[Question]) -> dict[str, Verdict]:
         """The verdicts on many questions, each asked once, by `Question.digest`."""
         self.answers.refresh()
+        self._silent = 0
         unique = {question.digest: question for question in questions}
         if not unique:
             return {}
@@ -119,10 +123,15 @@ class Judge:
             if reply is None:
                 if stopped := self._full or self._over_the_limit():
                     return Verdict(error=f"is not asked any more: {stopped}")
+                if self._silent >= max(MOST_SILENT, table.concurrency):
+                    silent = f"{self._base} gave no answer to {self._silent} questions before"
+                    return Verdict(error=f"is not asked: {silent}")
                 reply = self._reply(question)
+                self._silent = 0
                 self.answers.add(key, table.model, reply)
             return Verdict(question.read(reply.text))
         except NoAnswer as failed:
+            self._silent += not failed.status
             return Verdict(error=self._hidden(f"{failed}{_detail(failed)}"))
         except Malformed as error:
             cut = reply is not None and reply.finish == "length"
@@ -169,14 +178,14 @@ class Judge:
         try:
             return json.loads(self._transport.send(f"{self._base}/chat/completions", data))
         except (ValueError, RecursionError) as error:
-            raise NoAnswer(not_json(error)) from None
+            raise NoAnswer(not_json(error), status=OK) from None
 
     def _read(self, answer: Any, body: Mapping[str, Any]) -> Reply:
         try:
             choice = answer["choices"][0]
             text = choice["message"]["content"]
         except (LookupError, TypeError):
-            raise NoAnswer(f"answered {shortened(answer)}, which is no chat completion") from None
+            raise NoAnswer(f"answered {shortened(answer)}, which is no chat completion", status=OK) from None
         # Without a text (a refusal, or a call of a tool) it was answered and paid for all the same.
         text = text if isinstance(text, str) else ""
         usage = answer.get("usage")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import fmean
 from typing import Any
 
+from plaudit.config.fields import nearest
 from plaudit.data.reading.transcripts import as_messages, plain_text, write_transcript
 from plaudit.errors import ConfigError
 from plaudit.jobs.reward_tables import JudgeTable
@@ -22,6 +23,8 @@ from plaudit.rewards.remote.questions import (
     preferences,
 )
 
+ANSWER = "answer"
+"""The column of the known answer, which prompts keep by itself."""
 LEAST_KNOWN = 0.5
 """Share of a response's comparisons that must have an answer; with fewer there is no reward."""
 Pair = tuple[str, str]
@@ -73,8 +76,20 @@ class JudgeReward:
         self._table = table
 
     @classmethod
-    def checked(cls, table: JudgeTable, where: str) -> JudgeReward:
-        """The reward of a judge that has been seen to answer. Errors as of the class, and of `Judge.check`."""
+    def checked(cls, table: JudgeTable, columns: Collection[str], where: str) -> JudgeReward:
+        """The reward of a judge that has been seen to answer, about data with these further columns.
+
+        Raises:
+            ConfigError: as of the class and of `Judge.check`; or the data have no such column to compare with.
+        """
+        if table.against not in ("", ANSWER, *columns):
+            close = nearest(table.against, columns)
+            raise ConfigError(
+                f"the data have no column {table.against} to compare with",
+                where=where,
+                cure=(f"did you mean {close}? " if close else "")
+                + "It stands beside the prompt in each row of a file of prompts; preferences keep their prompts only",
+            )
         reward = cls(table, where=where)
         reward.judge.check()
         return reward
@@ -160,14 +175,14 @@ class JudgeReward:
     def _reference(self, rollout: Rollout) -> str:
         """The text that a response is compared with, if there is one."""
         value = rollout.prompt.columns.get(self._table.against) if self._table.against else None
-        if value is None and self._table.against == "answer":
+        if value is None and self._table.against == ANSWER:
             value = rollout.prompt.answer
         return value if isinstance(value, str) and value.strip() else ""
 
     def _question(self, rollout: Rollout, responses: tuple[str, ...]) -> Question:
         prompt, answer = plain_text(rollout.prompt.content), rollout.prompt.answer
         # The text that is compared with must not be marked as the right one as well.
-        answer = None if self._table.against == "answer" else answer
+        answer = None if self._table.against == ANSWER else answer
         return Question(self._table.ask, prompt, responses, answer, self.judge.rubric)
 
     def _failed(self, reason: str) -> RewardResult:
