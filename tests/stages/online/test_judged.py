@@ -21,7 +21,8 @@ ITERATIONS = 2
 
 
 @pytest.fixture
-def server():
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)  # where a judge without a file of answers keeps its own
     with chat_server() as made:
         made.answers = [judging(lambda text: text.count("good"), first=0.5)]
         yield made

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,7 @@ class Judge:
         shown = responses[:1] if self.table.ask == "score" else responses
         verdict = self.ask(Question(self.table.ask, prompt, shown, rubric=self.rubric))
         if not verdict.error:
+            self._warn_of_an_alias(models)
             return
         what = f"the judge {self.table.model} at {self._base} {verdict.error}"
         cure = "try the endpoint by hand, or name another model"
@@ -101,6 +103,16 @@ class Judge:
             listed = ", ".join(models[:10]) + (" ..." if len(models) > 10 else "")
             cure = (f"did you mean {close}? " if close else "") + f"The endpoint has {listed}"
         raise ConfigError(what, where=self.where, cure=cure)
+
+    def _warn_of_an_alias(self, models: Sequence[str]) -> None:
+        """Some servers take any name for the one model that they have; answers are kept by that name."""
+        name = self.table.model
+        if models and not {name, f"{name}:latest"} & {*models}:
+            warnings.warn(
+                f"{self._base} does not list a model {name} (it has {', '.join(models[:3])}), but answers to the name; "
+                f"{self.table.cache} keeps its answers under that name, so give another model another one",
+                stacklevel=2,
+            )
 
     def ask_all(self, questions: Iterable[Question]) -> dict[str, Verdict]:
         """The verdicts on many questions, each asked once, by `Question.digest`."""
