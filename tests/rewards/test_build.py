@@ -76,7 +76,8 @@ def test_what_to_know_of_a_judge_is_noted() -> None:
     fields = {"kind": "judge", "model": "mini", "key_env": "KEY"}
     near, far = (table_of({**fields, "url": f"http://{host}/v1"}) for host in ("127.0.0.1:8000", "far"))
     compares = table_of({**fields, "url": "https://far/v1", "ask": "pairs"})
-    assert notes_of([near]) == ()
+    named = table_of({**fields, "url": "http://localhost.example.com/v1"})
+    assert notes_of([near]) == () and "in the clear" in notes_of([named])[0]
     assert "in the clear" in notes_of([far])[0] and "mean of 0.5" in notes_of([compares])[0]
     assert len(notes_of([far, compares])) == 2
 

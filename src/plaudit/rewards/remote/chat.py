@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import os
 import time
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from plaudit.config.fields import nearest
 from plaudit.errors import ConfigError
@@ -245,9 +247,8 @@ class Judge:
 def notes_on(table: JudgeTable) -> list[str]:
     """What somebody who names such a judge should know, in words for the user."""
     notes = []
-    address = table.url.lower()
-    near = any(address.startswith(f"http://{host}") for host in ("127.", "localhost", "[::1]"))
-    if table.key_env and address.startswith("http://") and not near:
+    address = urlsplit(table.url)
+    if table.key_env and address.scheme.lower() == "http" and not _is_this_machine(address.hostname or ""):
         notes.append(f"the key in {table.key_env} is sent to {table.url} in the clear: use https://")
     if table.ask != "score" and not table.against:
         notes.append(
@@ -255,6 +256,13 @@ def notes_on(table: JudgeTable) -> list[str]:
             " curve and its held-out mean show no progress: watch a gold reward, or name a column with against"
         )
     return notes
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _key(table: JudgeTable, where: str, environment: Mapping[str, str]) -> str:

@@ -44,7 +44,7 @@ What to look at:
 # response could end its own message and open another. A blank behind the bracket makes plain text of them.
 _CONTROL = re.compile(
     r"<(?=[|\uff5c])"
-    r"|<(?=/?(?:s|bos|eos|pad|unk|mask|think|start_of_turn|end_of_turn|tool_call|tool_response|sys|<sys>)>)"
+    r"|<(?=/?(?:s|bos|eos|pad|unk|mask|think|sop|eop|\w+_token|start_of_turn|end_of_turn|tool_call|tool_response|sys|<sys>)>)"
     r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\])",
     re.IGNORECASE,
 )
