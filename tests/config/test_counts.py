@@ -1,4 +1,4 @@
-"""How many settings there are. The ceiling may only sink.
+"""How many settings there are. The ceiling rises only with what is planned: a judge brought nine fields.
 
 The rule: a field counts once, in the class that declares it, with every section, every job class and every algorithm.
 A table (a section, the algorithm, a list of tables) is no setting itself; its fields are. A field that a class takes
@@ -22,8 +22,8 @@ from plaudit.config.fields import is_table
 from plaudit.config.sections import Job
 from plaudit.jobs.registry import COMMANDS
 
-MOST_FIELDS = 140
-MOST_NAMES = 131
+MOST_FIELDS = 149
+MOST_NAMES = 138
 
 
 def tables_in(owner: type) -> Iterator[type]:
