@@ -25,7 +25,7 @@ LIST = "list of"
 ANYWAY = "anyway"
 """A flag that is no setting; see `plaudit.stages.online.gate`."""
 SEEDS = "seeds"
-"""Another: how many times a job is trained, each time with the next seed; see `plaudit.cli.seeds`."""
+"""Another: how many times a job is trained, each time with the next seed; see `plaudit.cli.train`."""
 TYPE = "--type"
 
 

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from plaudit.cli.outcome import finish
-from plaudit.cli.parser import ANYWAY, SEEDS, chosen, parse_flags, split_files
-from plaudit.cli.seeds import train_with_seeds
+from plaudit.cli.parser import ANYWAY, SEEDS, chosen, parse_flags, show, split_files
 from plaudit.config.fields import settings
 from plaudit.config.load import Layer, load_job
 from plaudit.config.sections import Job
 from plaudit.errors import ConfigError, Ended, Stopped
+from plaudit.evaluation.comparing.seeds import in_words, over_seeds
+from plaudit.evaluation.comparing.trials import trials_of
+from plaudit.evaluation.report import write_report
 from plaudit.jobs.registry import COMMANDS
+from plaudit.runs.directory import fresh
 from plaudit.stages import stage_of
 from plaudit.stages.online.gate import refuse_coins
+
+RESULTS = "seeds.json"
+"""Of a job with several seeds."""
 
 
 def run(command: str, argv: list[str]) -> int:
@@ -52,3 +61,41 @@ def require(job: Job, names: tuple[str, ...]) -> None:
             raise ConfigError(
                 f"{name} is not set: {table[name].help}", where="command line and config files", cure=cure
             )
+
+
+def train_with_seeds(command: str, job: Job, sources: Mapping[str, str], count: int) -> int:
+    """Train, one run a seed in ``OUT/seed-S``; the exit code: 3 if a limit or an alarm ended one of them, else 0.
+
+    Runs that are finished are not made again, so the same command with ``--resume`` goes on where it was stopped.
+
+    Raises:
+        ConfigError: fewer than one seed.
+        Stopped: somebody stopped it; the run that was under way can be resumed.
+    """
+    if count < 1:
+        raise ConfigError(f"{count} seeds cannot be trained", where="--seeds", cure="give 2 or more; 5 tell a lot")
+    given = job.out != "auto"
+    out = Path(job.out) if given else fresh(Path("runs") / f"{command}-{time.strftime('%Y%m%d-%H%M%S')}")
+    runs: list[Path] = []
+    code = 0
+    for seed in range(job.seed, job.seed + count):
+        place = out / f"seed-{seed}"
+        # A seed that was not begun before a stop has nothing to resume.
+        resume = job.checkpoint.resume and place.is_dir()
+        checkpoint = job.checkpoint.model_copy(update={"resume": resume})
+        one = job.model_copy(update={"seed": seed, "out": str(place), "checkpoint": checkpoint})
+        show(f"\nseed {seed}, {len(runs) + 1} of {count}: {place}")
+        try:
+            run = stage_of(type(job))(one, {**sources, "seed": "--seeds"})
+        except (Ended, Stopped) as end:
+            if end.run is None or isinstance(end, Stopped):
+                raise
+            # Not the end of the others: that one seed in five ends like this is what somebody wants to know.
+            run, code = end.run, end.exit_code
+            show(f"{end}")
+        finish(run)
+        runs.append(run)
+    found = over_seeds(trials_of(runs))
+    (out / RESULTS).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    show("\n".join(["", *in_words(found), "", f"seeds   {out / RESULTS}", f"report  {write_report(out)}"]))
+    return code
