@@ -4,9 +4,10 @@ import math
 import pytest
 
 from plaudit.errors import DataError
-from plaudit.evaluation.kinds import policy
+from plaudit.evaluation.kinds import policy, policy_warnings
 from plaudit.evaluation.kinds.policy_card import card
 from plaudit.evaluation.responses.wording import distinct
+from plaudit.runs.reading import read_run
 
 
 def row(step, prompt, reward, **more):
@@ -74,6 +75,55 @@ def test_gold_judges_where_it_exists(tmp_path, synthetic):
     assert figures["win_rate_ci"][1] < 0.5 < figures["win_rate_by_reward"]
     assert figures["gold_difference_ci"][1] < 0 < figures["reward_difference_ci"][0]
     assert [point["step"] for point in figures["curve"]] == list(range(0, 41, 5))
+
+
+def judged_rows(answers):
+    """Start and end of twelve prompts; ``answers(prompt, step)``: the gold reward, or None where it failed."""
+    rows = [row(step, f"p{i}", step, set="final") for step in (0, 5) for i in range(12)]
+    for one in rows:
+        value = answers(int(one["prompt_id"][1:]), one["step"])
+        if value is not None:
+            one["gold"] = value
+    return rows
+
+
+def carded(run, rows):
+    (run / "summary.json").write_text('{"model_step": 5, "command": "ppo"}')
+    write(run, rows)
+    return card(run)
+
+
+def test_a_gold_reward_that_answered_few_prompts_judges_those_alone(tmp_path):
+    few = carded(tmp_path, judged_rows(lambda i, step: step + i / 10 if i < 4 else None))
+    assert few["verdict"] == "too_few" and few["gold_difference_prompts"] == 4
+    assert few["gold_error_share"] == pytest.approx(8 / 12)
+    # It failed on other prompts at the start than at the end: levels and difference are of the prompts that have both.
+    half = carded(tmp_path, judged_rows(lambda i, step: None if i == (0 if step else 11) else step + 10.0 * i))
+    assert half["gold_mean"] - half["gold_mean_before"] == pytest.approx(half["gold_difference"]) == pytest.approx(5)
+    assert half["gold_difference_prompts"] == 10 and half["verdict"] == "better"
+
+
+def test_a_gold_reward_that_never_differs_has_looked_at_nothing(tmp_path):
+    assert carded(tmp_path, judged_rows(lambda i, step: 1.0))["gold_constant"] is True
+    missing = policy_warnings.unchecked(read_run(tmp_path))
+    assert any("the same value for every response" in words for words in missing)
+    assert carded(tmp_path, judged_rows(lambda i, step: float(i)))["gold_constant"] is False
+    assert "gold_constant" not in carded(tmp_path, judged_rows(lambda i, step: None))
+
+
+def test_a_reward_that_rose_is_no_good_news_where_an_alarm_doubts_it(tmp_path):
+    rows = [row(step, f"p{i}", step + i / 10, set="final") for step in (0, 5) for i in range(12)]
+    (tmp_path / "metrics.jsonl").write_text("")
+    carded(tmp_path, rows)
+    assert (policy.verdict(read_run(tmp_path)).tone, policy.verdict(read_run(tmp_path)).headline) == (
+        "good", "The reward rose.")  # fmt: skip
+    (tmp_path / "events.jsonl").write_text('{"event": "alarm", "kind": "stale", "step": 2, "message": "x"}\n')
+    carded(tmp_path, rows)
+    assert policy.verdict(read_run(tmp_path)).tone == "good", "that is about sampling"
+    (tmp_path / "events.jsonl").write_text('{"event": "alarm", "kind": "phrase", "step": 2, "message": "x"}\n')
+    carded(tmp_path, rows)
+    doubted = policy.verdict(read_run(tmp_path))
+    assert doubted.tone == "flat" and "may have been exploited" in doubted.headline
 
 
 def test_failed_rewards_and_rows_written_twice_do_not_count(tmp_path):

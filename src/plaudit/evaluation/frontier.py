@@ -97,6 +97,8 @@ def fit(track: Track, form: Form = "rl", seed: int = 0) -> Fit | None:
         return None
     distances = np.array([math.sqrt(point.kl) for point in far])
     prompts = sorted(set.intersection(*(set(point.change) for point in far)))
+    if not prompts:  # a judge that failed here and there has no prompt that it always judged
+        return None
     gains = np.array([[point.change[prompt] for prompt in prompts] for point in far])
     a, b = _solve(distances, gains.mean(1), form)
     rng = np.random.default_rng(seed)

@@ -315,6 +315,31 @@ def test_a_gold_judge_that_fails_on_some_rows_is_left_out_of_the_mean(world, tmp
     assert metrics(run)[-1]["eval/gold_mean"] == 2.0
 
 
+def test_a_gold_judge_that_is_down_later_ends_nothing_and_is_an_alarm(world, tmp_path):
+    calls = 0
+
+    def down(rollouts):
+        nonlocal calls
+        calls += 1
+        return [RewardResult(1.0 if calls < 3 else None, error="" if calls < 3 else "no answer") for _ in rollouts]
+
+    run = run_rl(world.rl(tmp_path / "run", iterations=3, eval_every=1), reward=likes_good, gold=down)
+    alarms = [row["message"] for row in read_lines(run / "events.jsonl") if row.get("kind") == "rewards_fail"]
+    assert len(alarms) == 1 and "the gold reward failed on" in alarms[0] and "no answer" in alarms[0]
+    assert read_json(run / "summary.json")["ended"] == "finished" and (run / "model").is_dir()
+    never = run_rl(
+        world.rl(tmp_path / "never", iterations=2, eval_every=1), reward=likes_good,
+        gold=lambda rollouts: [RewardResult(None, error="down") for _ in rollouts],
+    )  # fmt: skip
+    assert read_json(never / "summary.json")["ended"] == "finished"
+
+
+def test_too_few_prompts_to_say_is_said_before_the_first_step(world, tmp_path):
+    run = run_rl(world.rl(tmp_path / "run", iterations=1), reward=likes_good)
+    told = [row["message"] for row in read_lines(run / "events.jsonl") if row["event"] == "caution"]
+    assert any("no difference is told from chance" in message for message in told)
+
+
 def test_nan_rewards(world, tmp_path):
     def broken(rollouts):
         return [RewardResult(None, error="returned nan") for _ in rollouts]

@@ -15,7 +15,7 @@ from plaudit.errors import DataError
 from plaudit.evaluation import charts
 from plaudit.evaluation.choice import ENOUGH
 from plaudit.evaluation.frontier import Fit, frontier
-from plaudit.evaluation.kinds.policy_card import REWARDS, card
+from plaudit.evaluation.kinds.policy_card import REWARDS, card, compared
 from plaudit.evaluation.kinds.policy_card import judged as judged_of
 from plaudit.evaluation.kinds.policy_tables import tables
 from plaudit.evaluation.kinds.policy_warnings import unchecked, warnings
@@ -36,13 +36,26 @@ def verdict(run: Run) -> Verdict:
     if card.get("evaluated_step") == 0:
         why = next((str(e.get("why", "")) for e in run.events if e.get("event") == "rolled back"), "")
         return Verdict("bad", "It was put back to where it started.", f"What was trained is not handed out: {why}.")
+    rose: tuple[Tone, str] = ("good", "It got better." if judge == "gold" else "The reward rose.")
+    if judge == "reward" and _is_doubted(card):  # nobody else has judged it, so this is not good news
+        rose = ("flat", "The reward rose, and may have been exploited.")
     headline: dict[str, tuple[Tone, str]] = {
-        "better": ("good", "It got better." if judge == "gold" else "The reward rose."),
+        "better": rose,
         "worse": ("bad", "It got worse." if judge == "gold" else "The reward fell."),
         "no_change": ("flat", "No clear change."),
         "too_few": ("flat", "Too few prompts to say."),
     }
     return Verdict(*headline[judged], evidence)
+
+
+OF_SAMPLING = ("stale", "mismatch")
+"""Kinds of alarms that are about how responses are drawn, and not about what they are worth."""
+
+
+def _is_doubted(card: Row) -> bool:
+    """Whether an alarm says that the reward may be exploited, or a limit or failure ended the run."""
+    alarms = [alarm for alarm in card.get("alarms") or [] if alarm["kind"] not in OF_SAMPLING]
+    return bool(alarms) or card.get("ended") in ("limit", "alarm")
 
 
 def _not_judged(run: Run) -> Verdict:
@@ -65,7 +78,7 @@ def _evidence(run: Run, judge: str) -> str:
     interval = span(card.get(f"{judge}_difference_ci"), "signed")
     wins, wins_interval = percent(card.get("win_rate")), span(card.get("win_rate_ci"), "percent")
     kl = f", at a KL of {number(card['kl'], 1)} nats per response" if card.get("kl") is not None else ""
-    prompts = card.get("prompts")
+    prompts = compared(card, judge)
     apart = " that took no part in choosing the weights" if card.get("judged_apart") else ""
     text = (
         f"On {prompts} held-out prompts{apart} the {name} went from {before} to {after}: {change}"

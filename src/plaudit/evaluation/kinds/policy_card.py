@@ -80,13 +80,14 @@ def card(run_dir: Path) -> Row:
     if after_step is None:
         values |= _levels(watched[max(watched)]) if watched else {}
     else:
-        values |= _levels(steps[after_step])
+        before, after = _with_gold_on_both(steps[min(steps)], steps[after_step])
+        values |= _levels(after)
         if len(steps) > 1 or divided:
-            before = steps[min(steps)]
             values |= {f"{name}_before": value for name, value in _levels(before).items()}
-            values |= _changes(before, steps[after_step])
+            values |= _changes(before, after)
             values |= wording(before, steps[after_step]) | distance(before, steps[after_step])
         values |= _levels_of_rewards(steps, after_step, summary.get("peak_step"))
+    values |= _of_gold(rows) | {"chosen_by": len({row.get("prompt_id") for some in watched.values() for row in some})}
     values["curve"] = [_point(step, rows) for step, rows in sorted(watched.items())]
     values["verdict"] = judged(values)
     values |= _measured_beside(run_dir)
@@ -118,6 +119,25 @@ def _by_step(rows: Sequence[Row]) -> dict[int, list[Row]]:
     return steps
 
 
+def _of_gold(rows: Sequence[Row]) -> Row:
+    """How often the gold reward failed, and whether it tells responses apart; nothing where there is none."""
+    known = [row["gold"] for row in rows if row.get("gold") is not None]
+    if not known:
+        return {}
+    return {"gold_error_share": 1 - len(known) / len(rows), "gold_constant": len(set(known)) == 1 < len(known)}
+
+
+def _with_gold_on_both(before: Sequence[Row], after: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
+    """The rows of two steps; the gold values only of prompts that have one on both sides, so that levels compare."""
+    both = means_of(before, "gold").keys() & means_of(after, "gold").keys()
+    if before is after or not both:
+        return before, after
+    first, second = (
+        [row if str(row.get("prompt_id")) in both else row | {"gold": None} for row in rows] for rows in (before, after)
+    )
+    return first, second
+
+
 def _levels_of_rewards(steps: Mapping[int, Sequence[Row]], model: int, peak: int | None) -> Row:
     """``gold_start``, ``gold_peak``, ``gold_model`` and the same of the reward, with intervals over prompts."""
     at = {"start": min(steps), "model": model, "peak": peak if peak is not None and peak in steps else model}
@@ -140,9 +160,14 @@ def judged(card: Row) -> str | None:
     if card.get("evaluated_step") == 0:
         return "no_change"  # put back to its start: nothing was gained, and nothing is compared
     interval = card.get(f"{judge}_difference_ci")
-    if card.get("prompts", 0) < ENOUGH or interval is None:
+    if compared(card, judge) < ENOUGH or interval is None:
         return "too_few"
     return "better" if interval[0] > 0 else "worse" if interval[1] < 0 else "no_change"
+
+
+def compared(card: Row, judge: str) -> int:
+    """Prompts on which a reward has judged both sides; a gold reward may have failed on the others."""
+    return int(card.get(f"{judge}_difference_prompts") or card.get("prompts") or 0)
 
 
 def _in_force(rows: Sequence[Row]) -> Row:
@@ -187,6 +212,7 @@ def _changes(before: Sequence[Row], after: Sequence[Row]) -> Row:
         if estimate is not None:
             values[f"{name}_difference"] = estimate.value
             values[f"{name}_difference_ci"] = ends(estimate)
+            values[f"{name}_difference_prompts"] = estimate.n
     judge = "gold" if "gold_difference" in values else "reward"
     values |= by_reward(before, after, judge) | {"win_rate_judge": judge}
     if judge == "gold":

@@ -7,6 +7,7 @@ figures, and what to do. None of them changes a verdict.
 from __future__ import annotations
 
 from plaudit.evaluation.choice import ENOUGH
+from plaudit.evaluation.kinds.policy_card import compared
 from plaudit.evaluation.responses.forgetting import PERPLEXITY_RISE
 from plaudit.evaluation.words import number, percent, signed
 from plaudit.runs.reading import Run
@@ -29,8 +30,13 @@ def unchecked(run: Run) -> list[str]:
         return ["everything about its responses (none were judged on held-out prompts)"]
     if card.get("gold_mean") is None:
         missing.append("whether the reward is being exploited (there is no gold reward: --gold)")
-    if (card.get("prompts") or 0) < ENOUGH:
+    judge = "reward" if card.get("gold_difference") is None else "gold"
+    if compared(card, judge) < ENOUGH:
         missing.append(f"any change at all (fewer than {ENOUGH} prompts judge it)")
+    if 0 < (card.get("chosen_by") or 0) < ENOUGH:
+        missing.append(f"whether weights of before were better (fewer than {ENOUGH} prompts choose them)")
+    if card.get("gold_constant"):
+        missing.append("anything by the gold reward (it has the same value for every response)")
     return [*missing, *(card.get("not_measured") or [])]
 
 
@@ -38,7 +44,12 @@ def _over_optimisation(run: Run) -> list[str]:
     """Signs that the policy exploits errors of the reward."""
     card, messages = run.summary, []
     gold, reward = card.get("gold_difference_ci"), card.get("reward_difference_ci")
-    if gold and reward and reward[0] > 0 and gold[1] < 0:
+    failed = card.get("gold_error_share") or 0.0
+    if failed:
+        messages.append(
+            f"The gold reward failed on {percent(failed)} of the held-out responses: what it says is about the others."
+        )
+    if compared(card, "gold") >= ENOUGH and gold and reward and reward[0] > 0 and gold[1] < 0:
         messages.append(
             f"Over-optimised: the reward rose ({signed(card.get('reward_difference'))}) while the gold "
             f"reward fell ({signed(card.get('gold_difference'))}). Raise kl_coef, or stop earlier."

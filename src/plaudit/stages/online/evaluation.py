@@ -16,18 +16,20 @@ from plaudit.data.chat import ChatFormat
 from plaudit.data.reading.transcripts import prompt_key
 from plaudit.errors import RewardError
 from plaudit.evaluation.alarms.evaluations import Seen
-from plaudit.evaluation.choice import HINTED, clearly, difference, divide, means_of
+from plaudit.evaluation.choice import ENOUGH, HINTED, clearly, difference, divide, means_of
 from plaudit.runs.best import BestWeights
 from plaudit.runs.files import EVALUATION, Lines, read_lines
 from plaudit.runs.recorder import Recorder
 from plaudit.runtime import Runtime, TokenPrompt
-from plaudit.stages.online.sampler import EvaluatedJob, Sampler
+from plaudit.stages.online.sampler import EvaluatedJob, Purpose, Sampler
 from plaudit.statistics.intervals import Estimate
 
 AUTO_EVALUATIONS, LEAST_EVALUATIONS = 8, 2
 BUDGET = 0.6
 """Responses of all evaluations for one of training, at most. A response that is only sampled and scored takes about two
 fifths of the time of one that is learned from as well, so evaluations take about a fifth of a run."""
+FAILED = 0.2
+"""Share of held-out responses without a gold value from which on it is an alarm."""
 WATCHED, JUDGED = 2, 4
 """Responses to each prompt: at every evaluation, and where weights are compared or judged."""
 
@@ -86,6 +88,7 @@ class Evaluator:
         self.seen: dict[int, Seen] = {}
         self.gone: list[int] = []
         self.went_back = -1
+        self._told_of_gold = False
         self.best, self.weights = float("-inf"), BestWeights(run)
 
     @property
@@ -113,10 +116,21 @@ class Evaluator:
             )
             self.recorder.event("caution", step=0, message=message)
 
+    def _tell_of_few(self) -> None:
+        """Where so few prompts are held out that nothing found on them can be told from chance."""
+        if min(len(self.selection), len(self.final)) < ENOUGH:
+            message = (
+                f"{len(self.selection)} held-out prompts choose the weights and {len(self.final)} judge them. With "
+                f"fewer than {ENOUGH} no difference is told from chance: no earlier weights are put back, and nothing "
+                f"is found by comparing evaluations. Give --eval-prompts {2 * ENOUGH} or more, and as many prompts"
+            )
+            self.recorder.event("caution", step=0, message=message)
+
     def before(self) -> None:
         """Evaluate the starting policy, on the prompts that are kept for the end too."""
         self._tell_of_cost()
-        self._add(self.sampler.rows(self.final, JUDGED, 0, "final"))
+        self._tell_of_few()
+        self._rows(self.final, JUDGED, 0, "final")
         self.evaluate(0)
 
     def after(self, iteration: int) -> dict[str, float]:
@@ -129,14 +143,27 @@ class Evaluator:
 
     def evaluate(self, iteration: int) -> dict[str, float]:
         """Sample the prompts that weights are chosen by, score, and write one row a response."""
-        rows = self.sampler.rows(self.selection, WATCHED, iteration, "selection")
-        self._add(rows)
+        rows = self._rows(self.selection, WATCHED, iteration, "selection")
         for row in [row for row in rows if row["k"] == 0][: self.job.log.samples]:
             self.recorder.sample(iteration, row)
         self._see(iteration, rows)
         summary = _summary(rows, self.judge)
         self._remember(iteration, summary[f"eval/{self.judge}_mean"])
         return summary
+
+    def _rows(self, prompts: Sequence[TokenPrompt], n: int, step: int, purpose: Purpose) -> list[dict[str, Any]]:
+        """Responses with their scores, written; and where the gold reward failed on many of them, an alarm, once."""
+        rows = self.sampler.rows(prompts, n, step, purpose)
+        self._add(rows)
+        failed = self.sampler.gold_failed
+        if len(failed) > FAILED * len(rows) and not self._told_of_gold:
+            self._told_of_gold = True
+            message = (
+                f"the gold reward failed on {len(failed)} of {len(rows)} held-out responses of this evaluation: "
+                f"{failed[0]}. What is said by the gold reward is about the others, and nothing where there are none"
+            )
+            self.recorder.alarm(step, "rewards_fail", message)
+        return rows
 
     def _see(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep the means of each prompt, for what compares evaluations while the run goes."""
@@ -170,7 +197,7 @@ class Evaluator:
             try:
                 kept = self._chosen(step, alarmed) if before is None else before
                 if kept:  # the start has been sampled at the start
-                    self._add(self.sampler.rows(self.final, JUDGED, kept, "final"))
+                    self._rows(self.final, JUDGED, kept, "final")
             except RewardError as error:  # it may be what ended the run; then what was measured before is all there is
                 kept = self._interim(step) if before is None else before
                 self.recorder.event("not judged", step=kept, why=error.what)
@@ -197,7 +224,7 @@ class Evaluator:
                 chosen = best
                 self._tell(step, best, fmean(last.values()), fmean(peak.values()), gap, "both sampled anew")
             elif best:
-                self._add(self.sampler.rows(self.final, JUDGED, best, "final"))  # what the peak was, for the page
+                self._rows(self.final, JUDGED, best, "final")  # what the peak was, for the page
         finally:
             if chosen == step:
                 self._put(latest, step)
@@ -240,8 +267,7 @@ class Evaluator:
 
     def _again(self, step: int) -> dict[str, float]:
         """The judge's mean of each prompt that weights are chosen by, from new samples of the policy as it is."""
-        rows = self.sampler.rows(self.selection, JUDGED, step, "again")
-        self._add(rows)
+        rows = self._rows(self.selection, JUDGED, step, "again")
         return means_of(rows, self.judge)
 
     def _put(self, tensors: dict[str, torch.Tensor], step: int) -> None:
@@ -260,12 +286,14 @@ class Evaluator:
 
     def state(self) -> dict[str, Any]:
         """Held-out means at the start, at the last evaluation, and at the best one; evaluations that were forgotten."""
-        return {"start": self.start, "last": self.last, "best": self.best, "gone": self.gone}
+        figures = {"start": self.start, "last": self.last, "best": self.best}
+        return figures | {"gone": self.gone, "told_of_gold": self._told_of_gold}
 
     def resume(self, state: dict[str, Any]) -> None:
         """Inverse of `state`."""
         self.start, self.last = state["start"], state["last"]
         self.gone = list(state.get("gone", []))
+        self._told_of_gold = bool(state.get("told_of_gold", False))
         watched = [row for row in read_lines(self.path) if row.get("set") == "selection"] if self.path.is_file() else []
         for step in sorted({row["step"] for row in watched} - set(self.gone)):
             self._see(step, [row for row in watched if row["step"] == step])
@@ -276,8 +304,10 @@ class Evaluator:
         if step == 0:
             self.start = value
         self.last = value
-        if self.is_calm(self.seen) if self.is_calm else value > self.best:
-            self.best = value
+        # Where the judge failed at the start, there are at least those weights to go back to.
+        first = not self.weights.file and math.isnan(value)
+        if first or (self.is_calm(self.seen) if self.is_calm else value > self.best):
+            self.best = self.best if first else value
             self.weights.keep(step, self.runtime.policy.weights().tensors())
 
     def _add(self, rows: Sequence[dict[str, Any]]) -> None:

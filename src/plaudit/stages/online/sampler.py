@@ -71,6 +71,8 @@ class Sampler:
 
     def __init__(self, runtime: Runtime, job: EvaluatedJob, chat: ChatFormat, max_staleness: int = 0) -> None:
         self.runtime, self.job, self.chat, self.max_staleness = runtime, job, chat, max_staleness
+        self.gold_failed: list[str] = []
+        """Of the newest rows: why the gold reward gave no value, once for each response without one."""
 
     def rows(self, prompts: Sequence[TokenPrompt], n: int, step: int, purpose: Purpose) -> list[dict[str, Any]]:
         """``n`` responses to each prompt with their scores, as rows of evaluation.jsonl."""
@@ -88,8 +90,12 @@ class Sampler:
     def rows_of(self, rollouts: list[Rollout], n: int, step: int, purpose: Purpose) -> list[dict[str, Any]]:
         """Rows of evaluation.jsonl for what was `drawn`."""
         draw = draw_of(step, purpose)
-        none = [None] * len(rollouts)
-        gold = [r.value for r in judged(self.runtime.gold, rollouts)] if self.runtime.gold else none
+        none: list[float | None] = [None] * len(rollouts)
+        gold: list[float | None] = none
+        if self.runtime.gold:
+            results = judged(self.runtime.gold, rollouts)
+            gold = [result.value for result in results]
+            self.gold_failed = [result.error or "no value" for result in results if result.value is None]
         batch = collate_rollouts(rollouts, pad_id=0)  # never read: every model is given the attention mask
         named = {"set": purpose, "seed": [self.job.seed, draw]}
         rows = [
