@@ -168,7 +168,7 @@ def test_a_reward_that_is_exploited_is_an_alarm_of_the_rounds_too(world, tmp_pat
     sixteen = BestOfN(group_size=16, missing_eos_penalty=0.0)
     run = run_best_of_n(job(world, tmp_path / "run", rounds=2, algorithm=sixteen), reward=goods)
     found = [(row["step"], row["kind"]) for row in read_lines(run / "events.jsonl") if row["event"] == "alarm"]
-    assert found[0] == (2, "phrase"), "it is paid for a word"
+    assert found[0] == (2, "paid_words"), "it is paid for a word"
     assert "pays for words" in write_report(run).read_text(encoding="utf-8")
 
 
