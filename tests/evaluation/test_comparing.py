@@ -9,6 +9,7 @@ from plaudit.cli.main import main
 from plaudit.evaluation.comparing import distance
 from plaudit.evaluation.comparing.page import headline, sections
 from plaudit.evaluation.comparing.trials import differing, groups_of, trials_in, trials_of
+from plaudit.evaluation.kinds.policy_card import card as policy_card
 from plaudit.evaluation.report import write_comparison, write_report
 
 from .conftest import make_quickstart, make_reward, make_rl, make_sft, write_lines
@@ -57,6 +58,23 @@ def test_samples_of_a_prompt_are_averaged_and_prompts_kept_for_the_end_left_out(
     write_lines(tmp_path / "evaluation.jsonl", [*rows, final])
     track = distance.track_of(tmp_path, "gold")
     assert track.reach == 2.0 and track.at(2.0) == {"a": 3.0}
+
+
+def test_the_points_are_those_of_the_curve_on_the_runs_own_page(tmp_path):
+    """Rows that sampled two steps anew are of the same prompts, and must not replace those of the evaluation."""
+    rows = [
+        {"step": step, "prompt_id": prompt, "k": 0, "kl": kl, "gold": gold, "reward": gold, "set": where}
+        for where, kl, gold in (("selection", 1.0, 0.5), ("again", 4.0, -0.5), ("final", 9.0, 0.0))
+        for step in (0, 4)
+        for prompt in "ab"
+        if step or where != "again"
+    ]
+    rows[1]["gold"] = None  # the judge failed on one response: its KL counts all the same
+    write_lines(tmp_path / "evaluation.jsonl", rows)
+    points = distance.track_of(tmp_path, "gold").points
+    curve = policy_card(tmp_path)["curve"]
+    assert [(p.step, p.kl) for p in points] == [(p["step"], p["kl"]) for p in curve] == [(0, 1.0), (4, 1.0)]
+    assert points[-1].change == {"a": 0.0} and curve[-1]["gold"] == 0.5
 
 
 def test_all_are_compared_at_the_kl_that_each_has_reached(tmp_path):

@@ -59,16 +59,19 @@ class Track:
 def track_of(run_dir: Path, judge: str) -> Track:
     """The evaluations in evaluation.jsonl, judged by the column ``judge``.
 
-    Rows of prompts that were kept for the end are left out: they are evaluated at the start and the end only.
+    They are the points of the curve on the run's own page: rows of the set "selection", one evaluation each. Rows of
+    other sets are of other prompts, or of the same ones sampled anew to compare two steps. Rows of the first release
+    have no set, and all of them make the curve.
     """
     newest = {
         (row["step"], row.get("prompt_id"), row.get("k", 0)): row
         for row in read_lines(run_dir / EVALUATION)
-        if row.get("set") != "final" and row.get(judge) is not None and row.get("kl") is not None
+        if row.get("set", "selection") == "selection" and row.get("kl") is not None
     }
     steps: dict[int, list[Row]] = {}
     for row in newest.values():
         steps.setdefault(row["step"], []).append(row)
+    steps = {step: rows for step, rows in steps.items() if any(row.get(judge) is not None for row in rows)}
     if not steps:
         return Track(judge, ())
     start = _by_prompt(steps[min(steps)], judge)
@@ -83,7 +86,8 @@ def track_of(run_dir: Path, judge: str) -> Track:
 def _by_prompt(rows: Sequence[Row], judge: str) -> dict[str, float]:
     values: dict[str, list[float]] = {}
     for row in rows:
-        values.setdefault(str(row.get("prompt_id")), []).append(float(row[judge]))
+        if row.get(judge) is not None:
+            values.setdefault(str(row.get("prompt_id")), []).append(float(row[judge]))
     return {prompt: fmean(each) for prompt, each in values.items()}
 
 
