@@ -155,6 +155,55 @@ def test_without_gold_in_all_of_them_the_reward_is_compared(tmp_path):
     assert "the reward they were trained on" in section.lead
 
 
+def with_judges(run: Path, *, reward: str = "a.py:f", gold: str = "") -> Path:
+    def tables(role: str, path: str) -> str:
+        return f'[[{role}]]  # command line\nkind = "function"\npath = "{path}"\nweight = 1.0\n\n' if path else ""
+
+    (run / "config.toml").write_text("seed = 0  # default\n\n" + tables("reward", reward) + tables("gold", gold))
+    return run
+
+
+def lead_of(*paths: Path) -> tuple[str, list[str], list[str]]:
+    [section] = sections(trials_of(paths))
+    return section.lead, section.results.head, [chart.title for chart in section.drawings]
+
+
+def test_runs_with_different_rewards_are_not_ranked_by_them(tmp_path):
+    a, b = (trial(tmp_path, name, gold=False) for name in "ab")
+    lead, head, drawn = lead_of(with_judges(a), with_judges(b, reward="b.py:g"))
+    assert "gained the most" not in lead and "trained on different rewards, and have no gold reward" in lead
+    assert not any("at KL" in name for name in head) and "Change of the reward over distance" not in drawn
+    [section] = sections(trials_of([a, b]))
+    assert "their levels cannot be compared" in section.drawings[0].caption
+    with_judges(b)
+    lead, head, drawn = lead_of(a, b)
+    assert "the reward they were trained on" in lead and "Change of the reward over distance" in drawn
+
+
+def test_one_gold_for_all_of_them_ranks_runs_with_different_rewards(tmp_path):
+    a = with_judges(trial(tmp_path, "a"), gold="g.py:true")
+    b = with_judges(trial(tmp_path, "b", gold_gain=0.1), reward="b.py:g", gold="g.py:true")
+    assert "a had gained the most of the gold reward" in lead_of(a, b)[0]
+    with_judges(b, reward="b.py:g", gold="g.py:other")
+    assert "do not have the same gold reward. A number" in lead_of(a, b)[0]
+    with_judges(b, gold="g.py:other")  # the reward is the same: that can be compared
+    lead = lead_of(a, b)[0]
+    assert "of the reward they were trained on" in lead and "do not have the same gold reward" in lead
+    # A run that failed has no say in what the others are compared by.
+    c = failed(with_judges(trial(tmp_path, "c"), reward="c.py:h", gold="g.py:else"))
+    with_judges(b, reward="b.py:g", gold="g.py:true")
+    assert "of the gold reward" in lead_of(a, b, c)[0]
+
+
+def test_judges_are_told_apart_by_the_hash_of_a_model_and_of_a_function_given_in_python(tmp_path):
+    run = trial(tmp_path, "a")
+    (run / "config.toml").write_text('[[reward]]\nkind = "model"\npath = "runs/reward"\nname = "x"\nweight = 2.0\n')
+    inputs = {"reward 0": {"source": "runs/reward", "sha256": "ab12"}}
+    (run / "manifest.json").write_text(json.dumps({"inputs": inputs, "given": {"gold": "cd34"}}))
+    [one] = trials_of([run])
+    assert one.judge("reward") == '{"kind" = "model", "weight" = 2.0, "path" = "ab12"}' and one.judge("gold") == "cd34"
+
+
 def test_a_directory_of_trials_is_compared_and_a_pipeline_is_a_story(tmp_path):
     story = make_quickstart(tmp_path / "story")
     assert trials_in(story) == []

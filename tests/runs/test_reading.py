@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from plaudit.config.show import plain_values, to_toml, toml_value
 from plaudit.errors import DataError
+from plaudit.jobs.registry import COMMANDS
 from plaudit.runs.reading import is_run, read_run, runs_in
 
 
@@ -22,9 +24,39 @@ def test_settings_have_their_sources_and_texts_with_a_hash_stay_whole(tmp_path):
     run = read_run(make(tmp_path / "r", config_toml=config))
     assert [tuple(setting) for setting in run.settings] == [
         ("seed", "0", "default"),
-        ("optimizer.lr", "1e-4", "command line"),
+        ("optimizer.lr", "0.0001", "command line"),
         ("optimizer.name", '"a # b"', "file"),
     ]
+
+
+def test_tables_of_rewards_are_one_setting_and_what_follows_them_keeps_its_name(tmp_path):
+    tables = (
+        '[[reward]]  # command line\nkind = "function"\npath = "a.py:f"\nweight = 1.0\noptions = {"k" = 1}\n\n'
+        '[[reward]]  # command line\nkind = "rule"\nrule = "json"\nweight = 0.5\n\n'
+    )
+    config = f'gold = []  # default\n\n{tables}[data]\nfields = {{"prompt" = "q = [a]"}}  # default\n'
+    run = read_run(make(tmp_path / "r", config_toml=config))
+    first = '{kind = "function", path = "a.py:f", options = {"k" = 1}}'
+    assert [tuple(setting) for setting in run.settings] == [
+        ("gold", "[]", "default"),
+        ("reward", first + ', {kind = "rule", weight = 0.5, rule = "json"}', "command line"),
+        ("data.fields", '{"prompt" = "q = [a]"}', "default"),
+    ]
+
+
+def test_settings_of_every_command_are_read_as_they_are_written(tmp_path):
+    for row in COMMANDS.values():
+        job = row.job()
+        run = read_run(make(tmp_path / row.name, config_toml=to_toml(job)))
+        read = {s.key: s.value for s in run.settings}
+        assert {k: v for k, v in read.items() if k != "algorithm.type"} == {
+            key: toml_value(value) for key, value in plain_values(job).items()
+        }
+
+
+def test_a_config_that_is_no_toml_is_an_error_with_a_cure(tmp_path):
+    with pytest.raises(DataError, match=r"not TOML[\s\S]*mend"):
+        read_run(make(tmp_path / "r", config_toml="seed = = 1\n"))
 
 
 def test_the_manifest_is_flat_and_leaves_the_settings_to_the_config(tmp_path):

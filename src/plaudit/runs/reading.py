@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from plaudit.errors import DataError
+from plaudit.config.show import toml_value
+from plaudit.errors import ConfigError, DataError
+from plaudit.jobs.reward_tables import from_mapping, on_one_line
 from plaudit.runs.files import (
     BENCHMARK,
     BEST,
@@ -180,20 +184,64 @@ def _no_run(path: Path) -> DataError:
 
 
 def _settings(path: Path) -> list[Setting]:
-    """The values of config.toml with the comment behind each, which names its source."""
+    """The values of config.toml, each with the comment behind it, which names its source.
+
+    Raises:
+        DataError: not TOML.
+    """
     if not path.is_file():
         return []
-    # Read as lines and not with tomllib, which drops comments.
-    section, settings = "", []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        text = line.strip()
-        if text.startswith("["):
-            section = text.strip("[]") + "."
-        elif "=" in text and not text.startswith("#"):
-            key, _, rest = text.partition("=")
-            value, _, source = rest.rpartition(" # ") if " # " in rest else (rest, "", "")
-            settings.append(Setting(section + key.strip(), value.strip(), source.strip()))
+    text = path.read_text(encoding="utf-8")
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        cure = "mend the line; what the run was told stands in its manifest.json too"
+        raise DataError(f"this file is not TOML: {error}", where=str(path), cure=cure) from None
+    settings = []
+    for key, source in _sources(text).items():
+        value: Any = values
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is not None:
+            settings.append(Setting(key, _shown(key, value), source))
     return settings
+
+
+def _sources(text: str) -> dict[str, str]:
+    """The dotted key of each setting in the order of the file, with its comment; a list of tables is one setting."""
+    # The comments alone are read from the lines, as tomllib drops them.
+    section, sources = "", {}
+    for line in text.splitlines():
+        plain, _, comment = line.strip().partition(" # ")
+        if plain.startswith("[["):
+            section = plain.strip("[] ")
+            sources.setdefault(section, comment.strip())
+        elif plain.startswith("["):
+            section = plain.strip("[] ")
+        elif "=" in plain and not plain.startswith("#") and section not in sources:
+            key = plain.partition("=")[0].strip()
+            sources[f"{section}.{key}" if section else key] = _comment(line)
+    return sources
+
+
+def _comment(line: str) -> str:
+    """What stands behind a value, which may hold the sign of a comment itself."""
+    parts = line.split(" # ")
+    for end in range(1, len(parts)):
+        with contextlib.suppress(tomllib.TOMLDecodeError):
+            tomllib.loads(" # ".join(parts[:end]))
+            return " # ".join(parts[end:]).strip()
+    return ""
+
+
+def _shown(key: str, value: Any) -> str:
+    """A value as TOML on one line; of the tables of rewards what is not as by default."""
+    if not (isinstance(value, list) and value and all(isinstance(one, dict) for one in value)):
+        return toml_value(value)
+    try:
+        return ", ".join(on_one_line(from_mapping(one, key)) for one in value)
+    except ConfigError:  # of another version, which knew other keys
+        return ", ".join(map(toml_value, value))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

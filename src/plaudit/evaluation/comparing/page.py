@@ -99,14 +99,38 @@ def _count(n: int, what: str) -> str:
 
 
 def _tracks(trials: Sequence[Trial]) -> dict[str, Track]:
-    """The evaluations of the runs that have some, by one judge: the gold reward if all of them have it."""
-    found: dict[str, Track] = {}
+    """The evaluations of the runs that have some, by one judge that they share; none where they share none.
+
+    That is the gold reward if all of them have the same one, or else the reward that they were trained on.
+    """
     for judge in ("gold", "reward"):
-        found = {t.name: track_of(t.run.path, judge) for t in trials}
-        found = {name: track for name, track in found.items() if len(track.points) > 1}
-        if judge == "gold" and len(found) == sum(_is_evaluated(t.run) for t in trials):
-            break
-    return found
+        tracks = {t.name: track_of(t.run.path, judge) for t in trials}
+        evaluated = [t for t in trials if len(tracks[t.name].points) > 1]
+        everywhere = judge == "reward" or len(evaluated) == sum(_is_evaluated(t.run) for t in trials)
+        # A run that failed decides nothing, so it is left out where it alone has another judge.
+        same = _judges(evaluated, judge)
+        if everywhere and len(same) < 2:
+            return {t.name: tracks[t.name] for t in evaluated if t.judge(judge) in same or not same}
+    return {}
+
+
+def _judges(trials: Sequence[Trial], role: str) -> set[str]:
+    """The different judges of the runs that did not fail."""
+    return {trial.judge(role) for trial in trials if not trial.failed}
+
+
+def _not_ranked(trials: Sequence[Trial]) -> str:
+    """Why runs with different judges are not compared, in words; "" where they have the same one."""
+    sound = [trial for trial in trials if not trial.failed and _is_evaluated(trial.run)]
+    if len(_judges(sound, "reward")) < 2:
+        return ""
+    golds = len(_judges(sound, "gold"))
+    gold = "do not have the same gold reward" if golds > 1 else "have no gold reward that all of them share"
+    return (
+        f"The runs were trained on different rewards, and {gold}. A number of one reward says nothing beside a number "
+        "of another, so they are not ranked, and the rewards in the table are each run's own. Train all of them with "
+        "the same --gold, and it ranks them."
+    )
 
 
 def _is_evaluated(run: Run) -> bool:
@@ -115,6 +139,9 @@ def _is_evaluated(run: Run) -> bool:
 
 def _lead(groups: Sequence[Group], tracks: Mapping[str, Track], kl: float | None) -> str:
     """What the rewards are at equal distance, in words; one is called better only where the interval allows it."""
+    trials = [trial for group in groups for trial in group.trials]
+    if not tracks and (why := _not_ranked(trials)):
+        return why
     if kl is None:
         if len(tracks) < 2:
             return (
@@ -127,6 +154,7 @@ def _lead(groups: Sequence[Group], tracks: Mapping[str, Track], kl: float | None
         )
     judge = next(iter(tracks.values())).judge
     name = "gold reward" if judge == "gold" else "reward they were trained on"
+    other = judge == "reward" and len(_judges(trials, "gold")) > 1
     several = any(len(group.trials) > 1 for group in groups)
     gains = {
         (group.name if several else group.trials[0].name): change_at(
@@ -137,7 +165,8 @@ def _lead(groups: Sequence[Group], tracks: Mapping[str, Track], kl: float | None
     means = {who: estimate.value for who, gain in gains.items() if (estimate := mean_change(gain))}
     text = (
         "A policy that went further has more of the reward for that reason alone, so they are compared at a KL of "
-        f"{number(kl, 1)} nats per response, which all that finished have reached. There "
+        f"{number(kl, 1)} nats per response, which all that finished have reached. "
+        f"{'They do not have the same gold reward, so it is no measure for all of them. ' if other else ''}There "
     )
     if len(means) < 2:
         return text + ", ".join(f"{who} had gained {signed(mean)} of the {name}" for who, mean in means.items()) + "."
@@ -250,7 +279,10 @@ def _drawings(kind: str, trials: Sequence[Trial], tracks: Mapping[str, Track]) -
             known = METRICS.get(name)
             label = (known.label if known else name) + (", held out" if name != metric else "")
             svg = charts.overlay(f"{kind} {name}, all runs", lines, x_label=KINDS[kind].unit)
-            drawn.append(Chart(label, Markup(svg), legend=legend, caption=known.meaning if known else ""))
+            words = known.meaning if known else ""
+            if metric.startswith("reward/") and len(_judges(trials, "reward")) > 1:
+                words += " The runs were trained on different rewards: their levels cannot be compared."
+            drawn.append(Chart(label, Markup(svg), legend=legend, caption=words.strip()))
             break
     return drawn
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from plaudit.config.show import toml_value
 from plaudit.evaluation.kinds import kind_of, load_runs
 from plaudit.runs.reading import Run, is_run, read_run
 
 FREE = ("out", "overwrite", "seed", "log.", "checkpoint.", "compute.")
 """Settings that make no other trial: where a run is written, what it shows, how fast it is. Seeds have a column."""
 NOT_SET = "–"
+SPEED = ("name", "timeout", "concurrency", "batch_size")
+"""Keys of the table of a reward that change no value."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,25 @@ class Trial:
     def settings(self) -> dict[str, str]:
         """The settings that make it another trial."""
         return {s.key: s.value for s in self.run.settings if not s.key.startswith(FREE)}
+
+    def judge(self, role: str) -> str:
+        """What gives its "reward" or "gold", so that equal texts mean the same judge; "" where nothing is recorded.
+
+        A model counts by the hash of its files, a function that was given in Python by that of its code.
+        """
+        manifest = dict(self.run.manifest)
+        hashes = {
+            manifest.get(f"{key.removesuffix('sha256')}source"): digest
+            for key, digest in manifest.items()
+            if key.startswith(f"inputs.{role} ") and key.endswith("sha256") and digest
+        }
+        parts = [manifest.get(f"given.{role}", "")]
+        text = next((s.value for s in self.run.settings if s.key == role), "")
+        for table in tomllib.loads(f"tables = [{text}]")["tables"]:
+            if isinstance(table, dict):
+                table = {k: hashes.get(v, v) if k == "path" else v for k, v in table.items() if k not in SPEED}
+            parts.append(toml_value(table) if table else "")
+        return ", ".join(part for part in parts if part)
 
     @property
     def seed(self) -> str:
