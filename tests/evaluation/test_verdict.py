@@ -77,6 +77,24 @@ def test_alarms_and_an_unfinished_run_are_said(tmp_path, synthetic):
     assert found == ["The run did not finish: TRAINING: the KL exploded", "During the run: KL 12 nats"]
 
 
+def test_an_early_alarm_is_called_early_and_what_became_of_it_is_said(tmp_path, synthetic):
+    run = synthetic["ppo"](tmp_path / "r")
+    rows = [
+        {"time": 1.76e9, "event": "alarm", "step": step, "kind": kind, "message": f"{kind} changed"} | more
+        for step, kind, more in ((5, "length", {"early": True}), (9, "surface", {}))
+    ]
+    lines = (run / "events.jsonl").read_text().splitlines()
+    (run / "events.jsonl").write_text("\n".join([*lines[:-1], *map(json.dumps, rows), lines[-1]]) + "\n")
+    early = "Early in the run, at iteration 5, when nothing was lost yet: length changed"
+    late = "During the run: surface changed"
+    assert read(run)[1] == [late, f"{early}. In the end the gold reward was clearly above its start"]
+    alarms = json.loads((run / "summary.json").read_text())["alarms"]
+    assert [(a["kind"], a["early"]) for a in alarms] == [("length", True), ("surface", False)]
+    worse = synthetic["ppo"](tmp_path / "w", gold_gain=-1.0)
+    (worse / "events.jsonl").write_text((run / "events.jsonl").read_text())
+    assert read(worse)[1][-2:] == [late, early]
+
+
 def test_a_policy_put_back_to_its_start_is_no_success(tmp_path, synthetic):
     run = synthetic["ppo"](tmp_path / "r", gold_gain=-1.0)
     event = {"time": 1.76e9, "event": "rolled back", "step": 0, "why": "gold ended below its start"}

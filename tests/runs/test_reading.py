@@ -111,3 +111,39 @@ def test_what_holds_no_run_is_an_error_with_a_cure(tmp_path, name):
         runs_in(tmp_path / name)
     with pytest.raises(DataError, match="not a run"):
         read_run(tmp_path / name)
+
+
+def alarm(step, kind="length", **more):
+    return {"event": "alarm", "step": step, "kind": kind, "message": f"{kind} at {step}", **more}
+
+
+STARTED = {"event": "started"}
+
+
+@pytest.mark.parametrize(
+    ("events", "standing"),
+    [
+        # Killed at step 24, resumed at 20: what was raised at 24 is raised once more, and counts once.
+        ([STARTED, alarm(10), alarm(24), STARTED, {"event": "resumed", "step": 20}, alarm(24)], [10, 24]),
+        # Or it does not come again, with other settings.
+        ([STARTED, alarm(24), STARTED, {"event": "resumed", "step": 20}], []),
+        # Resumed twice; the second time nothing was done again.
+        ([STARTED, alarm(4), STARTED, {"event": "resumed", "step": 8}, STARTED, {"event": "resumed", "step": 9}], [4]),
+        # There was no checkpoint: all is done again.
+        ([STARTED, alarm(0), alarm(4), STARTED, {"event": "started over"}, alarm(0), alarm(4)], [0, 4]),
+        # What the resuming process says before it goes on, of a checkpoint that is broken, stands.
+        ([STARTED, STARTED, alarm(30, "checkpoint"), {"event": "resumed", "step": 20}], [30]),
+        # Killed again before it had gone on.
+        ([STARTED, alarm(4), STARTED, STARTED, {"event": "resumed", "step": 8}], [4]),
+    ],
+)
+def test_events_of_steps_that_were_done_again_stand_once(tmp_path, events, standing):
+    run = read_run(make(tmp_path / "r", events=events))
+    assert [row["step"] for row in run.standing if row["event"] == "alarm"] == standing
+    assert run.events == events, "the file keeps all of them"
+
+
+def test_a_resumed_run_hands_out_other_weights(tmp_path):
+    put_back = {"event": "rolled back", "step": 0, "why": "it was better there"}
+    events = [STARTED, put_back, {"event": "stopped"}, STARTED, {"event": "resumed", "step": 8}]
+    assert put_back not in read_run(make(tmp_path / "r", events=events)).standing

@@ -96,11 +96,20 @@ def test_evaluations_are_recorded_again_too(tmp_path):
     assert [(row["step"], row["prompt_id"]) for row in rows] == [(s, p) for s in (0, 2, 4) for p in "ab"]
 
 
+def test_a_run_that_begins_anew_says_so_where_there_was_one(tmp_path):
+    for times in (0, 1):
+        with Recorder(tmp_path, command="ppo", log=SILENT) as recorder:
+            recorder.rewind(-1)
+        assert [row["event"] for row in events(tmp_path)].count("started over") == times
+
+
 def test_every_alarm_has_a_step_a_kind_and_a_message(tmp_path):
     """Programs read these three, so there is one place that writes the event, and no way to leave one out."""
     with Recorder(tmp_path, command="ppo", log=SILENT) as recorder:
         recorder.alarm(7, "stale", "old weights")
-    [alarm] = [row for row in events(tmp_path) if row["event"] == "alarm"]
+        recorder.alarm(8, "length", "twice as long", is_early=True)
+    alarm, early = [row for row in events(tmp_path) if row["event"] == "alarm"]
+    assert early["early"] is True
     assert alarm == {"time": alarm["time"], "event": "alarm", "step": 7, "kind": "stale", "message": "old weights"}
 
     def writes_an_alarm(call):

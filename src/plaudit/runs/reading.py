@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -67,7 +67,7 @@ class Run:
     @property
     def said(self) -> list[str]:
         """What the run said of its data, its settings, its model and what these cannot do, each sentence once."""
-        rows = [row for row in self.events if row.get("event") in ("data", "note", "caution")]
+        rows = [row for row in self.standing if row.get("event") in ("data", "note", "caution")]
         told = [
             f"{row['source']}: {row.get('message')}"
             if row.get("source")
@@ -75,6 +75,11 @@ class Run:
             for row in rows
         ]
         return list(dict.fromkeys(told))
+
+    @property
+    def standing(self) -> list[Row]:
+        """The events that still stand after the run was resumed; see `standing`."""
+        return standing(self.events)
 
     @property
     def seconds(self) -> float | None:
@@ -111,6 +116,34 @@ class Run:
 def _edge(values: list[float]) -> int:
     # A single step is one batch, and noisy; many steps would mix the start of a short run with its end.
     return min(EDGE, len(values) // 10 + 1)
+
+
+HANDED_OUT = ("rolled back", "not judged")
+"""Events of the weights that were handed out: a run that is resumed hands out others."""
+
+
+def standing(events: Iterable[Row]) -> list[Row]:
+    """Events without those of steps that were done again after a resume.
+
+    The file keeps all of them, as they happened. But an alarm of a step that was done again was raised again, or did
+    not come again: counted from the file it would be there twice, or although the run no longer has it.
+    """
+    kept: list[Row] = []
+    began = 0  # what this process has said before it resumed, such as of a broken checkpoint, stands
+    for row in events:
+        if row.get("event") == "started":
+            began = len(kept)
+        elif row.get("event") in ("resumed", "started over"):
+            done = row.get("step", 0) if row["event"] == "resumed" else -1
+            earlier = [one for one in kept[:began] if _stands(one, done)]
+            kept, began = earlier + kept[began:], len(earlier)
+        kept.append(row)
+    return kept
+
+
+def _stands(event: Row, done: int) -> bool:
+    step = event.get("step")
+    return event.get("event") not in HANDED_OUT and (not isinstance(step, int) or step <= done)
 
 
 def is_run(path: Path) -> bool:

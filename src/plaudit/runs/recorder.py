@@ -84,6 +84,7 @@ class Recorder:
     ) -> None:
         self.run_dir = Path(run_dir)
         self.run_dir.mkdir(parents=True, exist_ok=True)
+        self._has_events = (self.run_dir / EVENTS).exists()
         self._files = Files(self.run_dir)
         self._closed = False
         self.trackers: dict[str, Tracker] = {}
@@ -115,22 +116,23 @@ class Recorder:
     def event(self, kind: str, /, **fields: Any) -> None:
         """Something happened: a line of events.jsonl.
 
-        Kinds: started, saved, resumed, alarm (`alarm` writes it), no step, gone back, rolled back, tracker failed,
-        stopped.
+        Kinds: started, saved, resumed, started over, alarm (`alarm` writes it), no step, gone back, rolled back,
+        tracker failed, stopped.
         """
         self._files.event(kind, fields)
         self._tell(lambda tracker: tracker.event(kind, fields))
 
-    def alarm(self, step: int, kind: str, message: str) -> None:
+    def alarm(self, step: int, kind: str, message: str, *, is_early: bool = False) -> None:
         """The event ``alarm``: something is wrong that the run goes on with.
 
         Args:
             step: the step that it is about.
             kind: one word for programs, such as "stale" or "checkpoint".
             message: what is wrong, with its figures, and what to do: for people.
+            is_early: nothing was lost yet; the event then has ``"early": true``.
         """
         # The only place that writes this event: what reads events.jsonl relies on these three fields.
-        self.event("alarm", step=step, kind=kind, message=message)
+        self.event("alarm", step=step, kind=kind, message=message, **({"early": True} if is_early else {}))
 
     def summary(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Merge ``values`` into summary.json, atomically; returns the whole summary."""
@@ -140,9 +142,11 @@ class Recorder:
         """Remove figures, samples and evaluations after ``step``: a run resumed there records them again.
 
         Returns:
-            How many lines were removed. Events are kept.
+            How many lines were removed. Events are kept; that of a run which has to begin anew says which still stand.
         """
         self._tell(lambda tracker: tracker.rewind(step))
+        if step < 0 and self._has_events:
+            self.event("started over")
         return self._files.rewind(step)
 
     def close(self, reason: str = "finished") -> None:

@@ -77,7 +77,8 @@ class ConsoleTracker:
             self._print(f"{self._command}: {at}: {fields.get('why')}", style="yellow")
         elif kind == "alarm":
             words = fields.get("message") or ", ".join(str(value) for value in fields.values())
-            self._print(f"{self._command}: alarm: {words}", style="yellow")
+            early = "early " if fields.get("early") else ""
+            self._print(f"{self._command}: {early}alarm: {words}", style="yellow")
         elif kind in ("tracker failed", "no step", "caution"):
             self._print(f"{self._command}: {fields.get('message')}", style="yellow")
 

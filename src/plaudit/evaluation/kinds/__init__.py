@@ -83,16 +83,26 @@ def warnings(run: Run) -> list[str]:
         messages = [f"The run did not finish: {run.reason}", *messages]
     messages += [
         f"Put back to {kind.unit} {e.get('step')}: {e.get('why', 'it was better there')}."
-        for e in run.events
+        for e in run.standing
         if e.get("event") == "rolled back"
     ]
     messages += [
         f"Went back at {kind.unit} {e.get('step')} on {e.get('why')}."
-        for e in run.events
+        for e in run.standing
         if e.get("event") == "gone back"
     ]
-    alarms = [_words(event) for event in run.events if event.get("event") == "alarm"]
-    return messages + [f"During the run: {alarm}" for alarm in dict.fromkeys(alarms) if alarm]
+    alarms = [event for event in run.standing if event.get("event") == "alarm" and _words(event)]
+    told = [f"During the run: {_words(alarm)}" for alarm in alarms if not alarm.get("early")]
+    told += [_early(alarm, run, kind.unit) for alarm in alarms if alarm.get("early")]
+    return messages + list(dict.fromkeys(told))
+
+
+def _early(alarm: Row, run: Run, unit: str) -> str:
+    """An alarm that came before anything was lost, with what became of it where a gold reward has decided."""
+    text = f"Early in the run, at {unit} {alarm.get('step')}, when nothing was lost yet: {_words(alarm)}"
+    if run.summary.get("verdict") == "better" and run.summary.get("gold_difference") is not None:
+        text += ". In the end the gold reward was clearly above its start"
+    return text
 
 
 def _words(alarm: Row) -> str:

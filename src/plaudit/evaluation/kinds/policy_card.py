@@ -28,6 +28,7 @@ from plaudit.runs.files import (
     read_json,
     read_lines,
 )
+from plaudit.runs.reading import standing
 from plaudit.statistics.clustered import mean_over
 from plaudit.statistics.intervals import Estimate
 from plaudit.statistics.ranking import spearman
@@ -54,7 +55,8 @@ def card(run_dir: Path) -> Row:
         Beside these stand what `plaudit.evaluation.responses` measures: of the same rows how it wins at equal length,
         how far it went and how it writes; of the files of an evaluation after the run (judged.jsonl, forgetting.jsonl,
         red_team.jsonl) what a judge of pairs says, what it has forgotten and what it refuses.
-        ``alarms`` are those of events.jsonl. What the rows cannot give is ``None``. ``kl_coef_in_force`` is that of
+        ``alarms`` are those of events.jsonl that still stand, ``early`` where nothing was lost yet. What the rows
+        cannot give is ``None``. ``kl_coef_in_force`` is that of
         the last iteration that has one (docs/why/kl-in-force.md), and not there where no iteration has.
 
     Raises:
@@ -92,8 +94,11 @@ def card(run_dir: Path) -> Row:
     values["verdict"] = judged(values)
     values |= _measured_beside(run_dir)
     values |= _in_force(read_lines(run_dir / METRICS))
-    alarms = [row for row in read_lines(run_dir / EVENTS) if row.get("event") == "alarm" and row.get("kind")]
-    values["alarms"] = [{"kind": row["kind"], "step": row.get("step")} for row in alarms]
+    events = standing(read_lines(run_dir / EVENTS))
+    alarms = [row for row in events if row.get("event") == "alarm" and row.get("kind")]
+    values["alarms"] = [
+        {"kind": row["kind"], "step": row.get("step"), "early": bool(row.get("early"))} for row in alarms
+    ]
     clean: Row = {name: None if _is_nan(value) else value for name, value in values.items()}
     merge_json(run_dir / SUMMARY, clean)
     return clean

@@ -114,7 +114,7 @@ class Rejection:
                 self.session.record(number, metrics | evaluated, rollouts)
                 alarms += self.hacking.evaluated(self.evaluator.seen) if evaluated else []
                 for alarm in alarms:
-                    self.session.recorder.alarm(number, alarm.kind, alarm.message)
+                    self.session.recorder.alarm(number, alarm.kind, alarm.message, is_early=alarm.is_early)
                 self.session.after(number, self._state)
 
     def _state(self) -> dict[str, Any]:

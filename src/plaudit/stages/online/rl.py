@@ -147,7 +147,7 @@ class OnlineTraining:
                 self.session.recorder.event("no step", step=iteration, message=_no_step(iteration, metrics))
             hacked += self.hacking.evaluated(self.evaluator.seen) if evaluated else []
             for alarm in (*self.watch.look(metrics), *hacked):
-                self.session.recorder.alarm(iteration, alarm.kind, alarm.message)
+                self.session.recorder.alarm(iteration, alarm.kind, alarm.message, is_early=alarm.is_early)
             _check_kl(self.job, metrics, iteration)
             self.guard.act(iteration, hacked, self.loop)
         except TrainingError:
