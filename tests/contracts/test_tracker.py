@@ -103,6 +103,7 @@ def test_a_figure_that_is_not_finite_is_left_out_and_spoils_no_other(place):
 def test_samples_and_events_of_every_kind_are_taken(place):
     tracker = place.open()
     tracker.expect(3, "iteration")
+    tracker.start({"eval/gold_mean": 0.5})
     tracker.sample(1, {"prompt": "Grüße", "response": "[b]yes[/b]\n", "reward": 0.5})
     for kind, fields in (
         ("started", {"command": "ppo"}),

@@ -69,3 +69,16 @@ def test_gold_stands_in_the_line_between_its_evaluations_too():
     console.metrics(1, {"reward/mean": 0.5, "eval/gold_mean": 0.1, "objective/kl": 0.2})
     console.metrics(2, {"reward/mean": 0.9, "objective/kl": 0.3})
     assert "reward +0.90 (was +0.50) · gold +0.10 · KL 0.3 nats" in raw.getvalue().decode().splitlines()[-1]
+
+
+def test_what_it_was_is_the_start_of_the_run_and_not_its_first_evaluation_nor_that_of_a_resumed_process():
+    console, raw = tracker()
+    console.expect(2, "iteration")
+    console.start({"eval/gold_mean": -0.04})
+    console.metrics(1, {"reward/mean": 0.5, "eval/gold_mean": -0.27})
+    assert "gold -0.27 (was -0.04)" in raw.getvalue().decode().splitlines()[-1]
+    console.rewind(1)
+    console.start({"reward/mean": 0.08, "eval/gold_mean": -0.27})
+    console.start({"eval/gold_mean": -0.04})
+    console.metrics(2, {"reward/mean": 0.9, "eval/gold_mean": -0.19})
+    assert "reward +0.90 (was +0.08) · gold -0.19 (was -0.04)" in raw.getvalue().decode().splitlines()[-1]

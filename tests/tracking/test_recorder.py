@@ -103,6 +103,19 @@ def test_a_run_that_begins_anew_says_so_where_there_was_one(tmp_path):
         assert [row["event"] for row in events(tmp_path)].count("started over") == times
 
 
+def test_a_resumed_run_is_compared_with_the_start_of_the_run(tmp_path):
+    with Recorder(tmp_path, command="ppo", log=SILENT) as recorder:
+        for step, value in ((1, 0.25), (2, 0.5), (3, 0.75)):
+            recorder.metrics(step, {"reward/mean": value, "late": value if step > 1 else float("nan")})
+    with Recorder(tmp_path, command="ppo", log=SILENT) as recorder:
+        recorder.trackers["spy"] = spy = Spy()
+        recorder.rewind(2)
+        recorder.start({"eval/gold_mean": 0.1, "eval/reward_mean": float("nan")})
+    assert [call[1] for call in spy.seen if call[0] == "start"] == [
+        {"reward/mean": 0.25, "late": 0.5}, {"eval/gold_mean": 0.1},
+    ]  # fmt: skip
+
+
 def test_every_alarm_has_a_step_a_kind_and_a_message(tmp_path):
     """Programs read these three, so there is one place that writes the event, and no way to leave one out."""
     with Recorder(tmp_path, command="ppo", log=SILENT) as recorder:
@@ -143,6 +156,9 @@ class Spy:
     def metrics(self, step, values):
         self._note("metrics", step, dict(values))
 
+    def start(self, values):
+        self._note("start", dict(values))
+
     def sample(self, step, fields):
         self._note("sample", step, dict(fields))
 
@@ -171,12 +187,13 @@ def test_every_tracker_is_told_everything_and_closed_once(tmp_path):
         ("metrics", 1, {"a": 1.0, "b": None}),
         ("sample", 1, {"prompt": "p", "response": "r"}),
         ("rewind", 0),
+        ("start", {}),
         ("event", "stopped"),
         ("close",),
     ]
 
 
-@pytest.mark.parametrize("call", ["metrics", "sample", "event", "rewind", "expect", "close"])
+@pytest.mark.parametrize("call", ["metrics", "sample", "event", "rewind", "start", "expect", "close"])
 def test_a_tracker_that_raises_is_left_out_and_the_run_goes_on(tmp_path, call):
     with Recorder(tmp_path, command="ppo", log=SILENT) as recorder:
         recorder.trackers |= {"broken": (broken := Spy(call)), "sound": (sound := Spy())}

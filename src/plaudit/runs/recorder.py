@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from plaudit.config.sections import LogSection
 from plaudit.errors import PlauditError, Stopped
-from plaudit.runs.files import EVALUATION, EVENTS, METRICS, SAMPLES, SUMMARY, Lines, jsonable, merge_json
+from plaudit.runs.files import EVALUATION, EVENTS, METRICS, SAMPLES, SUMMARY, Lines, jsonable, merge_json, read_lines
 from plaudit.tracking.tracker import TRACKERS, Tracker
 
 
@@ -30,6 +30,9 @@ class Files:
     def metrics(self, step: int, values: Mapping[str, float | None]) -> None:
         """One line: ``{"step", "time" (Unix seconds), "role/name": number or null, ...}``."""
         self._metrics.add({"step": step, "time": round(time.time(), 3), **values})
+
+    def start(self, values: Mapping[str, float]) -> None:
+        """They are in metrics.jsonl and evaluation.jsonl."""
 
     def sample(self, step: int, fields: Mapping[str, Any]) -> None:
         """One line: ``{"step", "prompt", "response", ...}``."""
@@ -108,6 +111,11 @@ class Recorder:
         self._files.metrics(step, clean)
         self._tell(lambda tracker: tracker.metrics(step, clean))
 
+    def start(self, values: Mapping[str, float]) -> None:
+        """Figures at the start of the run, by name, for trackers that say what has become of them."""
+        known = {name: value for name, value in jsonable(values).items() if value is not None}
+        self._tell(lambda tracker: tracker.start(known))
+
     def sample(self, step: int, fields: Mapping[str, Any]) -> None:
         """A prompt and its response at this step, with reward parts: a line of samples.jsonl."""
         self._files.sample(step, fields)
@@ -147,7 +155,14 @@ class Recorder:
         self._tell(lambda tracker: tracker.rewind(step))
         if step < 0 and self._has_events:
             self.event("started over")
-        return self._files.rewind(step)
+        dropped = self._files.rewind(step)
+        first: dict[str, float] = {}
+        for row in read_lines(self.run_dir / METRICS):
+            for name in row.keys() - {"step", "time"} - first.keys():
+                if row[name] is not None:
+                    first[name] = row[name]
+        self.start(first)
+        return dropped
 
     def close(self, reason: str = "finished") -> None:
         """Record why the run stopped and close everything; a second call does nothing."""

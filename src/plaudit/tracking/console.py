@@ -62,6 +62,10 @@ class ConsoleTracker:
             left = self._time_left(step)
             self._print(f"{self._command}: {line}" + (f" · {left}" if left else ""))
 
+    def start(self, values: Mapping[str, float]) -> None:
+        """What the line compares with, whatever the first step says."""
+        self._first |= values
+
     def sample(self, step: int, fields: Mapping[str, Any]) -> None:
         """Samples are too long for a status line."""
 
@@ -83,7 +87,8 @@ class ConsoleTracker:
             self._print(f"{self._command}: {fields.get('message')}", style="yellow")
 
     def rewind(self, step: int) -> int:
-        """Forget the last values: they may be of steps that are done again."""
+        """Forget the values: they may be of steps that are done again."""
+        self._first.clear()
         self._now.clear()
         self._clock = None
         self._tenth = -1
@@ -136,7 +141,7 @@ def learning(first: Mapping[str, float], now: Mapping[str, float]) -> list[str]:
     """What the figures say about learning, in words, most important first.
 
     Args:
-        first: the value of each metric when it was first recorded.
+        first: the value of each metric at the start of the run.
         now: its newest value; of held-out figures that of the last evaluation.
 
     >>> learning({"reward/mean": -0.1}, {"reward/mean": 0.35, "objective/kl": 3.1, "response/eos_rate": 0.98})

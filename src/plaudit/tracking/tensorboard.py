@@ -38,6 +38,9 @@ class TensorBoardTracker:
         summary = self._summary(value=scalars)
         self._writer.add_event(self._event(step=step, wall_time=time.time(), summary=summary))
 
+    def start(self, values: Mapping[str, float]) -> None:
+        """The curves show it."""
+
     def sample(self, step: int, fields: Mapping[str, Any]) -> None:
         """Samples are in samples.jsonl and on the report page."""
 

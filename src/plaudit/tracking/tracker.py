@@ -24,6 +24,13 @@ class Tracker(Protocol):
     def metrics(self, step: int, values: Mapping[str, float | None]) -> None:
         """The figures of one step, by name; None where a figure was not finite."""
 
+    def start(self, values: Mapping[str, float]) -> None:
+        """What learning is compared with: figures at the start of the run, by name.
+
+        Of held-out figures that is the evaluation before the first step, of others the first value that was recorded.
+        A resumed run is told them again, since its own first step is not the start of the run.
+        """
+
     def sample(self, step: int, fields: Mapping[str, Any]) -> None:
         """A prompt with a response to it, as at this step."""
 

@@ -131,7 +131,7 @@ class Evaluator:
         self._tell_of_cost()
         self._tell_of_few()
         self._rows(self.final, JUDGED, 0, "final")
-        self.evaluate(0)
+        self.recorder.start(self.evaluate(0))
 
     def after(self, iteration: int) -> dict[str, float]:
         """Evaluate if it is time; metrics named ``eval/...``."""
@@ -292,6 +292,7 @@ class Evaluator:
     def resume(self, state: dict[str, Any]) -> None:
         """Inverse of `state`."""
         self.start, self.last = state["start"], state["last"]
+        self.recorder.start({f"eval/{self.judge}_mean": self.start})
         self.gone = list(state.get("gone", []))
         self._told_of_gold = bool(state.get("told_of_gold", False))
         watched = [row for row in read_lines(self.path) if row.get("set") == "selection"] if self.path.is_file() else []
