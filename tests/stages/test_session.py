@@ -17,6 +17,7 @@ from plaudit.jobs.registry import command_of
 from plaudit.runs.files import read_json, read_lines
 from plaudit.runs.lock import only_writer
 from plaudit.stages.preference.dpo import run_dpo
+from plaudit.stages.respond.samples import Sampler
 from plaudit.stages.reward.train import run_reward
 from plaudit.stages.session import open_session
 from plaudit.stages.sft import run_sft
@@ -123,6 +124,20 @@ def test_a_stage_that_is_stopped_hands_out_its_model_and_goes_on_as_if_it_had_no
     assert read_json(again / "summary.json")["ended"] == "finished"
     one, two = (load_file(r / "model" / "model.safetensors") for r in (whole, again))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_stop_while_the_end_is_measured_does_not_lose_the_model(world, tmp_path, monkeypatch):
+    shown = Sampler.show
+
+    def interrupted(self, step):
+        if step:
+            signal.raise_signal(signal.SIGINT)
+        shown(self, step)
+
+    monkeypatch.setattr(Sampler, "show", interrupted)
+    run = run_sft(world.sft(tmp_path / "run"))  # it takes a moment: it is measured to the end
+    assert read_json(run / "summary.json")["ended"] == "finished"
+    assert (run / "model" / "model.safetensors").is_file() and (run / "heldout.jsonl").is_file()
 
 
 def test_gradients_that_are_not_finite_end_a_run_with_its_model(world, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from plaudit.runs.best import BestWeights
 from plaudit.runs.recorder import Recorder
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+AFTER_STEP = "stopping after this step, and keeping a checkpoint; once more ends at once, without"
 
 
 class Kept(Protocol):
@@ -59,6 +60,7 @@ class Keeper:
         self.directory, self.section = run / "checkpoints", section
         self.learners, self.recorder, self.best = dict(learners), recorder, best
         self.stop_requested = False
+        self._words = AFTER_STEP
 
     def restore(self) -> tuple[int, dict[str, Any]]:
         """Load the newest valid checkpoint if resuming; (0, {}) for a fresh start."""
@@ -104,8 +106,13 @@ class Keeper:
             )
 
     @contextlib.contextmanager
-    def watch(self) -> Iterator[None]:
-        """Turn the first SIGTERM or Ctrl-C into a stop after the current step; a second one ends at once."""
+    def watch(self, words: str = AFTER_STEP) -> Iterator[None]:
+        """Turn the first SIGTERM or Ctrl-C into a stop after the current step; a second one ends at once.
+
+        Args:
+            words: said at the first one.
+        """
+        self._words = words
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -121,9 +128,7 @@ class Keeper:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
         with contextlib.suppress(OSError):  # not print: the signal may have come in the middle of one
-            os.write(
-                2, b"\nstopping after this step, and keeping a checkpoint; once more ends at once, without\n"
-            )
+            os.write(2, f"\n{self._words}\n".encode())
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write a checkpoint now."""

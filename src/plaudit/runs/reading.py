@@ -243,7 +243,8 @@ def _settings(path: Path) -> list[Setting]:
 def _sources(text: str) -> dict[str, str]:
     """The dotted key of each setting in the order of the file, with its comment; a list of tables is one setting."""
     # The comments alone are read from the lines, as tomllib drops them.
-    section, sources = "", {}
+    section = ""
+    sources: dict[str, str] = {}
     for line in text.splitlines():
         plain, _, comment = line.strip().partition(" # ")
         if plain.startswith("[["):

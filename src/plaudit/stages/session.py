@@ -24,6 +24,7 @@ OnIteration = Callable[[int, Mapping[str, float], Sequence[Rollout]], None]
 """Called after each iteration, or each optimizer step of a fixed data set, with its number from 1 on, with its metrics
 as they stand in metrics.jsonl, and with the rollouts that were learned from (none where the data set is fixed)."""
 
+JUDGING = "stopping as soon as the model is saved; once more ends at once, without"
 HowEnded = Literal["finished", "limit", "alarm", "interrupted"]
 """How a run came to its end: `ended` in summary.json."""
 
@@ -44,6 +45,7 @@ class Session:
         self.on_iteration = on_iteration
         self.trained = 0
         self._cut: set[str] = set()
+        self._was_cut = False
         self._moving = MovingWatch(total)
         self.keep({})
 
@@ -60,6 +62,12 @@ class Session:
         self.trained = step
         return step, state
 
+    def stop_if_asked(self) -> None:
+        """Raise `Stopped` if SIGTERM or Ctrl-C came while what was trained is measured: the rest is left out."""
+        if self.keeper.stop_requested:
+            self._was_cut = True
+            raise Stopped("stopped as asked while its weights were judged")
+
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
         """While it lasts, SIGTERM and Ctrl-C end the run after the step that is under way, with a checkpoint."""
@@ -70,7 +78,8 @@ class Session:
     def training(self, hand_out: Callable[[HowEnded], None]) -> Iterator[None]:
         """The training of a run: however it ends, what it has reached is handed out.
 
-        While it lasts, SIGTERM and Ctrl-C end the run after the step that is under way, with a checkpoint.
+        While it lasts, SIGTERM and Ctrl-C end the run after the step that is under way, with a checkpoint. While the
+        weights are judged they leave out the rest of it (`stop_if_asked`), and the model is saved.
 
         Args:
             hand_out: evaluates the weights and saves the model. It is told how training ended: after an interruption
@@ -95,6 +104,11 @@ class Session:
             error.run = self.run
             raise error
         self._finish(hand_out, "finished")
+        if self._was_cut:
+            cure = f"the same command with --out {self.run} --resume judges them"
+            stopped = Stopped("stopped as asked while its weights were judged", where=str(self.run), cure=cure)
+            stopped.run = self.run
+            raise stopped
 
     def _tell_why(self, error: PlauditError) -> None:
         """The alarm of a run that a failure or a limit ends."""
@@ -105,9 +119,11 @@ class Session:
             self.recorder.alarm(self.trained, kind, error.what)
 
     def _finish(self, hand_out: Callable[[HowEnded], None], ended: HowEnded) -> None:
-        # First, so that a run that is killed while it is evaluated does not seem to have come to its end.
-        self.recorder.summary({"ended": ended})
-        hand_out(ended)
+        # Until it is done, so that a run that is killed while it is judged does not seem to have come to its end.
+        self.recorder.summary({"ended": "interrupted"})
+        with self.keeper.watch(JUDGING):
+            hand_out(ended)
+        self.recorder.summary({"ended": "interrupted" if self._was_cut and ended == "finished" else ended})
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         """`record` and `after`, for a stage that does nothing between the two."""

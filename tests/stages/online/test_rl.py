@@ -23,6 +23,7 @@ from plaudit.config.sections import (
 )
 from plaudit.errors import ConfigError, DataError, Ended, ModelError, RewardError, Stopped, TrainingError
 from plaudit.evaluation.kinds import policy_card
+from plaudit.evaluation.report import write_report
 from plaudit.generation.native import NativeGenerator
 from plaudit.jobs.online import GRPOJob
 from plaudit.records import Prompt, RewardResult
@@ -221,6 +222,53 @@ def test_a_run_that_is_stopped_hands_out_what_it_has(world, tmp_path):
     again = run_rl(world.rl(run, checkpoint=CheckpointSection(resume=True)), reward=likes_good)
     one, two = (load_file(r / "model" / "model.safetensors") for r in (whole, again))
     assert all(torch.equal(one[name], two[name]) for name in one), "handing out did not touch what is resumed"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_while_it_is_judged_hands_out_its_model_and_a_page(world, tmp_path, number):
+    trained = []
+
+    def reward(rollouts):
+        if trained == [1, 2, 3, 4]:  # the first responses that judge
+            trained.append(0)
+            signal.raise_signal(number)
+        return best_at(2)(rollouts)
+
+    def note(iteration, metrics_, rollouts_):
+        trained.append(iteration)
+
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped, match="judged") as caught:
+        run_rl(many(world, tmp_path / "run"), reward=reward, prompts=MANY, on_iteration=note)
+    run = tmp_path / "run"
+    assert signal.getsignal(number) == before
+    assert caught.value.run == run and caught.value.exit_code == 75 and "--resume" in caught.value.cure
+    summary = read_json(run / "summary.json")
+    assert summary["ended"] == "interrupted" and summary["model_step"] == 2, "the best of what was measured"
+    assert (run / "model" / "config.json").is_file() and "not judged" in events(run)
+    assert read_json(run / "manifest.json")["finished"] is False
+    policy_card.card(run)
+    page = write_report(run).read_text("utf-8")
+    assert "Not evaluated on held-out prompts." in page and "it ended before its weights were judged" in page
+    whole = run_rl(many(world, tmp_path / "whole"), reward=best_at(2), prompts=MANY)
+    again = run_rl(many(world, run, checkpoint=CheckpointSection(resume=True)), reward=best_at(2), prompts=MANY)
+    summaries = [{k: v for k, v in read_json(r / "summary.json").items() if "peak" in k} for r in (whole, again)]
+    assert summaries[0] == summaries[1] and read_json(again / "summary.json")["ended"] == "finished"
+    one, two = (load_file(r / "model" / "model.safetensors") for r in (whole, again))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_run_that_is_killed_while_it_is_judged_has_not_come_to_its_end(world, tmp_path, monkeypatch):
+    def killed(*_, **__):
+        raise KeyboardInterrupt  # not through the handler: nothing more is done
+
+    monkeypatch.setattr("plaudit.stages.online.evaluation.Evaluator.finish", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_rl(world.rl(tmp_path / "run"), reward=likes_good)
+    assert read_json(tmp_path / "run" / "summary.json")["ended"] == "interrupted"
+    lines = (tmp_path / "run" / "events.jsonl").read_text().splitlines()
+    (tmp_path / "run" / "events.jsonl").write_text("\n".join(lines[:-1]) + "\n")  # killed: nothing says why
+    assert "it has not ended yet, or was killed" in write_report(tmp_path / "run").read_text("utf-8")
 
 
 def test_a_reward_that_fails_ends_the_run_with_what_was_learned(world, tmp_path):

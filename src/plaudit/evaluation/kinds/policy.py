@@ -63,8 +63,10 @@ def _not_judged(run: Run) -> Verdict:
     if not run.metrics:
         return Verdict("flat", "Nothing was trained yet.", "The run has recorded no iteration.")
     moved = f"from {signed(run.first('reward/mean'))} to {signed(run.last('reward/mean'))}"
-    if run.summary.get("ended") in (None, "finished"):
+    if "evaluated_step" not in run.summary:
         why = "without held-out prompts this does not show that it got better"
+    elif not run.reason:
+        why = "it has not ended yet, or was killed, so its weights were not judged on the held-out prompts"
     else:
         why = "it ended before its weights were judged on the held-out prompts"
     return Verdict("flat", "Not evaluated on held-out prompts.", f"In training the reward went {moved}; {why}.")

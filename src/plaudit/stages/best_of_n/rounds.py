@@ -122,7 +122,7 @@ class Rejection:
 
     def _hand_out(self, ended: HowEnded) -> None:
         """Choose the weights that are kept, and save them."""
-        self.evaluator.finish(self.session.trained, ended)
+        self.evaluator.finish(self.session.trained, ended, between=self.session.stop_if_asked)
         self.session.save(self.learner, self.tokenizer)
 
     def _round(self, number: int, kept: Lines, pairs: Lines) -> tuple[dict[str, float], list[Rollout]]:

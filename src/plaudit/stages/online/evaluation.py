@@ -14,7 +14,7 @@ import torch
 
 from plaudit.data.chat import ChatFormat
 from plaudit.data.reading.transcripts import prompt_key
-from plaudit.errors import RewardError
+from plaudit.errors import RewardError, Stopped
 from plaudit.evaluation.alarms.evaluations import Seen
 from plaudit.evaluation.choice import ENOUGH, HINTED, clearly, difference, divide, means_of
 from plaudit.runs.best import BestWeights
@@ -182,25 +182,29 @@ class Evaluator:
         self.seen = {at: one for at, one in self.seen.items() if at <= best}
         return best
 
-    def finish(self, step: int, ended: str = "finished", *, alarmed: bool = False) -> None:
+    def finish(
+        self, step: int, ended: str = "finished", *, alarmed: bool = False, between: Callable[[], None] | None = None
+    ) -> None:
         """Choose the weights, put them into the policy, and judge them on the prompts kept for the end.
 
         Args:
             step: iterations that the policy has had.
             ended: how training ended. After an interruption nothing is sampled: somebody waits for the end.
             alarmed: an alarm was acted on. Without a gold reward the weights before it are handed out.
+            between: called while responses are drawn. Where it raises `Stopped` the rest is left out, as after an
+                interruption.
         """
-        before = self._before_alarm(step) if alarmed and self.is_calm else None
-        if ended == "interrupted":
-            kept = self._interim(step) if before is None else before
-        else:
-            try:
-                kept = self._chosen(step, alarmed) if before is None else before
+        kept = self._before_alarm(step) if alarmed and self.is_calm else None
+        self.sampler.between = between
+        try:
+            if ended != "interrupted":
+                kept = self._chosen(step, alarmed) if kept is None else kept
                 if kept:  # the start has been sampled at the start
                     self._rows(self.final, JUDGED, kept, "final")
-            except RewardError as error:  # it may be what ended the run; then what was measured before is all there is
-                kept = self._interim(step) if before is None else before
-                self.recorder.event("not judged", step=kept, why=error.what)
+        except (RewardError, Stopped) as error:  # what was measured before is all there is
+            self.recorder.event("not judged", step=step if kept is None else kept, why=error.what)
+        if kept is None:  # once weights are chosen they stay: the policy has them already
+            kept = self._interim(step)
         self.recorder.summary({"model_step": kept})
 
     def _chosen(self, step: int, alarmed: bool) -> int:

@@ -130,7 +130,8 @@ class OnlineTraining:
     def _hand_out(self, ended: HowEnded) -> None:
         """Choose the weights that are kept, and save them."""
         machines, text = self.opened.machines, self.opened.format
-        self.evaluator.finish(self.session.trained, ended, alarmed=self.guard.acted)
+        stop = self.session.stop_if_asked
+        self.evaluator.finish(self.session.trained, ended, alarmed=self.guard.acted, between=stop)
         if machines.critic and machines.shared_trunk:  # its head is of use only beside this policy
             machines.critic.export(self.session.run / "critic", text.tokenizer)
         self.session.save(machines.policy, text.tokenizer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol, get_args
 
 import torch
@@ -73,6 +73,8 @@ class Sampler:
         self.runtime, self.job, self.chat, self.max_staleness = runtime, job, chat, max_staleness
         self.gold_failed: list[str] = []
         """Of the newest rows: why the gold reward gave no value, once for each response without one."""
+        self.between: Callable[[], None] | None = None
+        """Called while responses are drawn and before they are scored; what it raises ends the drawing."""
 
     def rows(self, prompts: Sequence[TokenPrompt], n: int, step: int, purpose: Purpose) -> list[dict[str, Any]]:
         """``n`` responses to each prompt with their scores, as rows of evaluation.jsonl."""
@@ -81,8 +83,9 @@ class Sampler:
     def drawn(self, prompts: Sequence[TokenPrompt], n: int, step: int, purpose: Purpose) -> list[Rollout]:
         """``n`` responses to each prompt, with their rewards."""
         rollouts = self.runtime.generator.generate(
-            prompts, n, self.job.sampling, seed=self.job.seed, iteration=draw_of(step, purpose)
+            prompts, n, self.job.sampling, seed=self.job.seed, iteration=draw_of(step, purpose), progress=self._go_on
         )
+        self._go_on()
         # The row says "after this iteration", and by it weights are chosen and judged: they must be those it is of.
         refuse_stale(rollouts, step, self.max_staleness)
         return scored(self.runtime.reward, rollouts)
@@ -106,6 +109,10 @@ class Sampler:
             for row, gap in zip(rows[::n], gaps(self.runtime.reward, rollouts[::n]), strict=True):
                 row.update(gap)
         return rows
+
+    def _go_on(self, *progress: int) -> None:
+        if self.between is not None:
+            self.between()
 
     def _row(self, step: int, k: int, rollout: Rollout, gold: float | None) -> dict[str, Any]:
         row = {
