@@ -107,6 +107,21 @@ def test_a_policy_put_back_to_its_start_is_no_success(tmp_path, synthetic):
     assert json.loads((run / "summary.json").read_text())["win_rate"] == 0.5
 
 
+@pytest.mark.parametrize(
+    ("interval", "words"),
+    [
+        ([-0.23, 0.37], "was −0.38 there and −0.44 after iteration 40, no clear difference (95\u202f% interval −0.23 to"),
+        ([0.01, 0.11], "by iteration 40 the gold on the other held-out prompts had fallen from −0.38 to −0.44."),
+    ],
+)
+def test_a_peak_has_fallen_only_where_the_interval_says_so(tmp_path, synthetic, interval, words):
+    run = synthetic["ppo"](tmp_path / "r")
+    facts = {"model_step": 20, "peak_step": 20, "end_step": 40, "peak_over_end_ci": interval}
+    summary = {"command": "ppo", "peak_selection": -0.38, "end_selection": -0.44} | facts
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert words in read(run)[0].evidence
+
+
 def test_reward_models(tmp_path, synthetic):
     said, found = read(synthetic["reward"](tmp_path / "good"))
     assert said.tone == "good" and "as the annotators did" in said.headline and found == []

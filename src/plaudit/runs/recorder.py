@@ -11,7 +11,17 @@ from typing import Any, Self
 
 from plaudit.config.sections import LogSection
 from plaudit.errors import PlauditError, Stopped
-from plaudit.runs.files import EVALUATION, EVENTS, METRICS, SAMPLES, SUMMARY, Lines, jsonable, merge_json, read_lines
+from plaudit.runs.files import (
+    EVALUATION,
+    EVENTS,
+    METRICS,
+    SAMPLES,
+    SUMMARY,
+    Lines,
+    jsonable,
+    merge_json,
+    read_lines,
+)
 from plaudit.tracking.tracker import TRACKERS, Tracker
 
 

@@ -534,5 +534,33 @@ def test_a_finished_run_is_sampled_anew_with_other_prompts_samples_and_gold(worl
     found = policy_card.card(again)
     assert found["gold_difference_ci"] and found["kl"] is not None and found["win_rate_judge"] == "gold"
     assert read_lines(run / "evaluation.jsonl") == before
+    assert found["judged_apart"] and (found["prompts_in_training"], found["prompts_in_choice"]) == (0, 0)
     other = evaluate_again(run, prompts=str(path))
-    assert policy_card.card(other)["prompts"] == len(MANY)
+    known = policy_card.card(other)
+    trained, chosen = known["prompts_in_training"], known["prompts_in_choice"]
+    assert known["prompts"] == len(MANY) and not known["judged_apart"] and trained and chosen
+    assert trained + chosen + found["prompts"] == len(MANY), "those to train on, those that choose, those that judge"
+    page = write_report(other).read_text("utf-8")
+    assert f"On {len(MANY)} prompts, {trained} of which it was trained on, the" in page
+    assert f"The policy was trained on {trained} of the {len(MANY)} prompts that judge it" in page
+    path.unlink()
+    other_prompts = tmp_path / "others.jsonl"
+    other_prompts.write_text(json.dumps({"prompt": MANY[0]}) + "\n")
+    unknown = policy_card.card(evaluate_again(run, prompts=str(other_prompts)))
+    assert unknown["prompts_in_training"] is None and not unknown["judged_apart"]
+
+
+def test_a_run_that_was_put_back_to_its_start_is_not_compared_with_itself(world, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "config.toml").write_text("")
+    (tmp_path / "summary.json").write_text('{"command": "ppo", "model_step": 0}')
+    with pytest.raises(DataError, match="put back to where it started"):
+        evaluate_again(tmp_path)
+
+
+def test_a_single_held_out_prompt_that_chose_and_judges_is_called_that(world, tmp_path):
+    run = run_rl(world.rl(tmp_path / "run", eval_prompts=1, iterations=1), reward=likes_good)
+    found = policy_card.card(run)
+    assert found["prompts"] == found["prompts_in_choice"] == 1 and not found["judged_apart"]
+    page = write_report(run).read_text("utf-8")
+    assert "took no part" not in page and "by 1 of which its weights were chosen as well" in page

@@ -45,7 +45,10 @@ def verdict(run: Run) -> Verdict:
         "no_change": ("flat", "No clear change."),
         "too_few": ("flat", "Too few prompts to say."),
     }
-    return Verdict(*headline[judged], evidence)
+    tone, words = headline[judged]
+    if card.get("prompts_in_training") and judged in ("better", "worse"):
+        words = words.replace(".", " on prompts that it was trained on.")
+    return Verdict(tone, words, evidence)
 
 
 OF_SAMPLING = ("stale", "mismatch")
@@ -80,21 +83,15 @@ def _evidence(run: Run, judge: str) -> str:
     interval = span(card.get(f"{judge}_difference_ci"), "signed")
     wins, wins_interval = percent(card.get("win_rate")), span(card.get("win_rate_ci"), "percent")
     kl = f", at a KL of {number(card['kl'], 1)} nats per response" if card.get("kl") is not None else ""
-    prompts = compared(card, judge)
-    apart = " that took no part in choosing the weights" if card.get("judged_apart") else ""
     text = (
-        f"On {prompts} held-out prompts{apart} the {name} went from {before} to {after}: {change}"
+        f"On {_which_prompts(card, judge)} the {name} went from {before} to {after}: {change}"
         f"{f', {INTERVAL} {interval}' if interval else ''}. Against its own start it wins {wins} of the comparisons "
         f"({wins_interval}){kl}."
     )
     if card.get("verdict") == "too_few":
         text += f" With fewer than {ENOUGH} prompts no difference can be told from chance: give more --eval-prompts."
     if card.get("end_selection") is not None and card.get("evaluated_step") == card.get("peak_step"):
-        text += (
-            f" These are the weights after iteration {card['peak_step']}: by iteration {card.get('end_step')} the "
-            f"{judge} on the other held-out prompts had fallen from {number(card.get('peak_selection'))} to "
-            f"{number(card['end_selection'])}."
-        )
+        text += _put_back(card, judge)
     if judge == "gold":
         text += _bought(card)
     else:
@@ -103,6 +100,36 @@ def _evidence(run: Run, judge: str) -> str:
             "responses are better; for that, give a gold reward, or let people compare them."
         )
     return text
+
+
+def _put_back(card: Row, judge: str) -> str:
+    """Why the weights are not the last ones."""
+    peak, end = number(card.get("peak_selection")), number(card["end_selection"])
+    interval = card.get("peak_over_end_ci")
+    if interval and not (interval[0] or 0.0) > 0:
+        return (
+            f" These are the weights after iteration {card['peak_step']}: the {judge} on the other held-out prompts "
+            f"was {peak} there and {end} after iteration {card.get('end_step')}, no clear difference "
+            f"({INTERVAL} {span(interval, 'signed')}). After an alarm the earlier weights are handed out even so."
+        )
+    return (
+        f" These are the weights after iteration {card['peak_step']}: by iteration {card.get('end_step')} the "
+        f"{judge} on the other held-out prompts had fallen from {peak} to {end}."
+    )
+
+
+def _which_prompts(card: Row, judge: str) -> str:
+    """Which prompts judge, in words: what is said of the policy holds for such prompts."""
+    prompts, trained, chosen = compared(card, judge), card.get("prompts_in_training"), card.get("prompts_in_choice")
+    if trained:
+        return f"{prompts} prompts, {trained} of which it was trained on,"
+    if chosen:
+        return f"{prompts} held-out prompts, by {chosen} of which its weights were chosen as well,"
+    if card.get("judged_apart"):
+        return f"{prompts} held-out prompts that took no part in choosing the weights"
+    if "prompts_in_training" in card and trained is None:
+        return f"{prompts} prompts (whether it was trained on them is not known)"
+    return f"{prompts} held-out prompts"
 
 
 LEVEL = 0.1

@@ -56,8 +56,10 @@ def card(run_dir: Path) -> Row:
         how far it went and how it writes; of the files of an evaluation after the run (judged.jsonl, forgetting.jsonl,
         red_team.jsonl) what a judge of pairs says, what it has forgotten and what it refuses.
         ``alarms`` are those of events.jsonl that still stand, ``early`` where nothing was lost yet. What the rows
-        cannot give is ``None``. ``kl_coef_in_force`` is that of
-        the last iteration that has one (docs/why/kl-in-force.md), and not there where no iteration has.
+        cannot give is ``None``. ``kl_coef_in_force`` is that of the last iteration that has one
+        (docs/why/kl-in-force.md), and not there where no iteration has. ``prompts_in_training`` and
+        ``prompts_in_choice``: how many of the judging prompts it was trained on, and how many have chosen its weights;
+        ``judged_apart`` where that is none of them.
 
     Raises:
         DataError: no rows.
@@ -78,7 +80,8 @@ def card(run_dir: Path) -> Row:
     after_step = summary.get("model_step")
     if after_step not in steps:
         after_step = None if divided else max(steps)
-    values: Row = {"evaluated_step": after_step, "judged_apart": divided}
+    known = _known(rows, summary)
+    values: Row = {"evaluated_step": after_step, "judged_apart": divided and set(known.values()) == {0}, **known}
     if after_step is None:
         values |= _levels(watched[max(watched)]) if watched else {}
     else:
@@ -109,6 +112,14 @@ def _measured_beside(run_dir: Path) -> Row:
     judgements = read_lines(run_dir / JUDGED)
     values = by_judge(judgements) if judgements else {}
     return values | forgetting(read_lines(run_dir / FORGETTING)) | safety(read_lines(run_dir / RED_TEAM))
+
+
+def _known(rows: Sequence[Row], summary: Row) -> dict[str, int | None]:
+    """Of the prompts that judge: how many it was trained on, and by how many its weights were chosen; None: unknown."""
+    sides = {name: {row.get("prompt_id") for row in rows if row.get("set") == name} for name in ("final", "selection")}
+    # A single held-out prompt is on both sides. A run holds its own prompts apart; `evaluate_again` takes any.
+    known = {"in_training": 0, "in_choice": len(sides["final"] & sides["selection"])} | summary.get("known_prompts", {})
+    return {f"prompts_{name}": count for name, count in known.items()}
 
 
 def newest(rows: Sequence[Row]) -> list[Row]:

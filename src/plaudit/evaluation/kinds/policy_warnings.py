@@ -20,7 +20,7 @@ SPREAD, TIMES = 0.2, 10.0
 
 def warnings(run: Run) -> list[str]:
     """All that apply, most serious first."""
-    return [*_over_optimisation(run), *_by_length(run), *_texts(run), *_lost(run), *_optimisation(run)]
+    return [*_prompts(run), *_over_optimisation(run), *_by_length(run), *_texts(run), *_lost(run), *_optimisation(run)]
 
 
 def unchecked(run: Run) -> list[str]:
@@ -38,6 +38,17 @@ def unchecked(run: Run) -> list[str]:
     if card.get("gold_constant"):
         missing.append("anything by the gold reward (it has the same value for every response)")
     return [*missing, *(card.get("not_measured") or [])]
+
+
+def _prompts(run: Run) -> list[str]:
+    """Prompts that judge a policy and that it knows."""
+    trained, prompts = run.summary.get("prompts_in_training"), run.summary.get("prompts")
+    if not trained:
+        return []
+    return [
+        f"The policy was trained on {trained} of the {prompts} prompts that judge it: this does not show what it does "
+        "with others. Judge it on prompts that are not in its training data."
+    ]
 
 
 def _over_optimisation(run: Run) -> list[str]:

@@ -16,7 +16,7 @@ from plaudit.data.reading.rows import Places
 from plaudit.data.reading.transcripts import prompt_key
 from plaudit.data.split import split_by_prompt
 from plaudit.data.write import write_records
-from plaudit.errors import ConfigError, DataError
+from plaudit.errors import ConfigError, DataError, PlauditError
 from plaudit.evaluation.choice import divide
 from plaudit.evaluation.responses.refusals import Request, requests
 from plaudit.jobs.online import OnlineJob
@@ -96,6 +96,12 @@ def evaluate_again(
             "the directory is not a finished run of a policy: it needs config.toml and model/", where=str(run),
             cure="give the directory that the training command printed",
         )  # fmt: skip
+    model_step = read_json(run / SUMMARY).get("model_step", 1)
+    if not model_step:
+        raise DataError(
+            "the run was put back to where it started, so there is no trained policy to compare with its start",
+            where=str(run), cure="its report.html says why; what was learned until then is in its checkpoints",
+        )  # fmt: skip
     beside = beside or Beside()
     job = _job_of(run, {"gold": [gold]} if gold else {})
     set_threads(job.compute)
@@ -113,7 +119,6 @@ def evaluate_again(
     said.note(runtime.notes)
     own = None if prompts else job.eval_prompts
     tokenised = _tokenised(job, data, runtime, (records, places), own, said)
-    model_step = max(read_json(run / SUMMARY).get("model_step", 1), 1)
     replying = _replying(run, job, data, runtime, said)
     anew = _Anew(job, runtime, data, said, Measurement(runtime, job, model_step, replying))
     with _recorder(run, prompts) as recorder:
@@ -123,7 +128,8 @@ def evaluate_again(
         anew.forget(recorder.run_dir, beside.heldout)
         anew.provoke(recorder.run_dir, asked_of_it)
         said.record(recorder)
-        recorder.summary({"model_step": model_step, "not_measured": anew.not_measured})
+        known = _known(job, runtime, tokenised)
+        recorder.summary({"model_step": model_step, "not_measured": anew.not_measured, "known_prompts": known})
     return recorder.run_dir
 
 
@@ -144,6 +150,20 @@ def _tokenised(
         raise reader.nothing_left("evaluate on")
     reader.tell(said)
     return tokenised
+
+
+def _known(job: OnlineJob, runtime: MeasuringRuntime, prompts: Sequence[TokenPrompt]) -> dict[str, int | None]:
+    """How many of the prompts the run was trained on, and how many have chosen its weights; None: not known."""
+    try:
+        records, places = load_prompts(job.dataset, job.data, None, Said())
+    except PlauditError:  # they were given in Python, or are no longer there
+        return {"in_training": None, "in_choice": None}
+    train, heldout = split_by_prompt(records, max(job.data.eval_fraction, 1e-9), job.seed)
+    reader = PromptReader(job.data, job.sampling, runtime.format.chat, places)
+    chosen, _ = divide(reader.tokenise(heldout[: job.eval_prompts]), lambda prompt: prompt_key(prompt.prompt.content))
+    asked = {prompt_key(prompt.prompt.content) for prompt in prompts}
+    sides = {"in_training": train, "in_choice": [prompt.prompt for prompt in chosen]}
+    return {name: len(asked & {prompt_key(one.content) for one in side}) for name, side in sides.items()}
 
 
 def _recorder(run: Path, name: str) -> Recorder:

@@ -281,12 +281,15 @@ class Evaluator:
     def _tell(self, step: int, best: int, end: float, peak: float, gap: Estimate, how: str) -> None:
         """The event of weights that were put back, with the figures that it rests on."""
         where = "at its start" if best == 0 else f"after iteration {best}"
+        # After an alarm the weights before it are handed out where they only seem better: no loss was seen then.
+        lost = "a loss of" if clearly(gap) else "no clear difference,"
         why = (
-            f"the held-out {self.judge} was {peak:.3f} {where} and {end:.3f} after iteration {step}, {how}: a loss of "
+            f"the held-out {self.judge} was {peak:.3f} {where} and {end:.3f} after iteration {step}, {how}: {lost} "
             f"{gap.value:.3f}, 95 % interval {gap.low:.3f} to {gap.high:.3f}, over {gap.n} prompts"
         )
         self.recorder.event("rolled back", step=best, to=best, why=why)
         self.recorder.summary({"end_selection": end, "peak_selection": peak, "end_step": step})
+        self.recorder.summary({"peak_over_end": gap.value, "peak_over_end_ci": list(gap.interval)})
 
     def state(self) -> dict[str, Any]:
         """Held-out means at the start, at the last evaluation, and at the best one; evaluations that were forgotten."""
