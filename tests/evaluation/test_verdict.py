@@ -110,7 +110,7 @@ def test_a_policy_put_back_to_its_start_is_no_success(tmp_path, synthetic):
 @pytest.mark.parametrize(
     ("interval", "words"),
     [
-        ([-0.23, 0.37], "was −0.38 there and −0.44 after iteration 40, no clear difference (95\u202f% interval −0.23 to"),
+        ([-0.23, 0.37], "was −0.38 there and −0.44 after iteration 40, no clear difference (95\u202f% interval −0.23"),
         ([0.01, 0.11], "by iteration 40 the gold on the other held-out prompts had fallen from −0.38 to −0.44."),
     ],
 )

@@ -71,7 +71,8 @@ def test_best_responses_and_their_curve(world, tmp_path):
     assert figures["gold_gain"] == pytest.approx(-figures["reward_gain"]) and figures["reward_gain"] > 0
     assert figures["win_rate"] > 0.5 > figures["gold_win_rate"]
     page = write_report(run).read_text(encoding="utf-8")
-    assert "may be no better than one sample" in page and "Reward of the best of n" in page
+    assert "The best of 4 is worse than one sample." in page and "Over-optimised" in page
+    assert "Reward of the best of n" in page
     assert not (run / "model").exists()
 
 
