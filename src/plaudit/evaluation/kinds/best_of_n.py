@@ -88,7 +88,7 @@ def judged(card: Row) -> str | None:
     gain = card.get("gold_gain_ci")
     if gain is None:
         return None
-    if card.get("gold_prompts", card.get("prompts", 0)) < ENOUGH:
+    if (card.get("gold_prompts") or card.get("prompts") or 0) < ENOUGH:
         return "too_few"
     return "better" if gain[0] > 0 else "worse" if gain[1] < 0 else "no_change"
 

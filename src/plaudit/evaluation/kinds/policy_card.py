@@ -97,11 +97,7 @@ def card(run_dir: Path) -> Row:
     values["verdict"] = judged(values)
     values |= _measured_beside(run_dir)
     values |= _in_force(read_lines(run_dir / METRICS))
-    events = standing(read_lines(run_dir / EVENTS))
-    alarms = [row for row in events if row.get("event") == "alarm" and row.get("kind")]
-    values["alarms"] = [
-        {"kind": row["kind"], "step": row.get("step"), "early": bool(row.get("early"))} for row in alarms
-    ]
+    values["alarms"] = _alarms(read_lines(run_dir / EVENTS))
     clean: Row = {name: None if _is_nan(value) else value for name, value in values.items()}
     merge_json(run_dir / SUMMARY, clean)
     return clean
@@ -112,6 +108,11 @@ def _measured_beside(run_dir: Path) -> Row:
     judgements = read_lines(run_dir / JUDGED)
     values = by_judge(judgements) if judgements else {}
     return values | forgetting(read_lines(run_dir / FORGETTING)) | safety(read_lines(run_dir / RED_TEAM))
+
+
+def _alarms(events: Sequence[Row]) -> list[Row]:
+    alarms = [row for row in standing(events) if row.get("event") == "alarm" and row.get("kind")]
+    return [{"kind": row["kind"], "step": row.get("step"), "early": bool(row.get("early"))} for row in alarms]
 
 
 def _known(rows: Sequence[Row], summary: Row) -> dict[str, int | None]:
