@@ -24,12 +24,10 @@ from plaudit.evaluation.choice import ENOUGH
 from plaudit.evaluation.page import INTERVAL, Chart, Figure, Kind, Tone, Verdict
 from plaudit.evaluation.words import number, percent, signed, span
 from plaudit.functional.best_of_n import expected_best, kl_bound, win_rate_bound
-from plaudit.runs.files import BEST, SUMMARY, Row, merge_json, read_lines
+from plaudit.runs.files import BEST, PAIRS, SUMMARY, Row, merge_json, read_lines
 from plaudit.runs.reading import Run
 from plaudit.statistics.clustered import mean_over, outcomes, share
 
-PAIRS = "pairs.jsonl"
-"""The best against the worst response to each prompt where they differ in the reward."""
 DETECTORS = (texts.phrase, texts.surface, texts.length, texts.repetition)
 """What is looked for in the best responses against the worst."""
 LOOK = "This may be what you want, or a weakness of the reward: read the samples"
@@ -251,7 +249,7 @@ def unchecked(run: Run) -> list[str]:
 
 
 def _best_and_worst(run: Run) -> tuple[Texts, Texts]:
-    """The best and the worst response to each prompt where they differ."""
+    """The best and the worst response to each prompt where they differ in the reward."""
     rows = read_lines(run.path / PAIRS)
     return Texts(tuple(row["chosen"] for row in rows)), Texts(tuple(row["rejected"] for row in rows))
 

@@ -68,10 +68,9 @@ def card(run_dir: Path) -> Row:
     rows = newest(read_lines(run_dir / EVALUATION))
     if not rows:
         raise DataError(
-            "no evaluated responses",
-            where=str(run_dir / EVALUATION),
+            "no evaluated responses", where=str(run_dir / EVALUATION),
             cure="train with held-out prompts: --eval-prompts above 0",
-        )
+        )  # fmt: skip
     divided = any("set" in row for row in rows)
     steps = _by_step([row for row in rows if row.get("set") == "final"] if divided else rows)
     watched = _by_step([row for row in rows if row.get("set") == "selection"] if divided else rows)
@@ -80,8 +79,7 @@ def card(run_dir: Path) -> Row:
     after_step = summary.get("model_step")
     if after_step not in steps:
         after_step = None if divided else max(steps)
-    known = _known(rows, summary)
-    values: Row = {"evaluated_step": after_step, "judged_apart": divided and set(known.values()) == {0}, **known}
+    values: Row = {"evaluated_step": after_step} | _known(rows, summary)
     if after_step is None:
         values |= _levels(watched[max(watched)]) if watched else {}
     else:
@@ -95,8 +93,7 @@ def card(run_dir: Path) -> Row:
     values |= _of_gold(rows) | {"chosen_by": len({row.get("prompt_id") for some in watched.values() for row in some})}
     values["curve"] = [_point(step, rows) for step, rows in sorted(watched.items())]
     values["verdict"] = judged(values)
-    values |= _measured_beside(run_dir)
-    values |= _in_force(read_lines(run_dir / METRICS))
+    values |= _measured_beside(run_dir) | _in_force(read_lines(run_dir / METRICS))
     values["alarms"] = _alarms(read_lines(run_dir / EVENTS))
     clean: Row = {name: None if _is_nan(value) else value for name, value in values.items()}
     merge_json(run_dir / SUMMARY, clean)
@@ -115,12 +112,13 @@ def _alarms(events: Sequence[Row]) -> list[Row]:
     return [{"kind": row["kind"], "step": row.get("step"), "early": bool(row.get("early"))} for row in alarms]
 
 
-def _known(rows: Sequence[Row], summary: Row) -> dict[str, int | None]:
-    """Of the prompts that judge: how many it was trained on, and by how many its weights were chosen; None: unknown."""
+def _known(rows: Sequence[Row], summary: Row) -> Row:
+    """Of the prompts that judge: how many it was trained on, and how many have chosen its weights; None: unknown."""
     sides = {name: {row.get("prompt_id") for row in rows if row.get("set") == name} for name in ("final", "selection")}
     # A single held-out prompt is on both sides. A run holds its own prompts apart; `evaluate_again` takes any.
     known = {"in_training": 0, "in_choice": len(sides["final"] & sides["selection"])} | summary.get("known_prompts", {})
-    return {f"prompts_{name}": count for name, count in known.items()}
+    apart = any("set" in row for row in rows) and set(known.values()) == {0}
+    return {"judged_apart": apart} | {f"prompts_{name}": count for name, count in known.items()}
 
 
 def newest(rows: Sequence[Row]) -> list[Row]:

@@ -91,17 +91,7 @@ def evaluate_again(
     Raises:
         ConfigError, DataError, ModelError, RewardError: the run cannot be opened again, with the cure.
     """
-    if not (run / "config.toml").is_file() or not (run / "model").is_dir():
-        raise DataError(
-            "the directory is not a finished run of a policy: it needs config.toml and model/", where=str(run),
-            cure="give the directory that the training command printed",
-        )  # fmt: skip
-    model_step = read_json(run / SUMMARY).get("model_step", 1)
-    if not model_step:
-        raise DataError(
-            "the run was put back to where it started, so there is no trained policy to compare with its start",
-            where=str(run), cure="its report.html says why; what was learned until then is in its checkpoints",
-        )  # fmt: skip
+    model_step = _trained_step(run)
     beside = beside or Beside()
     job = _job_of(run, {"gold": [gold]} if gold else {})
     set_threads(job.compute)
@@ -131,6 +121,26 @@ def evaluate_again(
         known = _known(job, runtime, tokenised)
         recorder.summary({"model_step": model_step, "not_measured": anew.not_measured, "known_prompts": known})
     return recorder.run_dir
+
+
+def _trained_step(run: Path) -> int:
+    """The iteration whose weights are in ``model/``.
+
+    Raises:
+        DataError: there are none, or they are those of the start.
+    """
+    if not (run / "config.toml").is_file() or not (run / "model").is_dir():
+        raise DataError(
+            "the directory is not a finished run of a policy: it needs config.toml and model/", where=str(run),
+            cure="give the directory that the training command printed",
+        )  # fmt: skip
+    step = int(read_json(run / SUMMARY).get("model_step", 1))
+    if step == 0:
+        raise DataError(
+            "the run was put back to where it started, so there is no trained policy to compare with its start",
+            where=str(run), cure="its report.html says why; give another run",
+        )  # fmt: skip
+    return step
 
 
 def _tokenised(
