@@ -56,10 +56,9 @@ def card(run_dir: Path) -> Row:
         how far it went and how it writes; of the files of an evaluation after the run (judged.jsonl, forgetting.jsonl,
         red_team.jsonl) what a judge of pairs says, what it has forgotten and what it refuses.
         ``alarms`` are those of events.jsonl that still stand, ``early`` where nothing was lost yet. What the rows
-        cannot give is ``None``. ``kl_coef_in_force`` is that of the last iteration that has one
-        (docs/why/kl-in-force.md), and not there where no iteration has. ``prompts_in_training`` and
-        ``prompts_in_choice``: how many of the judging prompts it was trained on, and how many have chosen its weights;
-        ``judged_apart`` where that is none of them.
+        cannot give is ``None``. ``kl_coef_in_force`` is that of the last iteration that has one, and not there where
+        none has. ``prompts_in_training``, ``prompts_in_choice``: how many of the judging prompts it was trained on, and
+        how many have chosen its weights; ``judged_apart`` where that is none of them.
 
     Raises:
         DataError: no rows.
