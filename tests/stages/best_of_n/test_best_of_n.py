@@ -144,6 +144,7 @@ def test_answering_goes_on_where_it_stopped(world, tmp_path, monkeypatch):
     with pytest.raises(Stopped) as stop:
         run_best_of_n(job(world, tmp_path / "cut"), reward=interrupted(monkeypatch, after=2))
     assert stop.value.exit_code == 75 and len(read_lines(tmp_path / "cut" / "best.jsonl")) == 8
+    assert stop.value.run == tmp_path / "cut" and card(tmp_path / "cut")["prompts"] == 8
     again = job(world, tmp_path / "cut", checkpoint=CheckpointSection(every=1, resume=True))
     cut = run_best_of_n(again, reward=goods)
     for name in ("best.jsonl", "pairs.jsonl"):

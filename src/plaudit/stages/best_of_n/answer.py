@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.algorithms.best_of_n import BestOfN
+from plaudit.errors import Stopped
 from plaudit.jobs.best_of_n import BestOfNJob
 from plaudit.records import Rollout
 from plaudit.rewards.build import Given
@@ -61,7 +62,12 @@ def run_best_of_n(
         job, sources, total=len(tokenised), unit="prompt", inputs=Inputs((), given), said=said,
         on_iteration=on_iteration,
     ) as session:  # fmt: skip
-        _answer(job, opened, tokenised, session)
+        try:
+            _answer(job, opened, tokenised, session)
+        except Stopped as error:
+            if read_lines(session.run / "best.jsonl"):
+                error.run = session.run  # what was answered has its figures and its page
+            raise
     return session.run
 
 
