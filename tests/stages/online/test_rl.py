@@ -523,7 +523,8 @@ def test_a_resumed_run_raises_its_alarms_at_the_same_iterations(world, tmp_path,
 def test_a_finished_run_is_sampled_anew_with_other_prompts_samples_and_gold(world, tmp_path):
     path = tmp_path / "prompts.jsonl"
     path.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in MANY))
-    run = run_rl(many(world, tmp_path / "run", dataset=str(path), reward=("rule:length:4",)))
+    rate = OptimizerSection(lr="auto")
+    run = run_rl(many(world, tmp_path / "run", dataset=str(path), reward=("rule:length:4",), optimizer=rate))
     before = read_lines(run / "evaluation.jsonl")
     again = evaluate_again(run, samples=3, gold="rule:length:5")
     rows = read_lines(again / "evaluation.jsonl")

@@ -142,7 +142,9 @@ def build_measuring(
         opened(given, where) if given else None
         for given, where in ((job.gold, "gold"), (judge, "judge"), (harm, "harm"))
     )
-    learners = [LocalLearner(policy, job.optimizer, compute, total_steps=UNPLANNED) for _, policy in loaded]
+    # Nothing is trained, but a learner wants a rate that is a number, and that of the run may be "auto".
+    optimizer, _ = rated(job.optimizer, "online", trained, adapters=False)
+    learners = [LocalLearner(policy, optimizer, compute, total_steps=UNPLANNED) for _, policy in loaded]
     generators = [
         _generator(policy, learner, text.chat, words, compute)
         for (words, policy), learner, text in zip(loaded, learners, texts, strict=True)
