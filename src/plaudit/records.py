@@ -111,6 +111,7 @@ class Preference:
     """Two responses to one prompt of which ``chosen`` was preferred.
 
     ``margin`` says how much better it is (0 = negligibly); ``agreement`` is the share of annotators who chose it.
+    ``category`` is what the data call the topic or the origin of the row.
     """
 
     id: str
@@ -120,6 +121,7 @@ class Preference:
     margin: float | None = None
     agreement: float = 1.0
     annotator: str | None = None
+    category: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,7 @@ class Ranking:
     prompt: Content
     responses: tuple[Content, ...]
     ranks: tuple[int, ...]
+    category: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,7 @@ class Rating:
     response: Content
     reward: float
     axes: dict[str, float] = field(default_factory=dict)
+    category: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +163,7 @@ class Judgement:
     model_b: str = ""
     annotator: str = ""
     margin: float | None = None
+    category: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,8 @@ def _all_pairs(records: Sequence[Record], log: ReadLog) -> list[Record]:
                 ties += 1
                 continue
             good, bad = (i, j) if r.ranks[i] < r.ranks[j] else (j, i)
-            pairs.append(Preference(f"{r.id}/{good}>{bad}", r.prompt, r.responses[good], r.responses[bad]))
+            two = r.responses[good], r.responses[bad]
+            pairs.append(Preference(f"{r.id}/{good}>{bad}", r.prompt, *two, category=r.category))
     log.leave_out("tied pairs of rankings, left out", ties)
     return pairs
 
@@ -144,7 +145,8 @@ def _rated_pairs(records: Sequence[Record], log: ReadLog) -> list[Record]:
                 continue
             good, bad = (one, other) if one.reward > other.reward else (other, one)
             margin = good.reward - bad.reward
-            pairs.append(Preference(f"{good.id}>{bad.id}", good.prompt, good.response, bad.response, margin))
+            two = good.response, bad.response
+            pairs.append(Preference(f"{good.id}>{bad.id}", good.prompt, *two, margin, category=good.category))
     log.leave_out("pairs of equal rating, left out", equal)
     log.leave_out(
         "ratings whose prompt has no second response", sum(len(group) == 1 for group in groups.values())
@@ -171,15 +173,15 @@ def _decided(pair: JudgedPair, graded: bool) -> Preference:
     annotator = first.annotator if pair.votes == 1 and first.annotator else None
     identity = first.id.removesuffix(f"/{first.annotator}")
     margin = pair.margin if graded else None
-    return Preference(identity, first.prompt, *pair.ordered, margin, pair.agreement, annotator)
+    return Preference(identity, first.prompt, *pair.ordered, margin, pair.agreement, annotator, first.category)
 
 
 def _unpaired(records: Sequence[Record], log: ReadLog) -> list[Record]:
     pairs = [r for r in records if isinstance(r, Preference)]
     both = (
         (
-            Rating(f"{r.id}/chosen", r.prompt, r.chosen, 1.0),
-            Rating(f"{r.id}/rejected", r.prompt, r.rejected, 0.0),
+            Rating(f"{r.id}/chosen", r.prompt, r.chosen, 1.0, category=r.category),
+            Rating(f"{r.id}/rejected", r.prompt, r.rejected, 0.0, category=r.category),
         )
         for r in pairs
     )
@@ -195,7 +197,8 @@ def _extremes(records: Sequence[Record], log: ReadLog) -> list[Record]:
             continue
         for i, (response, rank) in enumerate(zip(r.responses, r.ranks, strict=True)):
             if rank in (min(r.ranks), max(r.ranks)):
-                ratings.append(Rating(f"{r.id}/{i}", r.prompt, response, float(rank == min(r.ranks))))
+                best = float(rank == min(r.ranks))
+                ratings.append(Rating(f"{r.id}/{i}", r.prompt, response, best, category=r.category))
             else:
                 between += 1
     log.leave_out("responses ranked neither best nor worst, left out", between)

@@ -70,7 +70,14 @@ def undecided(judgements: Sequence[Judgement]) -> list[Preference]:
     be trained on it as a target.
     """
     return [
-        Preference(f"{pair.first.id}/tie", pair.first.prompt, *pair.ordered, 0.0, pair.agreement)
+        Preference(
+            f"{pair.first.id}/tie",
+            pair.first.prompt,
+            *pair.ordered,
+            0.0,
+            pair.agreement,
+            category=pair.first.category,
+        )
         for pair in judged_pairs(judgements)
         if not pair.winner and not pair.is_one_text
     ]

@@ -67,6 +67,8 @@ class BestWeights:
         if needed is not None:
             self.file, self.step = needed, step
             return
+        if not (checkpoint / FIRST_FORMAT).is_file():
+            return  # nothing had been kept yet
         path = self._path(step)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".tmp-{path.name}")

@@ -17,7 +17,11 @@ Row = dict[str, Any]
 METRICS, SAMPLES, EVENTS = "metrics.jsonl", "samples.jsonl", "events.jsonl"
 SUMMARY, CONFIG = "summary.json", "config.toml"
 # Written by some: what was measured on held-out rows or prompts, one row a pair, list or response.
-HELDOUT, RANKINGS, SWAPS = "heldout.jsonl", "rankings.jsonl", "swaps.jsonl"
+HELDOUT, RANKINGS, SPOILED = "heldout.jsonl", "rankings.jsonl", "spoiled.jsonl"
+SWAPS = "swaps.jsonl"
+"""Of earlier versions: responses after another prompt, which spoiled.jsonl has too."""
+WORDS = "words.json"
+"""The weight of each word, fitted on the training rows: the baseline of a reward model."""
 HELDOUT_START = "heldout_start.jsonl"
 """Held-out rows by the reward model as it started."""
 BENCHMARK = "benchmark.jsonl"

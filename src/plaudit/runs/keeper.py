@@ -72,7 +72,8 @@ class Keeper:
             return 0, {}
         steps = latest.trainer["steps"]
         roles = {*self.learners, *(["best"] if self.best else [])}
-        if set(steps) != roles:
+        # A checkpoint may come from a version that kept no best weights of such a run.
+        if {*steps, *({"best"} & roles)} != roles:
             raise TrainingError(
                 f"the checkpoint holds {', '.join(sorted(steps))}; this run needs {', '.join(sorted(roles))}",
                 where=str(self.directory),
@@ -87,7 +88,7 @@ class Keeper:
                 f"the best weights so far are lost: {latest.lost}. The run goes on from {latest.path.name} "
                 "without them, and what is best counts anew from there",
             )
-        elif self.best:
+        elif self.best and "best" in steps:
             self.best.resume(latest.path, steps["best"], next(iter(latest.needs), None))
         dropped = self.recorder.rewind(latest.step)
         self.recorder.event("resumed", step=latest.step, lines_recorded_again=dropped)

@@ -10,6 +10,7 @@ Which module for what:
 | any other figure (agreement between people, strengths): an interval from draws | `resampling` |
 | do scores order responses as people do? | `ranking` |
 | does the model know how sure it may be? | `calibration` |
+| how far do the words alone get? | `bag_of_words` |
 | who wins among a few votes on two responses? | `majority` |
 | who is strongest among many that met in pairs? | `bradley_terry` |
 | a win rate judged in both orders, or with length taken out | `wins` |

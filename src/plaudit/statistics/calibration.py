@@ -11,11 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import optimize
 
-from plaudit.statistics.clustered import Floats, outcomes
+from plaudit.statistics.clustered import Clusters, Floats, outcomes, share
 
 ROWS_PER_BIN = 20
 """Fewer rows than this in a bin are noise, which would count as miscalibration."""
+
+HOTTEST = 100.0
+"""The largest temperature that is fitted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,9 @@ class Bin:
     confidence: float
     accuracy: float
     n: int
+    low: float = 0.0
+    high: float = 1.0
+    """The ends of the interval of the accuracy."""
 
 
 def pair_nll(differences: Floats) -> float:
@@ -37,11 +44,16 @@ def pair_nll(differences: Floats) -> float:
     return float(np.logaddexp(0.0, -x).mean()) if len(x) else math.nan
 
 
-def reliability(differences: Floats, temperature: float = 1.0, bins: int = 10) -> list[Bin]:
+def reliability(
+    differences: Floats, temperature: float = 1.0, bins: int = 10, clusters: Clusters | None = None
+) -> list[Bin]:
     """Bins of equal mass over the confidence ``sigmoid(|difference| / temperature)``, which lies in [1/2, 1].
 
     The model is right where the difference (chosen minus rejected) is positive. Confidence is taken from the
     absolute value: with ``sigmoid(difference)`` every label would be 1, and calibration would mean nothing.
+
+    Args:
+        clusters: the prompt of each row, for the intervals; None: each row is a unit of its own.
     """
     x = np.asarray(differences, dtype=np.float64)
     if len(x) == 0:
@@ -52,7 +64,11 @@ def reliability(differences: Floats, temperature: float = 1.0, bins: int = 10) -
     # Equal mass and not equal width: most models are sure of most pairs, and bins of equal width would be
     # empty at one end and hold nearly all pairs at the other.
     parts = np.array_split(order, max(1, min(bins, len(x) // ROWS_PER_BIN)))
-    return [Bin(float(confidence[part].mean()), float(right[part].mean()), len(part)) for part in parts]
+    found = []
+    for part in parts:
+        accuracy = share(right[part], None if clusters is None else [clusters[i] for i in part])
+        found.append(Bin(float(confidence[part].mean()), accuracy.value, len(part), *accuracy.interval))
+    return found
 
 
 def ece(bins: Sequence[Bin]) -> float:
@@ -63,6 +79,25 @@ def ece(bins: Sequence[Bin]) -> float:
     """
     n = sum(b.n for b in bins)
     return round(sum(b.n * abs(b.confidence - b.accuracy) for b in bins) / n, 12) if n else math.nan
+
+
+def fit_temperature(differences: Floats) -> float:
+    """The temperature ``t`` with the smallest `pair_nll` of ``differences / t`` (Guo et al., arXiv:1706.04599).
+
+    Above 1 the model was surer than it was right, below 1 it could have been surer. Between 1/100 and 100: where
+    everything is right the best temperature is 0, and where half is wrong there is none. NaN without a row.
+
+    >>> round(fit_temperature([3.0, 3.0, 3.0, -3.0]), 2)  # right in 3 of 4: sigmoid(3 / t) = 3/4, so t = 3 / ln 3
+    2.73
+    """
+    x = np.asarray(differences, dtype=np.float64)
+    if len(x) == 0:
+        return math.nan
+    # Over the inverse of the temperature the loss is convex, so the one minimum is found.
+    found = optimize.minimize_scalar(
+        lambda inverse: pair_nll(x * inverse), bounds=(1 / HOTTEST, HOTTEST), method="bounded", options={"xatol": 1e-6}
+    )
+    return float(1 / found.x)
 
 
 def margin_groups(margins: Floats, most: int = 4) -> list[tuple[int, int]]:

@@ -18,9 +18,11 @@ from scipy import stats
 from plaudit.statistics.intervals import Estimate, wilson
 
 Floats = Sequence[float] | NDArray[np.float64]
+Clusters = Sequence[Hashable]
+"""What each row belongs to: its prompt."""
 
 
-def share(values: Floats, clusters: Sequence[Hashable] | None = None, confidence: float = 0.95) -> Estimate:
+def share(values: Floats, clusters: Clusters | None = None, confidence: float = 0.95) -> Estimate:
     """Mean of values in [0, 1] with Wilson's interval at the effective sample size.
 
     Args:
@@ -39,7 +41,7 @@ def share(values: Floats, clusters: Sequence[Hashable] | None = None, confidence
     if n == 0:
         return Estimate(math.nan, 0.0, 1.0, 0, 0)
     mean = float(x.mean())
-    sums, sizes = _by_cluster(x, clusters)
+    sums, sizes = by_cluster(x, clusters)
     count = len(sizes)
     effective = float(n)
     if count < n:
@@ -127,7 +129,7 @@ def _weighted(
 
 
 def mean_over(
-    values: Floats, clusters: Sequence[Hashable] | None = None, *, confidence: float = 0.95
+    values: Floats, clusters: Clusters | None = None, *, confidence: float = 0.95
 ) -> Estimate:
     """Mean with Student's t interval over clusters, its variance that of a ratio of sums (Cochran 1977, section 2.9).
 
@@ -142,7 +144,7 @@ def mean_over(
 
 
 def ratio_over(
-    totals: Floats, sizes: Floats, clusters: Sequence[Hashable] | None = None, *, confidence: float = 0.95
+    totals: Floats, sizes: Floats, clusters: Clusters | None = None, *, confidence: float = 0.95
 ) -> Estimate:
     """The sum of ``totals`` over that of ``sizes``, such as a loss per token from losses per row; see `mean_over`.
 
@@ -153,7 +155,7 @@ def ratio_over(
     rows, whole = len(top), float(bottom.sum())
     if whole == 0:
         return Estimate(math.nan, math.nan, math.nan, 0, 0)
-    sums, counts = _by_cluster(top, clusters)[0], _by_cluster(bottom, clusters)[0]
+    sums, counts = by_cluster(top, clusters)[0], by_cluster(bottom, clusters)[0]
     number, value = len(sums), float(top.sum()) / whole
     if number < 2:
         return Estimate(value, math.nan, math.nan, number, rows)
@@ -163,7 +165,7 @@ def ratio_over(
 
 
 def paired_difference(
-    before: Floats, after: Floats, clusters: Sequence[Hashable] | None = None
+    before: Floats, after: Floats, clusters: Clusters | None = None
 ) -> Estimate:
     """Mean of ``after - before``, row by row, with its interval.
 
@@ -233,8 +235,8 @@ def outcomes(differences: Floats) -> NDArray[np.float64]:
     return (np.sign(np.asarray(differences, dtype=np.float64)) + 1) / 2
 
 
-def _by_cluster(
-    x: NDArray[np.float64], clusters: Sequence[Hashable] | None
+def by_cluster(
+    x: NDArray[np.float64], clusters: Clusters | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sum and size of each cluster; without clusters every row is its own."""
     if clusters is None:

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from plaudit.statistics.clustered import Floats
+from plaudit.statistics.clustered import Clusters, Floats, by_cluster
+from plaudit.statistics.intervals import Estimate
+from plaudit.statistics.resampling import percentile, resample
 
 
 def kendall_tau(scores: Sequence[Floats], ranks: Sequence[Floats]) -> float:
@@ -82,3 +84,39 @@ def _correlation(of: Callable[..., Any], x: Floats, y: Floats) -> float:
     if len(x) < 3 or len(set(x)) < 2 or len(set(y)) < 2:
         return math.nan
     return float(of(x, y).statistic)
+
+
+def correlation_over(x: Floats, y: Floats, clusters: Clusters | None = None, *, centred: bool = True) -> Estimate:
+    """Linear correlation of two columns, with the bootstrap interval over clusters (prompts).
+
+    Of differences between two responses to one prompt it is a correlation within prompts. Not centred, it is that of
+    score and length alone, because which response comes first is arbitrary. Centred, with the preferred response
+    first, it is the partial correlation given what people preferred: that is the same for all rows.
+
+    Returns:
+        NaN where one side does not vary, or where there are fewer than three clusters.
+
+    >>> correlation_over([1, -1, 2], [1, -1, 2], centred=False).value
+    1.0
+    """
+    one, other = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    columns = (np.ones_like(one), one, other, one * one, other * other, one * other)
+    sums = np.stack([by_cluster(column, clusters)[0] for column in columns])
+    count = sums.shape[1]
+    if count < 3:
+        return Estimate(math.nan, math.nan, math.nan, count, len(one))
+    value = float(_from_sums(sums.sum(1)[:, None], centred)[0])
+    draws = resample(np.ones(count), seed=0) @ sums.T
+    found = percentile(value, _from_sums(draws.T, centred), count)
+    return Estimate(found.value, found.low, found.high, count, len(one))
+
+
+def _from_sums(sums: Any, centred: bool) -> Any:
+    """Correlations ``[D]`` from the sums ``[6, D]`` of 1, x, y, xx, yy and xy."""
+    n, x, y, xx, yy, xy = sums
+    if centred:
+        xx, yy, xy = xx - x * x / n, yy - y * y / n, xy - x * y / n
+    scale = np.sqrt(np.maximum(xx, 0.0) * np.maximum(yy, 0.0))
+    # What rounding leaves of a column that does not vary is no variance.
+    flat = scale <= 1e-12 * np.sqrt(sums[3] * sums[4])
+    return np.where(flat, np.nan, xy / np.where(flat, 1.0, scale)).clip(-1.0, 1.0)

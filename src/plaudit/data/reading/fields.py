@@ -13,6 +13,8 @@ from plaudit.data.reading.structures import looks_like_turns, structure_in, turn
 from plaudit.data.reading.transcripts import as_messages, is_transcript, parse_transcript
 from plaudit.records import Content, Message
 
+LONGEST_NAME = 60
+"""Characters of a category; a longer text is one that is to be read."""
 Transcript = Literal["never", "prompt", "whole"]
 """How to read a `Human:/Assistant:` text: as plain text, as a prompt, or as a prompt with its response."""
 
@@ -94,6 +96,16 @@ class Fields:
         if number is not None and abs(number) < 2**128:
             return str(number)
         return self.checked(value, name)
+
+    def category(self, prompt: Content) -> str | None:
+        """What the data call the topic or the origin of a row: a short name; None where there is none.
+
+        A row without a prompt has none, because then such a column may hold the prompt.
+        """
+        names = [self.row.values.get(column) for column in self.columns.get("category", ())] if prompt else []
+        if not names or names[0] is None or len(str(names[0])) > LONGEST_NAME or "\n" in str(names[0]):
+            return None
+        return self.label("category") or None
 
     def checked(self, value: Any, field: str) -> str:
         """The text in a value; a fault if it is none, or one that tokenizers and databases cannot hold."""

@@ -42,22 +42,26 @@ _PROMPT = ("prompt",)
 _TWO = (_PROMPT, ("response_a",), ("response_b",))
 _MODELS = ("model_a", "model_b")
 _PAIR = (("chosen",), ("rejected",))
-_OF_A_PAIR = ("margin", "annotator", "agreement")
+_OF_A_PAIR = ("margin", "annotator", "agreement", "category")
 _BOTH = ("prompt", "response")
-_OF_A_RATING = ("prompt", "axes", *AXES)
+_OF_A_RATING = ("prompt", "axes", *AXES, "category")
 
 LAYOUTS: tuple[Layout, ...] = (
     Layout(
-        "judgements (labels of several annotators)", "judgement", (*_TWO, ("labels",)), parsers.judgements, _MODELS
+        "judgements (labels of several annotators)",
+        "judgement",
+        (*_TWO, ("labels",)),
+        parsers.judgements,
+        (*_MODELS, "category"),
     ),
     Layout(
         "judgements",
         "judgement",
         (*_TWO, ("strength", "verdict")),
         parsers.judgements,
-        (*_MODELS, "annotator", "margin"),
+        (*_MODELS, "annotator", "margin", "category"),
     ),
-    Layout("rankings", "ranking", (_PROMPT, ("responses",), ("ranks",)), parsers.ranking),
+    Layout("rankings", "ranking", (_PROMPT, ("responses",), ("ranks",)), parsers.ranking, ("category",)),
     Layout(
         "comparisons (not judged yet)",
         "comparison",
@@ -83,8 +87,8 @@ LAYOUTS: tuple[Layout, ...] = (
         _OF_A_RATING,
         late=_BOTH,
     ),
-    Layout("ratings of named axes", "rating", (_PROMPT, ("response",), ("axes",)), parsers.rating),
-    Layout("ratings of named axes", "rating", (_PROMPT, ("response",), AXES), parsers.rating, AXES),
+    Layout("ratings of named axes", "rating", (_PROMPT, ("response",), ("axes",)), parsers.rating, ("category",)),
+    Layout("ratings of named axes", "rating", (_PROMPT, ("response",), AXES), parsers.rating, (*AXES, "category")),
     Layout("labelled texts", "rating", (("sentence",), ("reward", "label")), parsers.rating, _OF_A_RATING),
     Layout("demonstrations", "demonstration", (("messages",),), parsers.chat),
     Layout("demonstrations", "demonstration", (_PROMPT, ("response",)), parsers.demonstration),

@@ -136,6 +136,7 @@ NAMES: dict[str, Names] = {
     "ranks": Names(("ranks",), ("rank", "ranking", "rankings"), holds=_LISTED),
     "models": Names(("models",), ("model_names",), holds=_LISTED),
     "provenance": Names(("provenance",)),
+    "category": Names((), ("category",), ("subset", "source", "topic", "domain"), holds=("text", "number")),
     "strength": Names(("strength",)),
     "verdict": Names(
         ("label",),

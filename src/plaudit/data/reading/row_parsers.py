@@ -134,7 +134,8 @@ def preference(fields: Fields, record_id: str) -> list[Record]:
     if not 0 <= agreement <= 1:
         fields.fault("agreement", shorten(agreement), "expected a share from 0 to 1")
     margin = _margin(fields)
-    return [Preference(record_id, prompt, chosen, rejected, margin, agreement, fields.label("annotator"))]
+    annotator, category = fields.label("annotator"), fields.category(prompt)
+    return [Preference(record_id, prompt, chosen, rejected, margin, agreement, annotator, category)]
 
 
 def _check_named(named: Content, shared: Content, fields: Fields) -> None:
@@ -211,16 +212,17 @@ def judgements(fields: Fields, record_id: str) -> list[Record]:
     prompt, second = _in_one_style(prompt, fields.content("response_b"), fields)
     fields.log.count("empty responses", (not _has_words(first)) + (not _has_words(second)))
     models = fields.label("model_a") or "", fields.label("model_b") or ""
+    category = fields.category(prompt)
     if not fields.has("labels"):
         annotator = fields.label("annotator") or ""
         margin = _margin(fields)
-        return [Judgement(record_id, prompt, first, second, _verdict_of(fields), *models, annotator, margin)]
+        return [Judgement(record_id, prompt, first, second, _verdict_of(fields), *models, annotator, margin, category)]
     labels = fields.named("labels")
     verdicts = {name: _verdict(label, f"labels.{name}", fields) for name, label in labels.items()}
     if not verdicts:
         fields.fault("labels", "no label", "expected an object with one label per annotator")
     return [
-        Judgement(f"{record_id}/{name}", prompt, first, second, verdict, *models, name)
+        Judgement(f"{record_id}/{name}", prompt, first, second, verdict, *models, name, None, category)
         for name, verdict in verdicts.items()
     ]
 
@@ -269,7 +271,8 @@ def ranking(fields: Fields, record_id: str) -> list[Record]:
         fields.fault("ranks", f"a best rank of {min(ranks)}", "expected ranks from 1 (best)")
     fields.log.count("empty responses", sum(not _has_words(response) for response in contents))
     responses = tuple(response for _, response in pairs)
-    return [Ranking(record_id, pairs[0][0] if pairs else prompt, responses, tuple(ranks))]
+    prompt = pairs[0][0] if pairs else prompt
+    return [Ranking(record_id, prompt, responses, tuple(ranks), fields.category(prompt))]
 
 
 def comparison(fields: Fields, record_id: str) -> list[Record]:
@@ -320,7 +323,7 @@ def rating(fields: Fields, record_id: str) -> list[Record]:
         reward = axes.get("overall", sum(axes.values()) / len(axes))
     else:
         reward = _class(fields)
-    return [Rating(record_id, prompt, response, reward, axes)]
+    return [Rating(record_id, prompt, response, reward, axes, fields.category(prompt))]
 
 
 def _axes(fields: Fields) -> dict[str, float]:

@@ -16,14 +16,15 @@ from plaudit.errors import ConfigError, DataError, MachineError
 from plaudit.jobs.reward import RewardJob
 from plaudit.jobs.reward_tables import members_of
 from plaudit.machine import check_threads
-from plaudit.records import Rating
 from plaudit.runs.directory import set_threads
-from plaudit.runs.files import BENCHMARK, merge_json, read_json
+from plaudit.runs.files import BENCHMARK, SPOILED, merge_json, read_json, write_lines
 from plaudit.stages.encode import encode_rows, readable, reward_encoder, tell_of
 from plaudit.stages.reward.benchmark import combine_benchmark, folder_of, score_benchmark
 from plaudit.stages.reward.data import Scale, source_of
 from plaudit.stages.reward.members import combine_heldout, moments_of
-from plaudit.stages.reward.scores import write_heldout, write_swaps
+from plaudit.stages.reward.scores import write_heldout
+from plaudit.stages.reward.spoiled import spoiled_lines
+from plaudit.stages.reward.words import read_baseline
 from plaudit.stages.said import Said
 
 
@@ -70,8 +71,8 @@ def score_dataset(run: Path, dataset: str, fields: Mapping[str, str] | None = No
     tell_of(rows, dataset, said)
     said.note(text.chat.notes)
     target = _place(run, dataset)
-    write_heldout(target, model, rows, algorithm.attributes, _scale(run, algorithm))
-    write_swaps(target, model, rows, reward_encoder(text, Rating("", "", "", 0.0)), data)
+    write_heldout(target, model, rows, algorithm.attributes, _scale(run, algorithm), read_baseline(run))
+    write_lines(target / SPOILED, spoiled_lines(model, rows, data.max_length))
     merge_json(target / "summary.json", {"notes": list(said.messages), "rows_left_out": rows.report.dropped})
     return target
 

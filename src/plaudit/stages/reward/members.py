@@ -11,12 +11,12 @@ from plaudit.config.sections import CheckpointSection
 from plaudit.jobs.registry import command_of
 from plaudit.jobs.reward import RewardJob
 from plaudit.runs.directory import announce, open_run
-from plaudit.runs.files import Row, read_json, read_lines, write_lines
+from plaudit.runs.files import HELDOUT, RANKINGS, SPOILED, Row, read_json, read_lines, write_lines
 from plaudit.runs.recorder import Recorder
 
 Moments = tuple[float, float]
 """Mean and standard deviation."""
-SCORES = ("chosen_score", "rejected_score", "score")
+SCORES = ("chosen_score", "rejected_score", "score", "own_score", "other_score")
 
 
 def run_members(
@@ -64,33 +64,52 @@ def _mean_metrics(runs: Sequence[Sequence[Row]]) -> list[tuple[int, dict[str, fl
 
 
 def combine_heldout(target: Path, paths: Sequence[Path], moments: Sequence[Moments]) -> dict[str, Any]:
-    """Write the mean scores of rows and rankings into ``target``; how far the members disagree on them.
+    """Write the mean scores of rows, rankings and spoiled responses into ``target``; how far the members disagree.
 
     Args:
-        paths: where each member's heldout.jsonl is (and rankings.jsonl, for ranked lists), all of the same rows.
+        paths: where each member's heldout.jsonl is (and rankings.jsonl and spoiled.jsonl, where it has them), all of
+            the same rows.
         moments: of each member's scores of reference responses.
     """
     spreads: list[float] = []
 
-    def combined(values: Sequence[float]) -> float:
-        normalised = [(value - mean) / std for value, (mean, std) in zip(values, moments, strict=True)]
-        spreads.append(pstdev(normalised))
-        return fmean(normalised)
+    def normalised(values: Sequence[float]) -> list[float]:
+        return [(value - mean) / std for value, (mean, std) in zip(values, moments, strict=True)]
 
-    lines = [
-        rows[0] | {name: combined([row[name] for row in rows]) for name in SCORES if name in rows[0]}
-        for rows in zip(*(read_lines(path / "heldout.jsonl") for path in paths), strict=True)
-    ]
-    write_lines(target / "heldout.jsonl", lines)
-    lists = list(zip(*(read_lines(path / "rankings.jsonl") for path in paths), strict=True))
+    def combined(values: Sequence[float]) -> float:
+        spreads.append(pstdev(normalised(values)))
+        return fmean(normalised(values))
+
+    def mean_rows(name: str) -> list[Row]:
+        together = zip(*(read_lines(path / name) for path in paths), strict=True)
+        return [
+            rows[0] | {field: combined([row[field] for row in rows]) for field in _scores_of(rows[0])}
+            for rows in together
+        ]
+
+    def differences(rows: Sequence[Row]) -> Row:
+        """What each member says of a pair."""
+        if "chosen_score" not in rows[0]:
+            return {}
+        sides = (normalised([row[f"{side}_score"] for row in rows]) for side in ("chosen", "rejected"))
+        return {"members": [chosen - rejected for chosen, rejected in zip(*sides, strict=True)]}
+
+    lines = mean_rows(HELDOUT)
+    figures = {"members": len(paths), "ensemble_std": fmean(spreads) if spreads else None}
+    each = zip(*(read_lines(path / HELDOUT) for path in paths), strict=True)
+    write_lines(target / HELDOUT, [line | differences(rows) for line, rows in zip(lines, each, strict=True)])
+    write_lines(target / SPOILED, mean_rows(SPOILED))
+    lists = list(zip(*(read_lines(path / RANKINGS) for path in paths), strict=True))
     if lists:
         scores = [
             [combined(each) for each in zip(*(row["scores"] for row in rows), strict=True)] for rows in lists
         ]
-        write_lines(
-            target / "rankings.jsonl", [r[0] | {"scores": s} for r, s in zip(lists, scores, strict=True)]
-        )
-    return {"members": len(paths), "ensemble_std": fmean(spreads) if spreads else None}
+        write_lines(target / RANKINGS, [r[0] | {"scores": s} for r, s in zip(lists, scores, strict=True)])
+    return figures
+
+
+def _scores_of(row: Row) -> list[str]:
+    return [field for field in SCORES if row.get(field) is not None]
 
 
 def moments_of(path: Path) -> Moments:

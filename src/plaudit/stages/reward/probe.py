@@ -15,7 +15,7 @@ from torch import Tensor
 from plaudit.errors import ConfigError
 from plaudit.experience import Batch, Experience, Pairs, Rankings
 from plaudit.functional.probe import Probe, fit_probe
-from plaudit.runtime import RewardRuntime
+from plaudit.runtime import Progress, RewardRuntime
 
 FOLDS = 5
 ROWS = 64  # a batch; microbatches follow the token budget
@@ -26,6 +26,7 @@ def probe_head(
     collate: Callable[[Sequence[int]], Batch],
     prompt_ids: Sequence[str],
     attributes: Sequence[str] = (),
+    progress: Progress | None = None,
 ) -> Probe:
     """Fit the head to the features of the model as it is: one forward pass over the data.
 
@@ -34,6 +35,7 @@ def probe_head(
         collate: row indices -> pairs, or rows with labels in [0, 1].
         prompt_ids: of each row; rows of one prompt are cross-validated together.
         attributes: qualities that have a head each; empty: one score.
+        progress: told how many rows have been read, about once in a tenth of them.
 
     Raises:
         ConfigError: the model is an encoder, or has several heads.
@@ -44,7 +46,7 @@ def probe_head(
             where="head_init",
             cure="use --head-init random",
         )
-    features, targets, folds = [], [], []
+    features, targets, folds, told = [], [], [], 0
     for first in range(0, len(prompt_ids), ROWS):
         rows = range(first, min(first + ROWS, len(prompt_ids)))
         batch = collate(rows)
@@ -52,6 +54,9 @@ def probe_head(
         features.append(found)
         targets.append(wanted)
         folds.append(torch.tensor([_fold(prompt_ids[i]) for i in rows])[units])
+        if progress is not None and rows.stop * 10 // len(prompt_ids) > told:
+            told = rows.stop * 10 // len(prompt_ids)
+            progress(rows.stop, len(prompt_ids))
     probe = fit_probe(torch.cat(features), torch.cat(targets), torch.cat(folds))
     runtime.head.start_at(probe.weight)
     return probe

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,20 @@ from typing import Any
 import torch
 
 from plaudit.algorithms.reward_model import RewardModel as Algorithm
-from plaudit.config.sections import DataSection
 from plaudit.data.chat import Encoded
 from plaudit.data.collate import collate_ratings
-from plaudit.data.fit import fit_prompt
-from plaudit.records import Preference, Ranking, Rating
-from plaudit.runs.files import write_lines
+from plaudit.data.reading.transcripts import plain_text
+from plaudit.records import Content, Preference, Ranking, Rating
+from plaudit.runs.files import HELDOUT, RANKINGS, Row, write_lines
 from plaudit.runtime import Normalisation, RewardRuntime, Scorer, ScoringRuntime
 from plaudit.stages.encode import Rows, prompt_id
 from plaudit.stages.reward.data import Scale, ratings_of
+from plaudit.stages.reward.words import word_score
+from plaudit.statistics.bag_of_words import WordModel
+from plaudit.statistics.calibration import pair_nll
 
 BATCH = 64
 REFERENCE_ROWS = 1024
-SWAPPED_ROWS = 256
-EncodeOne = Callable[[Any], tuple[Encoded, ...]]
 
 
 def raw_scores(scorer: Scorer, rows: Sequence[Encoded], pad_id: int) -> list[float]:
@@ -32,7 +33,11 @@ def raw_scores(scorer: Scorer, rows: Sequence[Encoded], pad_id: int) -> list[flo
     scores: list[float] = []
     for first in range(0, len(rows), BATCH):
         part = rows[first : first + BATCH]
-        scores += scorer.read(collate_ratings(part, [0.0] * len(part), pad_id), "scores")[0].tolist()
+        batch = collate_ratings(part, [0.0] * len(part), pad_id)
+        # Rows of one prompt are read side by side, so that a packed pass computes their prompt once.
+        prompts: dict[tuple[int, ...], int] = {}
+        groups = [prompts.setdefault(tuple(row.ids[: row.prompt_length]), len(prompts)) for row in part]
+        scores += scorer.read(batch.replace(group_ids=torch.tensor(groups)), "scores")[0].tolist()
     return scores
 
 
@@ -61,47 +66,70 @@ def response_length(row: Encoded) -> int:
 
 
 def heldout_lines(
-    rows: Rows, scores: Sequence[Sequence[float]], attributes: Sequence[str] = (), scale: Scale | None = None
-) -> list[dict[str, Any]]:
-    """One JSON-ready dict a pair (a ranking gives all of its own), rated response or labelled text."""
-    lines: list[dict[str, Any]] = []
+    rows: Rows,
+    scores: Sequence[Sequence[float]],
+    attributes: Sequence[str] = (),
+    scale: Scale | None = None,
+    words: WordModel | None = None,
+) -> list[Row]:
+    """One JSON-ready dict a pair (a ranking gives all of its own), rated response or labelled text.
+
+    Args:
+        scores: of each record, as `unit_scores` gives them.
+        words: the bag-of-words baseline, whose scores stand beside those of the model.
+    """
+    lines: list[Row] = []
     for record, encoded, row in zip(rows.records, rows.encoded, scores, strict=True):
-        lengths = [int(sum(e.mask)) for e in encoded]
-        named = {"id": record.id, "prompt_id": prompt_id(record)}
+        columns: dict[str, Sequence[Any]] = {"score": row, "length": [int(sum(e.mask)) for e in encoded]}
+        is_label = isinstance(record, Rating) and scale is None
+        if words is not None:
+            columns["words"] = [word_score(words, text, alone=is_label) for text in _responses(record)]
+        named: Row = {"id": record.id, "prompt_id": prompt_id(record)}
+        named |= {"category": record.category} if record.category else {}
         if isinstance(record, Ranking):
-            lines += [named | pair for pair in _pairs(record.ranks, row, lengths)]
+            lines += [named | pair | {"margin": None} for pair in _pairs(record.ranks, columns)]
         elif isinstance(record, Preference):
             if record.agreement == 0.5:
                 continue  # a tie: neither order is right
+            columns["id"] = [_identity(text) for text in _responses(record)]
             lines.append(
-                named | _pair(row, lengths, (0, 1)) | {"margin": record.margin, "agreement": record.agreement}
+                named | _pair(columns, (0, 1)) | {"margin": record.margin, "agreement": record.agreement}
             )
         elif scale is None:
-            lines.append(named | {"score": row[0], "label": record.reward, "length": lengths[0]})
+            lines.append(named | _single(columns) | {"label": record.reward})
         else:
             target = scale.standardised(ratings_of(record, attributes))
-            rated = {"score": row[0], "rating": record.reward, "length": lengths[0]}
-            lines.append(named | rated | {"targets": target})
+            lines.append(named | _single(columns) | {"rating": record.reward, "targets": target})
     return lines
 
 
-def _pairs(ranks: Sequence[int], scores: Sequence[float], lengths: Sequence[int]) -> list[dict[str, Any]]:
+def _responses(record: Any) -> tuple[Content, ...]:
+    if isinstance(record, Ranking):
+        return record.responses
+    return (record.chosen, record.rejected) if isinstance(record, Preference) else (record.response,)
+
+
+def _identity(response: Content) -> str:
+    """The same for the same response: what tells which of several comparisons of a prompt it is part of."""
+    return blake2b(plain_text(response).encode(errors="surrogatepass"), digest_size=6).hexdigest()
+
+
+def _pairs(ranks: Sequence[int], columns: Mapping[str, Sequence[Any]]) -> list[Row]:
     order = [
         (i, j) if ranks[i] < ranks[j] else (j, i)
         for i, j in combinations(range(len(ranks)), 2)
         if ranks[i] != ranks[j]
     ]
-    return [_pair(scores, lengths, pair) | {"margin": None} for pair in order]
+    return [_pair(columns, pair) for pair in order]
 
 
-def _pair(scores: Sequence[float], lengths: Sequence[int], pair: tuple[int, int]) -> dict[str, Any]:
-    better, worse = pair
-    return {
-        "chosen_score": scores[better],
-        "rejected_score": scores[worse],
-        "chosen_length": lengths[better],
-        "rejected_length": lengths[worse],
-    }
+def _pair(columns: Mapping[str, Sequence[Any]], pair: tuple[int, int]) -> Row:
+    sides = zip(("chosen", "rejected"), pair, strict=True)
+    return {f"{side}_{name}": column[index] for side, index in sides for name, column in columns.items()}
+
+
+def _single(columns: Mapping[str, Sequence[Any]]) -> Row:
+    return {name: column[0] for name, column in columns.items()}
 
 
 def write_heldout(
@@ -110,60 +138,22 @@ def write_heldout(
     rows: Rows,
     attributes: Sequence[str],
     scale: Scale | None,
+    words: WordModel | None = None,
 ) -> None:
     """heldout.jsonl, and for ranked lists rankings.jsonl."""
     scores = unit_scores(model.scorer, rows, model.format.pad_id)
-    lines = heldout_lines(rows, scores, attributes, scale)
+    lines = heldout_lines(rows, scores, attributes, scale, words)
     if attributes and lines:
         heads = model.head.heads([e[0].ids for e in rows.encoded])
         lines = [
             line | {"heads": each, "attributes": list(attributes)}
             for line, each in zip(lines, heads, strict=True)
         ]
-    write_lines(directory / "heldout.jsonl", lines)
+    write_lines(directory / HELDOUT, lines)
     ranked = [(r, s) for r, s in zip(rows.records, scores, strict=True) if isinstance(r, Ranking)]
     if ranked:
         lists = [{"prompt_id": prompt_id(r), "scores": s, "ranks": list(r.ranks)} for r, s in ranked]
-        write_lines(directory / "rankings.jsonl", lists)
-
-
-def write_swaps(
-    directory: Path, model: ScoringRuntime, rows: Rows, encode: EncodeOne, data: DataSection
-) -> None:
-    """swaps.jsonl: the best response to each held-out prompt, after its own prompt and after another one.
-
-    A model that reads the prompt scores it lower after the other. Nothing is written without two prompts.
-    """
-    best = {
-        prompt_id(r): (r.prompt, _best(r)) for r in rows.records if r.prompt and not isinstance(r, Rating)
-    }
-    pairs = list(best.items())[:SWAPPED_ROWS]
-    if len(pairs) < 2:
-        return
-    limit = data.max_length
-
-    def encoded(asked: Any, said: Any) -> Encoded | None:
-        fitted = fit_prompt(asked, lambda prompt: encode(Rating("", prompt, said, 0.0)), limit, "truncate_prompt")
-        return fitted.unit[0] if fitted.unit else None
-
-    both = [
-        (name, encoded(asked, said), encoded(pairs[i - 1][1][0], said))
-        for i, (name, (asked, said)) in enumerate(pairs)
-    ]
-    kept = [(name, own, other) for name, own, other in both if own is not None and other is not None]
-    pairs_of_rows = [row for _, own, other in kept for row in (own, other)]
-    scores = raw_scores(model.scorer, pairs_of_rows, model.format.pad_id)
-    lines = [
-        {"prompt_id": name, "own_score": scores[2 * i], "other_score": scores[2 * i + 1]}
-        for i, (name, _, _) in enumerate(kept)
-    ]
-    write_lines(directory / "swaps.jsonl", lines)
-
-
-def _best(record: Any) -> Any:
-    if isinstance(record, Ranking):
-        return record.responses[record.ranks.index(min(record.ranks))]
-    return record.chosen
+        write_lines(directory / RANKINGS, lists)
 
 
 def heldout_accuracy(lines: Sequence[dict[str, Any]]) -> float:
@@ -174,3 +164,25 @@ def heldout_accuracy(lines: Sequence[dict[str, Any]]) -> float:
         return sum((row["score"] > 0) == (row["label"] > 0.5) for row in lines) / len(lines)
     gaps = [row["chosen_score"] - row["rejected_score"] for row in lines]
     return sum((gap > 0) + 0.5 * (gap == 0) for gap in gaps) / len(gaps)
+
+
+def heldout_loss(lines: Sequence[Row], head_weights: Sequence[float] = ()) -> float:
+    """Mean loss of held-out rows, in nats, or the squared error where ratings are predicted; NaN without rows.
+
+    It chooses among epochs, so it has no margins and no smoothed labels: those of training are no facts.
+
+    Args:
+        head_weights: where there are several qualities, the weight of each in the score.
+
+    >>> round(heldout_loss([{"chosen_score": 1.0, "rejected_score": 0.0}]), 4)
+    0.3133
+    """
+    if not lines:
+        return math.nan
+    if "rating" in lines[0]:
+        weights = list(head_weights) or [1.0]
+        wanted = [sum(w * t for w, t in zip(weights, row["targets"], strict=True)) for row in lines]
+        return sum((row["score"] - target) ** 2 for row, target in zip(lines, wanted, strict=True)) / len(lines)
+    if "label" in lines[0]:
+        return pair_nll([row["score"] * (1 if row["label"] > 0.5 else -1) for row in lines])
+    return pair_nll([row["chosen_score"] - row["rejected_score"] for row in lines])

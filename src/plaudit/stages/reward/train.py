@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from plaudit.data.values import load_data
 from plaudit.jobs.reward import RewardJob
 from plaudit.records import Demonstration, Rating
 from plaudit.runs.directory import announce, finished
-from plaudit.runs.files import HELDOUT_START, write_lines
+from plaudit.runs.files import HELDOUT_START, SPOILED, Row, write_lines
 from plaudit.runs.resume import Inputs
 from plaudit.runtime import Normalisation, RewardRuntime, ScoringRuntime, TextFormat, TrainedOn
 from plaudit.stages.encode import (
@@ -31,23 +31,23 @@ from plaudit.stages.encode import (
     tell_of,
 )
 from plaudit.stages.reward.data import Collator, Scale, describe, source_of, without_long_responses
+from plaudit.stages.reward.epochs import Epochs, choosing_rows
 from plaudit.stages.reward.members import run_members
 from plaudit.stages.reward.probe import probe_head
 from plaudit.stages.reward.scores import (
     fit_normalisation,
-    heldout_accuracy,
     heldout_lines,
     unit_scores,
     write_heldout,
-    write_swaps,
 )
+from plaudit.stages.reward.spoiled import spoiled_lines
+from plaudit.stages.reward.words import fit_baseline
 from plaudit.stages.said import Said
-from plaudit.stages.session import OnIteration, Session, open_session, ready
+from plaudit.stages.session import HowEnded, OnIteration, Session, open_session, ready
 from plaudit.training.offline import OfflineLoop
 
 PROBES = 8
 """Training rows whose scores are kept with the model, and checked whenever it is loaded."""
-ANY_RATING = Rating("", "", "", 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,10 @@ class Parts:
 
     runtime: RewardRuntime
     train: Rows
+    choosing: Rows
+    """Held-out rows by which an epoch is chosen; those of ``heldout`` where there is one epoch."""
     heldout: Rows
+    """Held-out rows that judge the model."""
     references: list[Encoded]
     data: DataSection
     facts: dict[str, Any]
@@ -98,7 +101,8 @@ def run_reward(
     collate = Collator(parts.train, runtime.format.pad_id, attributes, scale or Scale())
     steps = math.ceil(len(parts.train) / job.batch_size) * job.epochs
     runtime.learner.plan(steps)
-    used = parts.train.records + parts.heldout.records
+    apart = parts.choosing.records if parts.choosing is not parts.heldout else []
+    used = parts.train.records + apart + parts.heldout.records
     with open_session(
         job, sources, total=steps, inputs=Inputs(used), said=parts.said, on_iteration=on_iteration
     ) as session:
@@ -106,17 +110,21 @@ def run_reward(
     return session.run
 
 
-def _hand_out(job: RewardJob, parts: Parts, scale: Scale | None, session: Session) -> None:
-    """Fit the normalisation, score the held-out rows, and save the model."""
+def _hand_out(
+    job: RewardJob, parts: Parts, scale: Scale | None, session: Session, epochs: Epochs, ended: HowEnded
+) -> None:
+    """Choose the epoch, fit the normalisation, score the held-out rows, and save the model."""
+    if ended != "interrupted":
+        epochs.finish()
     runtime = parts.runtime
     normalisation = finish_model(job, parts)
     scoring = ScoringRuntime(runtime.learner, runtime.format, runtime.head)
-    write_heldout(session.run, scoring, parts.heldout, job.algorithm.attributes, scale)
-    write_swaps(
-        session.run, scoring, parts.heldout, reward_encoder(runtime.format, ANY_RATING), parts.data
-    )
-    figures = {
+    words = fit_baseline(parts.train.records, session.run) if len(parts.heldout) else None
+    write_heldout(session.run, scoring, parts.heldout, job.algorithm.attributes, scale, words)
+    write_lines(session.run / SPOILED, spoiled_lines(scoring, parts.heldout, parts.data.max_length))
+    figures: dict[str, Any] = {
         "train_rows": len(parts.train),
+        "judged_apart": parts.choosing is not parts.heldout or job.epochs == 1,
         "reward_mean": normalisation.mean,
         "reward_std": normalisation.std,
     }
@@ -154,13 +162,15 @@ def prepare(job: RewardJob, loaded: Loaded) -> Parts:
         )
     text.chat.count_from({})  # what was encoded to see how long it is, is encoded again
     rows, heldout_rows = (encode_rows(part, encoder, data, source.places, text.chat) for part in (train, heldout))
+    choosing, judging = choosing_rows(heldout_rows, job.epochs, said)
     counts = f"{len(rows)} {describe(train)} to train, {len(heldout_rows)} held out"
+    counts += f" ({len(choosing)} choose the epoch, {len(judging)} judge it)" if choosing is not judging else ""
     facts = {"data": source.format, "rows": counts, "length": rows.report}
     references = _references(job, text, data) or [e for unit in rows.encoded for e in unit]
     tell_of(rows, f"{loaded.source}, to train", said)
     tell_of(heldout_rows, f"{loaded.source}, held out", said)
     said.note(text.chat.notes)
-    return Parts(runtime, rows, heldout_rows, references, data, facts, said)
+    return Parts(runtime, rows, choosing, judging, references, data, facts, said)
 
 
 def _references(job: RewardJob, text: TextFormat, data: DataSection) -> list[Encoded]:
@@ -178,26 +188,27 @@ def _references(job: RewardJob, text: TextFormat, data: DataSection) -> list[Enc
 
 def _train(job: RewardJob, parts: Parts, collate: Collator, scale: Scale | None, session: Session) -> None:
     """Restore or start, and run through the data, with held-out evaluations and checkpoints."""
-    runtime, recorder = parts.runtime, session.recorder
-    session.keep({"reward_model": runtime.learner})
+    runtime, attributes = parts.runtime, job.algorithm.attributes
+
+    def scored(rows: Rows) -> list[Row]:
+        scores = unit_scores(runtime.learner, rows, runtime.format.pad_id)
+        return heldout_lines(rows, scores, attributes, scale)
+
+    steps = session.total // job.epochs
+    weights = job.algorithm.head_weights if attributes else ()
+    epochs = Epochs(session, runtime.learner, steps, lambda: scored(parts.choosing), weights)
+    session.keep({"reward_model": runtime.learner}, epochs.weights)
     # Before a checkpoint is restored, so that a resumed run has the same: by the model as it was loaded.
-    scores = unit_scores(runtime.learner, parts.heldout, runtime.format.pad_id)
-    write_lines(session.run / HELDOUT_START, heldout_lines(parts.heldout, scores, job.algorithm.attributes, scale))
-    start, _ = session.restore()
+    write_lines(session.run / HELDOUT_START, scored(parts.heldout))
+    start, state = session.restore()
+    epochs.resume(state)
     if job.head_init == "probe" and not start:
-        prompt_ids = [prompt_id(r) for r in parts.train.records]
-        probe = probe_head(runtime, collate, prompt_ids, job.algorithm.heads)
-        recorder.event("probe", accuracy=probe.accuracy, loss=probe.loss, penalty=probe.penalty)
-        announce(
-            {"probe": f"accuracy {probe.accuracy:.3f} cross-validated, before any training below the head"}
-        )
+        _start_at_probe(parts, collate, job.algorithm.heads, session)
+    every = max(1, session.total // 4) if job.eval_every == "auto" else job.eval_every
 
     def on_step(step: int, metrics: dict[str, float]) -> None:
-        every = max(1, session.total // 4) if job.eval_every == "auto" else job.eval_every
-        if every and step % every == 0:
-            scores = unit_scores(runtime.learner, parts.heldout, runtime.format.pad_id)
-            metrics["reward_model/heldout_accuracy"] = heldout_accuracy(heldout_lines(parts.heldout, scores))
-        session.step(step, metrics)
+        session.record(step, metrics | epochs.after(step, every))
+        session.after(step, epochs.state)
 
     loop = OfflineLoop(
         job.algorithm,
@@ -209,8 +220,20 @@ def _train(job: RewardJob, parts: Parts, collate: Collator, scale: Scale | None,
         job.draw,
         on_step,
     )
-    with session.training(lambda ended: _hand_out(job, parts, scale, session)):
+    with session.training(lambda ended: _hand_out(job, parts, scale, session, epochs, ended)):
         loop.run(start)
+
+
+def _start_at_probe(parts: Parts, collate: Collator, heads: Sequence[str], session: Session) -> None:
+    """Let the head start where a linear probe ends, and say how far the probe is: it reads all rows before step 1."""
+    prompt_ids = [prompt_id(r) for r in parts.train.records]
+
+    def tell(read: int, rows: int) -> None:
+        announce({"probe": f"{read} of {rows} rows read"})
+
+    probe = probe_head(parts.runtime, collate, prompt_ids, heads, tell)
+    session.recorder.event("probe", accuracy=probe.accuracy, loss=probe.loss, penalty=probe.penalty)
+    announce({"probe": f"accuracy {probe.accuracy:.3f} cross-validated, before any training below the head"})
 
 
 def finish_model(job: RewardJob, parts: Parts) -> Normalisation:

@@ -1,0 +1,108 @@
+"""Which epoch of a reward model is handed out: the one with the smallest held-out loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from plaudit.evaluation.choice import ENOUGH, divide
+from plaudit.runs.best import BestWeights
+from plaudit.runs.files import Row
+from plaudit.runtime import Learner
+from plaudit.stages.encode import Rows, prompt_id
+from plaudit.stages.reward.scores import heldout_accuracy, heldout_loss
+from plaudit.stages.said import Said
+from plaudit.stages.session import Session
+
+
+def choosing_rows(heldout: Rows, epochs: int, said: Said) -> tuple[Rows, Rows]:
+    """The held-out rows by which an epoch is chosen, and those that judge it.
+
+    With one epoch nothing is chosen, and all rows do both. With several they are divided by prompt, about in halves;
+    where that would leave fewer than ten prompts on a side, the same rows do both, and ``said`` is told.
+    """
+    if epochs == 1 or not len(heldout):
+        return heldout, heldout
+    if len(set(map(prompt_id, heldout.records))) < 2 * ENOUGH:
+        flattered = f"the same {len(heldout)} held-out rows choose the epoch and judge it: they flatter it a little"
+        said.note([flattered])
+        return heldout, heldout
+    chosen = {id(record) for record in divide(heldout.records, prompt_id)[0]}
+    return _part(heldout, chosen, True), _part(heldout, chosen, False)
+
+
+def _part(rows: Rows, chosen: set[int], wanted: bool) -> Rows:
+    kept = [i for i, record in enumerate(rows.records) if (id(record) in chosen) is wanted]
+    return replace(rows, records=[rows.records[i] for i in kept], encoded=[rows.encoded[i] for i in kept])
+
+
+class Epochs:
+    """Keeps the weights of the best epoch so far, by the held-out loss, and hands them out at the end.
+
+    Args:
+        session: of the run. A checkpoint keeps the best weights and `state`.
+        learner: what is trained.
+        steps: optimizer steps of an epoch.
+        score: the held-out rows by which an epoch is chosen, with their scores by the learner as it is.
+        head_weights: see `heldout_loss`.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        learner: Learner,
+        steps: int,
+        score: Callable[[], list[Row]],
+        head_weights: Sequence[float],
+    ) -> None:
+        self.session, self.learner, self.steps = session, learner, steps
+        self.score, self.head_weights = score, head_weights
+        self.weights = BestWeights(session.run) if session.total > steps else None
+        self.losses: dict[int, float] = {}
+        """Epoch -> held-out loss."""
+
+    def after(self, step: int, every: int) -> dict[str, float]:
+        """Figures of the held-out rows, at the end of an epoch and every so many steps (0: not between)."""
+        ends = self.weights is not None and step % self.steps == 0
+        if not ends and not (every and step % every == 0):
+            return {}
+        lines = self.score()
+        if not lines:
+            return {}
+        loss = heldout_loss(lines, self.head_weights)
+        if ends:
+            self._see(step, loss)
+        return {"eval/loss": loss, "reward_model/heldout_accuracy": heldout_accuracy(lines)}
+
+    def _see(self, step: int, loss: float) -> None:
+        best = min(self.losses.values(), default=math.inf)
+        self.losses[step // self.steps] = loss
+        if loss < best and self.weights is not None and step < self.session.total:
+            self.weights.keep(step, self.learner.weights().tensors())
+
+    def state(self) -> dict[str, Any]:
+        """The losses, for a checkpoint."""
+        return {"epoch_losses": {str(epoch): loss for epoch, loss in self.losses.items()}}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Inverse of `state`."""
+        self.losses = {int(epoch): loss for epoch, loss in state.get("epoch_losses", {}).items()}
+
+    def finish(self) -> None:
+        """Put the best epoch back if another one came after it, and say what was chosen."""
+        if self.weights is None or not self.losses:
+            return
+        best, last = min(self.losses, key=lambda epoch: self.losses[epoch]), max(self.losses)
+        self.session.recorder.summary({"epoch_losses": list(self.losses.values()), "epoch_kept": best})
+        # Nothing is put back where the file is lost (a checkpoint said so), or where no epoch came after.
+        if best == last or self.weights.file is None or self.weights.step != best * self.steps:
+            return
+        self.learner.put_back(self.weights.tensors())
+        why = (
+            f"it overfitted: the held-out loss was {self.losses[best]:.3f} after epoch {best} and "
+            f"{self.losses[last]:.3f} after epoch {last}"
+        )
+        self.session.recorder.event("rolled back", step=self.weights.step, to=self.weights.step, why=why)
+        self.session.recorder.summary({"model_step": self.weights.step})
