@@ -283,15 +283,20 @@ def _format_x(axes: Any, share: bool) -> None:
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
 
 
-def reliability(title: str, bins: Sequence[dict[str, float]]) -> str:
-    """Accuracy over confidence, a dot for each bin; on the diagonal the two are equal."""
+def reliability(title: str, bins: Sequence[Mapping[str, Any]]) -> str:
+    """Accuracy over confidence, a dot for each bin with its interval; on the diagonal the two are equal."""
     with _canvas(WIDE, 270, 66) as (figure, axes):
         axes.grid(axis="x")
         axes.plot([0.5, 1], [0.5, 1], color=MUTED, linewidth=1, dashes=(3, 3))
         x, y = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
+        for each in bins:
+            if each.get("accuracy_ci"):
+                ends = each["accuracy_ci"]
+                axes.plot([each["confidence"]] * 2, ends, color=ACCENT, linewidth=3, alpha=0.3)
         axes.plot(x, y, color=ACCENT, linewidth=1.6, marker="o", markersize=6, markeredgewidth=0)
         axes.set_xlim(0.49, 1.01)
-        axes.set_ylim(min(0.48, *y) - 0.02, 1.03)
+        lowest = [b["accuracy_ci"][0] for b in bins if b.get("accuracy_ci")]
+        axes.set_ylim(min([0.48, *y, *lowest]) - 0.02, 1.03)
         _format(axes, share=True)
         _format_x(axes, share=True)
         axes.set_xlabel("confidence", loc="right", labelpad=2)

@@ -7,8 +7,10 @@ from markupsafe import Markup
 from plaudit.evaluation import charts
 from plaudit.evaluation.benchmarks.table import tables_below
 from plaudit.evaluation.kinds.reward_card import card
-from plaudit.evaluation.page import ENOUGH_PAIRS, INTERVAL, NOT_EVALUATED, Chart, Figure, Kind, Verdict
-from plaudit.evaluation.words import number, percent, signed, span
+from plaudit.evaluation.page import INTERVAL, NOT_EVALUATED, Chart, Figure, Kind, Verdict
+from plaudit.evaluation.reward_model.shortcuts import WAYS
+from plaudit.evaluation.reward_model.warnings import unchecked, warnings
+from plaudit.evaluation.words import number, percent, span
 from plaudit.runs.files import HELDOUT, Row
 from plaudit.runs.reading import Run
 
@@ -28,9 +30,12 @@ def verdict(run: Run) -> Verdict:
             f"{number(card['heldout_loss_before'], 3)} to {number(card.get('heldout_loss'), 3)}"
             f"{f' ({change})' if change else ''}."
         )
+    words = ""
+    if card.get("words_baseline_accuracy") is not None:
+        words = f", a bag of words fitted on the training rows {percent(card['words_baseline_accuracy'])}"
     evidence = (
         f"The {INTERVAL} is {span(interval, 'percent')}, on {card.get('heldout_pairs')} held-out rows.{start} "
-        f"{rule} would be right {percent(baseline)} of the time. "
+        f"{rule} would be right {percent(baseline)} of the time{words}. "
         f"Kendall’s τ is {number(card.get('kendall_tau'))}."
     )
     over = card.get("over_length_baseline_ci")
@@ -53,76 +58,42 @@ def _length_rule(card: Row) -> tuple[str, float | None]:
     return "Always taking the shorter one", 1 - accuracy
 
 
-def warnings(run: Run) -> list[str]:
-    """No better than chance or length, a prompt that does not count, few pairs, scores that follow length."""
-    card, messages = run.summary, []
-    interval, over, swap = (card.get(n) for n in ("accuracy_ci", "over_length_baseline_ci", "prompt_swap_accuracy_ci"))
-    if interval and interval[0] <= 0.5:
-        messages.append(
-            f"It may be a coin: the {INTERVAL} of its accuracy, {span(interval, 'percent')}, contains one half. A "
-            "policy that is trained on it learns nothing, or something else."
-        )
-    elif over and over[0] is not None and over[0] <= 0:
-        messages.append(
-            f"It is not clearly better than a rule on length alone ({span(over, 'signed')} in accuracy): it may have "
-            "learned no more than that."
-        )
-    if swap and swap[0] <= 0.5:
-        messages.append(
-            f"After another prompt it scores a response as high as after its own (own higher in "
-            f"{percent(card.get('prompt_swap_accuracy'))}, {span(swap, 'percent')}): it may not read the prompt."
-        )
-    pairs, error, rho = card.get("heldout_pairs"), card.get("ece"), card.get("score_length_spearman")
-    if pairs is not None and pairs < ENOUGH_PAIRS:
-        messages.append(f"Only {pairs} held-out pairs: the interval is wide. Hold out more, or collect more.")
-    if rho is not None and abs(rho) > 0.5:
-        more = "more instead of better" if rho > 0 else "less instead of better"
-        messages.append(f"Scores follow length (Spearman {signed(rho)}): a policy may learn to write {more}.")
-    # With few pairs the calibration error of a perfect model is not small either: noise in each bin counts as error.
-    if error is not None and error > 0.1 and (pairs or 0) >= ENOUGH_PAIRS:
-        messages.append(
-            f"It is badly calibrated (expected calibration error {number(error)}): do not trust its margins."
-        )
-    return messages
-
-
-def unchecked(run: Run) -> list[str]:
-    """Whether the prompt counts, and what labelled or rated rows cannot show."""
-    card = run.summary
-    if card.get("accuracy") is None:
-        return ["everything (no held-out rows were scored)"]
-    missing = []
-    if card.get("prompt_swap_accuracy") is None:
-        missing.append("whether it reads the prompt (there are no pairs with two different prompts)")
-    if card.get("over_length_baseline_ci") is None:
-        missing.append("whether it is better than a rule on length (the held-out rows are no pairs)")
-    if (card.get("heldout_pairs") or 0) < ENOUGH_PAIRS or card.get("ece") is None:
-        missing.append("its calibration (too few held-out pairs)")
-    return missing
-
-
 def figures(run: Run) -> list[Figure]:
-    """Accuracy beside that of length alone, rank correlation, calibration."""
+    """Accuracy beside that of words and length alone, the best of several, rank correlation, calibration."""
     card = run.summary
     if card.get("accuracy") is None:
         return []
     rule, baseline = _length_rule(card)
-    return [
+    items = [
         Figure("Accuracy", percent(card["accuracy"]), span(card.get("accuracy_ci"), "percent")),
         Figure("Length alone", percent(baseline), rule.lower()),
-        Figure(
-            "Kendall’s τ", number(card.get("kendall_tau")), f"mean of {card.get('kendall_tau_lists')} lists"
-        ),
-        Figure("Calibration error", number(card.get("ece")), "0 is perfect"),
     ]
+    if card.get("words_baseline_accuracy") is not None:
+        over = span(card.get("over_words_baseline_ci"), "signed")
+        items.insert(1, Figure("Words alone", percent(card["words_baseline_accuracy"]), f"the model over it: {over}"))
+    if card.get("best_of_k_hit_rate") is not None:
+        blind = f"by chance {percent(card.get('best_of_k_chance'))}; {card.get('best_of_k_lists')} lists"
+        items.append(Figure("Best of K", percent(card["best_of_k_hit_rate"]), blind))
+    tau = f"mean of {card.get('kendall_tau_lists')} lists"
+    items.append(Figure("Kendall’s τ", number(card.get("kendall_tau")), tau))
+    temperature = card.get("temperature")
+    note = f"0 is perfect; temperature {number(temperature)}" if temperature else "0 is perfect"
+    return [*items, Figure("Calibration error", number(card.get("ece")), note)]
 
 
 def panels(run: Run) -> list[Chart]:
-    """Accuracy beside that of length alone, with intervals, and the reliability diagram."""
+    """Accuracy beside simpler rules and by group, the reliability diagram, and what spoiling a response does."""
     card = run.summary
     if card.get("accuracy_ci") is None:
         return []
+    return [_against_rules(card), *_by_group(card), *_reliability(card), *_spoiled(card)]
+
+
+def _against_rules(card: Row) -> Chart:
     dots = [charts.Dot("Reward model", card["accuracy"], *card["accuracy_ci"])]
+    if card.get("words_baseline_accuracy_ci"):
+        words, (low, high) = card["words_baseline_accuracy"], card["words_baseline_accuracy_ci"]
+        dots.append(charts.Dot("Bag of words", words, low, high, strong=False))
     if card.get("length_baseline_accuracy_ci"):
         longer, (low, high) = card["length_baseline_accuracy"], card["length_baseline_accuracy_ci"]
         dots.append(
@@ -135,14 +106,67 @@ def panels(run: Run) -> list[Chart]:
         caption += (
             f" Where the shorter one is better: {percent(card['accuracy_where_chosen_is_shorter'])} right."
         )
-    title = "Accuracy against length alone"
-    svg = Markup(charts.intervals(title, dots, share=True, reference=0.5))
-    items = [Chart(title, svg, caption=caption, wide=True)]
-    if len(card.get("reliability") or []) > 1:
-        svg = Markup(charts.reliability("Reliability of the reward model", card["reliability"]))
-        caption = "Each dot is a group of pairs. On the dashed line the accuracy equals the confidence."
-        items.append(Chart("Accuracy by confidence", svg, caption=caption, wide=True))
+    title = "Accuracy against words and length alone"
+    return Chart(title, Markup(charts.intervals(title, dots, share=True, reference=0.5)), caption=caption, wide=True)
+
+
+GROUPS = (
+    ("accuracy_by_category", "Accuracy by category", "With the number of pairs behind each name."),
+    ("accuracy_by_margin", "Accuracy by human margin", "By how much better people found the chosen response."),
+    ("accuracy_by_agreement", "Accuracy by agreement", "By the share of annotators who chose it."),
+    ("accuracy_by_score_margin", "Accuracy by score margin", "By the difference of the two scores."),
+    ("accuracy_by_members", "Accuracy by members", "Of the ensemble, where all order a pair alike, and where not."),
+)
+LONGEST = 22
+"""Characters of the name of a group in a chart."""
+
+
+def _by_group(card: Row) -> list[Chart]:
+    items = []
+    for name, title, caption in GROUPS:
+        groups = card.get(name) or []
+        # Rows of the first release have no intervals.
+        dots = [
+            charts.Dot(f"{_short(g['group'])} · {g['n']}", g["accuracy"], *g["accuracy_ci"])
+            for g in groups
+            if g.get("accuracy_ci")
+        ]
+        if len(dots) > 1:
+            svg = Markup(charts.intervals(title, dots, share=True, reference=0.5))
+            items.append(Chart(title, svg, caption=caption, wide=True))
     return items
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+
+
+def _reliability(card: Row) -> list[Chart]:
+    bins = card.get("reliability") or []
+    if len(bins) < 2:
+        return []
+    title = "Accuracy by confidence"
+    caption = "Each dot is a group of pairs. On the dashed line the accuracy equals the confidence."
+    if card.get("temperature"):
+        change = span(card.get("nll_tempered_difference_ci"), "signed", 3)
+        caption += (
+            f" With scores divided by {number(card['temperature'])}, a temperature fitted on other rows, the loss of "
+            f"unseen pairs goes from {number(card.get('nll'), 3)} to {number(card.get('nll_tempered'), 3)} ({change})."
+        )
+    svg = Markup(charts.reliability("Reliability of the reward model", bins))
+    return [Chart(title, svg, caption=caption, wide=True)]
+
+
+def _spoiled(card: Row) -> list[Chart]:
+    rows = card.get("spoiled") or []
+    if not rows:
+        return []
+    title = "Spoiled responses"
+    dots = [charts.Dot(WAYS.get(r["how"], r["how"]), r["above_itself"], *r["above_itself_ci"]) for r in rows]
+    below = [f"{WAYS.get(r['how'], r['how'])} {percent(r['above_rejected'])}" for r in rows if r.get("above_rejected")]
+    caption = f"Share of {max(r['n'] for r in rows)} responses or fewer that score higher spoiled than as they were."
+    caption += f" Still above the worst response to the prompt: {', '.join(below)}." if below else ""
+    return [Chart(title, Markup(charts.intervals(title, dots, share=True, reference=0.5)), caption=caption, wide=True)]
 
 
 def brief(run: Run) -> str:
@@ -164,6 +188,6 @@ REWARD = Kind(
     rows=HELDOUT,
     computed="accuracy",
     curves=("loss", "reward_model/accuracy", "reward_model/margin"),
-    headline=("accuracy", "accuracy_ci", "length_baseline_accuracy"),
+    headline=("accuracy", "accuracy_ci", "words_baseline_accuracy", "length_baseline_accuracy"),
     step="Reward model",
 )
