@@ -119,7 +119,7 @@ def _hand_out(
     runtime = parts.runtime
     normalisation = finish_model(job, parts)
     scoring = ScoringRuntime(runtime.learner, runtime.format, runtime.head)
-    words = fit_baseline(parts.train.records, session.run) if len(parts.heldout) else None
+    words = fit_baseline(parts.train.records, session.run)
     write_heldout(session.run, scoring, parts.heldout, job.algorithm.attributes, scale, words)
     write_lines(session.run / SPOILED, spoiled_lines(scoring, parts.heldout, parts.data.max_length))
     figures: dict[str, Any] = {
