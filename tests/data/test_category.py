@@ -50,5 +50,6 @@ def test_every_kind_with_comparisons_keeps_it(tmp_path):
 def test_it_can_be_named_and_a_row_without_a_prompt_has_none(tmp_path):
     found = loaded(tmp_path, PAIR | {"kind": "code"}, fields={"category": "kind"})
     assert found.records[0].category == "code"
-    texts = loaded(tmp_path, {"text": "fine", "label": 1, "source": "web"}, {"text": "bad", "label": 0, "source": "web"})
+    rows = [{"text": text, "label": label, "source": "web"} for text, label in (("fine", 1), ("bad", 0))]
+    texts = loaded(tmp_path, *rows)
     assert texts.records[0].category is None and "source" in texts.unused

@@ -16,10 +16,10 @@ def group(name, accuracy, low, high):
 def spoilt(**above):
     ends = {"below": [0.0, 0.1], "alike": [0.4, 0.6], "above": [0.8, 1.0]}
     return [
-        {"how": way, "above_itself": 0.5, "above_itself_ci": ends[above.get(way, "alike" if way == "suffix" else "below")],
-         "n": 128}
+        {"how": way, "above_itself": 0.5, "n": 128}
+        | {"above_itself_ci": ends[above.get(way, "alike" if way == "suffix" else "below")]}
         for way in WAYS
-    ]  # fmt: skip
+    ]
 
 
 HEALTHY = {
@@ -109,6 +109,6 @@ def test_a_run_names_what_its_rows_cannot_show(tmp_path, synthetic):
     run = synthetic["reward"](tmp_path / "r")
     card(run)
     missing = " ".join(unchecked(read_run(run)))
-    for words in ("reads the prompt", "bag of words", "--members 3", "three responses", "category", "where people were"):
+    for words in ("reads the prompt", "bag of words", "--members 3", "three responses", "category", "people were"):
         assert words in missing
     assert "calibration" not in missing and "length" not in missing

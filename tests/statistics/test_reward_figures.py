@@ -41,7 +41,7 @@ def test_correlation_of_differences_by_hand():
 
 
 def test_a_correlation_that_people_explain_is_gone_when_it_is_partial():
-    # The score only knows whether a response is the chosen one, and chosen ones are longer: given that, nothing is left.
+    # The score only knows which response is chosen, and chosen ones are longer: given that, nothing is left.
     rng = np.random.default_rng(1)
     gaps, longer = 1 + 0.1 * rng.normal(size=400), 10 + rng.normal(size=400)
     assert correlation_over(gaps, longer, centred=False).value > 0.95

@@ -105,10 +105,8 @@ def noise(path):
 
 
 def test_the_epoch_with_the_smallest_held_out_loss_is_handed_out_and_judged_on_other_rows(world, tmp_path, capsys):
-    job = world.reward(
-        tmp_path / "run", dataset=noise(tmp_path / "noise.jsonl"), epochs=5, data=SIDES, optimizer=OptimizerSection(lr=3e-2)
-    )
-    run = run_reward(job)
+    rates = {"epochs": 5, "data": SIDES, "optimizer": OptimizerSection(lr=3e-2)}
+    run = run_reward(world.reward(tmp_path / "run", dataset=noise(tmp_path / "noise.jsonl"), **rates))
     summary, losses = read_json(run / "summary.json"), read_json(run / "summary.json")["epoch_losses"]
     best = losses.index(min(losses)) + 1
     assert len(losses) == 5 and summary["epoch_kept"] == best < 5, "noise is overfitted"

@@ -111,7 +111,7 @@ def _against_rules(card: Row) -> Chart:
 
 
 GROUPS = (
-    ("accuracy_by_category", "Accuracy by category", "With the number of pairs behind each name."),
+    ("accuracy_by_category", "Accuracy by category", "As the data name it; n is the number of pairs."),
     ("accuracy_by_margin", "Accuracy by human margin", "By how much better people found the chosen response."),
     ("accuracy_by_agreement", "Accuracy by agreement", "By the share of annotators who chose it."),
     ("accuracy_by_score_margin", "Accuracy by score margin", "By the difference of the two scores."),
@@ -127,7 +127,7 @@ def _by_group(card: Row) -> list[Chart]:
         groups = card.get(name) or []
         # Rows of the first release have no intervals.
         dots = [
-            charts.Dot(f"{_short(g['group'])} · {g['n']}", g["accuracy"], *g["accuracy_ci"])
+            charts.Dot(f"{_short(g['group'])} · n {g['n']}", g["accuracy"], *g["accuracy_ci"])
             for g in groups
             if g.get("accuracy_ci")
         ]
@@ -162,11 +162,15 @@ def _spoiled(card: Row) -> list[Chart]:
     if not rows:
         return []
     title = "Spoiled responses"
-    dots = [charts.Dot(WAYS.get(r["how"], r["how"]), r["above_itself"], *r["above_itself_ci"]) for r in rows]
-    below = [f"{WAYS.get(r['how'], r['how'])} {percent(r['above_rejected'])}" for r in rows if r.get("above_rejected")]
-    caption = f"Share of {max(r['n'] for r in rows)} responses or fewer that score higher spoiled than as they were."
+    dots = [charts.Dot(f"{_way(r)} · n {r['n']}", r["above_itself"], *r["above_itself_ci"]) for r in rows]
+    below = [f"{_way(r)} {percent(r['above_rejected'])}" for r in rows if r.get("above_rejected") is not None]
+    caption = "Share of the responses that score higher spoiled than as they were; at 50 % it makes no difference."
     caption += f" Still above the worst response to the prompt: {', '.join(below)}." if below else ""
     return [Chart(title, Markup(charts.intervals(title, dots, share=True, reference=0.5)), caption=caption, wide=True)]
+
+
+def _way(row: Row) -> str:
+    return WAYS.get(row["how"], row["how"])
 
 
 def brief(run: Run) -> str:

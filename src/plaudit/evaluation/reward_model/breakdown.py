@@ -45,7 +45,7 @@ def by_size(sizes: Sequence[float | None], right: Floats, prompts: Clusters) -> 
     groups = []
     for first, last in margin_groups([size for size, _ in known]):
         low, high = known[first][0], known[last - 1][0]
-        label = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+        label = f"{low:.2g}" if low == high else f"{low:.2g} to {high:.2g}"
         members = [i for _, i in known[first:last]]
         groups.append(_group(label, members, right, prompts) | {"low": low, "high": high})
     return groups

@@ -229,7 +229,7 @@ def _spoiled(way: str, says: str) -> Callable[[Run], str | None]:
             return ""
         low, high = interval
         ends = span([1 - high, 1 - low], "percent")
-        return f"{says} (as it is, it is higher in {percent(1 - share)} of {_count(found)}, {ends})."
+        return f"{says} (unspoiled it scores higher in {percent(1 - share)} of {_count(found)}, {ends})."
 
     return look
 
