@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # An environment variable rather than -c: it also holds inside pip's isolated build environment.
 PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help setup dev check test test-slow test-models test-gpu mutants bench limits intervals hacking docs quickstart constraints clean
+.PHONY: help setup dev check test test-slow test-models test-gpu mutants bench limits intervals hacking report-cards docs quickstart constraints clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -65,6 +65,11 @@ hacking: $(VENV)/.dev ## worlds whose reward can be exploited: alarms, false ala
 	$(BIN)/python scripts/guards.py --keep build/hacking --part means --save docs/why/guards.json
 	$(BIN)/python scripts/guards.py --keep build/hacking --part worlds --save docs/why/guards.json
 	$(BIN)/python scripts/hacking_page.py
+
+report-cards: export OMP_NUM_THREADS = 1
+report-cards: $(VENV)/.dev ## reward models of SmolLM2 on ../shared/data, cross-fitted: docs/why/report-cards.md (hours)
+	$(BIN)/python scripts/report_cards.py --keep build/report-cards --save docs/why/report-cards.json
+	$(BIN)/python scripts/report_cards.py --page
 
 docs: $(VENV)/.setup ## regenerate docs/reference from the code
 	$(BIN)/python scripts/reference.py
