@@ -66,9 +66,7 @@ def _best(card: Mapping[str, Any]) -> str:
 
 
 def _costs(sets: Sequence[Mapping[str, Any]]) -> list[str]:
-    names = (
-        "set", "folds", "precision", "training rows a fold", "probe", "CPU minutes of training", "with judging", "memory"
-    )  # fmt: skip
+    names = ("set", "folds", "precision", "rows to train", "probe", "CPU minutes of training", "with judging", "memory")
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for each in sets:
         costs = each["costs"]

@@ -24,7 +24,8 @@ class RewardJob(OfflineJob, EvaluatedJob):
     references: str = ""
     """Demonstrations whose scores are to have mean 0 and standard deviation 1; empty: the training responses."""
     epochs: int = Field(1, ge=1)
-    """Passes over the data. Reward models overfit fast; one is often best."""
+    """Passes over the data. Reward models overfit fast, and one is often best: of several, the one with the smallest
+    held-out loss is handed out, chosen by one half of the held-out prompts and judged by the other."""
     head_init: Literal["random", "probe"] = "random"
     """probe: start the head where a linear probe of the untrained model ends. Costs one forward pass over the
     data, and pays where data or time are short."""
