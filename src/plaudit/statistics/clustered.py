@@ -81,8 +81,8 @@ def weighted_share(
     if not len(x):
         return Estimate(math.nan, 0.0, 1.0, 0, 0)
     value, variance, count = _weighted(x, w, strata, clusters)
-    by_cluster = _by_cluster(w, clusters)[0]
-    most = [float(each.sum() ** 2 / (each**2).sum()) for each in (w, by_cluster)]
+    together = by_cluster(w, clusters)[0]
+    most = [float(each.sum() ** 2 / (each**2).sum()) for each in (w, together)]
     mean = min(max(value, 0.0), 1.0)
     effective = min(mean * (1 - mean) / variance, most[0]) if variance > 0 and 0 < mean < 1 else most[1]
     low, high = wilson(mean * effective, effective, confidence)
@@ -123,7 +123,7 @@ def _weighted(
     alone = (sizes == 1)[index]
     several = len({stratum for stratum, _ in pairs if sizes[stratum] == 1}) > 1
     center = np.where(alone, x[alone].mean() if several else x.mean(), means[index])
-    sums, _ = _by_cluster(w * (x - center), clusters)
+    sums, _ = by_cluster(w * (x - center), clusters)
     count = len(sums)
     return float((w * x).sum()), float((sums**2).sum()) * count / max(count - 1, 1), count
 

@@ -170,7 +170,7 @@ def _spoiled(card: Row) -> list[Chart]:
 
 
 def _way(row: Row) -> str:
-    return WAYS.get(row["how"], row["how"])
+    return WAYS.get(str(row["how"]), str(row["how"]))
 
 
 def brief(run: Run) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.errors import DataError
-from plaudit.evaluation.reward_model.breakdown import best_of_k, by_category, by_size, members_agree
+from plaudit.evaluation.reward_model.breakdown import best_of_k, by_category, by_size, ends, members_agree
 from plaudit.evaluation.reward_model.certainty import against_start, probabilities
 from plaudit.evaluation.reward_model.shortcuts import length_rule, of_swaps, spoiled, words_rule
 from plaudit.runs.files import (
@@ -23,7 +23,7 @@ from plaudit.runs.files import (
     merge_json,
     read_lines,
 )
-from plaudit.statistics.clustered import outcomes, share
+from plaudit.statistics.clustered import mean_over, outcomes, share
 from plaudit.statistics.ranking import kendall_tau, pearson, spearman
 
 PAIR_FIELDS = ("chosen_score", "rejected_score", "chosen_length", "rejected_length")
@@ -95,12 +95,17 @@ def _pairs(rows: Sequence[Row], rankings: Sequence[Row]) -> Row:
     """Figures of pairs whose difference in score is the log-odds of what people chose."""
     prompts = [row.get("prompt_id", row.get("id")) for row in rows]
     differences = [row["chosen_score"] - row["rejected_score"] for row in rows]
-    lists = [(row["scores"], row["ranks"]) for row in rankings]
+    lists = [(row["scores"], row["ranks"], row.get("prompt_id", i)) for i, row in enumerate(rankings)]
     if not lists:
-        lists = [([row["chosen_score"], row["rejected_score"]], [1, 2]) for row in rows]
+        two = ([row["chosen_score"], row["rejected_score"]] for row in rows)
+        lists = [(scores, [1, 2], prompt) for scores, prompt in zip(two, prompts, strict=True)]
+    asked = [each for each in lists if len(set(each[1])) > 1]
+    taus = [kendall_tau([scores], [ranks]) for scores, ranks, _ in asked]
+    mean = mean_over(taus, [prompt for *_, prompt in asked])
     tau = {
-        "kendall_tau": kendall_tau([s for s, _ in lists], [r for _, r in lists]),
-        "kendall_tau_lists": len(lists),
+        "kendall_tau": mean.value,
+        "kendall_tau_ci": ends(mean),
+        "kendall_tau_lists": len(asked),
         "kendall_tau_from": "rankings" if rankings else "pairs",
         "margin_mean": sum(differences) / len(differences),
     }

@@ -31,7 +31,6 @@ def length_rule(rows: Sequence[Row], right: Floats, prompts: Clusters) -> Row:
     rule = longer if baseline.value >= 0.5 else [-gap for gap in longer]
     advantage = paired_difference(outcomes(rule), right, prompts)
     scores, lengths = ([row[f"{side}_{name}"] for row in rows for side in SIDES] for name in ("score", "length"))
-    shorter, more = ([v for v, gap in zip(right, longer, strict=True) if sign * gap > 0] for sign in (-1, 1))
     within = correlation_over(gaps, longer, prompts, centred=False)
     partial = correlation_over(gaps, longer, prompts)
     return {
@@ -39,14 +38,22 @@ def length_rule(rows: Sequence[Row], right: Floats, prompts: Clusters) -> Row:
         "length_baseline_accuracy_ci": list(baseline.interval),
         "over_length_baseline": advantage.value,
         "over_length_baseline_ci": list(advantage.interval),
-        "accuracy_where_chosen_is_shorter": sum(shorter) / len(shorter) if shorter else None,
-        "accuracy_where_chosen_is_longer": sum(more) / len(more) if more else None,
         "score_length_spearman": spearman(scores, lengths),
         "score_length_within": within.value,
         "score_length_within_ci": ends(within),
         "score_length_partial": partial.value,
         "score_length_partial_ci": ends(partial),
-    }
+    } | _where("shorter", [-gap for gap in longer], right, prompts) | _where("longer", longer, right, prompts)
+
+
+def _where(word: str, gaps: Floats, right: Floats, prompts: Clusters) -> Row:
+    """Accuracy on the pairs whose chosen response is the shorter or the longer one."""
+    which = [i for i, gap in enumerate(gaps) if gap > 0]
+    accuracy = share([right[i] for i in which], [prompts[i] for i in which])
+    name = f"accuracy_where_chosen_is_{word}"
+    if not which:
+        return {name: None}
+    return {name: accuracy.value, f"{name}_ci": list(accuracy.interval), f"{name}_n": len(which)}
 
 
 def words_rule(gaps: Sequence[float | None], right: Floats, prompts: Clusters) -> Row:

@@ -81,10 +81,9 @@ def combine_heldout(target: Path, paths: Sequence[Path], moments: Sequence[Momen
         return fmean(normalised(values))
 
     def mean_rows(name: str) -> list[Row]:
-        together = zip(*(read_lines(path / name) for path in paths), strict=True)
         return [
             rows[0] | {field: combined([row[field] for row in rows]) for field in _scores_of(rows[0])}
-            for rows in together
+            for rows in zip(*(read_lines(path / name) for path in paths), strict=True)
         ]
 
     def differences(rows: Sequence[Row]) -> Row:
@@ -98,7 +97,8 @@ def combine_heldout(target: Path, paths: Sequence[Path], moments: Sequence[Momen
     figures = {"members": len(paths), "ensemble_std": fmean(spreads) if spreads else None}
     each = zip(*(read_lines(path / HELDOUT) for path in paths), strict=True)
     write_lines(target / HELDOUT, [line | differences(rows) for line, rows in zip(lines, each, strict=True)])
-    write_lines(target / SPOILED, mean_rows(SPOILED))
+    if all((path / SPOILED).is_file() for path in paths):  # a member of an earlier version has none
+        write_lines(target / SPOILED, mean_rows(SPOILED))
     lists = list(zip(*(read_lines(path / RANKINGS) for path in paths), strict=True))
     if lists:
         scores = [

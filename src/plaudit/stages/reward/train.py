@@ -121,7 +121,8 @@ def _hand_out(
     scoring = ScoringRuntime(runtime.learner, runtime.format, runtime.head)
     words = fit_baseline(parts.train.records, session.run)
     write_heldout(session.run, scoring, parts.heldout, job.algorithm.attributes, scale, words)
-    write_lines(session.run / SPOILED, spoiled_lines(scoring, parts.heldout, parts.data.max_length))
+    if ended != "interrupted":  # then somebody waits for the end
+        write_lines(session.run / SPOILED, spoiled_lines(scoring, parts.heldout, parts.data.max_length))
     figures: dict[str, Any] = {
         "train_rows": len(parts.train),
         "judged_apart": parts.choosing is not parts.heldout or job.epochs == 1,
