@@ -32,7 +32,11 @@ def test_figures_by_hand(tmp_path):
     assert figures["accuracy"] == pytest.approx(2.5 / 4)
     assert figures["length_baseline_accuracy"] == pytest.approx(2.5 / 4)
     assert figures["accuracy_where_chosen_is_shorter"] == pytest.approx(0.5)
+    assert figures["accuracy_where_chosen_is_shorter_n"] == 1 and figures["accuracy_where_chosen_is_longer_n"] == 2
     assert figures["kendall_tau"] == pytest.approx((1 + 1 - 1 + 0) / 4)
+    # Deviations 3/4, 3/4, -5/4, -1/4: variance 2.75 / 3, and Student's t(3) at 97.5 % is 3.1824.
+    half = 3.182446 * (2.75 / 3 / 4) ** 0.5
+    assert figures["kendall_tau_ci"] == pytest.approx([0.25 - half, 0.25 + half])
     assert figures["heldout_pairs"] == 4
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["train_rows"] == 7 and summary["accuracy"] == figures["accuracy"]

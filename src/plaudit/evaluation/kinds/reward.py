@@ -74,7 +74,7 @@ def figures(run: Run) -> list[Figure]:
     if card.get("best_of_k_hit_rate") is not None:
         blind = f"by chance {percent(card.get('best_of_k_chance'))}; {card.get('best_of_k_lists')} lists"
         items.append(Figure("Best of K", percent(card["best_of_k_hit_rate"]), blind))
-    tau = f"mean of {card.get('kendall_tau_lists')} lists"
+    tau = f"{span(card.get('kendall_tau_ci'))}; {card.get('kendall_tau_lists')} lists".removeprefix("; ")
     items.append(Figure("Kendall’s τ", number(card.get("kendall_tau")), tau))
     temperature = card.get("temperature")
     note = f"0 is perfect; temperature {number(temperature)}" if temperature else "0 is perfect"
