@@ -85,6 +85,9 @@ def _costs(sets: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _details(each: Mapping[str, Any]) -> list[str]:
     card, blocks = each["card"], []
+    changes = ", ".join(f"`{name} = {value}`" for name, value in each["changes"].items())
+    if changes:
+        blocks.append(f"Settings that differ from the file: {changes}.")
     groups = [(name.replace("_", " "), card.get(f"accuracy_by_{name}") or []) for name in GROUPS]
     lines = [
         f"| {title}: {g['group']} | {percent(g['accuracy'], 1)} ({span(g['accuracy_ci'], 'percent')}) | {g['n']} |"
