@@ -87,7 +87,8 @@ def run_fold(source: Source, fold: int, place: Path, given: argparse.Namespace) 
     values = {
         "model": given.model, "dataset": str(place / "train.jsonl"), "out": str(place / "run"),
         "data.eval_fraction": 0.0, "compute.precision": given.precision, "compute.threads": given.threads,
-        "compute.tokens_per_microbatch": 4096, "log.trackers": ["console"], "checkpoint.resume": (place / "run").exists(), **source.changes,
+        "compute.tokens_per_microbatch": 4096, "log.trackers": ["console"],
+        "checkpoint.resume": (place / "run").exists(), **source.changes,
     }  # fmt: skip
     clock, cpu = time.monotonic(), time.process_time()
     run = run_reward(load_job(RewardJob, [CONFIG] if given.config else [], values).job)
@@ -126,7 +127,8 @@ def study(name: str, given: argparse.Namespace, saved: Row) -> None:
         card, warned, missing = pooled(place / "card", folds)
         costs = [{k: v for k, v in each.items() if k != "rows"} for _, each in folds]
         saved[name] = {
-            "title": source.title, "changes": dict(source.changes), "folds": f"{fold + 1} of {given.folds}", "precision": given.precision,
+            "title": source.title, "changes": dict(source.changes),
+            "folds": f"{fold + 1} of {given.folds}", "precision": given.precision,
             "card": card, "warnings": warned, "unchecked": missing, "costs": costs,
         }  # fmt: skip
         Path(given.save).write_text(json.dumps(_rounded(saved), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
