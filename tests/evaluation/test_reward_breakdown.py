@@ -40,6 +40,7 @@ def test_accuracy_by_size_leaves_out_what_has_none():
         ("1", 1.0, 1.0, 0.5, 2), ("2", 2.0, 2.0, 1.0, 2)
     ]  # fmt: skip
     assert by_size([1.0, 1.0, None], [1, 1, 0], list("abc")) == []
+    assert [g["n"] for g in by_size([2 / 3, 1 - 1 / 3, 1.0], [1, 1, 0], list("abc"))] == [2, 1]
 
 
 def test_the_best_of_k_of_rankings_by_hand():

@@ -39,7 +39,8 @@ def by_size(sizes: Sequence[float | None], right: Floats, prompts: Clusters) -> 
 
     Rows without the number are left out; [] where it has one value only.
     """
-    known = sorted((size, i) for i, size in enumerate(sizes) if size is not None)
+    # Rounded, because two of three votes and one less one of three are the same share, but not to the last bit.
+    known = sorted((round(size, 9), i) for i, size in enumerate(sizes) if size is not None)
     if len({size for size, _ in known}) < 2:
         return []
     groups = []
