@@ -43,6 +43,15 @@ class RewardJob(OfflineJob, EvaluatedJob):
         return self.seed + 1_000_003 * self.member
 
     @property
+    def chooses_epoch(self) -> bool:
+        """Whether the epoch with the smallest held-out loss is handed out, where there are several.
+
+        Not where heads besides the score share the loss: that of the score alone is smallest where it still holds what
+        the others are to take out of it.
+        """
+        return self.epochs > 1 and "heads" not in self.algorithm.needs
+
+    @property
     def inputs(self) -> dict[str, str]:
         """What a run reads, by role."""
         return super().inputs | ({"references": self.references} if self.references else {})

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from plaudit.evaluation.choice import ENOUGH, divide
+from plaudit.evaluation.choice import divide
 from plaudit.runs.best import BestWeights
 from plaudit.runs.files import Row
 from plaudit.runtime import Learner
@@ -16,25 +16,28 @@ from plaudit.stages.reward.scores import heldout_accuracy, heldout_loss
 from plaudit.stages.said import Said
 from plaudit.stages.session import Session
 
+LEAST = 50
+"""Held-out prompts from which on they are divided: half of fewer would tell next to nothing."""
 
-def choosing_rows(heldout: Rows, epochs: int, said: Said) -> tuple[Rows, Rows]:
+
+def choosing_rows(heldout: Rows, chooses: bool, said: Said) -> tuple[Rows, Rows]:
     """The held-out rows by which an epoch is chosen, and those that judge it.
 
-    With one epoch nothing is chosen, and all rows do both. With several they are divided by prompt, about in halves;
-    where that would leave fewer than ten prompts on a side, the same rows do both, and ``said`` is told.
+    Where nothing is chosen, all rows do both. Else they are divided by prompt, about in halves; with fewer than 50
+    prompts the same rows do both, and ``said`` is told.
     """
-    if epochs == 1 or not len(heldout):
+    if not chooses or not len(heldout):
         return heldout, heldout
-    if len(set(map(prompt_id, heldout.records))) < 2 * ENOUGH:
+    if len(set(map(prompt_id, heldout.records))) < LEAST:
         flattered = f"the same {len(heldout)} held-out rows choose the epoch and judge it: they flatter it a little"
         said.note([flattered])
         return heldout, heldout
-    chosen = {id(record) for record in divide(heldout.records, prompt_id)[0]}
+    chosen = set(map(prompt_id, divide(heldout.records, prompt_id)[0]))
     return _part(heldout, chosen, True), _part(heldout, chosen, False)
 
 
-def _part(rows: Rows, chosen: set[int], wanted: bool) -> Rows:
-    kept = [i for i, record in enumerate(rows.records) if (id(record) in chosen) is wanted]
+def _part(rows: Rows, prompts: set[str], wanted: bool) -> Rows:
+    kept = [i for i, record in enumerate(rows.records) if (prompt_id(record) in prompts) is wanted]
     return replace(rows, records=[rows.records[i] for i in kept], encoded=[rows.encoded[i] for i in kept])
 
 
@@ -44,7 +47,7 @@ class Epochs:
     Args:
         session: of the run. A checkpoint keeps the best weights and `state`.
         learner: what is trained.
-        steps: optimizer steps of an epoch.
+        steps: optimizer steps of an epoch; those of the whole run where no epoch is chosen.
         score: the held-out rows by which an epoch is chosen, with their scores by the learner as it is.
         head_weights: see `heldout_loss`.
     """

@@ -57,7 +57,7 @@ class Parts:
     runtime: RewardRuntime
     train: Rows
     choosing: Rows
-    """Held-out rows by which an epoch is chosen; those of ``heldout`` where there is one epoch."""
+    """Held-out rows by which an epoch is chosen; those of ``heldout`` where none is."""
     heldout: Rows
     """Held-out rows that judge the model."""
     references: list[Encoded]
@@ -125,7 +125,7 @@ def _hand_out(
         write_lines(session.run / SPOILED, spoiled_lines(scoring, parts.heldout, parts.data.max_length))
     figures: dict[str, Any] = {
         "train_rows": len(parts.train),
-        "judged_apart": parts.choosing is not parts.heldout or job.epochs == 1,
+        "judged_apart": parts.choosing is not parts.heldout or not job.chooses_epoch,
         "reward_mean": normalisation.mean,
         "reward_std": normalisation.std,
     }
@@ -163,7 +163,7 @@ def prepare(job: RewardJob, loaded: Loaded) -> Parts:
         )
     text.chat.count_from({})  # what was encoded to see how long it is, is encoded again
     rows, heldout_rows = (encode_rows(part, encoder, data, source.places, text.chat) for part in (train, heldout))
-    choosing, judging = choosing_rows(heldout_rows, job.epochs, said)
+    choosing, judging = choosing_rows(heldout_rows, job.chooses_epoch, said)
     counts = f"{len(rows)} {describe(train)} to train, {len(heldout_rows)} held out"
     counts += f" ({len(choosing)} choose the epoch, {len(judging)} judge it)" if choosing is not judging else ""
     facts = {"data": source.format, "rows": counts, "length": rows.report}
@@ -195,7 +195,7 @@ def _train(job: RewardJob, parts: Parts, collate: Collator, scale: Scale | None,
         scores = unit_scores(runtime.learner, rows, runtime.format.pad_id)
         return heldout_lines(rows, scores, attributes, scale)
 
-    steps = session.total // job.epochs
+    steps = session.total // job.epochs if job.chooses_epoch else session.total
     weights = job.algorithm.head_weights if attributes else ()
     epochs = Epochs(session, runtime.learner, steps, lambda: scored(parts.choosing), weights)
     session.keep({"reward_model": runtime.learner}, epochs.weights)
