@@ -150,8 +150,8 @@ def _reliability(card: Row) -> list[Chart]:
     if card.get("temperature"):
         change = span(card.get("nll_tempered_difference_ci"), "signed", 3)
         caption += (
-            f" With scores divided by {number(card['temperature'])}, a temperature fitted on other rows, the loss of "
-            f"unseen pairs goes from {number(card.get('nll'), 3)} to {number(card.get('nll_tempered'), 3)} ({change})."
+            f" The temperature is {number(card['temperature'])}; with that of the other half of the prompts the loss "
+            f"goes from {number(card.get('nll'), 3)} to {number(card.get('nll_tempered'), 3)} ({change})."
         )
     svg = Markup(charts.reliability("Reliability of the reward model", bins))
     return [Chart(title, svg, caption=caption, wide=True)]
