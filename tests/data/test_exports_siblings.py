@@ -432,7 +432,7 @@ def test_oasst_deleted_messages_are_counted_with_what_is_below_them(tmp_path: Pa
 
 def test_llama_factory_pair_in_a_list(tmp_path: Path) -> None:
     loaded = read(tmp_path, {"instruction": "Q", "input": "", "output": ["A", "B"]})
-    assert loaded.records == (Preference("rows-1", (Message("user", "Q"),), "A", "B", category="s"),)
+    assert loaded.records == (Preference("rows-1", (Message("user", "Q"),), "A", "B"),)
 
 
 def test_plain_instructions_stay_as_they_were(tmp_path: Path) -> None:
@@ -442,7 +442,7 @@ def test_plain_instructions_stay_as_they_were(tmp_path: Path) -> None:
 
 def test_sharegpt_pair_with_plain_responses_keeps_its_prompt(tmp_path: Path) -> None:
     row = {"conversations": [{"from": "human", "value": "Q"}], "chosen": "A", "rejected": "B"}
-    assert read(tmp_path, row).records == (Preference("rows-1", (Message("user", "Q"),), "A", "B", category="s"),)
+    assert read(tmp_path, row).records == (Preference("rows-1", (Message("user", "Q"),), "A", "B"),)
 
 
 def test_ms_swift_several_rejected_responses_are_a_pair_each(tmp_path: Path) -> None:
