@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from plaudit.errors import ConfigError, MachineError
 
@@ -66,3 +69,64 @@ def check_threads(threads: int | str) -> None:
             where="[compute] threads",
             cure=f"use --threads {cpus}, or leave it out",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Memory that this process may use."""
+
+    total: int
+    """Bytes in all."""
+    free: int
+    """Bytes that are left of it now, caches of files among them."""
+    of: str
+    """Whose they are, in words."""
+
+
+def memory_limit(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Limit:
+    """The machine's memory, or that of the control group that this process is in, whichever leaves less.
+
+    Args:
+        root, own: where Linux tells of control groups; on other systems there is nothing there.
+    """
+    machine = psutil.virtual_memory()
+    limits = [Limit(machine.total, machine.available, "this machine")]
+    for folder in _groups(root, own):
+        for most, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            total = _number(folder / most)
+            # Without a limit the file holds "max", or a number beyond every machine.
+            if total is None or total >= machine.total:
+                continue
+            held = (_number(folder / used) or 0) - _file_cache(folder)
+            limits.append(Limit(total, max(0, min(total - held, machine.available)), "its control group (cgroup)"))
+    return min(limits, key=lambda limit: limit.free)
+
+
+def _groups(root: Path, own: Path) -> list[Path]:
+    """The folders of this process's control groups, from the root down."""
+    folders = [root, root / "memory"]
+    with contextlib.suppress(OSError):
+        for line in own.read_text(encoding="utf-8").splitlines():
+            _, kinds, path = (*line.split(":", 2), "", "")[:3]
+            if kinds in ("", "memory"):
+                base = root / kinds if kinds else root
+                parts = Path(path.lstrip("/")).parts
+                folders += [base.joinpath(*parts[: n + 1]) for n in range(len(parts))]
+    return folders
+
+
+def _file_cache(folder: Path) -> int:
+    """Bytes that a control group holds of files and can give back at once."""
+    with contextlib.suppress(OSError, ValueError):
+        lines = (line.split() for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines())
+        values = {name: int(value) for name, value in lines}
+        # The first version counts groups inside of this one apart, and both under another name.
+        return values.get("total_inactive_file", values.get("inactive_file", 0))
+    return 0
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

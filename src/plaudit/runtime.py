@@ -306,3 +306,66 @@ class ScoringRuntime:
     scorer: Scorer
     format: TextFormat
     head: RewardHead
+
+
+LIBRARIES = 100_000_000
+"""Bytes that libraries take on a CPU when they compute for the first time."""
+SLACK = 0.2
+"""Share of what comes and goes that an allocator holds besides, in pieces that fit nothing. Measured on a CPU:
+docs/why/memory.md."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Memory of the device that a run is on, in bytes."""
+
+    total: int
+    free: int
+    """Now: without what this process and others hold already."""
+    of: str
+    """Whose it is, in words: "this machine", "the cgroup", "cuda:0"."""
+    process: int
+    """Held by this process before it has loaded anything, on the same device."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """What a run needs of its device's memory, in bytes; worked out before anything is loaded."""
+
+    device: str
+    held: Mapping[str, int]
+    """By role, what stays through the whole run: weights, and the moments of the optimizer."""
+    passing: Mapping[str, Mapping[str, int]]
+    """By moment (sampling, an optimizer step ...) what comes and goes in it, by role: gradients, activations ..."""
+    room: Room
+    rough: bool = False
+    """Only an upper limit was worked out, since it is far below what there is."""
+
+    @property
+    def moment(self) -> str:
+        """The moment at which most is needed."""
+        return max(self.passing, key=lambda name: sum(self.passing[name].values()), default="")
+
+    @property
+    def peak(self) -> int:
+        """Bytes of tensors at that moment."""
+        return sum(self.held.values()) + self._most
+
+    @property
+    def need(self) -> int:
+        """Bytes of the device: tensors, what the process has besides them, and what its allocator cannot give back."""
+        slack = 0 if self.rough else int(SLACK * self._most)
+        return self.peak + slack + (self.room.process + LIBRARIES if self.room.process else 0)
+
+    @property
+    def least(self) -> int:
+        """Bytes that no smaller microbatch saves: what stays, and the gradients."""
+        return sum(self.held.values()) + self._gradients
+
+    @property
+    def _most(self) -> int:
+        return sum(self.passing.get(self.moment, {}).values())
+
+    @property
+    def _gradients(self) -> int:
+        return max((roles.get("gradients", 0) for roles in self.passing.values()), default=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from plaudit.jobs.preference import DPOJob
     from plaudit.jobs.reward import RewardJob
     from plaudit.jobs.sft import SFTJob
+    from plaudit.records import Record
     from plaudit.rewards.build import Given
     from plaudit.rewards.model import Scorer as TextScorer
     from plaudit.runtime import (
         Generator,
         MeasuringRuntime,
+        MemoryPlan,
         OfflineRuntime,
         OnlineRuntime,
         RewardRuntime,
@@ -62,6 +64,21 @@ def open(job: Job, **values: Any) -> OfflineRuntime | RewardRuntime | OnlineRunt
     builder = next(_BUILDERS[name] for name in names_of(type(job)) if name in _BUILDERS)
     runtime: OfflineRuntime | RewardRuntime | OnlineRuntime = _local(builder)(job, **values)
     return runtime
+
+
+def plan(job: Job, records: Sequence[Record], *, in_full: bool = True) -> MemoryPlan:
+    """What a job needs of memory, role by role, worked out before anything is loaded.
+
+    Args:
+        job: the settings.
+        records: all that it learns from, prompts or rows; the longest of them decide.
+        in_full: work it out in any case; else only where it might be more than there is.
+
+    Raises:
+        ConfigError, ModelError: the settings of a model cannot be read, or do not fit.
+    """
+    found: MemoryPlan = _local("memory.plan:memory_plan")(job, records, in_full=in_full)
+    return found
 
 
 def check(compute: ComputeSection) -> None:

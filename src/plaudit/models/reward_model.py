@@ -25,6 +25,7 @@ from plaudit.models.classifier import (
 )
 from plaudit.models.files.adapter import classifier_on, save_adapter
 from plaudit.models.files.load import load_classifier
+from plaudit.models.files.outline import is_outline
 from plaudit.models.files.saving import merged, write
 from plaudit.models.files.source import resolve
 from plaudit.models.forward.head import LMHead
@@ -172,7 +173,7 @@ class RewardModel(nn.Module):
         # A reward model that loads without an error may still be another function: another tokenizer, another adapter
         # base, a half-copied file. Training against it would waste a run, so a few known texts are scored first.
         probe = Path(path) / PROBE_FILE
-        if probe.is_file():
+        if probe.is_file() and not is_outline(model):
             loaded._check(probe)
         return loaded
 

@@ -67,7 +67,7 @@ def build_online(job: OnlineJob, reward: Given, gold: Given, columns: Collection
     # Frozen now: later the policy has learned. Under LoRA it is the policy without adapters and costs nothing, which
     # only works where both are in one process.
     frozen = load_reference(policy)
-    learner, critic, of_rates = _learners(job, policy, backbone, tokenizer)
+    learner, critic, of_rates = build_learners(job, policy, backbone, tokenizer)
     generator = _generator(policy, learner, text.chat, tokenizer, compute)
     runtime = Runtime(
         generator,
@@ -77,7 +77,7 @@ def build_online(job: OnlineJob, reward: Given, gold: Given, columns: Collection
         critic,
         second,
         LocalScorer(ExactKL(policy, frozen), compute) if "full_kl" in algorithm.needs else None,
-        _shares_trunk(algorithm) and critic is not None,
+        shares_trunk(algorithm) and critic is not None,
     )
     roles: dict[str, Iterable[nn.Module]] = {"policy": [policy], "reference": [frozen]}
     roles |= {
@@ -196,7 +196,7 @@ def _reward_notes(job: OnlineJob | BestOfNJob, reward: Given, gold: Given) -> tu
     return (*notes_of(reward or job.reward), *notes_of(gold or job.gold))
 
 
-def _learners(
+def build_learners(
     job: OnlineJob, policy: Policy, backbone: Backbone, tokenizer: Any
 ) -> tuple[LocalLearner, LocalLearner | None, tuple[str, ...]]:
     """Optimizers around the policy and its critic, if it has one; and what to know of their rates.
@@ -218,7 +218,7 @@ def _learners(
             cure="give it what plaudit.algorithms.protocol.ActorCritic lists: value_loss, phase, after, critic_lr ...",
         )
     of_critic = job.optimizer.model_copy(update={"lr": algorithm.critic_lr})
-    if _shares_trunk(algorithm):
+    if shares_trunk(algorithm):
         rate, more = rated(of_critic, "critic", policy, adapters=False, flag="critic_lr")
         return *_on_one_trunk(job.compute, policy, (optimizer, rate), steps), notes + more
     learner = LocalLearner(policy, optimizer, compute, total_steps=steps)
@@ -228,7 +228,7 @@ def _learners(
     return learner, LocalLearner(critic, rate, compute, total_steps=steps, name="critic"), notes + more
 
 
-def _shares_trunk(algorithm: OnlineAlgorithm) -> bool:
+def shares_trunk(algorithm: OnlineAlgorithm) -> bool:
     """Is the critic a head on the policy's trunk?"""
     return isinstance(algorithm, SharingTrunk) and algorithm.critic == "trunk"
 
@@ -254,7 +254,7 @@ def _on_one_trunk(
 def _critic_notes(job: OnlineJob) -> list[str]:
     """What a reader of the settings would not expect of the critic."""
     algorithm: OnlineAlgorithm = job.algorithm
-    if "values" not in algorithm.needs or _shares_trunk(algorithm) or not isinstance(algorithm, ActorCritic):
+    if "values" not in algorithm.needs or shares_trunk(algorithm) or not isinstance(algorithm, ActorCritic):
         return []
     if algorithm.critic_init != "reward" or any(isinstance(table, ModelTable) for table in job.reward):
         return []

@@ -1,12 +1,15 @@
-"""What the settings say about device and precision."""
+"""What the settings say about device and precision; and what memory a device has."""
 
 from __future__ import annotations
 
+import psutil
 import torch
 
 from plaudit.config.sections import ComputeSection
 from plaudit.errors import ConfigError, MachineError
 from plaudit.functional.precision import Context, products_in
+from plaudit.machine import memory_limit
+from plaudit.runtime import Room
 
 
 def resolve_device(name: str) -> torch.device:
@@ -46,6 +49,18 @@ def _count(kind: str) -> int:
     if module is None or not hasattr(module, "is_available") or not module.is_available():
         return 0
     return int(module.device_count())
+
+
+def room_of(device: torch.device) -> Room:
+    """What a device has, and what is free of it now."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return Room(total, free, str(device), 0)
+    used = psutil.Process().memory_info().rss
+    if device.type == "mps":
+        return Room(torch.mps.recommended_max_memory(), torch.mps.recommended_max_memory(), "the GPU", used)
+    limit = memory_limit()
+    return Room(limit.total, limit.free, limit.of, used)
 
 
 def product_dtype(compute: ComputeSection, device: torch.device) -> torch.dtype:

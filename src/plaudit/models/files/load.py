@@ -20,8 +20,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging as logs
 
 from plaudit.errors import ModelError
+from plaudit.models.files.outline import outline, outlining
 from plaudit.models.files.source import resolve
-from plaudit.models.files.vocabulary import ensure_pad, fit_vocabulary
+from plaudit.models.files.vocabulary import Words, ensure_pad, fit_vocabulary
 from plaudit.models.forward.trunk import is_4bit
 
 T = TypeVar("T")
@@ -154,6 +155,10 @@ def _load_weights(
         raise ModelError(
             "a GGUF file cannot be loaded in 4 bit", where="[lora] quantize", cure="quantize = 'none'"
         )
+    if outlining() is not None:
+        rows = Words.known_to(load_tokenizer(source)).count
+        model, missing = _load(lambda: outline(auto, place, rows, options), source, "model")
+        return model.eval(), missing
     options = (place.options or {"use_safetensors": True}) | options
     model, report = _load(
         lambda: auto.from_pretrained(place.name, output_loading_info=True, **options), source, "model"
