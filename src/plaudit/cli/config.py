@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from plaudit.cli.parser import chosen, parse_flags, show, split_files, type_flag
+from plaudit.cli.parser import ANYWAY, chosen, parse_flags, show, split_files, type_flag
 from plaudit.config.algorithm import types
 from plaudit.config.load import Layer, algorithm_type, load_job
+from plaudit.config.sections import Job
 from plaudit.config.show import to_toml
 from plaudit.errors import ConfigError
 from plaudit.jobs.registry import COMMANDS
@@ -23,7 +24,24 @@ def run(command: str, argv: list[str]) -> int:
     if not argv or "--help" in flags or "-h" in flags:
         show(HELP)
         return 0
-    named = files.pop(0) if files and files[0] in COMMANDS else ""
+    target, job, sources = read_job("config", files, flags)
+    show(f"# plaudit {target}\n{to_toml(job, sources)}")
+    return 0
+
+
+def read_job(command: str, files: list[str], flags: list[str]) -> tuple[str, Job, dict[str, str]]:
+    """The command that settings are for, its job, and where each value came from.
+
+    Args:
+        command: that asks, for errors.
+        files: TOML files; the first may be the name of a command that trains instead.
+        flags: as that command takes them.
+
+    Raises:
+        ConfigError: nothing says which command is meant, or a value does not fit.
+    """
+    named = files[0] if files and files[0] in COMMANDS else ""
+    files = files[1:] if named else files
     layers = [Layer.read(Path(f)) for f in files]
     from_file, where = algorithm_type(layers)
     type_name = (type_flag(flags) or from_file).replace("-", "_")
@@ -34,10 +52,10 @@ def run(command: str, argv: list[str]) -> int:
         raise ConfigError(
             f"cannot tell which command the settings are for: [algorithm] type is {type_name or 'not set'}",
             where=where or ", ".join(files),
-            cure=f"name it: plaudit config {'|'.join(COMMANDS)} CONFIG.toml",
+            cure=f"name it: plaudit {command} {'|'.join(COMMANDS)} CONFIG.toml",
         )
     job_class = COMMANDS[target].job
     overrides = parse_flags(target, chosen(job_class, layers, flags), flags)
+    overrides.pop(ANYWAY, None)
     job, sources = load_job(job_class, files, overrides)
-    show(f"# plaudit {target}\n{to_toml(job, sources)}")
-    return 0
+    return target, job, sources

@@ -1,4 +1,4 @@
-"""`plaudit doctor`: what this machine has, and whether Plaudit works on it."""
+"""`plaudit doctor`: what this machine has, and whether Plaudit works on it; and of a job, what will become of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from plaudit import __version__
-from plaudit.cli.parser import Parser, show
+from plaudit.cli.parser import Parser, show, split_files
 from plaudit.errors import ConfigError
 from plaudit.machine import check_writable, existing
 
@@ -19,8 +19,43 @@ GIB = 2**30
 OPTIONAL = {"tensorboard": "tensorboard", "bitsandbytes": "qlora"}
 
 
+HELP = """usage: plaudit doctor [--out DIR]
+       plaudit doctor [COMMAND] [CONFIG.toml ...] [--flag value ...] [--json]
+
+Alone: what this machine has, and whether Plaudit works on it.
+
+With the settings of a training run, as the command itself takes them: what the run needs of memory, before
+anything is loaded; what is trained and where responses stop; whether its reward can be trusted; and how long it
+will take, from a few real steps. Nothing is written. COMMAND is a command that trains, such as sft or ppo; it can be
+left out where a file has [algorithm] type.
+
+  --out DIR   where runs will be written (default: runs)
+  --json      of a run: print the figures as JSON
+
+example:
+  plaudit doctor ppo.toml --prompts-per-iteration 64
+"""
+JSON = "--json"
+
+
 def run(command: str, argv: list[str]) -> int:
     """Print the findings; 78 or 74 if a run could not work here."""
+    as_json = JSON in argv
+    words = [word for word in argv if word != JSON]
+    files, flags = split_files(words)
+    if "--help" in flags or "-h" in flags:
+        show(HELP)
+        return 0
+    if files or as_json:
+        # Here and not above: without torch it cannot be imported, and that torch is missing must still be said.
+        from plaudit.cli.examination import examine_job
+
+        return examine_job(files, flags, as_json)
+    return _machine(flags)
+
+
+def _machine(argv: list[str]) -> int:
+    """What this machine has."""
     parser = Parser("doctor", "What this machine has, and whether Plaudit works on it.")
     parser.add_argument(
         "--out", type=Path, default=Path("runs"), help="where runs will be written (default: runs)"

@@ -19,6 +19,8 @@ from plaudit.runs.directory import announce, finished
 from plaudit.runs.files import HELDOUT, write_lines
 from plaudit.runs.resume import Inputs
 from plaudit.runtime import Learner, Scorer, TextFormat
+from plaudit.stages.doctor.memory import check_memory
+from plaudit.stages.doctor.template import tell_template
 from plaudit.stages.encode import (
     Rows,
     demonstration_encoder,
@@ -60,9 +62,11 @@ def run_sft(
     loaded = load_data(job.dataset, records, "dataset", "demonstration", limit=job.data.limit, fields=job.data.fields)
     said.loaded(loaded)
     train, heldout = split(loaded.records, job.data, job.seed, loaded.source, said)
+    check_memory(job, train, said)
     runtime = backends.open(job)
     said.note(runtime.notes)
     learner, text = runtime.learner, runtime.format
+    tell_template(text, said)
     data, encoder = readable(text, job.data, said), demonstration_encoder(text.chat, job.algorithm.all_turns)
     rows, heldout_rows = (encode_rows(part, encoder, data, loaded.places, text.chat) for part in (train, heldout))
     counts = f"{len(rows)} to train, {len(heldout_rows)} held out"

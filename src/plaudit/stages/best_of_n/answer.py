@@ -49,7 +49,7 @@ def run_best_of_n(
         )
     said = Said()
     records, places = load_prompts(job.dataset, job.data, prompts, said, least=1)
-    opened, reader = open_sampling(job, records, places, reward, gold)
+    opened, reader = open_sampling(job, records, places, said, reward=reward, gold=gold)
     tokenised = reader.tokenise(records)
     if not tokenised:
         raise reader.nothing_left("answer")

@@ -15,7 +15,10 @@ from plaudit.rollouts.collect import scored
 from plaudit.runs.files import Row
 from plaudit.runs.keeper import Keeper
 from plaudit.runtime import OnlineRuntime, Runtime, TokenPrompt
+from plaudit.stages.doctor.memory import check_memory
+from plaudit.stages.doctor.template import tell_template
 from plaudit.stages.online.prompts import PromptReader, columns_of
+from plaudit.stages.said import Said
 from plaudit.training.online import refuse_stale
 
 AT_ONCE = 32
@@ -23,10 +26,12 @@ AT_ONCE = 32
 
 
 def open_sampling(
-    job: BestOfNJob, records: Sequence[Prompt], places: Places, reward: Given, gold: Given
+    job: BestOfNJob, records: Sequence[Prompt], places: Places, said: Said, *, reward: Given, gold: Given
 ) -> tuple[OnlineRuntime, PromptReader]:
     """The model and the judges, and what turns prompts into tokens for it."""
+    check_memory(job, records, said)
     opened = backends.open(job, reward=reward, gold=gold, columns=columns_of(records))
+    tell_template(opened.format, said)
     return opened, PromptReader(job.data, job.sampling, opened.format.chat, places)
 
 

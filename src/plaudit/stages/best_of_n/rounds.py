@@ -54,7 +54,7 @@ def run_rejection(
         return done
     said = Said()
     records, places = load_prompts(job.dataset, job.data, prompts, said)
-    opened, reader = open_sampling(job, records, places, reward, gold)
+    opened, reader = open_sampling(job, records, places, said, reward=reward, gold=gold)
     train, heldout = split_by_prompt(records, max(job.data.eval_fraction, 1e-9), job.seed)
     tokenised, held = reader.tokenise(train), reader.tokenise(heldout[: job.eval_prompts])
     if not tokenised or not held:

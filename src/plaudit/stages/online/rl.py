@@ -24,6 +24,9 @@ from plaudit.rollouts.turns import TurnGenerator, load_environment
 from plaudit.runs.directory import announce, finished
 from plaudit.runs.resume import Inputs
 from plaudit.runtime import OnlineRuntime, Runtime, TextFormat, TokenPrompt
+from plaudit.stages.doctor.memory import check_memory
+from plaudit.stages.doctor.rewards import first_rewards
+from plaudit.stages.doctor.template import tell_template
 from plaudit.stages.encode import demonstration_encoder, encode_rows, readable, tell_of
 from plaudit.stages.online.evaluation import Evaluator
 from plaudit.stages.online.gate import alarms_on_rewards, known_of_rewards, notes_on_rewards
@@ -62,16 +65,18 @@ def run_rl(
         return done
     ready(job)
     # All that can fail does so before a file is written; and what is cheap to check, before a model is loaded.
-    _check_sizes(job)
+    check_sizes(job)
     said = Said()
     job, notes = _with_time_to_learn(job)
     records, places = load_prompts(job.dataset, job.data, prompts, said)
+    check_memory(job, records, said)
     opened = backends.open(job, reward=reward, gold=gold, columns=columns_of(records))
     data = readable(opened.format, job.data, said)
-    rows = _tokenise(job, data, records, places, opened.format)
-    machines = _with_environment(job, data, opened, environment)
-    texts = _texts(job, opened.format, said)
+    rows = tokenise_prompts(job, data, records, places, opened.format)
+    machines = with_environment(job, data, opened, environment)
+    texts = rehearsed_texts(job, opened.format, said)
     announce({"prompts": f"{len(rows.train)} to train, {len(rows.heldout)} held out"})
+    tell_template(opened.format, said)
     rows.reader.tell(said)
     said.note([*notes_on_rewards(job), *notes, *opened.notes, *cautions_of(job)])
     said.note([*job.sampling.cautions, *opened.check(rows.train)])
@@ -143,7 +148,7 @@ class OnlineTraining:
         metrics["memory/peak"] = self.opened.peak_memory()
         try:
             self.session.record(iteration, metrics, rollouts)
-            self._tell_of_length(iteration, metrics)
+            self._tell_of_first(iteration, metrics)
             if metrics.get("policy/empty_share") == 1.0:
                 self.session.recorder.event("no step", step=iteration, message=_no_step(iteration, metrics))
             hacked += self.hacking.evaluated(self.evaluator.seen) if evaluated else []
@@ -156,14 +161,17 @@ class OnlineTraining:
             raise
         self.session.after(iteration, self._state)
 
-    def _tell_of_length(self, iteration: int, metrics: Mapping[str, float]) -> None:
-        """Where responses are allowed to be long and are short all the same: said once, of the first iteration."""
-        algorithm = self.job.algorithm
-        allowed = self.job.sampling.max_new_tokens
-        if iteration > 1 or not isinstance(algorithm, LengthDependent) or algorithm.caution_at(allowed):
+    def _tell_of_first(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Of the first iteration: its rewards; and where responses may be long and are short all the same."""
+        if iteration > 1:
             return
-        if caution := algorithm.caution_at(metrics["response/length_mean"]):
-            self.session.recorder.event("caution", step=iteration, message=caution)
+        figures, caution = first_rewards(metrics, metrics.get("time/reward", 0.0))
+        self.session.recorder.event("first rewards", step=iteration, **figures)
+        algorithm, cautions = self.job.algorithm, [caution]
+        if isinstance(algorithm, LengthDependent) and not algorithm.caution_at(self.job.sampling.max_new_tokens):
+            cautions.append(algorithm.caution_at(metrics["response/length_mean"]))
+        for message in filter(None, cautions):
+            self.session.recorder.event("caution", step=iteration, message=message)
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -185,7 +193,7 @@ class PromptRows:
     """Knows what became of prompts that were too long."""
 
 
-def _tokenise(
+def tokenise_prompts(
     job: OnlineJob, data: DataSection, records: Sequence[Prompt], places: Places, text: TextFormat
 ) -> PromptRows:
     """Training and held-out prompts; one that is too long for a response after it is handled as configured."""
@@ -197,7 +205,7 @@ def _tokenise(
     return rows
 
 
-def _with_environment(
+def with_environment(
     job: OnlineJob, data: DataSection, opened: OnlineRuntime, environment: Environment | None
 ) -> Runtime:
     """The machines with a generator that goes on while an environment replies, if there is one."""
@@ -210,7 +218,7 @@ def _with_environment(
     return replace(opened.machines, generator=turns)
 
 
-def _texts(job: OnlineJob, text: TextFormat, said: Said) -> TextStream | None:
+def rehearsed_texts(job: OnlineJob, text: TextFormat, said: Said) -> TextStream | None:
     """Demonstrations (their responses count) or plain texts (every token counts) that the policy must not forget.
 
     Raises:
@@ -227,7 +235,7 @@ def _texts(job: OnlineJob, text: TextFormat, said: Said) -> TextStream | None:
     return TextStream([unit[0] for unit in rows.encoded], text.pad_id, job.seed)
 
 
-def _check_sizes(job: OnlineJob) -> None:
+def check_sizes(job: OnlineJob) -> None:
     """No minibatch is empty, and prompts have room."""
     room_for_prompts(job.data, job.sampling)
     rollouts = job.prompts_per_iteration * job.algorithm.group_size

@@ -13,7 +13,7 @@ import torch
 from plaudit import backends
 from plaudit.algorithms.protocol import OfflineAlgorithm, PreferenceAlgorithm, RatingAlgorithm
 from plaudit.config.algorithm import name_of
-from plaudit.data.chat import Encoded
+from plaudit.data.chat import ChatFormat, Encoded
 from plaudit.data.load import Loaded
 from plaudit.data.reading.transcripts import prompt_key
 from plaudit.data.values import load_data
@@ -26,6 +26,8 @@ from plaudit.runs.files import Row, write_lines
 from plaudit.runs.recorder import Recorder
 from plaudit.runs.resume import Inputs
 from plaudit.runtime import Learner, Scorer
+from plaudit.stages.doctor.memory import check_memory
+from plaudit.stages.doctor.template import tell_template
 from plaudit.stages.encode import (
     encode_rows,
     preference_encoder,
@@ -69,24 +71,17 @@ def run_dpo(
     if done := finished(job):
         return done
     ready(job)
-    _check(job)
-    # DPO learns from pairs and KTO from single responses; what `collate` gives is what the algorithm asked for with
-    # `learns_from`, which a type checker cannot follow.
-    algorithm = cast("Algorithm", job.algorithm)
+    check_batches(job)
     said = Said()
-    wanted: Literal["rating", "preference"] = "rating" if _kind(algorithm) == "rating" else "preference"
-    loaded = load_data(job.dataset, records, "preferences", wanted, limit=job.data.limit, fields=job.data.fields)
-    said.loaded(loaded)
-    rated = _decided(algorithm, loaded, said)
-    _check_prompts(job, rated)
+    algorithm, loaded, rated = read_feedback(job, records, said)
     train, heldout = split(rated, job.data, job.seed, loaded.source, said)
+    check_memory(job, train, said)
     runtime = backends.open(job)
     said.note(runtime.notes)
     learner, text = runtime.learner, runtime.format
+    tell_template(text, said)
     data = readable(text, job.data, said)
-    encoder: Callable[[Any], tuple[Encoded, ...]] = (
-        rating_encoder(text.chat) if wanted == "rating" else preference_encoder(text.chat)
-    )
+    encoder = feedback_encoder(text.chat, train)
     rows, heldout_rows = (encode_rows(part, encoder, data, loaded.places, text.chat) for part in (train, heldout))
     counts = f"{len(rows)} to train, {len(heldout_rows)} held out"
     announce({"data": loaded.format, "rows": counts, "length": rows.report} | _advice(algorithm, rows.records))
@@ -109,6 +104,30 @@ def run_dpo(
         session.recorder.summary({"train_rows": len(rows), "algorithm": name_of(algorithm)})
         _train(job, algorithm, learner, (feedback, held), sampler, session, text.tokenizer)
     return session.run
+
+
+def read_feedback(
+    job: DPOJob, records: Iterable[Any] | None, said: Said
+) -> tuple[Algorithm, Loaded, list[Any]]:
+    """The algorithm, the data as they were read, and the records to learn from.
+
+    Raises:
+        DataError: the data hold nothing that it can learn from.
+    """
+    # DPO learns from pairs and KTO from single responses; what `collate` gives is what the algorithm asked for with
+    # `learns_from`, which a type checker cannot follow.
+    algorithm = cast("Algorithm", job.algorithm)
+    wanted: Literal["rating", "preference"] = "rating" if _kind(algorithm) == "rating" else "preference"
+    loaded = load_data(job.dataset, records, "preferences", wanted, limit=job.data.limit, fields=job.data.fields)
+    said.loaded(loaded)
+    rated = _decided(algorithm, loaded, said)
+    _check_prompts(job, rated)
+    return algorithm, loaded, rated
+
+
+def feedback_encoder(chat: ChatFormat, records: Sequence[Any]) -> Callable[[Any], tuple[Encoded, ...]]:
+    """How a policy reads records like these: rated responses, or preferences."""
+    return rating_encoder(chat) if isinstance(records[0], Rating) else preference_encoder(chat)
 
 
 def _train(
@@ -244,7 +263,8 @@ def _advice(algorithm: Algorithm, records: Sequence[Any]) -> dict[str, str]:
     return {"thumbs": algorithm.advice([record.reward for record in records])}
 
 
-def _check(job: DPOJob) -> None:
+def check_batches(job: DPOJob) -> None:
+    """Raise ConfigError for a batch that is too small for what the algorithm measures on it."""
     if "mismatched_kl" in job.algorithm.needs and job.batch_size < 2:
         raise ConfigError(
             "with one response per step the KL would be measured on a single response of another prompt",

@@ -19,6 +19,8 @@ from plaudit.runs.directory import announce, finished
 from plaudit.runs.files import HELDOUT_START, SPOILED, Row, write_lines
 from plaudit.runs.resume import Inputs
 from plaudit.runtime import Normalisation, RewardRuntime, ScoringRuntime, TextFormat, TrainedOn
+from plaudit.stages.doctor.memory import check_memory
+from plaudit.stages.doctor.template import tell_template
 from plaudit.stages.encode import (
     Rows,
     demonstration_encoder,
@@ -93,7 +95,7 @@ def run_reward(
         return run_members(
             job, sources, lambda member: run_reward(member, sources, records=rows, on_iteration=on_iteration)
         )
-    parts = prepare(job, _read(job, records))
+    parts = prepare(job, read_scored(job, records), Said())
     announce(parts.facts)
     runtime, attributes = parts.runtime, job.algorithm.attributes
     rated = job.algorithm.ratings == "regression"
@@ -133,7 +135,8 @@ def _hand_out(
     session.save(runtime.learner, runtime.format.tokenizer)
 
 
-def _read(job: RewardJob, records: Iterable[Any] | None) -> Loaded:
+def read_scored(job: RewardJob, records: Iterable[Any] | None) -> Loaded:
+    """What a reward model learns from, of whatever kind it is."""
     how: Any = {"limit": job.data.limit, "fields": job.data.fields}
     try:
         return load_data(job.dataset, records, "preferences", **how)
@@ -141,18 +144,19 @@ def _read(job: RewardJob, records: Iterable[Any] | None) -> Loaded:
         return load_data(job.dataset, records, "preferences", "preference", **how)
 
 
-def prepare(job: RewardJob, loaded: Loaded) -> Parts:
+def prepare(job: RewardJob, loaded: Loaded, said: Said) -> Parts:
     """Filter the data, split them by prompt, load the model, encode.
 
     Raises:
         ConfigError, DataError, ModelError: with the cure.
     """
-    said = Said()
     source = source_of(loaded, job.algorithm, said, min_agreement=job.min_agreement, ties=job.ties)
     train, heldout = split(source.records, job.data, job.seed, loaded.source, said)
+    check_memory(job, train, said)
     runtime = backends.open(job)
     said.note(runtime.notes)
     text = runtime.format
+    tell_template(text, said)
     encoder, data = reward_encoder(text, train[0]), readable(text, job.data, said)
     (train, lost), (heldout, lost_too) = (
         without_long_responses(part, encoder, data.max_length, source.places) for part in (train, heldout)

@@ -6,6 +6,7 @@ is rehearsed (`moments.py`): sampling, scoring, an optimizer step. The need is a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -79,7 +80,9 @@ def memory_plan(job: Job, records: Sequence[Record], *, in_full: bool = True) ->
         if plan.need < EASY * plan.room.free:
             return plan
     try:
-        return _in_full(job, records, sources)
+        with warnings.catch_warnings():  # copying a tensor without values is new to PyTorch, and meant here
+            warnings.simplefilter("ignore")
+            return _in_full(job, records, sources)
     except PlauditError:
         raise
     except UNRUNNABLE as error:
