@@ -1,11 +1,13 @@
-"""`plaudit config`: the resolved settings as TOML, each with its source."""
+"""`plaudit config`: the resolved settings as TOML, each with its source; and how other commands read them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from plaudit.cli.parser import ANYWAY, chosen, parse_flags, show, split_files, type_flag
 from plaudit.config.algorithm import types
+from plaudit.config.fields import settings
 from plaudit.config.load import Layer, algorithm_type, load_job
 from plaudit.config.sections import Job
 from plaudit.config.show import to_toml
@@ -59,3 +61,17 @@ def read_job(command: str, files: list[str], flags: list[str]) -> tuple[str, Job
     overrides.pop(ANYWAY, None)
     job, sources = load_job(job_class, files, overrides)
     return target, job, sources
+
+
+def require(job: Job, names: tuple[str, ...]) -> None:
+    """Raise ConfigError for the first of the named settings that is empty."""
+    table: dict[str, Any] = {s.key: s for s in settings(type(job))}
+    for name in names:
+        if not getattr(job, name):
+            cure = f'give {table[name].flag} VALUE, or write {name} = "..." in a config file'
+            before = Path(job.out) / "config.toml"
+            if job.checkpoint.resume and before.is_file():
+                cure = f"give the run's settings again, with {before} before the flags"
+            raise ConfigError(
+                f"{name} is not set: {table[name].help}", where="command line and config files", cure=cure
+            )

@@ -7,9 +7,8 @@ import sys
 import textwrap
 from typing import Any
 
-from plaudit.cli.config import read_job
+from plaudit.cli.config import read_job, require
 from plaudit.cli.parser import show
-from plaudit.cli.train import require
 from plaudit.errors import PlauditError
 from plaudit.jobs.registry import COMMANDS
 from plaudit.runs.files import jsonable
@@ -27,7 +26,8 @@ def examine_job(files: list[str], flags: list[str], as_json: bool) -> int:
     """
     target, job, _ = read_job("doctor", files, flags)
     require(job, COMMANDS[target].required)
-    found: dict[str, Any] = {"command": target}
+    # Before the first part, so that whoever reads JSON finds it on top; an error takes it back.
+    found: dict[str, Any] = {"command": target, "ready": True}
     warnings = 0
     try:
         for part in examine(job):
@@ -37,6 +37,7 @@ def examine_job(files: list[str], flags: list[str], as_json: bool) -> int:
                 _show(part)
     except PlauditError as error:
         found["error"] = {"code": error.code, "what": error.what, "where": error.where, "fix": error.cure}
+        found["ready"] = False
         raise
     finally:
         if as_json:

@@ -6,11 +6,10 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from plaudit.cli.config import require
 from plaudit.cli.outcome import finish
 from plaudit.cli.parser import ANYWAY, SEEDS, chosen, parse_flags, show, split_files
-from plaudit.config.fields import settings
 from plaudit.config.load import Layer, load_job
 from plaudit.config.sections import Job
 from plaudit.errors import ConfigError, Ended, Stopped
@@ -47,20 +46,6 @@ def run(command: str, argv: list[str]) -> int:
             finish(end.run)
         raise
     return 0
-
-
-def require(job: Job, names: tuple[str, ...]) -> None:
-    """Raise ConfigError for the first of the named settings that is empty."""
-    table: dict[str, Any] = {s.key: s for s in settings(type(job))}
-    for name in names:
-        if not getattr(job, name):
-            cure = f'give {table[name].flag} VALUE, or write {name} = "..." in a config file'
-            before = Path(job.out) / "config.toml"
-            if job.checkpoint.resume and before.is_file():
-                cure = f"give the run's settings again, with {before} before the flags"
-            raise ConfigError(
-                f"{name} is not set: {table[name].help}", where="command line and config files", cure=cure
-            )
 
 
 def train_with_seeds(command: str, job: Job, sources: Mapping[str, str], count: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -19,12 +20,16 @@ from plaudit.runs.resume import Inputs
 from plaudit.runtime import Learner
 from plaudit.stages.moving import MovingWatch
 from plaudit.stages.said import Said
+from plaudit.tracking.console import duration
 
 OnIteration = Callable[[int, Mapping[str, float], Sequence[Rollout]], None]
 """Called after each iteration, or each optimizer step of a fixed data set, with its number from 1 on, with its metrics
 as they stand in metrics.jsonl, and with the rollouts that were learned from (none where the data set is fixed)."""
 
 JUDGING = "stopping as soon as the model is saved; once more ends at once, without"
+TIMED = 3
+"""Steps by which the time of a run is estimated, the first, which takes longer than others, not among them."""
+
 HowEnded = Literal["finished", "limit", "alarm", "interrupted"]
 """How a run came to its end: `ended` in summary.json."""
 
@@ -47,6 +52,7 @@ class Session:
         self._cut: set[str] = set()
         self._was_cut = False
         self._moving = MovingWatch(total)
+        self._times: list[float] = []
         self.keep({})
 
     def keep(self, learners: Mapping[str, Kept], best: BestWeights | None = None) -> None:
@@ -137,6 +143,7 @@ class Session:
         self._tell_of_cuts(step, metrics)
         if slow := self._moving.look(step, metrics):
             self.recorder.event("caution", step=step, message=slow)
+        self._tell_of_time(step)
         # Before the checkpoint: what a caller raises to end a run must not come after a file that says all went well.
         if self.on_iteration is not None:
             self.on_iteration(step, metrics, rollouts)
@@ -152,6 +159,19 @@ class Session:
                     f"{share:.0%} of those of step {step}; {name} is their share in each"
                 )
                 self.recorder.event("caution", step=step, message=message)
+
+    def _tell_of_time(self, step: int) -> None:
+        """After a few steps: how long the others will take. An event, since the console shows it all the time."""
+        if step >= self.total or len(self._times) > TIMED:
+            return
+        self._times.append(time.monotonic())
+        if len(self._times) <= TIMED:
+            return
+        each = (self._times[-1] - self._times[0]) / TIMED
+        left = each * (self.total - step)
+        rest = f"about {duration(left)} for the other {self.total - step}"
+        message = f"{rest}, by {TIMED} steps that took {each:.2g} s each"
+        self.recorder.event("estimate", step=step, seconds_per_step=each, seconds_left=left, message=message)
 
     def after(self, step: int, state: Callable[[], dict[str, Any]] = dict) -> None:
         """Save a checkpoint if one is due.

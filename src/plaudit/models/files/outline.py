@@ -7,7 +7,7 @@ pass can be rehearsed before anything is loaded.
 
 from __future__ import annotations
 
-import math
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,8 +24,6 @@ from transformers import AutoConfig, PreTrainedModel
 
 from plaudit.models.files.source import Source
 
-_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
-
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -33,24 +31,22 @@ class Stored:
 
     shapes: dict[str, tuple[int, ...]]
     """By tensor name; empty where there are no such files here."""
-    size: int
-    """Bytes of all tensors as they are stored."""
 
     @classmethod
     def of(cls, place: Source) -> Stored:
         """The headers of the files of a directory, or of those that were downloaded of a hub model."""
         shapes: dict[str, tuple[int, ...]] = {}
-        size = 0
         for path in _files(place):
-            try:
-                with safe_open(path, "pt") as file:
-                    for name in file.keys():  # noqa: SIM118
-                        part = file.get_slice(name)
-                        shapes[name] = tuple(part.get_shape())
-                        size += math.prod(shapes[name]) * _BYTES.get(part.get_dtype(), 1)
-            except (OSError, SafetensorError):  # whoever loads the weights says what is wrong with them
-                continue
-        return cls(shapes, size)
+            with contextlib.suppress(OSError, SafetensorError):  # who loads the weights says what is wrong with them
+                for name, shape in _shapes(path):
+                    shapes[name] = shape
+        return cls(shapes)
+
+
+def _shapes(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    with safe_open(path, "pt") as file:
+        for name in file.keys():  # noqa: SIM118
+            yield name, tuple(file.get_slice(name).get_shape())
 
 
 def _files(place: Source) -> list[Path]:

@@ -57,7 +57,7 @@ def refuse(plan: MemoryPlan, job: Job) -> None:
         f"{in_units(plan.least)} are needed for weights, optimizer and gradients alone, and {plan.room.of} has "
         f"{in_units(plan.room.total)}",
         where=f"memory of {plan.device}",
-        cure="; ".join(_cures(plan, job)) or "take a smaller model, or a larger machine",
+        cure="; ".join([*_fewer_weights(plan, job), "take a smaller model, or a larger machine"]),
     )
 
 
@@ -126,6 +126,12 @@ def _cures(plan: MemoryPlan, job: Job) -> Iterator[str]:
         yield f"use --gradient-checkpointing{lower}"
     if "KV cache" in roles:
         yield "lower --max-new-tokens or --max-length: keys and values of 64 rows are kept while sampling"
+    yield from _fewer_weights(plan, job)
+
+
+def _fewer_weights(plan: MemoryPlan, job: Job) -> Iterator[str]:
+    """What makes smaller what stays."""
+    roles = plan.passing.get(plan.moment, {})
     if not job.lora.rank:
         saved = sum(size for role, size in plan.held.items() if role.startswith(("optimizer", "reference", "critic")))
         saved += roles.get("gradients", 0)

@@ -94,10 +94,11 @@ def upper_limit(
 
 
 def _tokens(job: Job, records: int) -> int:
-    """Of the largest pass, padding included: four times the budget, or all that there is."""
+    """Of the largest pass that is learned from: the budget and one row, or all that there is."""
+    # What is only read has four times the budget, but keeps nothing of a layer once the next one is computed.
     units = records
     if isinstance(job, (OnlineJob, BestOfNJob)):
         units = (job.prompts_per_iteration or records) * job.algorithm.group_size
     elif isinstance(job, PassesJob):
         units = 9 * min(max(64, job.batch_size), records)  # a ranking has up to nine responses
-    return min(4 * job.compute.tokens_per_microbatch + job.data.max_length, units * job.data.max_length)
+    return min(job.compute.tokens_per_microbatch + job.data.max_length, units * job.data.max_length)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -84,7 +85,7 @@ class Rehearsal:
         count = max(1, min(self.traffic.read_at_once, SCORED_TOKENS // longest.tokens))
         if not isinstance(model, RewardModel):
             return self._classify(model, min(self.traffic.read_at_once, CLASSIFIER_BATCH), longest.tokens)
-        batch = _batch([(longest,)] * count).to(self.device)
+        batch = _batch(self.traffic.largest(count)).to(self.device)
         with self._moment() as measured, torch.no_grad(), autocast(self.job.compute, self.device):
             model(batch)
         return {"activations": measured[0]}
@@ -111,7 +112,7 @@ class Rehearsal:
             stored, state = self._filled(decoder, cache, first, rows)
             positions = [lengths[0] + most - 1] * rows
             state = decoder.step(torch.ones(rows, dtype=torch.int64, device=self.device), positions, cache)
-            u = torch.zeros(rows, dtype=torch.float64)
+            u = torch.from_numpy(np.zeros(rows))  # fp64 and on the CPU, as the generator draws them
             draw(decoder.logits(state), u, Distribution.of(self.sampling))
         return {"KV cache": stored, "generation": max(measured[0] - stored, 0)}
 

@@ -182,8 +182,7 @@ def _online(job: OnlineJob | BestOfNJob, traffic: Traffic, live: LiveBytes, figu
     _hold(figures, roles, sources, live)
     figures.held["policy"] -= saved
     rehearsal = Rehearsal(job, live, traffic)
-    size = job.algorithm.group_size
-    _pass(figures, "sampling", job.policy, rehearsal.sample(policy, job.prompts_per_iteration or 64, size))
+    _pass(figures, "sampling", job.policy, rehearsal.sample(policy, traffic.at_once, traffic.group_size))
     _pass(figures, "scoring", job.policy, rehearsal.read(learner))
     if frozen and isinstance(job, OnlineJob) and "full_kl" in job.algorithm.needs:
         _pass(figures, "the exact KL", job.policy, rehearsal.read(ExactKL(policy, frozen)))

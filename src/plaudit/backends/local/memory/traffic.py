@@ -19,6 +19,8 @@ from plaudit.records import Comparison, Demonstration, Judgement, Preference, Pr
 
 SEEN, LONGEST = 256, 8
 """Records whose tokens are counted, spread over all; and of those with most characters as many more."""
+ANSWERED = 32
+"""Prompts that best-of-n answers at once."""
 DRAWS = 32
 """Batches that are drawn, of which the largest counts: a run draws more, and soon meets one like it."""
 
@@ -109,8 +111,9 @@ def traffic_of(job: Job, records: Sequence[Record], source: str, positions: int 
     most = max((row for unit in (*units, *count.units(by_text)) for row in unit), key=lambda row: row.tokens)
     if not isinstance(job, (OnlineJob, BestOfNJob)):
         return Traffic(units, most)
-    at_once = min(job.prompts_per_iteration or len(records), len(records))
-    return Traffic(units, most, job.algorithm.group_size, max(1, at_once))
+    if isinstance(job, BestOfNJob):  # some prompts at a time, with one response more than is chosen from
+        return Traffic(units, most, job.algorithm.group_size + 1, max(1, min(ANSWERED, len(records))))
+    return Traffic(units, most, job.algorithm.group_size, max(1, min(job.prompts_per_iteration, len(records))))
 
 
 def _characters(record: Record) -> int:
