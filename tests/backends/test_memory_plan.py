@@ -52,7 +52,8 @@ class Models:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.tokenizer = tiny_tokenizer([sentence(i, 40) for i in range(200)], 500, chat=False)
-        write_records([Demonstration(f"d{i}", sentence(i, 10), sentence(i + 1, 20)) for i in range(20)], root / "d.jsonl")
+        rows = [Demonstration(f"d{i}", sentence(i, 10), sentence(i + 1, 20)) for i in range(20)]
+        write_records(rows, root / "d.jsonl")
         pairs = [Preference(f"c{i}", sentence(i, 10), sentence(i + 2, 20), sentence(i + 7, 20)) for i in range(20)]
         write_records(pairs, root / "c.jsonl")
         write_records([Prompt(f"p{i}", sentence(i, 10)) for i in range(20)], root / "p.jsonl")
@@ -104,8 +105,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 
 
 def planned(job: Any, **how: bool) -> MemoryPlan:
-    kind = {"SFTJob": "demonstration", "RewardJob": "preference", "DPOJob": "preference"}.get(type(job).__name__, "prompt")
-    return backends.plan(job, load_records(job.dataset, kind).records, **how)  # type: ignore[arg-type]
+    kinds: dict[type, Any] = {SFTJob: "demonstration", RewardJob: "preference", DPOJob: "preference"}
+    return backends.plan(job, load_records(job.dataset, kinds.get(type(job), "prompt")).records, **how)
 
 
 CASES: dict[str, tuple[str, str, int, dict[str, Any]]] = {

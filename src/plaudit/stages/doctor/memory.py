@@ -118,7 +118,7 @@ def _cures(plan: MemoryPlan, job: Job) -> Iterator[str]:
     room = TIGHT * _room(plan) - (plan.need - (1 + SLACK) * activations)
     wanted = int(budget * room / ((1 + SLACK) * activations)) if activations else 0
     smaller = 2 ** max(wanted, 1).bit_length() // 2
-    if activations and LEAST_MICROBATCH <= smaller < budget:
+    if activations and max(LEAST_MICROBATCH, job.data.max_length) <= smaller < budget:
         yield f"lower --tokens-per-microbatch to {smaller} (now {budget})"
     elif activations > SMALL * plan.need and not job.compute.gradient_checkpointing:
         lowest = min(budget, max(job.data.max_length, LEAST_MICROBATCH))
@@ -135,7 +135,7 @@ def _fewer_weights(plan: MemoryPlan, job: Job) -> Iterator[str]:
     if not job.lora.rank:
         saved = sum(size for role, size in plan.held.items() if role.startswith(("optimizer", "reference", "critic")))
         saved += roles.get("gradients", 0)
-        if saved > SMALL * plan.need:
+        if saved > SMALL * plan.peak:
             yield f"train adapters, --rank 8, which saves up to {in_units(saved)}"
     elif job.lora.quantize == "none" and plan.device.startswith("cuda"):
         yield "keep the frozen base in 4 bit, --quantize 4bit"

@@ -55,8 +55,8 @@ class Contest:
             return f"{self.better} and {self.worse}: the same reward, {self.of} of {self.of} times"
         low, high = self.interval
         return (
-            f"{self.better} over {self.worse}: {self.wins:g} of {self.of} ({self.wins / self.of:.0%}, "
-            f"95 % {low:.0%} to {high:.0%})"
+            f"{self.better} over {self.worse}: {self.wins:g} of {self.of} "
+            f"(95 % interval {100 * low:.0f} to {100 * high:.0f} %)"
         )
 
 
@@ -152,9 +152,9 @@ def _contests(
     own = [value for _, value in kept]
     ways: dict[str, Callable[[Sequence[Rollout]], list[Rollout]]] = {
         "nothing": lambda some: [_with(r, chat.end_ids[:1], "", "stop") for r in some],
-        "its first words again and again": lambda some: [_looped(r) for r in some],
-        "its own words shuffled": shuffled,
-        "the same after another prompt": swapped,
+        "its first words repeated": lambda some: [_looped(r) for r in some],
+        "its words shuffled": shuffled,
+        "it after another prompt": swapped,
     }
     for name, spoil in ways.items():
         copies = spoil(plain) if plain else []
