@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # An environment variable rather than -c: it also holds inside pip's isolated build environment.
 PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help setup dev check test test-slow test-models test-gpu mutants bench limits intervals hacking report-cards docs quickstart constraints clean
+.PHONY: help setup dev check test test-slow test-models test-gpu mutants bench limits intervals hacking report-cards docs quickstart constraints memory clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -58,6 +58,9 @@ limits: $(VENV)/.dev ## where each method ends, and how far from there a run doe
 
 intervals: $(VENV)/.dev ## how often intervals hold the truth and verdicts err, by simulation: docs/why/intervals.md (minutes)
 	$(BIN)/python scripts/intervals.py
+
+memory: $(VENV)/.dev ## how close the memory plan is to what runs take: docs/why/memory.md (minutes)
+	$(BIN)/python scripts/memory.py
 
 hacking: export OMP_NUM_THREADS = 1
 hacking: $(VENV)/.dev ## worlds whose reward can be exploited: alarms, false alarms, guards: docs/why/hacking.md (hours)

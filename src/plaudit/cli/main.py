@@ -35,7 +35,7 @@ COMMANDS = {
     "annotate": ("annotate", "a web app on which people compare, rank, rate and write responses"),
     "data": ("data", "check data files, convert between formats"),
     "config": ("config", "show the resolved settings, each with its source"),
-    "doctor": ("doctor", "what this machine has, and whether Plaudit works on it"),
+    "doctor": ("doctor", "whether Plaudit works here; of a run: memory, template, rewards, time"),
 }
 
 RESUME = "the same command with --out DIR --resume goes on from the last checkpoint"
