@@ -30,7 +30,7 @@ def own(root: Path, *lines: str) -> Path:
 
 def test_without_groups_it_is_the_machines(root: Path) -> None:
     limit = memory_limit(root, root / "nothing")
-    assert limit.of == "this machine" and limit.total == psutil.virtual_memory().total
+    assert limit.of == "this machine" and limit.total >= psutil.virtual_memory().total
     assert 0 < limit.free <= limit.total
 
 

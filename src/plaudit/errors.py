@@ -56,6 +56,10 @@ class ModelError(PlauditError):
     code, exit_code = "MODEL", 78
 
 
+class Unplanned(ModelError):
+    """What a model needs of memory cannot be worked out in advance. Nothing else depends on that."""
+
+
 class RewardError(PlauditError):
     """A reward that fails, or returns something that is not a finite number, too often."""
 

@@ -76,7 +76,7 @@ class Limit:
     """Memory that this process may use."""
 
     total: int
-    """Bytes in all."""
+    """Bytes in all, swap included: more than that can never be used."""
     free: int
     """Bytes that are left of it now, caches of files among them."""
     of: str
@@ -90,7 +90,7 @@ def memory_limit(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/se
         root, own: where Linux tells of control groups; on other systems there is nothing there.
     """
     machine = psutil.virtual_memory()
-    limits = [Limit(machine.total, machine.available, "this machine")]
+    limits = [Limit(machine.total + psutil.swap_memory().total, machine.available, "this machine")]
     for folder in _groups(root, own):
         for most, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
             total = _number(folder / most)

@@ -13,7 +13,7 @@ from plaudit.cli.main import main
 from plaudit.data.write import write_records
 from plaudit.machine import Limit
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
-from plaudit.records import Demonstration, Message, Preference, Prompt
+from plaudit.records import Demonstration, Message, Preference, Prompt, Rating
 
 WORDS = ("red", "blue", "green", "warm", "cold", "good", "\x1b", "\u202e")
 """A model that writes what a terminal would obey."""
@@ -66,6 +66,16 @@ def test_every_command_that_trains(command: str, place: Path, capsys: Any, monke
     assert max(map(len, out.splitlines())) <= 100
     assert f"Ready: `plaudit {command}`" in out and "an estimate" in out
     assert not (place / "runs").exists(), "nothing is written"
+
+
+def test_thumbs_are_examined_too(place: Path, tmp_path: Path, capsys: Any) -> None:
+    """KTO measures a KL on batches that are known before the first step."""
+    chats = [(Message("user", sentence(i, 3)),) for i in range(16)]
+    file = tmp_path / "r.jsonl"
+    write_records([Rating(f"r{i}", c, sentence(i, 2), float(i % 2)) for i, c in enumerate(chats)], file)
+    words = ["doctor", "dpo", "--type", "kto", "--model", str(place / "lm"), "--dataset", str(file), *QUICK]
+    assert main([*words, "--batch-size", "4"]) == 0
+    assert "steps" in capsys.readouterr().out
 
 
 def test_as_json(place: Path, capsys: Any) -> None:

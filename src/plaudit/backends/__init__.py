@@ -76,6 +76,7 @@ def plan(job: Job, records: Sequence[Record], *, in_full: bool = True) -> Memory
 
     Raises:
         ConfigError, ModelError: the settings of a model cannot be read, or do not fit.
+        Unplanned: the models are of a kind of which it cannot be known in advance.
     """
     found: MemoryPlan = _local("memory.plan:memory_plan")(job, records, in_full=in_full)
     return found

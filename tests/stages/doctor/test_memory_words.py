@@ -8,10 +8,10 @@ import pytest
 
 from plaudit import backends
 from plaudit.config.sections import ComputeSection, LoraSection
-from plaudit.errors import MachineError, ModelError
+from plaudit.errors import MachineError, ModelError, Unplanned
 from plaudit.jobs.sft import SFTJob
 from plaudit.runtime import LIBRARIES, SLACK, MemoryPlan, Room
-from plaudit.stages.doctor.memory import caution_of, check_memory, figures_of, refuse
+from plaudit.stages.doctor.memory import caution_of, check_memory, examine_memory, figures_of, refuse
 from plaudit.stages.doctor.part import in_units, printable, shortened
 from plaudit.stages.said import Said
 
@@ -97,6 +97,17 @@ def test_what_cannot_be_planned_is_left_to_who_loads_it(monkeypatch: pytest.Monk
     monkeypatch.setattr(backends, "plan", unknown)
     check_memory(SFTJob(), [], Said())
     assert capsys.readouterr().out == ""
+
+
+def test_what_cannot_be_rehearsed_is_said(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    def unknown(*args: Any, **options: Any) -> None:
+        raise Unplanned("a strange architecture", cure="watch memory/peak")
+
+    monkeypatch.setattr(backends, "plan", unknown)
+    check_memory(SFTJob(), [], Said())
+    assert "a strange architecture" in capsys.readouterr().out
+    [part] = examine_memory(SFTJob(), [])
+    assert part.warnings == ["a strange architecture: watch memory/peak"]
 
 
 def test_words() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from plaudit import backends
 from plaudit.config.sections import Job
-from plaudit.errors import MachineError, PlauditError
+from plaudit.errors import MachineError, PlauditError, Unplanned
 from plaudit.records import Record
 from plaudit.runtime import SLACK, MemoryPlan
 from plaudit.stages.doctor.part import Part, in_units
@@ -20,15 +20,21 @@ SMALL = 0.02
 """Share of the need below which a role is not worth a line of advice."""
 
 
-def examine_memory(job: Job, records: Sequence[Record]) -> tuple[MemoryPlan, Part]:
-    """The plan of a job, and what it says.
+def examine_memory(job: Job, records: Sequence[Record]) -> Iterator[Part]:
+    """The plan of a job, in words.
 
     Raises:
-        ConfigError, ModelError: the models cannot be known, or their architecture cannot be rehearsed.
+        ConfigError, ModelError: the models cannot be known.
+        MachineError: after the part, where no microbatch is small enough.
     """
-    plan = backends.plan(job, records)
+    try:
+        plan = backends.plan(job, records)
+    except Unplanned as error:
+        yield Part("memory", warnings=[f"{error.what}: {error.cure}"])
+        return
     warnings = [caution] if (caution := caution_of(plan, job)) else []
-    return plan, Part("memory", figures_of(plan), tuple(_table(plan)), tuple(warnings))
+    yield Part("memory", figures_of(plan), tuple(_table(plan)), tuple(warnings))
+    refuse(plan, job)
 
 
 def check_memory(job: Job, records: Sequence[Record], said: Said) -> None:
@@ -39,6 +45,9 @@ def check_memory(job: Job, records: Sequence[Record], said: Said) -> None:
     """
     try:
         plan = backends.plan(job, records, in_full=False)
+    except Unplanned as error:
+        said.note([error.what])
+        return
     except PlauditError:
         return  # what is wrong with a model is said by whoever loads it, and better
     refuse(plan, job)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -17,7 +17,7 @@ from plaudit.jobs.preference import DPOJob
 from plaudit.jobs.reward import RewardJob
 from plaudit.jobs.sft import SFTJob
 from plaudit.runtime import Learner, TextFormat
-from plaudit.stages.doctor.memory import examine_memory, refuse
+from plaudit.stages.doctor.memory import examine_memory
 from plaudit.stages.doctor.part import Part
 from plaudit.stages.doctor.steps import Enough, Stopwatch, speed
 from plaudit.stages.doctor.template import Example, examine_template
@@ -45,7 +45,7 @@ def examine_sft(job: SFTJob) -> Iterator[Part]:
     loaded = load_data(job.dataset, None, "dataset", "demonstration", limit=job.data.limit, fields=job.data.fields)
     said.loaded(loaded)
     train, _ = split(loaded.records, job.data, job.seed, loaded.source, said)
-    yield from _memory(job, train)
+    yield from examine_memory(job, train)
     runtime = backends.open(job)
     text = runtime.format
     said.note(runtime.notes)
@@ -61,7 +61,7 @@ def examine_dpo(job: DPOJob) -> Iterator[Part]:
     said = Said(quiet=True)
     algorithm, loaded, rated = read_feedback(job, None, said)
     train, _ = split(rated, job.data, job.seed, loaded.source, said)
-    yield from _memory(job, train)
+    yield from examine_memory(job, train)
     runtime = backends.open(job)
     learner, text = runtime.learner, runtime.format
     said.note(runtime.notes)
@@ -72,11 +72,10 @@ def examine_dpo(job: DPOJob) -> Iterator[Part]:
     most = Stopwatch().most * job.batch_size
     some = Rows(rows.records[:most], rows.encoded[:most], rows.report)
     feedback = Feedback(some, text.pad_id, learner, data.max_length)
-    batches = [range(i, min(i + job.batch_size, len(some))) for i in range(0, len(some), job.batch_size)]
     trial = job.model_copy(update={"epochs": 1})
-    feedback.precompute(algorithm.needs, [list(batch) for batch in batches])
     yield _steps(
         trial, learner, feedback.collate, len(some), of=len(rows) * job.epochs,
+        before=partial(feedback.precompute, algorithm.needs),
         notes=["the reference's pass over all rows, and evaluations, come on top"],
     )  # fmt: skip
 
@@ -87,7 +86,7 @@ def examine_reward_model(job: RewardJob) -> Iterator[Part]:
     loaded = read_scored(job, None)
     source = source_of(loaded, job.algorithm, Said(quiet=True), min_agreement=job.min_agreement, ties=job.ties)
     train, _ = split(source.records, job.data, job.seed, loaded.source, Said(quiet=True))
-    yield from _memory(job, train)
+    yield from examine_memory(job, train)
     parts = prepare(job, loaded, said)
     text, attributes = parts.runtime.format, job.algorithm.attributes
     yield _template(text, parts.train, loaded.source, said)
@@ -96,12 +95,6 @@ def examine_reward_model(job: RewardJob) -> Iterator[Part]:
     collate = Collator(parts.train, text.pad_id, attributes, scale)
     notes = [f"for one of {job.members} members"] if job.members > 1 else []
     yield _steps(job, parts.runtime.learner, collate, len(parts.train), notes=notes)
-
-
-def _memory(job: Job, records: Sequence[Any]) -> Iterator[Part]:
-    plan, part = examine_memory(job, records)
-    yield part
-    refuse(plan, job)
 
 
 def _template(text: TextFormat, rows: Rows, source: str, said: Said) -> Part:
@@ -119,13 +112,14 @@ def _template(text: TextFormat, rows: Rows, source: str, said: Said) -> Part:
 
 def _steps(
     job: Job, learner: Learner, collate: Callable[[Sequence[int]], Any], rows: int, *, of: int = 0,
-    notes: Sequence[str] = (),
+    notes: Sequence[str] = (), before: Callable[[Iterable[Sequence[int]]], None] | None = None,
 ) -> Part:  # fmt: skip
     """A few optimizer steps, and what all of them will take.
 
     Args:
         rows: that can be collated.
         of: rows of the whole run, all epochs together; 0: ``rows`` times the epochs.
+        before: told the rows of every step before the first one.
     """
     watch = Stopwatch()
 
@@ -137,6 +131,8 @@ def _steps(
     algorithm = cast("OfflineAlgorithm[Batch]", job.algorithm)
     loop = OfflineLoop(algorithm, learner, collate, rows, job.batch_size, job.epochs, job.seed, on_step)
     learner.plan(loop.total_steps)
+    if before is not None:
+        before(loop.batches())
     with contextlib.suppress(Enough):
         loop.run()
     total = math.ceil(of / job.batch_size) if of else loop.total_steps

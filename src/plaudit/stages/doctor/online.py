@@ -20,7 +20,7 @@ from plaudit.records import Preference, Rollout
 from plaudit.rollouts.collect import scored
 from plaudit.runtime import OnlineRuntime, TokenPrompt
 from plaudit.stages.best_of_n.parts import open_sampling
-from plaudit.stages.doctor.memory import examine_memory, refuse
+from plaudit.stages.doctor.memory import examine_memory
 from plaudit.stages.doctor.part import Part
 from plaudit.stages.doctor.rewards import examine_reward, rollouts_of
 from plaudit.stages.doctor.steps import Enough, Stopwatch, speed
@@ -66,9 +66,7 @@ def examine_online(job: OnlineJob) -> Iterator[Part]:
     check_sizes(job)
     said = Said(quiet=True)
     records, places = load_prompts(job.dataset, job.data, None, said)
-    plan, part = examine_memory(job, records)
-    yield part
-    refuse(plan, job)
+    yield from examine_memory(job, records)
     opened = backends.open(job, reward=None, gold=None, columns=columns_of(records))
     rows = tokenise_prompts(job, readable(opened.format, job.data, said), records, places, opened.format)
     rows.reader.tell(said)
@@ -84,9 +82,7 @@ def examine_best_of_n(job: BestOfNJob) -> Iterator[Part]:
     """As `examine_online`."""
     said = Said(quiet=True)
     records, places = load_prompts(job.dataset, job.data, None, said, least=2 if job.rounds else 1)
-    plan, part = examine_memory(job, records)
-    yield part
-    refuse(plan, job)
+    yield from examine_memory(job, records)
     opened, reader = open_sampling(job, records, places, said, reward=None, gold=None)
     prompts = reader.tokenise(records)
     if not prompts:

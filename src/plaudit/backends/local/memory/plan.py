@@ -25,7 +25,7 @@ from plaudit.backends.local.online import UNPLANNED, build_learners, shares_trun
 from plaudit.backends.local.precision import resolve_device, room_of
 from plaudit.backends.local.rewards import LocalModels
 from plaudit.config.sections import Job, OfflineJob
-from plaudit.errors import ModelError, PlauditError
+from plaudit.errors import ModelError, PlauditError, Unplanned
 from plaudit.jobs.best_of_n import BestOfNJob
 from plaudit.jobs.online import OnlineJob
 from plaudit.jobs.preference import DPOJob
@@ -69,8 +69,8 @@ def memory_plan(job: Job, records: Sequence[Record], *, in_full: bool = True) ->
         in_full: work it out in any case; else only where an upper limit is more than a third of what is free.
 
     Raises:
-        ConfigError, ModelError: what loading the models would raise as well, as far as it can be known; or an
-            architecture that cannot be rehearsed.
+        ConfigError, ModelError: what loading the models would raise as well, as far as it can be known.
+        Unplanned: an architecture that cannot be rehearsed.
     """
     sources = _sources(job)
     device = resolve_device(job.compute.device)
@@ -87,7 +87,7 @@ def memory_plan(job: Job, records: Sequence[Record], *, in_full: bool = True) ->
         raise
     except UNRUNNABLE as error:
         text = " ".join(str(error).split())[:200]
-        raise ModelError(
+        raise Unplanned(
             f"what the models need of memory cannot be worked out: {type(error).__name__}: {text}",
             where=", ".join(sources),
             cure="watch memory/peak of the first iterations; the run itself does not depend on the plan",
@@ -205,7 +205,12 @@ def _rehearse_updates(
     _pass(figures, "updating the policy", job.policy, rehearsal.update(learner, rows))
     if alone is not None:
         _pass(figures, "updating the critic", figures.source["critic"], rehearsal.update(alone, rows))
-    if learner.device.type == "cpu":
+    if learner.device.type != "cpu":
+        return  # copies of weights are in the memory of the host
+    if isinstance(job, BestOfNJob):
+        figures.held["copy of the start"] = figures.passing["updating the policy"]["gradients"]
+        figures.source["copy of the start"] = job.policy
+    else:
         # The weights of the best evaluation are read from their file while a copy of the last ones is kept.
         staging = 2 * figures.passing["updating the policy"]["gradients"]
         _pass(figures, "comparing the best weights", job.policy, {"staging": staging})
