@@ -79,12 +79,12 @@ class Rehearsal:
             module(part.to(self.device))
         return {"activations": measured[0]}
 
-    def score(self, model: nn.Module) -> Transient:
-        """A reward on the responses of an iteration."""
+    def score(self, model: nn.Module, rows: int) -> Transient:
+        """A reward, or a reward model at its end, on so many responses: as many at once as it scores."""
         longest = self.traffic.longest
-        count = max(1, min(self.traffic.read_at_once, SCORED_TOKENS // longest.tokens))
+        count = max(1, min(rows, SCORED_TOKENS // longest.tokens))
         if not isinstance(model, RewardModel):
-            return self._classify(model, min(self.traffic.read_at_once, CLASSIFIER_BATCH), longest.tokens)
+            return self._classify(model, min(rows, CLASSIFIER_BATCH), longest.tokens)
         batch = _batch(self.traffic.largest(count)).to(self.device)
         with self._moment() as measured, torch.no_grad(), autocast(self.job.compute, self.device):
             model(batch)
@@ -105,21 +105,22 @@ class Rehearsal:
         words = policy.head.words
         decoder = Decoder(policy.lm, product_dtype(self.job.compute, self.device), words)
         with self._moment() as measured, decoder.ready():
-            cache = SlotCache(rows, lengths[0] + most)
-            if not decoder.in_slots(lengths[0] + most):
-                decoder.whole([[1] * (lengths[0] + most)] * rows)
-                return {"generation": measured[0]}
-            stored, state = self._filled(decoder, cache, first, rows)
-            positions = [lengths[0] + most - 1] * rows
-            state = decoder.step(torch.ones(rows, dtype=torch.int64, device=self.device), positions, cache)
+            stored, width = 0, lengths[0] + most
+            if decoder.in_slots(width):
+                cache = SlotCache(rows, width)
+                stored = self._filled(decoder, cache, first, rows)
+                last = torch.ones(rows, dtype=torch.int64, device=self.device)
+                state = decoder.step(last, [width - 1] * rows, cache)
+            else:
+                state = decoder.whole([[1] * width] * rows)
             u = torch.from_numpy(np.zeros(rows))  # fp64 and on the CPU, as the generator draws them
             draw(decoder.logits(state), u, Distribution.of(self.sampling))
         return {"KV cache": stored, "generation": max(measured[0] - stored, 0)}
 
     def _filled(
         self, decoder: Decoder, cache: SlotCache, lengths: Sequence[int], rows: int
-    ) -> tuple[int, Tensor]:
-        """Read prompts of these lengths and fill all slots with them; bytes of the slots, and the last states."""
+    ) -> int:
+        """Read prompts of these lengths and fill all slots with them; bytes of the slots."""
         left, prefills = list(lengths), []
         while left:
             count = max(1, MOST_TOKENS // left[0])
@@ -132,7 +133,7 @@ class Rehearsal:
             source = torch.arange(share, device=self.device) % len(prefill.state)
             cache.admit(prefill.cache, source, start)
             start += share
-        return self.live.now - before, prefills[-1].state
+        return self.live.now - before
 
     @contextmanager
     def _moment(self) -> Iterator[list[int]]:

@@ -6,8 +6,10 @@ is rehearsed (`moments.py`): sampling, scoring, an optimizer step. The need is a
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -25,7 +27,7 @@ from plaudit.backends.local.online import UNPLANNED, build_learners, shares_trun
 from plaudit.backends.local.precision import resolve_device, room_of
 from plaudit.backends.local.rewards import LocalModels
 from plaudit.config.sections import Job, OfflineJob
-from plaudit.errors import ModelError, PlauditError, Unplanned
+from plaudit.errors import ModelError, Unplanned
 from plaudit.jobs.best_of_n import BestOfNJob
 from plaudit.jobs.online import OnlineJob
 from plaudit.jobs.preference import DPOJob
@@ -46,6 +48,7 @@ MOMENTS = 2
 """Copies of a trained tensor that AdamW keeps."""
 EASY = 1 / 3
 """Share of what is free up to which an upper limit is enough."""
+WITHOUT_A_PLAN = "watch memory/peak of the first iterations; the run itself does not depend on a plan"
 SHALLOW = 3
 """Models of at most so many layers are rehearsed as they are."""
 
@@ -80,17 +83,13 @@ def memory_plan(job: Job, records: Sequence[Record], *, in_full: bool = True) ->
         if plan.need < EASY * plan.room.free:
             return plan
     try:
-        with warnings.catch_warnings():  # copying a tensor without values is new to PyTorch, and meant here
-            warnings.simplefilter("ignore")
-            return _in_full(job, records, sources)
-    except PlauditError:
-        raise
+        return _in_full(job, records, sources)
     except UNRUNNABLE as error:
         text = " ".join(str(error).split())[:200]
         raise Unplanned(
             f"what the models need of memory cannot be worked out: {type(error).__name__}: {text}",
             where=", ".join(sources),
-            cure="watch memory/peak of the first iterations; the run itself does not depend on the plan",
+            cure=WITHOUT_A_PLAN,
         ) from error
 
 
@@ -113,7 +112,7 @@ def _in_full(job: Job, records: Sequence[Record], sources: Sequence[str]) -> Mem
 def _measured(job: Job, traffic: Traffic, depth: int | None) -> Figures:
     """All figures with models of at most ``depth`` layers."""
     figures = Figures()
-    with outlines(depth, resolve_device(job.compute.device)), LiveBytes() as live:
+    with outlines(depth, resolve_device(job.compute.device)), LiveBytes() as live, _quiet():
         if isinstance(job, (OnlineJob, BestOfNJob)):
             _online(job, traffic, live, figures)
         elif isinstance(job, RewardJob):
@@ -121,6 +120,27 @@ def _measured(job: Job, traffic: Traffic, depth: int | None) -> Figures:
         elif isinstance(job, (SFTJob, DPOJob)):
             _offline(job, traffic, live, figures)
     return figures
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Within it PyTorch does not say what it thinks of tensors without values, and a model's refusal is no fact.
+
+    Raises:
+        Unplanned: in the place of a `ModelError`, since it is only the outline that was refused.
+    """
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except ModelError as error:
+        what = f"what the models need of memory cannot be worked out: {error.what}"
+        raise Unplanned(what, where=error.where, cure=WITHOUT_A_PLAN) from error
+    finally:
+        log.setLevel(level)
 
 
 def _offline(job: SFTJob | DPOJob, traffic: Traffic, live: LiveBytes, figures: Figures) -> None:
@@ -146,6 +166,7 @@ def _reward_model(job: RewardJob, traffic: Traffic, live: LiveBytes, figures: Fi
     figures.held["reward model"] -= _saved_by_4bit(model) if job.lora.quantize == "4bit" else 0
     rehearsal = Rehearsal(job, live, traffic)
     _pass(figures, "updating the reward model", job.model, rehearsal.update(learner, job.batch_size))
+    _pass(figures, "scoring the references", job.model, rehearsal.score(model, traffic.records))
     _pass(figures, "scoring", job.model, rehearsal.read(learner))
 
 
@@ -187,7 +208,7 @@ def _online(job: OnlineJob | BestOfNJob, traffic: Traffic, live: LiveBytes, figu
     if frozen and isinstance(job, OnlineJob) and "full_kl" in job.algorithm.needs:
         _pass(figures, "the exact KL", job.policy, rehearsal.read(ExactKL(policy, frozen)))
     for name in [name for name in roles if name.split()[0] in backbones]:
-        _pass(figures, f"{name}: scoring", sources[name], rehearsal.score(roles[name][0]))
+        _pass(figures, f"{name}: scoring", sources[name], rehearsal.score(roles[name][0], traffic.read_at_once))
     if trains:
         _rehearse_updates(job, learner, critic, rehearsal, figures)
 

@@ -56,9 +56,14 @@ class LiveBytes(TorchDispatchMode):
                 return True
             if func is _aten._local_scalar_dense.default:
                 return 0.0 if args[0].is_floating_point() else 0
+            if func is _aten._grouped_mm.default:
+                return self._grown(_grouped(*args, **kwargs))
             if func in _AT_PLACES:
                 args = (args[0], _places(args[1]), *args[2:])
-        result = func(*args, **kwargs)
+        return self._grown(func(*args, **kwargs))
+
+    def _grown(self, result: Any) -> Any:
+        """The result of an operation, whose tensors are noted."""
         for value in tree_leaves(result):
             if isinstance(value, Tensor):
                 self._note(value)
@@ -76,6 +81,15 @@ class LiveBytes(TorchDispatchMode):
 
     def _forget(self, key: int) -> None:
         self.now -= self._sizes.pop(key)
+
+
+def _grouped(a: Tensor, b: Tensor, offsets: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
+    """The result of a product of groups of rows (mixtures of experts), whose shape PyTorch knows in bf16 only."""
+    if a.dim() == 2 and b.dim() == 2:
+        assert offsets is not None, "groups along what is summed over"
+        return a.new_empty(len(offsets), a.shape[0], b.shape[1])
+    rows = a.shape[:-1] if a.dim() == 2 or b.dim() == 3 else a.shape[1:-1]
+    return a.new_empty(*rows, b.shape[-1])
 
 
 def _places(index: list[Tensor | None]) -> list[Tensor | None]:

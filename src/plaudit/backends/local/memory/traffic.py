@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -13,12 +14,15 @@ from plaudit.data.chat import ChatFormat
 from plaudit.errors import DataError, ModelError
 from plaudit.jobs.best_of_n import BestOfNJob
 from plaudit.jobs.online import OnlineJob
+from plaudit.jobs.preference import DPOJob
 from plaudit.jobs.sft import SFTJob
 from plaudit.models.files.load import load_tokenizer
 from plaudit.records import Comparison, Demonstration, Judgement, Preference, Prompt, Ranking, Rating, Record
 
 SEEN, LONGEST = 256, 8
 """Records whose tokens are counted, spread over all; and of those with most characters as many more."""
+READ = 64
+"""Rows or units that are read at once."""
 ANSWERED = 32
 """Prompts that best-of-n answers at once."""
 DRAWS = 32
@@ -53,8 +57,10 @@ class Traffic:
     longest: RowLengths
     group_size: int = 0
     """Responses to each prompt; 0: the data hold the responses."""
-    at_once: int = 64
+    at_once: int = 1
     """Units, or prompts, that are read together where nothing is learned."""
+    records: int = 1
+    """All that is learned from."""
 
     def prompts(self, count: int) -> list[int]:
         """Tokens of ``count`` prompts, or of all where there are fewer."""
@@ -110,7 +116,10 @@ def traffic_of(job: Job, records: Sequence[Record], source: str, positions: int 
         units = [(RowLengths(1, longest - 1),)]
     most = max((row for unit in (*units, *count.units(by_text)) for row in unit), key=lambda row: row.tokens)
     if not isinstance(job, (OnlineJob, BestOfNJob)):
-        return Traffic(units, most)
+        # SFT and reward models are read on held-out rows; a method with a reference reads all rows for it.
+        share = job.data.eval_fraction
+        heldout = len(records) if isinstance(job, DPOJob) else math.ceil(len(records) * share / (1 - share))
+        return Traffic(units, most, at_once=max(1, min(READ, heldout)), records=len(records))
     if isinstance(job, BestOfNJob):  # some prompts at a time, with one response more than is chosen from
         return Traffic(units, most, job.algorithm.group_size + 1, max(1, min(ANSWERED, len(records))))
     return Traffic(units, most, job.algorithm.group_size, max(1, min(job.prompts_per_iteration, len(records))))
