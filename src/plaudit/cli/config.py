@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from plaudit.cli.parser import ANYWAY, chosen, parse_flags, show, split_files, type_flag
+from plaudit.cli.parser import ANYWAY, SEEDS, chosen, parse_flags, show, split_files, type_flag
 from plaudit.config.algorithm import types
 from plaudit.config.fields import settings
 from plaudit.config.load import Layer, algorithm_type, load_job
@@ -58,7 +58,8 @@ def read_job(command: str, files: list[str], flags: list[str]) -> tuple[str, Job
         )
     job_class = COMMANDS[target].job
     overrides = parse_flags(target, chosen(job_class, layers, flags), flags)
-    overrides.pop(ANYWAY, None)
+    for no_setting in (ANYWAY, SEEDS):
+        overrides.pop(no_setting, None)
     job, sources = load_job(job_class, files, overrides)
     return target, job, sources
 

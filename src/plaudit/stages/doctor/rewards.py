@@ -14,7 +14,8 @@ from plaudit.data.reading.transcripts import plain_text
 from plaudit.errors import DataError
 from plaudit.records import Content, Preference, Prompt, RewardResult, Rollout, Turn
 from plaudit.rewards.combine import WeightedReward
-from plaudit.rewards.http import HttpReward
+from plaudit.rewards.remote.http import HttpReward
+from plaudit.rewards.remote.judge import JudgeReward
 from plaudit.rewards.spoiled import shuffled, swapped
 from plaudit.rollouts.collect import judged
 from plaudit.runtime import Reward
@@ -92,11 +93,11 @@ def examine_reward(
         figures["groups_all_same"] = same = _all_same(rollouts, results)
         warnings += _flat(values, same)
     contests = list(_contests(reward, rollouts, results, chat)) if values and not _is_remote(reward) else []
-    if pairs:
+    if pairs and not _is_remote(reward):
         contests += _decided(reward, pairs)
     lines += [f"{'prefers' if not i else '':<{LABEL}}{contest}" for i, contest in enumerate(contests)]
     if _is_remote(reward):
-        lines.append(f"{'':<{LABEL}}no spoiled copies: each would be a request to the server")
+        lines.append(f"{'':<{LABEL}}no copies and no pairs: each would be a request, and may cost money")
     figures["contests"] = [_figures(contest) for contest in contests]
     warnings += [text for contest in contests for text in _suspicious(contest)]
     return Part(role, figures, lines, [f"{role}: {warning}" for warning in warnings])
@@ -136,7 +137,7 @@ def _is_remote(reward: Reward) -> bool:
     """Whether a server is asked: a call may cost money, and copies are nothing that a user wants to pay for."""
     if isinstance(reward, WeightedReward):
         return any(_is_remote(part) for part, _ in reward.parts)
-    return isinstance(reward, HttpReward)
+    return isinstance(reward, (HttpReward, JudgeReward))
 
 
 def _contests(

@@ -14,7 +14,7 @@ STEPS, LONG = 4, 60.0
 """Steps that are tried, and the seconds after which no further one is begun."""
 
 
-class Enough(Exception):  # noqa: N818: it is no error, but the end of a trial
+class Enough(Exception):  # noqa: N818
     """Enough steps have been tried."""
 
 

@@ -144,10 +144,11 @@ def _quiet() -> Iterator[None]:
 
 
 def _offline(job: SFTJob | DPOJob, traffic: Traffic, live: LiveBytes, figures: Figures) -> None:
-    _, policy = load_policy(job.model, _unquantised(job).lora, job.compute, seed=job.seed)
+    quantised, job = job.lora.quantize == "4bit", _outlined(job)
+    _, policy = load_policy(job.model, job.lora, job.compute, seed=job.seed)
     learner = LocalLearner(policy, job.optimizer, job.compute, total_steps=UNPLANNED)
     _hold(figures, {"policy": [policy]}, {"policy": job.model}, live)
-    figures.held["policy"] -= _saved_by_4bit(policy) if job.lora.quantize == "4bit" else 0
+    figures.held["policy"] -= _saved_by_4bit(policy) if quantised else 0
     rehearsal = Rehearsal(job, live, traffic)
     _pass(figures, "updating the policy", job.model, rehearsal.update(learner, job.batch_size))
     _pass(figures, "scoring", job.model, rehearsal.read(learner))
@@ -156,14 +157,15 @@ def _offline(job: SFTJob | DPOJob, traffic: Traffic, live: LiveBytes, figures: F
 
 
 def _reward_model(job: RewardJob, traffic: Traffic, live: LiveBytes, figures: Figures) -> None:
+    quantised, job = job.lora.quantize == "4bit", _outlined(job)
     algorithm = job.algorithm
     _, model = load_reward_model(
-        job.model, _unquantised(job).lora, job.compute, seed=job.seed, attributes=algorithm.attributes,
+        job.model, job.lora, job.compute, seed=job.seed, attributes=algorithm.attributes,
         attribute_weights=algorithm.head_weights, keep_lm=algorithm.lm_coef > 0,
     )  # fmt: skip
     learner = LocalLearner(model, job.optimizer, job.compute, total_steps=UNPLANNED)
     _hold(figures, {"reward model": [model]}, {"reward model": job.model}, live)
-    figures.held["reward model"] -= _saved_by_4bit(model) if job.lora.quantize == "4bit" else 0
+    figures.held["reward model"] -= _saved_by_4bit(model) if quantised else 0
     rehearsal = Rehearsal(job, live, traffic)
     _pass(figures, "updating the reward model", job.model, rehearsal.update(learner, job.batch_size))
     _pass(figures, "scoring the references", job.model, rehearsal.score(model, traffic.records))
@@ -171,7 +173,7 @@ def _reward_model(job: RewardJob, traffic: Traffic, live: LiveBytes, figures: Fi
 
 
 def _online(job: OnlineJob | BestOfNJob, traffic: Traffic, live: LiveBytes, figures: Figures) -> None:
-    compute, quantised, job = job.compute, job.lora.quantize == "4bit", _unquantised(job)
+    compute, quantised, job = job.compute, job.lora.quantize == "4bit", _outlined(job)
     tokenizer, policy = load_policy(
         job.policy, job.lora, compute, seed=job.seed, temperature=job.sampling.temperature,
         entropy_grad=isinstance(job.algorithm, EntropyBonus) and job.algorithm.entropy_coef > 0,
@@ -186,11 +188,11 @@ def _online(job: OnlineJob | BestOfNJob, traffic: Traffic, live: LiveBytes, figu
     trains = isinstance(job, OnlineJob) or bool(job.rounds)
     frozen = load_reference(policy) if trains else None
     roles["reference"] = [frozen] if frozen else []
-    learner, critic = (
-        build_learners(job, policy, backbones["reward"], tokenizer)
-        if isinstance(job, OnlineJob)
-        else (LocalLearner(policy, job.optimizer, compute, total_steps=UNPLANNED), None)
-    )
+    critic: LocalLearner | None = None
+    if isinstance(job, OnlineJob):
+        learner, critic, _ = build_learners(job, policy, backbones["reward"], tokenizer)
+    else:
+        learner = LocalLearner(policy, job.optimizer, compute, total_steps=UNPLANNED)
     if critic is not None:
         roles["critic"] = [critic.module]
         sources["critic"] = _critic_source(job, backbones["reward"])
@@ -298,9 +300,10 @@ def _config(source: str) -> Any:
         ) from error
 
 
-def _unquantised(job: J) -> J:
-    """The job with a base in fp32, whose shapes are the same."""
-    return job.model_copy(update={"lora": job.lora.model_copy(update={"quantize": "none"})})
+def _outlined(job: J) -> J:
+    """The job with a base in fp32, whose shapes are the same, and a rate, of which nothing depends here."""
+    lora = job.lora.model_copy(update={"quantize": "none"})
+    return job.model_copy(update={"lora": lora, "optimizer": job.optimizer.model_copy(update={"lr": 1e-5})})
 
 
 def _saved_by_4bit(model: nn.Module) -> int:
