@@ -186,7 +186,7 @@ def main(words: list[str]) -> int:
     if not words:
         PAGE.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
         page = PAGE.read_text(encoding="utf-8")
-        page = re.sub(r"(?s)(<!-- table -->\n).*?(\n<!-- end -->)", rf"\g<1>{table(rows)}\g<2>", page)
+        page = re.sub(r"(?s)(<!-- table -->\n).*?(\n?<!-- end -->)", rf"\g<1>{table(rows)}\g<2>", page)
         PAGE.write_text(page, encoding="utf-8")
     return 0
 
