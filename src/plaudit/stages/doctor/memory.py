@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from plaudit.stages.said import Said
 TIGHT = 0.85
 """Share of what is free beyond which a plan is called tight: it is right to within 15 %."""
 LEAST_MICROBATCH = 256
+GIVES_BACK = "MALLOC_MMAP_THRESHOLD_=1000000 MALLOC_TRIM_THRESHOLD_=1000000"
+"""For glibc, which otherwise keeps freed activations in pieces: docs/why/memory.md."""
 SMALL = 0.02
 """Share of the need below which a role is not worth a line of advice."""
 
@@ -136,6 +139,8 @@ def _cures(plan: MemoryPlan, job: Job) -> Iterator[str]:
     if "KV cache" in roles:
         yield "lower --max-new-tokens or --max-length: keys and values of 64 rows are kept while sampling"
     yield from _fewer_weights(plan, job)
+    if plan.device == "cpu" and sys.platform == "linux":
+        yield f"start it with {GIVES_BACK} in its environment, so that freed memory is given back"
 
 
 def _fewer_weights(plan: MemoryPlan, job: Job) -> Iterator[str]:
