@@ -26,7 +26,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from plaudit.demo import reviews
-from plaudit.demo.simulated import SimulatedAnnotator
+from plaudit.loop.simulated import SimulatedAnnotator
 from plaudit.preferences.sampling import disagreement, diverse_best, small_margin
 from plaudit.statistics.resampling import uniform
 

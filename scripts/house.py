@@ -25,6 +25,7 @@ FLOORS = {
 NEIGHBOURS = {
     ("algorithms", "functional"): "an algorithm is made of pure functions",
     ("algorithms", "config"): "its fields are settings, with their bounds",
+    ("loop", "stages"): "a round is made of the runs of other stages",
     ("cli", "annotate"): "the command `plaudit annotate` opens the web door",
     ("cli", "demo"): "the command `plaudit quickstart` runs the demo",
 }

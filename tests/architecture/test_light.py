@@ -36,7 +36,7 @@ def loaded_by(statement: str) -> list[str]:
         "import plaudit",
         "from plaudit import load_records, Prompt, ConfigError, load_job",
         "import plaudit.cli.main as m; m.main(['--help'])",
-        "import plaudit.records, plaudit.runs.recorder, plaudit.demo.simulated",
+        "import plaudit.records, plaudit.runs.recorder, plaudit.loop.simulated",
         "import plaudit.annotate.commands, plaudit.annotate.asking",
     ],
 )

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from plaudit.demo.simulated import SimulatedAnnotator
+from plaudit.loop.simulated import SimulatedAnnotator
 from plaudit.errors import ConfigError
 from plaudit.preferences.aggregate import Rule, conflicts, keep, outcomes, ranks_of
 from plaudit.preferences.annotation import Annotation, Choice, Ranks

@@ -4,7 +4,7 @@ import random
 import numpy as np
 import pytest
 
-from plaudit.demo.simulated import SimulatedAnnotator
+from plaudit.loop.simulated import SimulatedAnnotator
 from plaudit.preferences.reliability import dawid_skene
 from plaudit.preferences.votes import Vote
 from plaudit.statistics import bradley_terry

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from plaudit.demo.simulated import (
+from plaudit.loop.simulated import (
     SimulatedAnnotator,
     agreement_with,
     judge_pairs,

@@ -7,7 +7,7 @@ import pytest
 from plaudit.data.convert import convert
 from plaudit.data.judgements import undecided
 from plaudit.data.reading.rows import ReadLog
-from plaudit.demo.simulated import to_preferences
+from plaudit.loop.simulated import to_preferences
 from plaudit.preferences.aggregate import outcomes
 from plaudit.preferences.votes import judgement_votes
 from plaudit.records import Judgement

@@ -26,6 +26,7 @@ from plaudit.jobs.registry import COMMANDS as TRAINING
 COMMANDS = {
     "quickstart": ("quickstart", "the whole pipeline on made-up annotators: SFT, reward model, PPO, report"),
     **{row.name: ("train", row.help) for row in TRAINING.values()},
+    "loop": ("loop", "rounds of asking, reward model and policy as one object that goes on"),
     "evaluate": ("evaluate", "report card of a reward model or a policy, with intervals"),
     "select": ("select", "which pairs to ask annotators about first: active selection"),
     "compare": ("compare", "which of several models people prefer; the pairs to ask them about"),

@@ -52,7 +52,7 @@ class Loaded(NamedTuple, Generic[J]):
 
 def load_job(
     job_class: type[J],
-    files: Sequence[Path | str] = (),
+    files: Sequence[Path | str | Layer] = (),
     overrides: Mapping[str, Any] | Sequence[str] = (),
     origin: str = COMMAND_LINE,
 ) -> Loaded[J]:
@@ -60,7 +60,7 @@ def load_job(
 
     Args:
         job_class: the model to fill, such as ``SFTJob``.
-        files: TOML files; later ones win.
+        files: TOML files, or what was read from them; later ones win.
         overrides: ``{"lr": 1e-5}``, ``{"optimizer.lr": "1e-5"}`` or ``["lr=1e-5"]``; strings are read as the
             setting's type. They win over files.
         origin: what the overrides are called in sources and errors.
@@ -68,7 +68,7 @@ def load_job(
     Raises:
         ConfigError: a file that is missing or not TOML, an unknown key, a missing or ill-typed value.
     """
-    layers = [Layer.read(Path(f)) for f in files]
+    layers = [f if isinstance(f, Layer) else Layer.read(Path(f)) for f in files]
     given = dict(overrides) if isinstance(overrides, Mapping) else dict(map(_pair, overrides))
     named = given.pop(TYPE_KEY, "")
     job_class = specialise(job_class, *((named, origin) if named else algorithm_type(layers)))

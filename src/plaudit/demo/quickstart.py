@@ -22,11 +22,11 @@ from plaudit.config.sections import (
 )
 from plaudit.data.write import write_records
 from plaudit.demo import reviews
-from plaudit.demo.simulated import TextPair, judge_pairs, panel, to_preferences
 from plaudit.errors import ConfigError
 from plaudit.jobs.online import RLJob
 from plaudit.jobs.reward import RewardJob
 from plaudit.jobs.sft import SFTJob
+from plaudit.loop.simulated import TextPair, judge_pairs, panel, to_preferences
 from plaudit.machine import check_writable
 from plaudit.models.files.saving import write
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer

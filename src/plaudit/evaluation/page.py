@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import jinja2
 from markupsafe import Markup
 
 from plaudit.evaluation.words import THIN
@@ -17,6 +18,15 @@ Tone = Literal["good", "flat", "bad"]
 ENOUGH_PAIRS = 100
 """Below so many held-out pairs the 95 % interval of an accuracy is about 20 points wide or wider."""
 INTERVAL = f"95{THIN}% interval"
+
+
+def environment() -> jinja2.Environment:
+    """The templates of all pages."""
+    # What models write may be hostile: everything is escaped, save the charts, which are Markup made here.
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    return jinja2.Environment(
+        autoescape=True, loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
 
 
 @dataclass(frozen=True, slots=True)

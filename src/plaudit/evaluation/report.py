@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
-
 from plaudit.evaluation.chapters import chapter, data_chapter, outcome_chapter, training_chapter
 from plaudit.evaluation.comparing.page import headline, sections
 from plaudit.evaluation.comparing.trials import trials_in, trials_of
 from plaudit.evaluation.kinds import kind_of, load_runs, verdict
-from plaudit.evaluation.page import Chapter
+from plaudit.evaluation.looping import write_loop_page
+from plaudit.evaluation.page import Chapter, environment
+from plaudit.runs.files import LOOP
 from plaudit.runs.reading import Run, is_run
 from plaudit.tracking.console import duration
 
@@ -24,18 +24,20 @@ def write_report(run_dir: Path) -> Path:
     Args:
         run_dir: a run of any kind, or a directory whose sub-directories are runs (``sft/``, ``reward/``,
             ``ppo/``): these become one page, told from the data to the outcome. Several runs of one kind are no
-            pipeline: they are compared.
+            pipeline: they are compared. A loop has a page of its own.
 
     Raises:
         DataError: no run there, or a broken file in it (with file and line).
     """
     run_dir = Path(run_dir)
+    if (run_dir / LOOP).is_file():
+        return write_loop_page(run_dir)
     if run_dir.is_dir() and (trials := trials_in(run_dir)):
         return write_comparison(trials, run_dir / "report.html")
     runs = load_runs(run_dir)
     page = _single(runs[0]) if is_run(run_dir) else _story(run_dir, runs)
     path = run_dir / "report.html"
-    path.write_text(_environment().get_template("report.html.j2").render(page), encoding="utf-8")
+    path.write_text(environment().get_template("report.html.j2").render(page), encoding="utf-8")
     return path
 
 
@@ -58,17 +60,9 @@ def write_comparison(paths: Sequence[Path], target: Path) -> Path:
         "sections": sections(trials),
         "pages": [(trial.name, f"plaudit report {trial.run.path}") for trial in trials],
     }
-    text = _environment().get_template("comparison.html.j2").render(page)
+    text = environment().get_template("comparison.html.j2").render(page)
     target.write_text(text, encoding="utf-8")
     return target
-
-
-def _environment() -> jinja2.Environment:
-    # What models write may be hostile: everything is escaped, save the charts, which are Markup made here.
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    return jinja2.Environment(
-        autoescape=True, loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
 
 
 def _single(run: Run) -> dict[str, Any]:

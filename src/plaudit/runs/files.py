@@ -26,6 +26,8 @@ HELDOUT_START = "heldout_start.jsonl"
 """Held-out rows by the reward model as it started."""
 BENCHMARK = "benchmark.jsonl"
 """The prompts of a published benchmark, scored by a reward model."""
+LOOP = "loop.json"
+"""How far a loop is, and the figures of its rounds; it lies in the loop's directory, above its runs."""
 PREFERENCES, EVALUATION, BEST = "preferences.jsonl", "evaluation.jsonl", "best.jsonl"
 # Written by an evaluation after the run: pairs by a judge in both orders, held-out texts, requests to be refused.
 JUDGED, FORGETTING, RED_TEAM = "judged.jsonl", "forgetting.jsonl", "red_team.jsonl"

@@ -35,6 +35,7 @@ from plaudit.runs.files import (
     RED_TEAM,
     SAMPLES,
     SUMMARY,
+    merge_json,
     read_json,
     read_lines,
     write_lines,
@@ -141,6 +142,32 @@ def _trained_step(run: Path) -> int:
             where=str(run), cure="its report.html says why; give another run",
         )  # fmt: skip
     return step
+
+
+def evaluate_against(job: OnlineJob, run: Path, target: Path, *, samples: int = 0) -> Path:
+    """Sample the start of a job and the policy of a run, measured from that start; returns ``target``.
+
+    Args:
+        job: whose policy is the start, whose rewards score both, and whose held-out prompts are answered, those kept
+            for the end. It need not be the job of the run: the policy of a later round is measured from the first start.
+        run: of a policy, with its ``model/``.
+        target: where evaluation.jsonl goes; what an earlier call left there is replaced.
+        samples: responses to each prompt; 0: as at the end of a run.
+
+    Raises:
+        ConfigError, DataError, ModelError, RewardError: with the cure.
+    """
+    set_threads(job.compute)
+    said = Said()
+    given = load_prompts(job.dataset, job.data, None, said)
+    runtime = backends.open_measuring(job, str(run / "model"), columns_of(given[0]))
+    data = readable(runtime.format, job.data, said)
+    prompts = _tokenised(job, data, runtime, given, job.eval_prompts, said)
+    step = max(read_json(run / SUMMARY).get("model_step", 1), 1)
+    measurement = Measurement(runtime, job, step, _replying(run, job, data, runtime, said))
+    write_lines(target / EVALUATION, measurement.respond(prompts, samples or PER_PROMPT))
+    merge_json(target / SUMMARY, {"command": read_run(run).command, "model_step": step})
+    return target
 
 
 def _tokenised(
