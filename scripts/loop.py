@@ -1,0 +1,211 @@
+"""Does it pay to ask in rounds, and to choose what is asked? On simulated annotators, where the truth is known.
+
+    python scripts/loop.py --keep build/loop --save docs/why/loop.json     # eight seeds, what is there is kept
+    python scripts/loop.py --page                                          # docs/why/loop.md from the saved results
+
+Arms of one label budget, number of policy iterations and starting model in the quickstart's world of reviews: one round
+with all labels; three rounds with a third of the labels and of the iterations each, pairs chosen at random; the same
+with pairs that three reward models disagree on. No run sees the true score: it judges the last policy, on held-out
+prompts. Results are saved after each seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from plaudit.config.sections import LogSection, OptimizerSection
+from plaudit.data.write import write_records
+from plaudit.demo import quickstart, reviews
+from plaudit.evaluation.kinds.policy_card import card
+from plaudit.evaluation.looping import accuracy_by_round
+from plaudit.jobs.reward_texts import table_of
+from plaudit.jobs.sft import SFTJob
+from plaudit.loop.plan import Plan, read_plan
+from plaudit.loop.rounds import run_loop
+from plaudit.models.files.saving import write
+from plaudit.models.tiny import tiny_lm, tiny_tokenizer
+from plaudit.runs.files import LOOP, read_json
+from plaudit.stages.online.again import evaluate_against
+from plaudit.stages.sft import run_sft
+from plaudit.statistics.clustered import mean_over
+
+ROOT = Path(__file__).parents[1]
+RESULTS, PAGE = ROOT / "docs" / "why" / "loop.json", ROOT / "docs" / "why" / "loop.md"
+LABELS, ITERATIONS, DEMONSTRATIONS, HIDDEN, PROMPTS, JUDGED = 360, 30, 1600, 64, 600, 240
+ARMS: dict[str, dict[str, Any]] = {
+    "one round": {"rounds": 1, "choose": "random"},
+    "three rounds, random": {"rounds": 3, "choose": "random"},
+    "three rounds, active": {"rounds": 3, "choose": "disagreement"},
+}
+CONFIG = """\
+model = "{model}"
+dataset = "{prompts}"
+out = "{out}"
+seed = {seed}
+rounds = {rounds}
+comparisons = {comparisons}
+choose = "{choose}"
+
+[annotators]
+source = "plaudit.demo.reviews:true_score"
+error_rate = 0.05
+
+[data]
+max_length = 96
+eval_fraction = 0.2
+[sampling]
+max_new_tokens = 48
+[compute]
+precision = "fp32"
+threads = 1
+[log]
+trackers = []
+samples = 0
+
+[reward]
+epochs = 3
+batch_size = 16
+members = 3
+[reward.optimizer]
+lr = 1e-3
+
+[policy]
+command = "grpo"
+iterations = {iterations}
+prompts_per_iteration = 16
+eval_prompts = 24
+eval_every = 0
+kl_limit = 0.0
+[policy.optimizer]
+lr = 6e-4
+[policy.algorithm]
+group_size = 4
+kl_coef = 0.02
+"""
+
+
+def base_of(root: Path, seed: int) -> Path:
+    """What all arms of a seed start from: a fine-tuned model, and prompts."""
+    base = root / f"base-{seed}"
+    if (base / "done").is_file():
+        return base
+    shutil.rmtree(base, ignore_errors=True)
+    rows = [replace(d, response=f" {d.response}") for d in reviews.demonstrations(DEMONSTRATIONS, seed)]
+    write_records(rows, base / "demonstrations.jsonl")
+    write_records(reviews.prompts(PROMPTS, seed), base / "prompts.jsonl")
+    texts = [f"{d.prompt}{d.response}" for d in rows]
+    texts += [str(p.content) for split in ("train", "heldout") for p in reviews.all_prompts(split)]
+    tokenizer = tiny_tokenizer(texts, 1024, kind="word", chat=False)
+    write(tiny_lm("llama", tokenizer, hidden=HIDDEN, layers=2, seed=seed, scale=0.08), base / "start", tokenizer)
+    run_sft(
+        SFTJob(
+            model=str(base / "start"), dataset=str(base / "demonstrations.jsonl"), out=str(base / "sft"), epochs=3,
+            batch_size=16, optimizer=OptimizerSection(lr=4e-3), sampling=quickstart.SAMPLING,
+            **quickstart.common(seed) | {"log": LogSection(trackers=(), samples=0)},
+        )
+    )  # fmt: skip
+    (base / "done").touch()
+    return base
+
+
+def plan_of(root: Path, arm: str, seed: int) -> Plan:
+    """The config of an arm, written beside its directory."""
+    base, what = base_of(root, seed), ARMS[arm]
+    out = root / f"{arm.replace(' ', '-').replace(',', '')}-{seed}"
+    text = CONFIG.format(
+        model=base / "sft" / "model", prompts=base / "prompts.jsonl", out=out, seed=seed,
+        comparisons=LABELS // what["rounds"], iterations=ITERATIONS // what["rounds"], **what,
+    )  # fmt: skip
+    path = out.with_suffix(".toml")
+    path.write_text(text, encoding="utf-8")
+    return read_plan([path])
+
+
+def measured(root: Path, arm: str, seed: int) -> dict[str, Any]:
+    """Carry an arm out, and judge the policy of each round by the true score."""
+    began = time.perf_counter()
+    plan = plan_of(root, arm, seed)
+    out = run_loop(plan, anyway=True)
+    seconds = time.perf_counter() - began
+    rounds = []
+    known = read_json(out / LOOP)["rounds"]
+    for number, steps in enumerate(known, 1):
+        folder = out / f"round-{number}"
+        job = plan.policy(plan.job.model, folder / "reward", folder / plan.command).job
+        if number == len(known):
+            gold = (table_of(quickstart.GOLD, "gold"),)
+            job = job.model_copy(update={"gold": gold, "eval_prompts": JUDGED})
+            target = evaluate_against(job, folder / plan.command, folder / "judged", samples=2)
+            found = card(target)
+        else:
+            found = {}
+        names = ("gold_mean", "gold_mean_before", "gold_difference", "gold_difference_ci", "kl")
+        accuracy = {str(of): row["accuracy"] for of, row in accuracy_by_round(folder / "reward").items()}
+        rounds.append({name: found[name] for name in names if name in found} | {
+            "kl_to_sft": steps["evaluate"]["kl"], "accuracy": accuracy, "asked": steps["choose"]["asked"],
+            "learned_from": steps["mix"]["new"] + steps["mix"]["old"]})  # fmt: skip
+    return {"arm": arm, "seed": seed, "seconds": round(seconds, 1), "rounds": rounds}
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The gold reward of each arm over seeds, and the differences, paired by seed, with intervals."""
+    gold: dict[str, dict[int, float]] = {arm: {} for arm in ARMS}
+    for row in rows:
+        gold[row["arm"]][row["seed"]] = row["rounds"][-1]["gold_mean"]
+    figures: dict[str, Any] = {"arms": {}, "differences": {}}
+    for arm, values in gold.items():
+        if values:
+            found = mean_over(list(values.values()))
+            figures["arms"][arm] = {"gold": found.value, "interval": list(found.interval), "seeds": found.n}
+    one, random, active = ARMS
+    for better, worse in ((random, one), (active, random), (active, one)):
+        both = sorted(gold[better].keys() & gold[worse].keys())
+        if both:
+            gaps = [gold[better][seed] - gold[worse][seed] for seed in both]
+            found = mean_over(gaps)
+            figures["differences"][f"{better} - {worse}"] = {
+                "gold": found.value, "interval": list(found.interval), "seeds": found.n,
+                "won": sum(gap > 0 for gap in gaps),
+            }  # fmt: skip
+    return figures
+
+
+def main() -> int:
+    """Run what is missing, save, print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--keep", type=Path, default=ROOT / "build" / "loop", help="where the runs are")
+    parser.add_argument("--save", type=Path, default=RESULTS, help="the results, a JSON file")
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--page", action="store_true", help="only write the page from the saved results")
+    given = parser.parse_args()
+    known = json.loads(given.save.read_text(encoding="utf-8"))["rows"] if given.save.is_file() else []
+    for seed in range(given.first, given.first + (0 if given.page else given.seeds)):
+        for arm in ARMS:
+            if any(row["seed"] == seed and row["arm"] == arm for row in known):
+                continue
+            known.append(measured(given.keep, arm, seed))
+            whole = {"settings": settings(), "rows": known, "summary": summary(known)}
+            given.save.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+            print(json.dumps(known[-1]), flush=True)
+    print(json.dumps(summary(known), indent=1))
+    return 0
+
+
+def settings() -> dict[str, int]:
+    """The size of the study."""
+    return {
+        "labels": LABELS, "iterations": ITERATIONS, "demonstrations": DEMONSTRATIONS, "hidden": HIDDEN,
+        "prompts": PROMPTS, "judged_prompts": JUDGED // 2,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())
