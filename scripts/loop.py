@@ -5,7 +5,8 @@
 
 Arms of one label budget, number of policy iterations and starting model in the quickstart's world of reviews: one round
 with all labels; three rounds with a third of the labels and of the iterations each, pairs chosen at random; the same
-with pairs that three reward models disagree on. No run sees the true score: it judges the last policy, on held-out
+with pairs that three reward models disagree on. And one round that stops after a third of the iterations, which shows
+how much of a difference is that the one round goes too far for its reward model. No run sees the true score: it judges the last policy, on held-out
 prompts. Results are saved after each seed.
 """
 
@@ -40,9 +41,10 @@ ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "docs" / "why" / "loop.json", ROOT / "docs" / "why" / "loop.md"
 LABELS, ITERATIONS, DEMONSTRATIONS, HIDDEN, PROMPTS, JUDGED = 360, 30, 1600, 64, 600, 240
 ARMS: dict[str, dict[str, Any]] = {
-    "one round": {"rounds": 1, "choose": "random"},
-    "three rounds, random": {"rounds": 3, "choose": "random"},
-    "three rounds, active": {"rounds": 3, "choose": "disagreement"},
+    "one round": {"rounds": 1, "choose": "random", "iterations": ITERATIONS},
+    "one short round": {"rounds": 1, "choose": "random", "iterations": ITERATIONS // 3},
+    "three rounds, random": {"rounds": 3, "choose": "random", "iterations": ITERATIONS // 3},
+    "three rounds, active": {"rounds": 3, "choose": "disagreement", "iterations": ITERATIONS // 3},
 }
 CONFIG = """\
 model = "{model}"
@@ -121,7 +123,7 @@ def plan_of(root: Path, arm: str, seed: int) -> Plan:
     out = root / f"{arm.replace(' ', '-').replace(',', '')}-{seed}"
     text = CONFIG.format(
         model=base / "sft" / "model", prompts=base / "prompts.jsonl", out=out, seed=seed,
-        comparisons=LABELS // what["rounds"], iterations=ITERATIONS // what["rounds"], **what,
+        comparisons=LABELS // what["rounds"], **what,
     )  # fmt: skip
     path = out.with_suffix(".toml")
     path.write_text(text, encoding="utf-8")
@@ -164,8 +166,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         if values:
             found = mean_over(list(values.values()))
             figures["arms"][arm] = {"gold": found.value, "interval": list(found.interval), "seeds": found.n}
-    one, random, active = ARMS
-    for better, worse in ((random, one), (active, random), (active, one)):
+    one, short, random, active = ARMS
+    for better, worse in ((random, one), (random, short), (active, random), (active, one), (active, short)):
         both = sorted(gold[better].keys() & gold[worse].keys())
         if both:
             gaps = [gold[better][seed] - gold[worse][seed] for seed in both]

@@ -10,6 +10,7 @@ from typing import Any
 from plaudit.config.algorithm import specialise, types
 from plaudit.config.fields import MISSING, Setting, settings
 from plaudit.data.reading.exports.table import EXPORTS
+from plaudit.jobs.loop import LoopJob
 from plaudit.jobs.registry import COMMANDS
 from plaudit.jobs.reward_tables import KINDS
 from plaudit.stages import stage_of
@@ -44,7 +45,7 @@ def config_page() -> str:
             if inside and section != "algorithm":
                 parts.append(f"### [{section}]\n\n{_rows(inside)}")
         parts += [text for command in commands for text in _algorithms(command)]
-    parts += _rewards()
+    parts += [_loop(), *_rewards()]
     parts.append("## Tables that commands share\n")
     for section in dict.fromkeys(s.section for s in shared.values()):
         inside = [s for s in shared.values() if s.section == section]
@@ -60,6 +61,18 @@ def _algorithms(command: str) -> list[str]:
         if inside:
             parts.append(f'### plaudit {command}, [algorithm] type = "{name}"\n\n{_rows(inside)}')
     return parts
+
+
+def _loop() -> str:
+    """The settings of a loop that are its own; its tables [reward] and [policy] hold those of the commands."""
+    table = [s for s in settings(LoopJob) if s.section in ("", "annotators") and s.name not in ("dataset", "out")]
+    own = [s for s in table if s.key not in ("overwrite", "seed")]
+    about = (
+        "Besides `dataset` (the prompts), `out`, `seed` and the tables that commands share. `[reward]` holds settings "
+        "of `plaudit reward`, `[policy]` those of its `command`; see [loops](../howto/loop.md)."
+    )
+    top = _rows([s for s in own if not s.section])
+    return f"## plaudit loop\n\n{about}\n\n{top}\n### [annotators]\n\n{_rows([s for s in own if s.section])}"
 
 
 def _rewards() -> list[str]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from plaudit.cli.parser import ANYWAY, parse_flags, show, split_files
+from plaudit.jobs.loop import LoopJob
 
 
 def run(command: str, argv: list[str]) -> int:
     """Carry out the rounds, or go on with them, and say where the page is."""
-    from plaudit.jobs.loop import LoopJob
-
     files, flags = split_files(argv)
-    anyway = f"--{ANYWAY}" in flags
-    overrides = parse_flags(command, LoopJob, [word for word in flags if word != f"--{ANYWAY}"])
+    overrides = parse_flags(command, LoopJob, flags)
+    anyway = bool(overrides.pop(ANYWAY, False))
     from plaudit.loop.plan import read_plan
     from plaudit.loop.rounds import run_loop
     from plaudit.runs.files import LOOP, read_json

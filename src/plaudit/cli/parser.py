@@ -19,6 +19,7 @@ from plaudit.config.moved import former_switches, gone
 from plaudit.config.sections import Job
 from plaudit.data.reading.names import field_of
 from plaudit.errors import ConfigError
+from plaudit.jobs.loop import LoopJob
 from plaudit.jobs.rewarded import RewardedJob
 
 LIST = "list of"
@@ -81,7 +82,7 @@ def parse_flags(command: str, job_class: type[BaseModel], argv: Sequence[str]) -
     was = tuple(setting for setting in gone(job_class) if find(setting.name, table) is None)
     for setting in was:
         _add(parser, setting, shown=False)
-    if issubclass(job_class, RewardedJob):
+    if issubclass(job_class, (RewardedJob, LoopJob)):
         about = "train on a reward model even if its own report card says that it may be no better than a coin"
         parser.add_argument(f"--{ANYWAY}", action="store_const", const=True, help=about)
     about = "train so many times, each with the next seed; report the spread, and whether they fall into two groups"
@@ -171,7 +172,8 @@ def job_parser(
 HELP_ALL = "--help-all"
 EVERYDAY = (
     *("model", "policy", "reward", "dataset", "out", "epochs", "batch_size", "iterations", "prompts_per_iteration"),
-    *("rounds", "algorithm.group_size", "algorithm.kl_coef", "algorithm.beta", "optimizer.lr", "lora.rank"),
+    *("rounds", "comparisons", "choose", "annotators.kind", "annotators.source"),
+    *("algorithm.group_size", "algorithm.kl_coef", "algorithm.beta", "optimizer.lr", "lora.rank"),
     *("data.max_length", "sampling.max_new_tokens", "compute.device", "checkpoint.resume"),
 )
 """Settings that people change: what `--help` shows."""
