@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # An environment variable rather than -c: it also holds inside pip's isolated build environment.
 PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help setup dev check test test-slow test-models test-gpu mutants bench limits intervals hacking report-cards docs quickstart constraints memory clean
+.PHONY: help setup dev check test test-slow test-models test-gpu mutants bench limits intervals hacking report-cards docs quickstart constraints memory loop clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -73,6 +73,10 @@ report-cards: export OMP_NUM_THREADS = 1
 report-cards: $(VENV)/.dev ## reward models of SmolLM2 on ../shared/data, cross-fitted: docs/why/report-cards.md (hours)
 	$(BIN)/python scripts/report_cards.py --keep build/report-cards --save docs/why/report-cards.json
 	$(BIN)/python scripts/report_cards.py --page
+loop: export OMP_NUM_THREADS = 1
+loop: $(VENV)/.dev ## three rounds against one, active choice against random, on simulated annotators: docs/why/loop.md (an hour)
+	$(BIN)/python scripts/loop.py --keep build/loop --save docs/why/loop.json
+	$(BIN)/python scripts/loop.py --page
 
 docs: $(VENV)/.setup ## regenerate docs/reference from the code
 	$(BIN)/python scripts/reference.py

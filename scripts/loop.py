@@ -1,13 +1,13 @@
 """Does it pay to ask in rounds, and to choose what is asked? On simulated annotators, where the truth is known.
 
-    python scripts/loop.py --keep build/loop --save docs/why/loop.json     # eight seeds, what is there is kept
+    python scripts/loop.py --keep build/loop --save docs/why/loop.json     # eight seeds; what is there is kept
     python scripts/loop.py --page                                          # docs/why/loop.md from the saved results
 
 Arms of one label budget, number of policy iterations and starting model in the quickstart's world of reviews: one round
 with all labels; three rounds with a third of the labels and of the iterations each, pairs chosen at random; the same
 with pairs that three reward models disagree on. And one round that stops after a third of the iterations, which shows
-how much of a difference is that the one round goes too far for its reward model. No run sees the true score: it judges the last policy, on held-out
-prompts. Results are saved after each seed.
+how much of a difference is that the one round goes too far for its reward model. No run sees the true score: it judges
+the last policy, on held-out prompts. Results are saved after each arm.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
 
 from plaudit.backends.local.learner import LocalLearner
-from plaudit.cli import loop as _  # noqa: F401  (imports for the children)
 from plaudit.generation.native import NativeGenerator
 from plaudit.loop import rounds
 from plaudit.loop.plan import read_plan

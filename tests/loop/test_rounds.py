@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -117,8 +118,10 @@ def test_held_out_comparisons_are_chosen_at_random_and_kept_from_every_round(don
 def test_the_second_round_starts_from_the_first_policy_and_is_measured_from_the_sft_model(done):
     config = (done / "round-2" / "grpo" / "config.toml").read_text()
     assert 'round-1/grpo/model"' in next(line for line in config.splitlines() if line.startswith("policy ="))
-    rows = [read_lines(done / f"round-{n}" / "grpo" / "evaluations" / "against-sft" / "evaluation.jsonl") for n in (1, 2)]
-    start = [[(row["prompt_id"], row["response"], row["ref_logprob"]) for row in each if row["step"] == 0] for each in rows]
+    places = [done / f"round-{number}" / "grpo" / "evaluations" / "against-sft" for number in (1, 2)]
+    rows = [read_lines(place / "evaluation.jsonl") for place in places]
+    names = ("prompt_id", "response", "ref_logprob")
+    start = [[tuple(row[name] for name in names) for row in each if row["step"] == 0] for each in rows]
     assert start[0] == start[1], "the SFT model, both times"
     assert all(abs(row["kl"]) < 1e-4 for row in rows[1] if row["step"] == 0)
 
@@ -189,15 +192,11 @@ def test_other_prompts_are_refused_and_settings_of_steps_may_change(config, tmp_
     text = path.read_text()
     prompts = re.search(r'dataset = "(.+)"', text)[1]
     other = tmp_path / "prompts.jsonl"
-    other.write_text("".join(json.dumps(row | {"prompt": row["prompt"] + " now"}) + "\n" for row in read_lines_of(prompts)))
+    rows = [row | {"prompt": row["prompt"] + " now"} for row in read_lines(Path(prompts))]
+    other.write_text("".join(json.dumps(row) + "\n" for row in rows))
     path.write_text(text.replace(prompts, str(other)))
     with pytest.raises(ConfigError, match="the dataset is not the one"):
         run_loop(read_plan([path]))
-
-
-def read_lines_of(name):
-    with open(name) as file:
-        return [json.loads(line) for line in file]
 
 
 def test_a_directory_of_something_else_is_left_alone(config, tmp_path):

@@ -2,8 +2,8 @@ import random
 
 import pytest
 
-from plaudit.loop.simulated import SimulatedAnnotator
 from plaudit.errors import ConfigError
+from plaudit.loop.simulated import SimulatedAnnotator
 from plaudit.preferences.aggregate import Rule, conflicts, keep, outcomes, ranks_of
 from plaudit.preferences.annotation import Annotation, Choice, Ranks
 from plaudit.preferences.votes import PairVote, judgement_votes, labels, pair_votes, sides

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from plaudit.errors import ConfigError
 from plaudit.loop.simulated import (
     SimulatedAnnotator,
     agreement_with,
@@ -13,7 +14,6 @@ from plaudit.loop.simulated import (
     panel,
     to_preferences,
 )
-from plaudit.errors import ConfigError
 from plaudit.records import Judgement, Preference
 
 PAIRS = [(f"p{i}", "x" * (i % 7 + 2), "x") for i in range(4000)]

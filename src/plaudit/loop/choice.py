@@ -115,8 +115,7 @@ def choose(job: LoopJob, number: int, rewards: Sequence[str], train: Path, heldo
         if not rows:
             continue
         if file == train and is_active(job, number):
-            by = "margin" if job.choose == "margin" else "disagreement"
-            priorities = ask_next(str(file), rewards, by, batch=wanted, seed=job.seed + number)  # type: ignore[arg-type]
+            priorities = ask_next(str(file), rewards, job.choose, batch=wanted, seed=job.seed + number)
             order = sorted(priorities, key=lambda key: -priorities[key])
         else:
             order = random_order([row.id for row in rows], seed=job.seed + number)
