@@ -91,6 +91,14 @@ def test_help_shows_what_people_change(capsys):
     assert "--old-share" in capsys.readouterr().out
 
 
+def test_config_shows_the_settings_of_every_step(config, tmp_path, capsys):
+    path = config(tmp_path / "out")
+    assert main(["config", "loop", str(path), "--rounds", "4"]) == 0
+    shown = capsys.readouterr().out
+    assert "rounds = 4" in shown and "[policy.optimizer]" in shown and 'command = "grpo"' in shown
+    assert f"{path}:31" in shown
+
+
 def test_a_mistake_on_the_command_line_is_a_bad_config(config, tmp_path, capsys):
     assert main(["loop", str(config(tmp_path / "out")), "--rouns", "3"]) == 78
     assert "did you mean --rounds?" in capsys.readouterr().err

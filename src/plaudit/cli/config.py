@@ -12,12 +12,14 @@ from plaudit.config.load import Layer, algorithm_type, load_job
 from plaudit.config.sections import Job
 from plaudit.config.show import to_toml
 from plaudit.errors import ConfigError
+from plaudit.jobs.loop import LoopJob
 from plaudit.jobs.registry import COMMANDS
 
 HELP = """usage: plaudit config [COMMAND] CONFIG.toml ... [--flag value ...]
 
 Print all settings of a training job as TOML that can be fed back, each value with where it came from.
-COMMAND is a command that trains, such as sft or ppo; it can be left out where a file has [algorithm] type."""
+COMMAND is a command that trains, such as sft or ppo; it can be left out where a file has [algorithm] type. Of a loop
+(plaudit config loop CONFIG.toml) the settings of every step are printed."""
 
 
 def run(command: str, argv: list[str]) -> int:
@@ -25,6 +27,11 @@ def run(command: str, argv: list[str]) -> int:
     files, flags = split_files(argv)
     if not argv or "--help" in flags or "-h" in flags:
         show(HELP)
+        return 0
+    if files[:1] == ["loop"]:
+        from plaudit.loop.plan import read_plan
+
+        show(read_plan(files[1:], parse_flags("loop", LoopJob, flags)).as_toml())
         return 0
     target, job, sources = read_job("config", files, flags)
     show(f"# plaudit {target}\n{to_toml(job, sources)}")

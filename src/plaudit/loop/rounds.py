@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from plaudit.config.sections import Job
 from plaudit.data.load import load_records
 from plaudit.data.write import row_of
 from plaudit.errors import DataError, Ended, Stopped
@@ -224,7 +225,7 @@ class Loop:
         return figures
 
 
-def carried_out(job: Any, sources: dict[str, str], may_end: bool = False) -> str:
+def carried_out(job: Job, sources: dict[str, str], may_end: bool = False) -> str:
     """Train, or go on, or take what has ended already; then the figures and the page of the run. How it ended.
 
     Args:

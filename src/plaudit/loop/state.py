@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from plaudit.config.sections import Job
 from plaudit.config.show import plain_values, toml_value
 from plaudit.errors import ConfigError
 from plaudit.loop.plan import Plan
@@ -102,7 +103,7 @@ def _described(plan: Plan) -> Row:
     return {"version": VERSION, "settings": _plain(plan.job), "steps": steps, "inputs": inputs}
 
 
-def _plain(job: Any) -> Row:
+def _plain(job: Job) -> Row:
     values: Row = jsonable(plain_values(job))
     return values
 
