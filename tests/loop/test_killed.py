@@ -67,3 +67,19 @@ def test_killed_at_every_moment_of_a_kind(config, undisturbed, tmp_path, name):
     killed = carried_out(config(tmp_path / "out"), *(f"{name}:{1 + n % 3}" for n in range(40)))
     assert killed
     same(contents(tmp_path / "out"), undisturbed)
+
+
+@pytest.mark.slow
+def test_an_ensemble_and_active_choice_are_killed_too(config, tmp_path):
+    changes = (
+        ("rounds = 2", 'rounds = 2\nchoose = "disagreement"\ncandidates = 2\nstart = "sft"\nold_share = 0.5'),
+        ("batch_size = 8", "batch_size = 8\nmembers = 2"),
+        ('command = "grpo"', 'command = "ppo"'),
+        ("group_size = 2\n", ""),
+    )
+    assert carried_out(config(tmp_path / "calm" / "out", *changes)) == []
+    moments = ("update:5", "export:2", "wrote:3", "finish:1", "update:2", "generate:2", "checkpoint:1", "finished:1",
+               "update:1", "wrote:5")  # fmt: skip
+    killed = carried_out(config(tmp_path / "killed" / "out", *changes), *moments)
+    assert len(killed) >= 8, killed
+    same(contents(tmp_path / "killed" / "out"), contents(tmp_path / "calm" / "out"))
