@@ -18,6 +18,7 @@ from plaudit.loop.plan import read_plan
 from plaudit.loop.rounds import STEPS, carried_out, ended_before, is_half_handed_out, run_loop
 from plaudit.records import Preference, Prompt
 from plaudit.runs.files import merge_json, read_json, read_lines
+from plaudit.runs.lock import only_writer
 
 PROMPTS = [Prompt(f"p{i}", f"say {i}") for i in range(40)]
 
@@ -205,6 +206,12 @@ def test_a_directory_of_something_else_is_left_alone(config, tmp_path):
     with pytest.raises(ConfigError, match="not a loop"):
         run_loop(read_plan([config(tmp_path / "out")]))
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
+def test_one_process_at_a_time(config, tmp_path):
+    (tmp_path / "out").mkdir()
+    with only_writer(tmp_path / "out"), pytest.raises(ConfigError, match="another process writes"):
+        run_loop(read_plan([config(tmp_path / "out")]))
 
 
 def test_a_loop_is_replaced_where_that_is_asked_for(config, tmp_path):
