@@ -15,14 +15,14 @@ class AnnotatorsSection(Section):
     kind: Literal["simulated", "app", "judge"] = "simulated"
     """simulated: a true score with errors at a known rate; app: people, through the annotation app; judge: a model."""
     source: str = ""
-    """simulated: the true score, as module:function or file.py:function; app: the database, a file or a URL; judge: an
-    object that answers, as module:object."""
+    """simulated: the true score, as module:function or file.py:function; app: the database, a file or a URL; judge:
+    judge:MODEL@URL, its table on one line, or an object that answers, as module:object."""
     per_comparison: int = Field(1, ge=1)
     """How many annotators answer each comparison; the majority counts."""
     error_rate: float = Field(0.05, ge=0, le=0.5)
     """simulated: share of the verdicts that are turned round."""
     enough: float = Field(1.0, gt=0, le=1)
-    """app: the loop goes on when this share of a round's comparisons has been answered or skipped."""
+    """app, judge: the loop goes on when this share of a round's comparisons has been answered or skipped."""
     wait: bool = False
     """app: stay and look for answers; else the loop says what it waits for and ends, and the same command goes on."""
 

@@ -11,6 +11,7 @@ from plaudit.data.reading.transcripts import plain_text
 from plaudit.errors import ConfigError, DataError
 from plaudit.jobs.loop import AnnotatorsSection, LoopJob
 from plaudit.loop.annotators import Annotators, Answer
+from plaudit.loop.judge import ModelJudge
 from plaudit.loop.simulated import judge_pairs, panel, to_preferences
 from plaudit.records import Comparison, Preference
 from plaudit.rewards.function import load_function
@@ -61,7 +62,9 @@ def _app(section: AnnotatorsSection, job: LoopJob) -> Annotators:
 
 
 def _judge(section: AnnotatorsSection, job: LoopJob) -> Annotators:
-    """The object that a name stands for; a class or a function is called without arguments, and gives it."""
+    """A model at an endpoint, or the object that a name stands for; a class or a function is called, and gives it."""
+    if section.source.startswith(("judge:", "{")):
+        return ModelJudge(job)
     module, _, name = section.source.rpartition(":")
     try:
         found = getattr(importlib.import_module(module), name)
