@@ -212,7 +212,7 @@ The SFT models themselves have {start}.
 {differences}
 
 {verdict}
-
+{earlier}
 ## By seed
 
 | seed | {names} |
@@ -252,9 +252,25 @@ def page(whole: dict[str, Any]) -> str:
     start = mean_over([by[arm, seed]["gold_mean_before"] for arm in ARMS for seed in seeds]).value
     return PAGE_TEXT.format(
         **whole["settings"], seeds=len(seeds), arms="\n".join(arms), differences="\n".join(differences),
-        start=f"{start:.2f}", verdict=_verdict(figures["differences"]), names=" | ".join(ARMS),
+        start=f"{start:.2f}", earlier=_earlier(whole), verdict=_verdict(figures["differences"]), names=" | ".join(ARMS),
         rules="|".join("---" for _ in ARMS), seeds_table="\n".join(table),
     )  # fmt: skip
+
+
+def _earlier(whole: dict[str, Any]) -> str:
+    """What the active arm reached when its pairs were also chosen to differ from each other; that was given up."""
+    if "diverse" not in whole:
+        return ""
+    arm = list(ARMS)[-1]
+    rows = [row for row in whole["rows"] if row["arm"] != arm] + whole["diverse"]
+    [(_, found)] = [item for item in summary(rows)["differences"].items() if item[0].endswith("three rounds, random")]
+    won = f"{found['won']} of {found['seeds']} seeds won"
+    return (
+        "\nThe active arm ran twice. At first its pairs were also chosen to differ from each other (farthest first\n"
+        "among the best three quarters of the candidates), which takes the strangest responses. Its difference to\n"
+        f"random was then {found['gold']:+.2f} ({_span(found['interval'], '+')}, {won}). The loop does not do so any\n"
+        "more.\n"
+    )
 
 
 def _span(ends: list[float], sign: str = "") -> str:
@@ -286,13 +302,14 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=FIRST, help=f"the first seed [{FIRST}]")
     parser.add_argument("--page", action="store_true", help="only write the page from the saved results")
     given = parser.parse_args()
-    known = json.loads(given.save.read_text(encoding="utf-8"))["rows"] if given.save.is_file() else []
+    whole = json.loads(given.save.read_text(encoding="utf-8")) if given.save.is_file() else {}
+    known = whole.get("rows", [])
     for seed in range(given.first, given.first + (0 if given.page else given.seeds)):
         for arm in ARMS:
             if any(row["seed"] == seed and row["arm"] == arm for row in known):
                 continue
             known.append(measured(given.keep, arm, seed))
-            whole = {"settings": settings(), "rows": known, "summary": summary(known)}
+            whole |= {"settings": settings(), "rows": known, "summary": summary(known)}
             given.save.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
             print(json.dumps(known[-1]), flush=True)
     print(json.dumps(summary(known), indent=1))

@@ -100,7 +100,7 @@ def _verdict(evaluated: Sequence[Row], judge: str) -> Verdict:
         f"On {last.get('prompts')} held-out prompts that took no part in choosing weights, the {name} of the last "
         f"policy is {number(last.get(f'{judge}_mean'))}, and that of the SFT model "
         f"{number(last.get(f'{judge}_mean_before'))}: {signed(change)}, {INTERVAL} {span(ends, 'signed')}, at a KL of "
-        f"{number(last.get('kl'), 1)} nats per response to the SFT model."
+        f"{number(_kl(last)[0], 1)} nats per response to the SFT model."
     )
     if judge == "reward":
         text += " It is the reward that the policy was trained on: it does not show that the responses are better."
@@ -135,6 +135,7 @@ def _cells(place: int, one: Mapping[str, Row], judge: str) -> list[Cell]:
     command = str(one["policy"].get("command", ""))
     ended = ENDED.get(str(one["policy"].get("ended")), "")
     page = ((f"{folder}/{command}/report.html", "its page"),) if command else ()
+    kl, kl_ends = _kl(last)
     return [
         Cell(str(place)),
         Cell(str(asked.get("asked", "–")), by.strip("; ")),
@@ -142,7 +143,7 @@ def _cells(place: int, one: Mapping[str, Row], judge: str) -> list[Cell]:
         Cell(percent(whole["accuracy"]) if whole else "–", "; ".join(each), run),
         Cell(number(last.get(f"{judge}_mean")), _moved(last, judge)),
         Cell(percent(last.get("win_rate")), span(last.get("win_rate_ci"), "percent")),
-        Cell(number(last.get("kl"), 1), span(last.get("kl_ci"), digits=1)),
+        Cell(number(kl, 1), span(kl_ends, digits=1)),
         Cell(command.upper() or "–", ended, page),
     ]
 
@@ -179,12 +180,19 @@ def _drawings(rounds: Sequence[Mapping[str, Row]], judge: str) -> list[Chart]:
         svg = Markup(charts.intervals("Accuracy of reward models", shown, share=True, reference=0.5))
         caption = "Each round's reward model on the held-out comparisons of each round so far, 95 % intervals."
         drawn.append(Chart("Reward models on held-out comparisons", svg, caption=caption, wide=True))
-    kl = [_dot(f"round {place}", last["kl"], last["kl_ci"]) for place, last in done if last.get("kl_ci")]
+    known = [(place, *_kl(last)) for place, last in done]
+    kl = [_dot(f"round {place}", value, ends) for place, value, ends in known if value is not None and ends]
     if kl:
         svg = Markup(charts.intervals("KL to the SFT model", kl))
-        caption = "Nats per response, sampled, to the model that the whole loop started from."
+        caption = "Nats per response to the model that the whole loop started from."
         drawn.append(Chart("KL to the SFT model", svg, caption=caption, wide=True))
     return drawn
+
+
+def _kl(last: Row) -> tuple[float | None, Sequence[float] | None]:
+    """The KL to the SFT model with its interval: summed over the vocabulary at each token, where it is known."""
+    name = "kl_exact" if last.get("kl_exact") is not None else "kl"
+    return last.get(name), last.get(f"{name}_ci")
 
 
 def _dot(label: str, mean: float, ends: Sequence[float], strong: bool = True) -> charts.Dot:

@@ -115,7 +115,9 @@ def choose(job: LoopJob, number: int, rewards: Sequence[str], train: Path, heldo
         if not rows:
             continue
         if file == train and is_active(job, number):
-            priorities = ask_next(str(file), rewards, job.choose, batch=wanted, seed=job.seed + number)
+            # Without the choice of pairs that differ from each other: of so few candidates it would leave out a quarter
+            # and take the strangest of the rest, whatever the reward models say (docs/why/loop.md). Prompts differ.
+            priorities = ask_next(str(file), rewards, job.choose, seed=job.seed + number)
             order = sorted(priorities, key=lambda key: -priorities[key])
         else:
             order = random_order([row.id for row in rows], seed=job.seed + number)

@@ -217,7 +217,8 @@ class Loop:
         target = run / "evaluations" / "against-sft"
         evaluate_against(loaded.job, run, target)
         card = policy_card(target)
-        names = ("prompts", "kl", "win_rate", "win_rate_judge", "gold_mean", "gold_mean_before", "gold_difference",
+        names = ("prompts", "kl", "kl_exact", "win_rate", "win_rate_judge",
+                 "gold_mean", "gold_mean_before", "gold_difference",
                  "reward_mean", "reward_mean_before", "reward_difference", "length_mean", "eos_rate")  # fmt: skip
         ends = [f"{name.removesuffix('_mean')}_ci" if name.endswith("_mean") else f"{name}_ci" for name in names]
         figures = {name: card[name] for name in (*names, *ends, "gold_ci_before", "reward_ci_before") if name in card}

@@ -149,7 +149,7 @@ def evaluate_against(job: OnlineJob, run: Path, target: Path, *, samples: int = 
 
     Args:
         job: whose policy is the start, whose rewards score both, and whose held-out prompts are answered, those kept
-            for the end. It need not be the job of the run: the policy of a later round is measured from the first start.
+            for the end. It need not be the run's own: the policy of a later round is measured from the first start.
         run: of a policy, with its ``model/``.
         target: where evaluation.jsonl goes; what an earlier call left there is replaced.
         samples: responses to each prompt; 0: as at the end of a run.
