@@ -134,9 +134,9 @@ def test_another_model_of_the_same_shape_is_refused(world, cut, tmp_path):
 
 def test_what_steers_may_change_and_is_said(world, cut, capsys):
     again(world, cut, optimizer=OptimizerSection(lr=7e-5), log=LogSection(progress=False, samples=1))
-    assert "optimizer.lr 2e-05 -> 7e-05" in capsys.readouterr().out
+    assert "optimizer.lr auto -> 7e-05" in capsys.readouterr().out
     [change] = read_json(cut / "manifest.json")["changed"]
-    assert change["settings"] == ["optimizer.lr 2e-05 -> 7e-05"]
+    assert change["settings"] == ["optimizer.lr auto -> 7e-05"]
 
 
 def test_a_damaged_checkpoint_is_an_alarm_and_the_one_before_is_used(world, cut):

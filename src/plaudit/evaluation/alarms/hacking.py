@@ -52,6 +52,8 @@ LOOK = (
     "This may be what you want, or a weakness of the reward: read the samples, and give a gold reward (--gold) to know"
 )
 
+PAID = "The gold reward will tell whether that is what you want"
+
 
 @dataclass(slots=True)
 class HackingWatch:
@@ -97,7 +99,8 @@ class HackingWatch:
         for kind, words in self._measured(metrics).items():
             found.setdefault(kind, words)
         self._count(found | at_once, at_once)
-        return [] if self.has_gold else self._due(LOOK)
+        # What a reward pays for is so whatever the gold reward does, and is told at once; by itself it is no loss.
+        return self._due(PAID, is_early=True, of=OF_REWARD) if self.has_gold else self._due(LOOK)
 
     def _newest(self, rollouts: Sequence[Rollout]) -> Texts:
         """The responses of an iteration; of a small one with those of the iterations before it."""
@@ -165,10 +168,10 @@ class HackingWatch:
         self.raised = [kind for kind in self.raised if kind in found]
         self.early = [kind for kind in self.early if kind in found]
 
-    def _due(self, say: str, *, is_early: bool = False) -> list[Alarm]:
+    def _due(self, say: str, *, is_early: bool = False, of: Collection[str] = ()) -> list[Alarm]:
         """What has been found for long enough and was not raised yet; what was raised early is raised once more."""
         known = self.raised + self.early if is_early else self.raised
-        due = [k for k in self.words if self.seen[k] >= PATIENCE and k not in known]
+        due = [k for k in self.words if self.seen[k] >= PATIENCE and k not in known and (not of or k in of)]
         (self.early if is_early else self.raised).extend(due)
         return [Alarm(kind, f"{self.words[kind]}. {say}", is_early) for kind in due]
 
