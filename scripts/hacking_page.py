@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 import guards
 import hacking
+from hacking import SIDES
 
 FOLDER = Path(__file__).parent.parent / "docs" / "why"
 PAGE = FOLDER / "hacking.md"
@@ -49,6 +51,19 @@ change alike, one for the better: in the world "weak KL" with GRPO most runs los
 without a gold reward an alarm asks you to look.
 """
 
+TODAY = """## With today's rules, on fresh seeds
+
+The figures above are of rules that an outside test found too eager where a run loses nothing: of made-up runs with 32
+prompts whose gold reward stays as it is, two in five were said to have fallen, because the best of nine evaluations is
+the luckiest one. Since then a fall must be more than that luck explains, a policy that has not moved has lost nothing,
+disagreement counts only while the gold reward has not risen, short phrases must stand in 85 % of the responses, and
+what a reward pays for is told at once, with a gold reward too (early: nothing stops or goes back on it). By simulation
+about one in ten of such runs raises an alarm now (tests/evaluation/test_hacking.py). On runs with other seeds, as many
+as could be made so far. The last of these rules was added after a first look at them; without it 1 of 3 was seen in
+time in classifier with GRPO and a gold reward, and 3 of 4 in phrase and length with PPO, where the early evaluations
+fall by chance before the policy has moved:
+"""
+
 GUARDS = """## What guards keep
 
 PPO. The gain is that of the true score of the model that is handed out over the start, on prompts kept for the end,
@@ -68,26 +83,39 @@ The combination is better than `back` alone with few noisy comparisons and worse
 48 seeds end clearly below their start: most of them have a reward model that may be a coin, of which the run says so
 before its first step.
 
-Not tried: a head for length that is trained beside the score (ODIN); `plaudit reward --length residual` takes length
-out after training.
+A head for length that is trained beside the score (ODIN, `plaudit reward --length odin`) was tried in three runs so
+far, and is no better there than no guard: +0.17 and +0.11 with noisy comparisons (seeds 0 and 1), +0.62 with weak KL
+(seed 0), of peaks of +0.26, +0.13 and +0.86. Length is not what these worlds are exploited by. The guards above were
+measured with the rules of before.
 """
+
+
+def false_alarms(lines: Sequence[dict[str, Any]]) -> str:
+    """How many of the healthy runs have an alarm, in words."""
+    healthy = [line for line in lines if line["world"] == "healthy"]
+    counts = {side: sum(hacking.first_of(line, side) is not None for line in healthy) for side in SIDES}
+    said = ", ".join(f"{count} {side}" for side, count in counts.items())
+    return f"Alarms in the {len(healthy)} healthy runs: {said}."
 
 
 def page() -> str:
     """The page."""
     lines: list[dict[str, Any]] = json.loads((FOLDER / "hacking.json").read_text(encoding="utf-8"))
-    healthy = [line for line in lines if line["world"] == "healthy"]
-    false = {side: sum(hacking.first_of(line, side) is not None for line in healthy) for side in hacking.SIDES}
-    said = ", ".join(f"{false[side]} {side}" for side in hacking.SIDES)
+    fresh: list[dict[str, Any]] = json.loads((FOLDER / "hacking_fresh.json").read_text(encoding="utf-8"))
     kept = json.loads((FOLDER / "guards.json").read_text(encoding="utf-8"))
     return "\n".join(
         [
             HEAD,
             *hacking.table(lines),
             "",
-            f"Alarms in the {len(healthy)} healthy runs: {said}.",
+            false_alarms(lines),
             "",
             THRESHOLDS,
+            TODAY,
+            *hacking.table(fresh),
+            "",
+            false_alarms(fresh),
+            "",
             GUARDS,
             *guards.table(kept["means"]),
             "",
