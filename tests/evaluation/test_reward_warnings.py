@@ -112,3 +112,10 @@ def test_a_run_names_what_its_rows_cannot_show(tmp_path, synthetic):
     for words in ("reads the prompt", "bag of words", "--members 3", "three responses", "category", "people were"):
         assert words in missing
     assert "calibration" not in missing and "length" not in missing
+
+
+def test_groups_that_an_earlier_version_wrote_without_intervals_are_no_error(tmp_path):
+    old = [{"low": 1.0, "high": 1.0, "accuracy": 0.6, "n": 479}, {"low": 2.0, "high": 2.0, "accuracy": 0.5, "n": 546}]
+    run = run_of(tmp_path, {"accuracy_by_margin": old, "accuracy_by_category": old, "accuracy_by_score_margin": old})
+    assert warnings(run) == []
+    assert len(unchecked(run)) == 3

@@ -110,7 +110,7 @@ def _same_rows(run: Run) -> str | None:
 
 
 def _category(run: Run) -> str | None:
-    groups, overall = run.summary.get("accuracy_by_category"), run.summary.get("accuracy_ci")
+    groups, overall = _groups(run, "accuracy_by_category"), run.summary.get("accuracy_ci")
     if not groups or not overall:
         return None
     weak = [g for g in groups if g["accuracy_ci"][0] <= 0.5 and g["accuracy_ci"][1] < overall[0]]
@@ -119,9 +119,14 @@ def _category(run: Run) -> str | None:
     return f"Where the category is {_listed(weak)}, it is worse than elsewhere, and may be a coin."
 
 
+def _groups(run: Run, name: str) -> list[Row]:
+    """The groups of a figure that have an interval; an earlier version wrote them without."""
+    return [group for group in run.summary.get(name) or [] if group.get("accuracy_ci")]
+
+
 def _sure(run: Run) -> str | None:
     """Where people were most sure, a model that has learned what they mean is right most often."""
-    groups = run.summary.get("accuracy_by_margin") or run.summary.get("accuracy_by_agreement")
+    groups = _groups(run, "accuracy_by_margin") or _groups(run, "accuracy_by_agreement")
     if not groups:
         return None
     top = groups[-1]
@@ -131,7 +136,7 @@ def _sure(run: Run) -> str | None:
 
 
 def _own_margin(run: Run) -> str | None:
-    groups = run.summary.get("accuracy_by_score_margin")
+    groups = _groups(run, "accuracy_by_score_margin")
     if not groups or (run.summary.get("heldout_pairs") or 0) < ENOUGH_PAIRS:
         return None
     low, high = groups[0], groups[-1]
