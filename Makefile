@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # An environment variable rather than -c: it also holds inside pip's isolated build environment.
 PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help setup dev check test test-slow test-models test-gpu mutants bench limits intervals hacking report-cards docs quickstart constraints memory loop clean
+.PHONY: help setup dev check test test-slow test-models test-gpu mutants bench limits intervals hacking report-cards docs quickstart constraints memory loop rates clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -78,6 +78,10 @@ loop: export OMP_NUM_THREADS = 1
 loop: $(VENV)/.dev ## three rounds against one, active choice against random, on simulated annotators: docs/why/loop.md (an hour)
 	$(BIN)/python scripts/loop.py --keep build/loop --save docs/why/loop.json
 	$(BIN)/python scripts/loop.py --page
+
+rates: export OMP_NUM_THREADS = 1
+rates: $(VENV)/.dev ## every command with its default settings, eight seeds: does it learn? (an hour or two)
+	$(BIN)/python benchmarks/rates.py --keep build/rates
 
 docs: $(VENV)/.setup ## regenerate docs/reference from the code
 	$(BIN)/python scripts/reference.py

@@ -20,11 +20,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+from worlds import base_of
+
 from plaudit.backends.local.offline import load_generator
 from plaudit.config.sections import ComputeSection, LogSection, OptimizerSection, SamplingSection
-from plaudit.data.write import write_records
 from plaudit.demo import reviews
-from plaudit.demo.quickstart import GOLD, Scale, prepare
+from plaudit.demo.quickstart import GOLD
 from plaudit.errors import Ended
 from plaudit.evaluation.choice import difference, means_of
 from plaudit.evaluation.kinds import card
@@ -39,7 +41,6 @@ from plaudit.runtime import TokenPrompt
 from plaudit.stages import stage_of
 from plaudit.statistics.intervals import Estimate
 
-SCALE = Scale(demonstrations=2800, comparisons=2800, prompts=500, hidden=96)
 ASKED = 64
 """Prompts of no stage on which models of offline commands are compared with their start."""
 JOBS: dict[str, Any] = {
@@ -47,17 +48,6 @@ JOBS: dict[str, Any] = {
     "grpo": GRPOJob, "online-dpo": OnlineDPOJob, "best-of-n": BestOfNJob,
 }  # fmt: skip
 QUIET = {"log": LogSection(trackers=()), "compute": ComputeSection(threads=1)}
-
-
-def base_of(keep: Path, seed: int) -> Path:
-    """Data, a start from random weights, an SFT model and a reward model: what the commands are given."""
-    base = keep / f"rates-base-{seed}"
-    if not (base / "done").is_file():
-        shutil.rmtree(base, ignore_errors=True)
-        prepare(base, seed, SCALE)
-        write_records(reviews.prompts(SCALE.prompts, seed), base / "data" / "prompts.jsonl", "plaudit")
-        (base / "done").touch()
-    return base
 
 
 def given_to(method: str, base: Path) -> dict[str, Any]:

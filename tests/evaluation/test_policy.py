@@ -123,7 +123,7 @@ def test_a_reward_that_rose_is_no_good_news_where_an_alarm_doubts_it(tmp_path):
     (tmp_path / "events.jsonl").write_text('{"event": "alarm", "kind": "phrase", "step": 2, "message": "x"}\n')
     carded(tmp_path, rows)
     doubted = policy.verdict(read_run(tmp_path))
-    assert doubted.tone == "flat" and "may have been exploited" in doubted.headline
+    assert doubted.tone == "flat" and "there were alarms" in doubted.headline
 
 
 def test_failed_rewards_and_rows_written_twice_do_not_count(tmp_path):

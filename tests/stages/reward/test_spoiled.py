@@ -116,7 +116,7 @@ def test_the_epoch_with_the_smallest_held_out_loss_is_handed_out_and_judged_on_o
     assert [row["eval/loss"] for row in steps] == pytest.approx(losses)
     assert summary["model_step"] == steps[best - 1]["step"] and summary["judged_apart"] is True
     told = warnings(load_run(run))
-    assert any("it overfitted: the held-out loss was" in warning for warning in told), told
+    assert any("the epoch with the lowest held-out loss is kept: it was" in warning for warning in told), told
     rows = next(e for e in read_lines(run / "events.jsonl") if e["event"] == "started")
     assert rows and "choose the epoch" in capsys.readouterr().out
     # The weights are those of that epoch: a run that ends there judges the same rows alike, but for its schedule.

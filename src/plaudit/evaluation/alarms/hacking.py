@@ -38,6 +38,9 @@ OF_REWARD: dict[str, Callable[[Texts], str]] = {
 }  # fmt: skip
 """Kind of alarm -> what looks for it in the rewards of all responses that are at hand. One iteration is enough, and the
 first that finds something is enough: a reward of length goes by the count of common words as well."""
+LOOKS = 24
+"""Iterations in which it is looked for. Later the responses are alike, and few words explain what differs still, also
+of a reward that reads."""
 WINDOW = 48
 """Responses that are looked at together where an iteration has fewer."""
 COLLAPSED = 0.25
@@ -64,6 +67,8 @@ class HackingWatch:
     """Responses of the policy as it started."""
     start_rewards: list[float | None] = field(default_factory=list)
     """The reward of each of them."""
+    looks: int = 0
+    """Iterations whose responses were compared with the start."""
     recent: list[tuple[str, float | None]] = field(default_factory=list)
     """The newest responses and their rewards, where an iteration has too few to look at."""
     first: dict[str, list[float]] = field(default_factory=dict)
@@ -94,7 +99,8 @@ class HackingWatch:
             start = Texts(tuple(self.start), tuple(self.start_rewards))
             found = {kind: words for kind, detect in DETECTORS.items() if (words := detect(start, now))}
             known = start.and_then(now)
-            paid = ((kind, detect(known)) for kind, detect in OF_REWARD.items())
+            self.looks += 1
+            paid = ((kind, detect(known)) for kind, detect in OF_REWARD.items() if self.looks <= LOOKS)
             at_once = dict(itertools.islice(((kind, words) for kind, words in paid if words), 1))
         for kind, words in self._measured(metrics).items():
             found.setdefault(kind, words)
@@ -177,13 +183,14 @@ class HackingWatch:
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint: a resumed run raises what it would have raised."""
-        names = ("start", "start_rewards", "recent", "first", "seen", "words", "raised", "early")
+        names = ("start", "start_rewards", "looks", "recent", "first", "seen", "words", "raised", "early")
         return {name: getattr(self, name) for name in names}
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state`; of an empty one nothing."""
         self.start, self.first = list(state.get("start", [])), dict(state.get("first", {}))
         self.start_rewards = list(state.get("start_rewards", []))  # none in checkpoints of an earlier version
+        self.looks = int(state.get("looks", LOOKS))
         self.recent = [(str(text), reward) for text, reward in state.get("recent", [])]
         self.seen, self.words = dict(state.get("seen", {})), dict(state.get("words", {}))
         self.raised, self.early = list(state.get("raised", [])), list(state.get("early", []))

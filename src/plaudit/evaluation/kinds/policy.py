@@ -38,7 +38,7 @@ def verdict(run: Run) -> Verdict:
         return Verdict("bad", "It was put back to where it started.", f"What was trained is not handed out: {why}.")
     rose: tuple[Tone, str] = ("good", "It got better." if judge == "gold" else "The reward rose.")
     if judge == "reward" and _is_doubted(card):  # nobody else has judged it, so this is not good news
-        rose = ("flat", "The reward rose, and may have been exploited.")
+        rose = ("flat", "The reward rose, but there were alarms.")
     headline: dict[str, tuple[Tone, str]] = {
         "better": rose,
         "worse": ("bad", "It got worse." if judge == "gold" else "The reward fell."),

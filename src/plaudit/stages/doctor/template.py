@@ -41,7 +41,8 @@ def tell_template(text: TextFormat, said: Said) -> None:
     if text.is_encoder:
         return
     fields = {"chats": text.chat.name, "ends": list(text.chat.end_ids), "stop_texts": list(text.chat.stop_texts)}
-    said.fact("template", f"{text.chat.name}; a response ends at {_ends(text.chat)}", "template", fields)
+    how = f"chats are written as {text.chat.name}; a response ends at {_ends(text.chat)}"
+    said.fact("template", how, "template", fields)
 
 
 def examine_template(text: TextFormat, examples: Sequence[Example], *, trained: bool = True) -> Part:

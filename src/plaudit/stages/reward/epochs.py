@@ -18,6 +18,8 @@ from plaudit.stages.session import Session
 
 LEAST = 50
 """Held-out prompts from which on they are divided: half of fewer would tell next to nothing."""
+OVERFITTED = 0.05
+"""Nats by which the held-out loss rises before that is called overfitting: less may be chance."""
 
 
 def choosing_rows(heldout: Rows, chooses: bool, said: Said) -> tuple[Rows, Rows]:
@@ -103,9 +105,11 @@ class Epochs:
         if best == last or self.weights.file is None or self.weights.step != best * self.steps:
             return
         self.learner.put_back(self.weights.tensors())
+        rose = self.losses[last] - self.losses[best]
+        after = "later epochs overfitted" if rose > OVERFITTED else "no later one was better"
         why = (
-            f"it overfitted: the held-out loss was {self.losses[best]:.3f} after epoch {best} and "
-            f"{self.losses[last]:.3f} after epoch {last}"
+            f"{after}, and the epoch with the lowest held-out loss is kept: it was {self.losses[best]:.3f} after epoch "
+            f"{best} and {self.losses[last]:.3f} after epoch {last}"
         )
         self.session.recorder.event("rolled back", step=self.weights.step, to=self.weights.step, why=why)
         self.session.recorder.summary({"model_step": self.weights.step})
