@@ -54,15 +54,16 @@ without a gold reward an alarm asks you to look.
 TODAY = """## With today's rules, on fresh seeds
 
 The figures above are of rules that an outside test found too eager where a run loses nothing: of made-up runs with 32
-prompts whose gold reward stays as it is, two in five were said to have fallen, because the best of nine evaluations is
-the luckiest one. Since then a fall must be more than that luck explains, a policy that has not moved has lost nothing,
-disagreement counts only while the gold reward has not risen, short phrases must stand in 85 % of the responses, and
-what a reward pays for is told at once, with a gold reward too (early: nothing stops or goes back on it), in the first
-24 iterations. By simulation about one in ten of such runs raises an alarm now (tests/evaluation/test_hacking.py). On
-runs with other seeds, as many as could be made so far. The last of these rules was added, and its 24 iterations chosen, after a look at them and at a
-healthy quickstart, in which it spoke at iteration 35 (with 12 iterations classifier with GRPO has 2 and 1 of 3);
-without it 1 of 3 was seen in time in classifier with GRPO and a gold reward, and 3 of 4 in phrase and length with PPO, where the early evaluations
-fall by chance before the policy has moved:
+prompts whose gold reward stays as it is, two in five were said to have fallen, because the best of nine evaluations
+is the luckiest one. Since then a fall must be more than that luck explains, a policy that has not moved has lost
+nothing, disagreement counts only while the gold reward has not risen, short phrases must stand in 85 % of the
+responses, and what a reward pays for is told at once, with a gold reward too (early: nothing stops or goes back on
+it), in the first 24 iterations. By simulation about one in ten of such runs raises an alarm now
+(tests/evaluation/test_hacking.py). On runs with other seeds, as many as could be made so far. The last of these rules
+was added, and its 24 iterations chosen, after a look at them and at a healthy quickstart, in which it spoke at
+iteration 35 (with 12 iterations classifier with GRPO has 2 and 1 of 3); without it 1 of 3 was seen in time in
+classifier with GRPO and a gold reward, and 3 of 4 in phrase and length with PPO, where the early evaluations fall by
+chance before the policy has moved:
 """
 
 GUARDS = """## What guards keep
