@@ -1,4 +1,4 @@
-"""The best weights of a run: one file, ``best/step-000008.safetensors``, which checkpoints name."""
+"""The best weights of a run: one file, ``best/step-000008.safetensors``, which checkpoints name; and its start's."""
 
 from __future__ import annotations
 
@@ -41,21 +41,29 @@ class BestWeights:
             TrainingError: the disk refused.
         """
         path = self._path(step)
-        temporary = path.with_name(f".tmp-{path.name}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
-            self._commit(temporary, step)
-            # At each change, not only with each checkpoint: a run without checkpoints would fill the disk.
-            self.prune(self.run / "checkpoints")
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            free = shutil.disk_usage(self.run).free / 1e9
-            raise TrainingError(
-                f"could not save the best weights, of step {step}: {error} ({free:.2f} GB free)",
-                where=str(path),
-                cure="free some space and start again with --resume; checkpoints are intact",
-            ) from error
+        self._write(tensors, path, f"the best weights, of step {step}")
+        self.file, self.step = NamedFile.of(self.run, path), step
+        # At each change, not only with each checkpoint: a run without checkpoints would fill the disk.
+        self.prune(self.run / "checkpoints")
+
+    def keep_start(self, tensors: dict[str, Tensor]) -> None:
+        """Write the weights of the start into ``best/start.safetensors``, until `forget_start`.
+
+        No checkpoint names the file: a process that resumes has loaded the same weights before it restores its
+        checkpoint, and writes them again.
+
+        Raises:
+            TrainingError: the disk refused.
+        """
+        self._write(tensors, self._start, "the weights of the start")
+
+    def start(self) -> dict[str, Tensor]:
+        """What `keep_start` was given."""
+        return load_file(self._start)
+
+    def forget_start(self) -> None:
+        """Nothing will go back to the start any more."""
+        self._start.unlink(missing_ok=True)
 
     def tensors(self) -> dict[str, Tensor]:
         """The best weights."""
@@ -73,21 +81,39 @@ class BestWeights:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".tmp-{path.name}")
         shutil.copyfile(checkpoint / FIRST_FORMAT, temporary)
-        self._commit(temporary, step)
+        self._commit(temporary, path)
+        self.file, self.step = NamedFile.of(self.run, path), step
 
     def prune(self, checkpoints: Path) -> None:
         """Remove the files that no checkpoint needs and that are not the best ones now."""
         needed = needed_by_all(checkpoints) | ({self.file.name} if self.file else set())
-        for path in self._path(0).parent.glob("*.safetensors"):
+        for path in self._path(0).parent.glob("step-*.safetensors"):
             if path.relative_to(self.run).as_posix() not in needed:
                 path.unlink()
 
     def _path(self, step: int) -> Path:
         return self.run / "best" / f"step-{step:06d}.safetensors"
 
-    def _commit(self, temporary: Path, step: int) -> None:
-        path = self._path(step)
+    @property
+    def _start(self) -> Path:
+        return self.run / "best" / "start.safetensors"
+
+    def _write(self, tensors: dict[str, Tensor], path: Path, what: str) -> None:
+        temporary = path.with_name(f".tmp-{path.name}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+            self._commit(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            free = shutil.disk_usage(self.run).free / 1e9
+            raise TrainingError(
+                f"could not save {what}: {error} ({free:.2f} GB free)",
+                where=str(path),
+                cure="free some space and start again with --resume; checkpoints are intact",
+            ) from error
+
+    def _commit(self, temporary: Path, path: Path) -> None:
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)
-        self.file, self.step = NamedFile.of(self.run, path), step

@@ -167,6 +167,28 @@ def test_a_lost_peak_is_handed_out_even_where_the_end_is_above_the_start(world, 
     assert summary["reward_model"] - summary["reward_start"] == pytest.approx(3, abs=0.3)
 
 
+def test_a_best_evaluation_that_was_luck_gives_way_to_the_start(world, tmp_path):
+    """Iteration 2 shines at its evaluation only; sampled anew it is below the start, and the end is lower still."""
+
+    def reward(rollouts):
+        watched = len(rollouts) / len({r.prompt.id for r in rollouts}) == 2  # four responses each where it is judged
+        levels = {0: 0.0, 1: -0.5, 2: 5.0 if watched else -1.0, 3: -2.0, 4: -3.0}
+        return [RewardResult(0.01 * len(r.response_ids) + levels[r.policy_version]) for r in rollouts]
+
+    run = run_rl(many(world, tmp_path / "run"), reward=reward, prompts=MANY)
+    first, second = [row for row in read_lines(run / "events.jsonl") if row["event"] == "rolled back"]
+    assert (first["to"], second["to"]) == (2, 0)
+    assert re.search(r"at its start .* after iteration 2, both sampled anew: a loss of", second["why"])
+    start, end = load_file(f"{world.lm}/model.safetensors"), load_file(run / "model" / "model.safetensors")
+    assert all(torch.equal(start[name], end[name]) for name in end)
+    assert not (run / "best" / "start.safetensors").exists()
+    summary = read_json(run / "summary.json")
+    assert (summary["model_step"], summary["peak_step"], summary["end_step"]) == (0, 0, 2)
+    assert policy_card.card(run)["verdict"] == "no_change"
+    page = write_report(run).read_text()
+    assert "What was trained is not handed out: the held-out reward was 0.0" in " ".join(page.split())
+
+
 def test_choice_and_judgement_use_other_prompts_and_new_luck(world, tmp_path):
     run = run_rl(many(world, tmp_path / "run"), reward=best_at(3), prompts=MANY)
     rows = read_lines(run / "evaluation.jsonl")

@@ -34,7 +34,8 @@ def verdict(run: Run) -> Verdict:
         return _not_judged(run)
     evidence = _evidence(run, judge)
     if card.get("evaluated_step") == 0:
-        why = next((str(e.get("why", "")) for e in run.standing if e.get("event") == "rolled back"), "")
+        whys = [str(e.get("why", "")) for e in run.standing if e.get("event") == "rolled back"]
+        why = whys[-1] if whys else ""  # the last one is to the start; one before it may be to the best iteration
         return Verdict("bad", "It was put back to where it started.", f"What was trained is not handed out: {why}.")
     rose: tuple[Tone, str] = ("good", "It got better." if judge == "gold" else "The reward rose.")
     if judge == "reward" and _is_doubted(card):  # nobody else has judged it, so this is not good news

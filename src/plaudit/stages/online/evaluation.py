@@ -16,7 +16,7 @@ from plaudit.data.chat import ChatFormat
 from plaudit.data.reading.transcripts import prompt_key
 from plaudit.errors import RewardError, Stopped
 from plaudit.evaluation.alarms.evaluations import Seen
-from plaudit.evaluation.choice import ENOUGH, HINTED, clearly, difference, divide, means_of
+from plaudit.evaluation.choice import ENOUGH, HINTED, Means, clearly, difference, divide, means_of
 from plaudit.runs.best import BestWeights
 from plaudit.runs.files import EVALUATION, Lines, read_lines
 from plaudit.runs.recorder import Recorder
@@ -126,6 +126,11 @@ class Evaluator:
             )
             self.recorder.event("caution", step=0, message=message)
 
+    def remember_start(self) -> None:
+        """Keep the weights as they are now, before a checkpoint is restored: those of the start."""
+        if self.selection:
+            self.weights.keep_start(self.runtime.policy.weights().tensors())
+
     def before(self) -> None:
         """Evaluate the starting policy, on the prompts that are kept for the end too."""
         self._tell_of_cost()
@@ -205,10 +210,12 @@ class Evaluator:
             self.recorder.event("not judged", step=step if kept is None else kept, why=error.what)
         if kept is None:  # once weights are chosen they stay: the policy has them already
             kept = self._interim(step)
+        self.weights.forget_start()
         self.recorder.summary({"model_step": kept})
 
     def _chosen(self, step: int, alarmed: bool) -> int:
-        """The best step, if the same prompts sampled anew say that it is better than the last one; else the last.
+        """The best step, if the same prompts sampled anew say that it is better than the last one; else the last. And
+        the start, if they say that it is better than either: the best of many evaluations may only have been lucky.
 
         After an alarm that was acted on the last weights have no such advantage: those that do better anew are chosen.
         """
@@ -216,16 +223,16 @@ class Evaluator:
         hinted = alarmed or self._may_be_better(best, step)
         if not self.weights.file or best == step or not hinted:
             self.recorder.summary({"peak_step": step})
-            return step
+            return self._or_start(step, None)
         last = self._again(step)
         latest = self.runtime.policy.weights().tensors()
-        chosen = step
+        chosen, means = step, last
         self._put(self.weights.tensors(), best)
         try:
             peak = self._again(best)
             gap = difference(last, peak)
             if clearly(gap) or (alarmed and gap.value > 0):
-                chosen = best
+                chosen, means = best, peak
                 self._tell(step, best, fmean(last.values()), fmean(peak.values()), gap, "both sampled anew")
             elif best:
                 self._rows(self.final, JUDGED, best, "final")  # what the peak was, for the page
@@ -235,14 +242,42 @@ class Evaluator:
         self.recorder.summary(
             {"peak_step": best, "peak_over_end": gap.value, "peak_over_end_ci": list(gap.interval)}
         )
-        return chosen
+        return self._or_start(chosen, means)
 
-    def _may_be_better(self, best: int, step: int) -> bool:
-        """Whether it is worth to sample both anew: what was seen of the best step flatters it, and may say no more."""
-        if step not in self.seen or best not in self.seen:
+    def _or_start(self, chosen: int, means: Means | None) -> int:
+        """The start, if the same prompts sampled anew say that it is better than the chosen weights; else these.
+
+        Args:
+            chosen: the step of the weights that the policy has.
+            means: of them, sampled anew; None: they were not.
+        """
+        if not chosen or not self._may_be_better(0, chosen, means):
+            return chosen
+        means = self._again(chosen) if means is None else means
+        kept, to = self.runtime.policy.weights().tensors(), chosen
+        self._put(self.weights.start(), 0)
+        try:
+            start = self._again(0)
+            gap = difference(means, start)
+            if clearly(gap):
+                to = 0
+                self._tell(chosen, 0, fmean(means.values()), fmean(start.values()), gap, "both sampled anew")
+                self.recorder.summary({"peak_step": 0})
+        finally:
+            if to == chosen:
+                self._put(kept, chosen)
+        return to
+
+    def _may_be_better(self, best: int, step: int, means: Means | None = None) -> bool:
+        """Whether it is worth to sample both anew: what was seen of the best step flatters it, and may say no more.
+
+        Args:
+            means: of ``step``, where it was sampled anew already.
+        """
+        if best not in self.seen or (means is None and step not in self.seen):
             return True  # training ended between two evaluations
-        one, other = (getattr(self.seen[at], self.judge) for at in (step, best))
-        gap = difference(one, other, HINTED)
+        one = getattr(self.seen[step], self.judge) if means is None else means
+        gap = difference(one, getattr(self.seen[best], self.judge), HINTED)
         return not gap.low <= 0
 
     def _before_alarm(self, step: int) -> int:

@@ -115,6 +115,7 @@ class OnlineTraining:
             job.algorithm, self.opened.machines, prompts, job.sampling, job.prompts_per_iteration,
             self.opened.format.pad_id, job.seed, self._after, texts=texts, mismatch=job.mismatch,
         )  # fmt: skip
+        self.evaluator.remember_start()
         start, state = self.session.restore()
         # Now and not in the loop alone: a resumed policy has other weights than it was built with, and the evaluation
         # of the start draws responses before the loop does.
