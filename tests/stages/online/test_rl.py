@@ -402,6 +402,10 @@ def test_a_gold_judge_that_is_down_later_ends_nothing_and_is_an_alarm(world, tmp
         gold=lambda rollouts: [RewardResult(None, error="down") for _ in rollouts],
     )  # fmt: skip
     assert read_json(never / "summary.json")["ended"] == "finished"
+    page = " ".join(write_report(never).read_text().split())
+    assert "the gold reward gave no value" in page and "mend the gold reward" in page
+    assert "The gold reward failed on 100 % of the held-out responses: it says nothing." in page
+    assert "no gold reward" not in page and "give a gold reward" not in page
 
 
 def test_too_few_prompts_to_say_is_said_before_the_first_step(world, tmp_path):

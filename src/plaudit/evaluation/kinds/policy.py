@@ -96,9 +96,11 @@ def _evidence(run: Run, judge: str) -> str:
     if judge == "gold":
         text += _bought(card)
     else:
+        failed = card.get("gold_error_share") == 1
+        more = "mend the gold reward, which gave no value" if failed else "give a gold reward"
         text += (
             " This is the reward it was trained on: it shows that learning works. It does not show that the "
-            "responses are better; for that, give a gold reward, or let people compare them."
+            f"responses are better; for that, {more}, or let people compare them."
         )
     return text
 

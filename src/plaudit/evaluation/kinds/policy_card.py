@@ -135,9 +135,11 @@ def _by_step(rows: Sequence[Row]) -> dict[int, list[Row]]:
 
 def _of_gold(rows: Sequence[Row]) -> Row:
     """How often the gold reward failed, and whether it tells responses apart; nothing where there is none."""
-    known = [row["gold"] for row in rows if row.get("gold") is not None]
-    if not known:
+    asked = [row["gold"] for row in rows if "gold" in row]
+    if not asked:
         return {}
+    known = [value for value in asked if value is not None]
+    # Runs of before wrote no "gold" where it failed, so the share is of all rows.
     return {"gold_error_share": 1 - len(known) / len(rows), "gold_constant": len(set(known)) == 1 < len(known)}
 
 

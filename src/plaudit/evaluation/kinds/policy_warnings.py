@@ -29,7 +29,8 @@ def unchecked(run: Run) -> list[str]:
     if card.get("reward_mean") is None or card.get("reward_mean_before") is None:
         return ["everything about its responses (none were judged on held-out prompts)"]
     if card.get("gold_mean") is None:
-        missing.append("whether the reward is being exploited (there is no gold reward: --gold)")
+        why = "the gold reward gave no value" if card.get("gold_error_share") == 1 else "there is no gold reward: --gold"
+        missing.append(f"whether the reward is being exploited ({why})")
     judge = "reward" if card.get("gold_difference") is None else "gold"
     if compared(card, judge) < ENOUGH:
         missing.append(f"any change at all (fewer than {ENOUGH} prompts judge it)")
@@ -58,7 +59,8 @@ def _over_optimisation(run: Run) -> list[str]:
     failed = card.get("gold_error_share") or 0.0
     if failed:
         messages.append(
-            f"The gold reward failed on {percent(failed)} of the held-out responses: what it says is about the others."
+            f"The gold reward failed on {percent(failed)} of the held-out responses: "
+            f"{'it says nothing' if failed == 1 else 'what it says is about the others'}."
         )
     if compared(card, "gold") >= ENOUGH and gold and reward and reward[0] > 0 and gold[1] < 0:
         messages.append(

@@ -93,17 +93,16 @@ class Sampler:
     def rows_of(self, rollouts: list[Rollout], n: int, step: int, purpose: Purpose) -> list[dict[str, Any]]:
         """Rows of evaluation.jsonl for what was `drawn`."""
         draw = draw_of(step, purpose)
-        none: list[float | None] = [None] * len(rollouts)
-        gold: list[float | None] = none
+        gold: list[dict[str, float | None]] = [{}] * len(rollouts)
         if self.runtime.gold:
             results = judged(self.runtime.gold, rollouts)
-            gold = [result.value for result in results]
+            gold = [{"gold": result.value} for result in results]  # None where it failed: that there is one is known
             self.gold_failed = [result.error or "no value" for result in results if result.value is None]
         batch = collate_rollouts(rollouts, pad_id=0)  # never read: every model is given the attention mask
         named = {"set": purpose, "seed": [self.job.seed, draw]}
         rows = [
-            named | self._row(step, index % n, rollout, value) | logprobs
-            for index, (rollout, value, logprobs) in enumerate(zip(rollouts, gold, self._logprobs(batch), strict=True))
+            named | self._row(step, index % n, rollout) | values | logprobs
+            for index, (rollout, values, logprobs) in enumerate(zip(rollouts, gold, self._logprobs(batch), strict=True))
         ]
         if purpose == "selection":  # one response a prompt: it is looked at beside the start, as the run goes
             for row, gap in zip(rows[::n], gaps(self.runtime.reward, rollouts[::n]), strict=True):
@@ -114,7 +113,7 @@ class Sampler:
         if self.between is not None:
             self.between()
 
-    def _row(self, step: int, k: int, rollout: Rollout, gold: float | None) -> dict[str, Any]:
+    def _row(self, step: int, k: int, rollout: Rollout) -> dict[str, Any]:
         row = {
             "step": step,
             "prompt_id": rollout.prompt.id,
@@ -129,7 +128,7 @@ class Sampler:
             row["turns"] = [{"author": turn.author, "text": turn.text} for turn in rollout.turns]
         if len(rollout.reward_parts) > 1:
             row["reward_parts"] = rollout.reward_parts
-        return row if gold is None else row | {"gold": gold}
+        return row
 
     def _logprobs(self, batch: Experience) -> list[dict[str, float]]:
         """Sums over the response, in nats; ``kl`` is the sampled estimate of the KL to the reference."""
