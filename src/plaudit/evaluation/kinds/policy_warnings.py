@@ -29,7 +29,8 @@ def unchecked(run: Run) -> list[str]:
     if card.get("reward_mean") is None or card.get("reward_mean_before") is None:
         return ["everything about its responses (none were judged on held-out prompts)"]
     if card.get("gold_mean") is None:
-        why = "the gold reward gave no value" if card.get("gold_error_share") == 1 else "there is no gold reward: --gold"
+        failed = card.get("gold_error_share") == 1
+        why = "the gold reward gave no value" if failed else "there is no gold reward: --gold"
         missing.append(f"whether the reward is being exploited ({why})")
     judge = "reward" if card.get("gold_difference") is None else "gold"
     if compared(card, judge) < ENOUGH:
