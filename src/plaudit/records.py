@@ -233,6 +233,8 @@ class Rollout:
     """What the environment gave at the end, if it gives rewards; added to the reward by `scored`."""
     error: str = ""
     """Why an environment could not go on."""
+    reward_error: str = ""
+    """Why there is no reward, though the rollout was to be scored."""
 
     @classmethod
     def single(
@@ -315,7 +317,7 @@ class Rollout:
         value, parts = result.value, dict(result.parts)
         if value is not None and self.environment_reward is not None:
             value, parts = value + self.environment_reward, parts | {"environment": self.environment_reward}
-        return dataclasses.replace(self, reward=value, reward_parts=parts)
+        return dataclasses.replace(self, reward=value, reward_parts=parts, reward_error=result.error)
 
 
 @dataclass(frozen=True, slots=True)

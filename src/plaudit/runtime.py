@@ -110,7 +110,8 @@ class Learner(Scorer, Protocol):
         """One optimizer step on the whole batch, or none; the metrics of the loss, plus ``lr`` and ``grad_norm``.
 
         Where a model is spread over ranks, all of them take the step or none does. ``further`` batches, each with its
-        own loss and weights, add to the same step.
+        own loss and weights, add to the same step. Without a finite gradient neither weights nor moments nor the
+        schedule change, and ``grad_norm`` is that gradient's.
         """
         ...
 

@@ -13,6 +13,7 @@ from plaudit.config.sections import LoraSection
 from plaudit.errors import ModelError
 from plaudit.models.critic import Critic
 from plaudit.models.files.adapter import FOLDER, WEIGHTS_FILE, fingerprint
+from plaudit.models.files.integrity import SUMS
 from plaudit.models.files.load import load_causal_lm
 from plaudit.models.files.saving import save_causal_lm
 from plaudit.models.forward.trunk import body
@@ -155,6 +156,7 @@ def test_damaged_and_swapped_adapters_are_refused(files, policy, tokenizer):
     weights.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ModelError, match="damaged"):
         Backbone(policy).reward_model(str(files / "reward"), tokenizer)
+    (files / "reward" / SUMS).unlink()  # without them, as in a model of an earlier version
     half = len(whole) // 2
     weights.write_bytes(
         whole[:half] + bytes(len(whole) - half)

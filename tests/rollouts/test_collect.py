@@ -1,6 +1,7 @@
 """What an iteration learns from: dynamic sampling, greedy baselines, and prompts that come in turn."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,8 @@ from plaudit.algorithms.reinforce import REINFORCE
 from plaudit.config.sections import SamplingSection
 from plaudit.errors import RewardError
 from plaudit.records import Prompt, RewardResult, Rollout
-from plaudit.rollouts.collect import Clock, Collector, describe, told_apart
+from plaudit.rewards.combine import WeightedReward
+from plaudit.rollouts.collect import Clock, Collected, Collector, describe, scored, told_apart
 from plaudit.runtime import Runtime, TokenPrompt
 
 
@@ -112,3 +114,45 @@ def test_a_prompt_that_comes_again_keeps_its_own_limit_of_tokens():
     prompt = TokenPrompt(Prompt("p", "x"), (1, 2), max_new_tokens=3)
     first, again = told_apart([prompt, prompt], Counter())
     assert first == prompt and again.prompt.id == "p#2" and again.max_new_tokens == 3
+
+
+HUGE = (1e300, -1e39, 2.0**24 + 2, -float(2**25))
+
+
+@pytest.mark.parametrize("huge", HUGE)
+@pytest.mark.parametrize("how", ["plain", "weighted", "of an environment"])
+def test_a_finite_but_huge_reward_is_an_error_of_its_row(huge, how):
+    """The first of eight responses; by itself, as a sum of two weighted halves, or by what an environment adds."""
+    value = {"plain": huge, "weighted": huge / 2, "of an environment": 1.0}[how]
+
+    def one_is_huge(rollouts):
+        return [RewardResult(value if i == 0 else float(i)) for i in range(len(rollouts))]
+
+    one_is_huge.name = "mine"
+    reward = WeightedReward([(one_is_huge, 1.0), (one_is_huge, 1.0)]) if how == "weighted" else one_is_huge
+    drawn = Echo().generate([TokenPrompt(Prompt("p0", "x"), (1, 2))], 8, SamplingSection(), seed=0, iteration=0)
+    if how == "of an environment":
+        drawn[0] = replace(drawn[0], environment_reward=huge)
+    first, *others = scored(reward, drawn)
+    assert first.reward is None and f"the reward is {huge:g}, beyond the 16,777,216" in first.reward_error
+    assert all(abs(part) <= 2**24 for part in first.reward_parts.values())
+    assert [r.reward for r in others] == [float(i) * (1 + (how == "weighted")) for i in range(1, 8)]
+    assert not any(r.reward_error for r in others)
+    rewards = Collected([first, *others], [first, *others]).batch(0, 5).rewards
+    assert rewards.isnan().tolist() == [True] + [False] * 7, "which every algorithm leaves out"
+
+
+def test_the_largest_reward_that_is_allowed_is_a_reward():
+    drawn = Echo().generate([TokenPrompt(Prompt("p0", "x"), (1, 2))], 2, SamplingSection(), seed=0, iteration=0)
+    assert [r.reward for r in scored(lambda rollouts: [RewardResult(2.0**24), RewardResult(-(2.0**24))], drawn)] == [
+        2.0**24, -(2.0**24)
+    ]  # fmt: skip
+
+
+def test_many_huge_rewards_end_the_run_with_the_value():
+    def half_huge(rollouts):
+        return [RewardResult(1e300 if i % 2 else 1.0) for i in range(len(rollouts))]
+
+    with pytest.raises(RewardError, match=r"4 of 8 rewards failed; the first: the reward is 1e\+300") as caught:
+        collector(GRPO(group_size=2), reward=half_huge).collect(0, Clock())
+    assert caught.value.cure

@@ -12,8 +12,10 @@ from plaudit.config.sections import CheckpointSection, OptimizerSection
 from plaudit.errors import ConfigError, Ended, Stopped, TrainingError
 from plaudit.evaluation import kinds
 from plaudit.evaluation.report import write_report
+from plaudit.experience import Experience
 from plaudit.jobs.preference import DPOJob
 from plaudit.jobs.registry import command_of
+from plaudit.runs.bad_batches import keep_batch
 from plaudit.runs.files import read_json, read_lines
 from plaudit.runs.lock import only_writer
 from plaudit.stages.preference.dpo import run_dpo
@@ -140,23 +142,53 @@ def test_a_stop_while_the_end_is_measured_does_not_lose_the_model(world, tmp_pat
     assert (run / "model" / "model.safetensors").is_file() and (run / "heldout.jsonl").is_file()
 
 
-def test_gradients_that_are_not_finite_end_a_run_with_its_model(world, tmp_path, monkeypatch):
-    job = world.sft(tmp_path / "run", epochs=4, optimizer=OptimizerSection(lr=1e-3))
-    steps = []
+def poisoned(monkeypatch, *steps):
+    """What `on_iteration` does to make the gradients of the steps after these ones not finite."""
+    norm = torch.nn.utils.get_total_norm
 
     def poison(step, metrics, rollouts):
-        steps.append(step)
-        if step == 2:
-            monkeypatch.setattr(torch.Tensor, "isfinite", lambda self: torch.zeros_like(self, dtype=torch.bool))
+        bad = step in steps
+        found = (lambda *args: norm(*args) * float("nan")) if bad else norm
+        monkeypatch.setattr(torch.nn.utils, "get_total_norm", found)
 
-    with pytest.raises(Ended, match="not finite") as caught:
-        run_sft(job, on_iteration=poison)
-    monkeypatch.undo()
-    assert caught.value.exit_code == 3 and caught.value.run == tmp_path / "run"
-    assert read_json(tmp_path / "run" / "summary.json")["ended"] == "alarm"
-    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
-    alarms = [row for row in read_lines(tmp_path / "run" / "events.jsonl") if row["event"] == "alarm"]
-    assert [row["kind"] for row in alarms] == ["non_finite"]
+    return poison
+
+
+def test_gradients_that_are_not_finite_end_a_run_with_its_model(world, tmp_path, monkeypatch):
+    job = world.sft(tmp_path / "run", epochs=4, optimizer=OptimizerSection(lr=1e-3))
+    with pytest.raises(Ended, match="not finite in 3 different batches in a row, the last one in step 5") as caught:
+        run_sft(job, on_iteration=poisoned(monkeypatch, *range(2, 99)))
+    run = tmp_path / "run"
+    assert caught.value.exit_code == 3 and caught.value.run == run
+    assert read_json(run / "summary.json")["ended"] == "alarm"
+    assert (run / "model" / "model.safetensors").is_file()
+    alarms = [row for row in read_lines(run / "events.jsonl") if row["event"] == "alarm"]
+    assert [(row["kind"], row["step"]) for row in alarms] == [("non_finite", n) for n in (3, 4, 5, 5)]
+    kept = read_json(run / "bad_batches" / "step-000003.json")
+    columns = load_file(run / "bad_batches" / "step-000003.safetensors")
+    assert kept["step"] == 3 and kept["not_finite"] == [] and kept["metrics"]["steps_skipped"] == 1
+    assert len(kept["units"]) == len(columns["tokens"]) and columns["response_mask"].dtype == torch.bool
+
+
+def test_a_batch_that_is_left_out_is_said_and_the_run_goes_on(world, tmp_path, monkeypatch):
+    job = world.sft(tmp_path / "run", epochs=4, optimizer=OptimizerSection(lr=1e-3))
+    run = run_sft(job, on_iteration=poisoned(monkeypatch, 1, 2, 4, 5))  # never three in a row
+    assert read_json(run / "summary.json")["ended"] == "finished"
+    rows = read_lines(run / "metrics.jsonl")
+    skipped = [row["step"] for row in rows if row["steps_skipped"]]
+    assert skipped == [2, 3, 5, 6]
+    rates = {row["step"]: row["lr"] for row in rows}
+    assert rates[3] == rates[2] and rates[4] == rates[2], "the schedule has waited"
+    assert any("left out" in warning for warning in kinds.warnings(kinds.load_run(run)))
+
+
+def test_no_more_than_ten_bad_batches_are_kept(tmp_path):
+    batch = Experience(*(torch.ones(2, 3) for _ in range(3)), rewards=torch.tensor([1.0, float("inf")]))
+    said = [keep_batch(tmp_path, step, batch, (0, 1), {"grad_norm": float("nan")}) for step in range(12)]
+    assert said[0].endswith("step-000000.safetensors, in which rewards are not finite")
+    assert "no more are kept" in said[10] and len(list((tmp_path / "bad_batches").iterdir())) == 20
+    (tmp_path / "file").write_text("")
+    assert "not be kept" in keep_batch(tmp_path / "file", 1, batch, (), {}), "a disk that refuses ends no run"
 
 
 def test_what_a_reward_does_not_read_is_said_once_in_the_run_and_its_report(world, tmp_path, capsys):

@@ -24,6 +24,7 @@ from plaudit.models.classifier import (
     name_attributes,
 )
 from plaudit.models.files.adapter import classifier_on, save_adapter
+from plaudit.models.files.integrity import seal
 from plaudit.models.files.load import load_classifier
 from plaudit.models.files.outline import is_outline
 from plaudit.models.files.saving import merged, write
@@ -309,6 +310,7 @@ class RewardModel(nn.Module):
         scores = type(self)(plain).score_rows(rows)
         text = json.dumps({"format": 1, "tokens": rows, "scores": scores})
         (Path(path) / PROBE_FILE).write_text(text + "\n", encoding="utf-8")
+        seal(Path(path))
 
     def _combined(self, heads: Tensor) -> Tensor:
         """``[B, H]`` -> ``[B]``."""

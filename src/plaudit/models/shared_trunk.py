@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from plaudit.errors import ConfigError
 from plaudit.experience import Batch, Outputs
 from plaudit.functional.logprobs import at_mask
+from plaudit.models.files.integrity import seal
 from plaudit.models.forward.reading import Reading
 from plaudit.models.forward.trunk import bare, body
 from plaudit.models.policy import Policy
@@ -68,6 +69,7 @@ class TrunkCritic(nn.Module):
         path.mkdir(parents=True, exist_ok=True)
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.head.state_dict().items()}
         save_file(tensors, path / HEAD_FILE)
+        seal(path)
 
 
 class SharedTrunk(nn.Module):

@@ -12,6 +12,10 @@ from typing import Any
 
 from plaudit.records import RewardResult
 
+LARGEST = 2.0**24
+"""A reward beyond it, about 16.8 million, is an error. Rewards are computed with in fp32, which has 24 bits: next to a
+larger number a difference of 1 between two other rewards is lost, and the square of 1e20 is infinite."""
+
 
 def to_result(value: Any, name: str) -> RewardResult:
     """A result from what a reward gave.
@@ -70,6 +74,19 @@ def _checked(result: RewardResult, name: str) -> RewardResult:
         return RewardResult(None, error=f"{name} returned {shortened(result.value)}, not a finite number")
     parts = {key: part for key, value in result.parts.items() if (part := _finite(value)) is not None}
     return replace(result, value=number, parts=parts or {name: number})
+
+
+def within_range(result: RewardResult, further: float = 0.0) -> RewardResult:
+    """The result, or a failure where its value, with what is added to it, is larger than rewards may be.
+
+    >>> within_range(RewardResult(-1e39)).error
+    'the reward is -1e+39, beyond the 16,777,216 up to which fp32 tells rewards apart'
+    """
+    if result.value is None or abs(result.value + further) <= LARGEST:
+        return result
+    reason = f"the reward is {result.value + further:g}, beyond the {LARGEST:,.0f} up to which fp32 tells rewards apart"
+    parts = {name: part for name, part in result.parts.items() if abs(part) <= LARGEST}
+    return replace(result, value=None, parts=parts, error=reason)
 
 
 def _finite(value: Any) -> float | None:

@@ -16,6 +16,7 @@ from plaudit.data.split import epoch_order
 from plaudit.experience import Experience
 from plaudit.records import RewardResult, Rollout
 from plaudit.rewards.combine import check_rewards
+from plaudit.rewards.result import within_range
 from plaudit.runtime import Reward, Runtime, TokenPrompt
 
 
@@ -154,7 +155,8 @@ def judged(reward: Reward, rollouts: Sequence[Rollout]) -> list[RewardResult]:
     whole = [i for i, rollout in enumerate(rollouts) if not rollout.error]
     results = [RewardResult(None, error=rollout.error) for rollout in rollouts]
     for i, result in zip(whole, reward([rollouts[i] for i in whole]), strict=True):
-        results[i] = result
+        # Here and not in each kind of reward: a weighted sum, an ensemble or a server can give such a number too.
+        results[i] = within_range(result, rollouts[i].environment_reward or 0.0)
     return results
 
 

@@ -12,6 +12,8 @@ from plaudit.config.sections import Job
 from plaudit.errors import Ended, PlauditError, RewardError, Stopped
 from plaudit.jobs.registry import command_of
 from plaudit.records import Rollout
+from plaudit.rewards.result import shortened
+from plaudit.runs.bad_batches import keep_batch
 from plaudit.runs.best import BestWeights
 from plaudit.runs.directory import check_out, open_run, set_threads
 from plaudit.runs.keeper import Keeper, Kept
@@ -21,6 +23,7 @@ from plaudit.runtime import Learner
 from plaudit.stages.moving import MovingWatch
 from plaudit.stages.said import Said
 from plaudit.tracking.console import duration
+from plaudit.training.broken import Broken, BrokenBatches
 
 OnIteration = Callable[[int, Mapping[str, float], Sequence[Rollout]], None]
 """Called after each iteration, or each optimizer step of a fixed data set, with its number from 1 on, with its metrics
@@ -41,6 +44,7 @@ class Session:
         run: the run directory.
         recorder: for events, samples and the summary.
         trained: steps that were taken and recorded, those before a resume included.
+        broken: for the loop: batches whose gradient is not finite are kept in the run.
     """
 
     def __init__(
@@ -49,6 +53,8 @@ class Session:
         self.job, self.recorder, self.run, self.total = job, recorder, recorder.run_dir, total
         self.on_iteration = on_iteration
         self.trained = 0
+        self.broken = BrokenBatches(self.keep_broken)
+        self._failed = False
         self._cut: set[str] = set()
         self._was_cut = False
         self._moving = MovingWatch(total)
@@ -66,7 +72,17 @@ class Session:
         """
         step, state = self.keeper.restore()
         self.trained = step
+        self.broken.in_a_row = state.get("broken", 0)
         return step, state
+
+    def keep_broken(self, step: int, broken: Broken) -> None:
+        """Write a batch whose gradient was not finite into the run, and raise the alarm."""
+        where = keep_batch(self.run, step, broken.batch, broken.units, broken.metrics)
+        message = (
+            f"the gradient was not finite in step {step}: the step was left out, with weights, optimizer and schedule "
+            f"as they were; {where}"
+        )
+        self.recorder.alarm(step, "non_finite", message)
 
     def stop_if_asked(self) -> None:
         """Raise `Stopped` if SIGTERM or Ctrl-C came while what was trained is measured: the rest is left out."""
@@ -141,6 +157,7 @@ class Session:
         self.recorder.metrics(step, metrics)
         self.trained = step
         self._tell_of_cuts(step, metrics)
+        self._tell_of_failed(step, rollouts)
         if slow := self._moving.look(step, metrics):
             self.recorder.event("caution", step=step, message=slow)
         self._tell_of_time(step)
@@ -159,6 +176,22 @@ class Session:
                     f"{share:.0%} of those of step {step}; {name} is their share in each"
                 )
                 self.recorder.event("caution", step=step, message=message)
+
+    def _tell_of_failed(self, step: int, rollouts: Sequence[Rollout]) -> None:
+        """Rewards that failed: in every step an event with the first of them, and a caution the first time."""
+        failed = [r for r in rollouts if r.reward is None and (r.reward_error or r.error)]
+        if not failed:
+            return
+        first = failed[0]
+        message = (
+            f"{len(failed)} of {len(rollouts)} rewards of step {step} failed and are left out; the first, for prompt "
+            f"{first.prompt.id!r}, response {shortened(first.response)}: {first.reward_error or first.error}"
+        )
+        self.recorder.event("rewards failed", step=step, failed=len(failed), of=len(rollouts), message=message)
+        if not self._failed:
+            self._failed = True
+            message += "; reward/error_share is their share in each step, and events.jsonl has one of each"
+            self.recorder.event("caution", step=step, message=message)
 
     def _tell_of_time(self, step: int) -> None:
         """After a few steps: how long the others will take. An event, since the console shows it all the time."""
@@ -183,7 +216,8 @@ class Session:
         Raises:
             Stopped: somebody asked the run to stop; the checkpoint is written.
         """
-        self.keeper.after(step, state, last=step == self.total)
+        whole = lambda: state() | {"broken": self.broken.in_a_row}  # noqa: E731
+        self.keeper.after(step, whole, last=step == self.total)
 
     def save(self, learner: Learner, tokenizer: Any) -> None:
         """Write ``model/``, which `from_pretrained` loads."""

@@ -110,7 +110,7 @@ def _train(
 
     collate = partial(collate_rows, rows, text.pad_id)
     loop = OfflineLoop(
-        job.algorithm, learner, collate, len(rows), job.batch_size, job.epochs, job.seed, session.step
+        job.algorithm, learner, collate, len(rows), job.batch_size, job.epochs, job.seed, session.step, session.broken
     )
     with session.training(hand_out):
         loop.run(start)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, cast
+
+import torch
 
 from plaudit.algorithms.protocol import B, OfflineAlgorithm
 from plaudit.data.chat import Encoded
@@ -17,6 +19,7 @@ from plaudit.data.collate import collate_demonstrations
 from plaudit.data.split import epoch_order
 from plaudit.experience import Experience
 from plaudit.runtime import Learner, LossFunction
+from plaudit.training.broken import BrokenBatches
 
 OnStep = Callable[[int, dict[str, float]], None]
 
@@ -38,6 +41,7 @@ class OfflineLoop(Generic[B]):
     seed: int
     on_step: OnStep
     """Called after each step with its 1-based number and metrics; may evaluate, save, or raise to stop."""
+    broken: BrokenBatches = field(default_factory=BrokenBatches)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -64,13 +68,19 @@ class OfflineLoop(Generic[B]):
         return cast("B", changed)
 
     def run(self, start: int = 0) -> None:
-        """Train from the 0-based step ``start`` to the end."""
+        """Train from the 0-based step ``start`` to the end.
+
+        Raises:
+            Ended: the gradients of three batches in a row were not finite.
+        """
         for step, rows in enumerate(self.batches(start), start + 1):
             began = time.perf_counter()
             batch = self.algorithm.weights(self._read(self.collate(rows)))
             # The learner gives the loss microbatches of this batch, so of its type; `LossFunction` takes any.
             metrics = self.learner.update(batch, cast("LossFunction", self.algorithm.loss))
             seconds = time.perf_counter() - began
+            self.broken.saw(batch, torch.tensor(list(rows)), metrics)
+            self.broken.end(step)
             tokens = int(batch.attention_mask.sum())
             metrics |= {
                 "epoch": step / self.steps_per_epoch,
@@ -78,6 +88,7 @@ class OfflineLoop(Generic[B]):
                 "throughput/tokens_per_second": tokens / seconds,
             }
             self.on_step(step, metrics)
+            self.broken.check(step)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from plaudit.functional.controllers import Carry, Moments
 from plaudit.records import Rollout
 from plaudit.rollouts.collect import Clock, Collected, Collector, describe
 from plaudit.runtime import LossFunction, Runtime, TokenPrompt
+from plaudit.training.broken import BrokenBatches, is_finite
 from plaudit.training.offline import TextStream
 from plaudit.training.signals import correct_mismatch, fill_signals
 
@@ -46,6 +47,7 @@ class OnlineLoop:
     texts: TextStream | None = None
     """What the policy goes on imitating, for a `Rehearsing` algorithm."""
     mismatch: MismatchSection = MismatchSection()
+    broken: BrokenBatches = field(default_factory=BrokenBatches)
     carry: Carry = field(init=False)
     collector: Collector = field(init=False)
     published: int | None = field(init=False, default=None)
@@ -62,6 +64,7 @@ class OnlineLoop:
 
         Raises:
             TrainingError: a response was drawn from weights that are too old.
+            Ended: the gradients of three iterations in a row were not finite.
         """
         if self.published != start:
             self.publish(start)
@@ -78,7 +81,9 @@ class OnlineLoop:
             clock.lap("time/publish")
             tokens = sum(len(r.response_ids) for r in collected.sampled)
             metrics |= clock.laps | {"throughput/tokens_per_second": tokens / clock.total}
+            self.broken.end(iteration + 1)
             self.on_iteration(iteration + 1, metrics, collected.sampled)
+            self.broken.check(iteration + 1)
 
     def _learn(self, collected: Collected, iteration: int, phase: Phase, clock: Clock) -> dict[str, float]:
         """Signals, credit and updates from what is kept of an iteration; its metrics."""
@@ -91,7 +96,8 @@ class OnlineLoop:
         credit = phase.algorithm.credit(batch, self.carry)
         learned, distance = self._corrected(credit.batch, batch)
         metrics = credit.metrics | distance | metrics | self.update(learned, iteration, phase)
-        self.carry = self._carried(iteration, credit.carry, metrics)
+        if not self.broken.spoiled:  # else its figures are not to be trusted: the KL controller waits as well
+            self.carry = self._carried(iteration, credit.carry, metrics)
         clock.lap("time/update")
         return metrics
 
@@ -181,6 +187,7 @@ class OnlineLoop:
                     limit = 1.5 * algorithm.target_kl
                     # The policy has left its trust region: it rests until the next rollouts, the critic goes on.
                     stopped = bool(limit) and step.get("policy/approx_kl", 0.0) > limit
+                self.broken.saw(minibatch, rows, step)
                 history.append(step)
         if not history:
             return dict(NOTHING_LEARNED)
@@ -262,12 +269,16 @@ def _critic_names(metrics: dict[str, float]) -> dict[str, float]:
 def _mean_over_steps(history: Sequence[dict[str, float]]) -> dict[str, float]:
     """Each metric averaged over the optimizer steps that report it; maxima stay maxima.
 
+    Steps whose gradient was not finite count in ``steps_skipped`` alone, unless there are no others.
+
     ``loss``, ``lr`` and ``grad_norm`` are the policy's, or the critic's while it alone learns.
     """
-    names = sorted({name for step in history for name in step})
+    finite = [step for step in history if is_finite(step)] or history
+    names = sorted({name for step in finite for name in step})
     merged: dict[str, float] = {}
     for name in names:
-        values = [step[name] for step in history if name in step]
+        counted = history if name.endswith("steps_skipped") else finite
+        values = [step[name] for step in counted if name in step]
         merged[name] = max(values) if name.endswith("_max") else sum(values) / len(values)
     if "policy/loss" in merged:
         return {"loss": merged["policy/loss"]} | merged

@@ -591,3 +591,22 @@ def test_a_single_held_out_prompt_that_chose_and_judges_is_called_that(world, tm
     assert found["prompts"] == found["prompts_in_choice"] == 1 and not found["judged_apart"]
     page = write_report(run).read_text("utf-8")
     assert "took no part" not in page and "by 1 of which its weights were chosen as well" in page
+
+
+@pytest.mark.parametrize("huge", [1e300, -1e39])
+def test_a_huge_reward_is_left_out_and_said_with_its_row_and_value(world, tmp_path, huge):
+    """It ended a run with the default settings, or was learned from without a word."""
+
+    def mine(rollouts):
+        return [RewardResult(huge if i == 5 else float(len(r.response))) for i, r in enumerate(rollouts)]
+
+    job = world.rl(tmp_path / "run", iterations=2, prompts_per_iteration=8, eval_every=0)
+    run = run_rl(job, reward=mine)
+    rows, events = read_lines(run / "metrics.jsonl"), read_lines(run / "events.jsonl")
+    assert [row["reward/error_share"] for row in rows] == [0.125, 0.125]
+    assert all(row["steps_skipped"] == 0 and abs(row["reward/mean"]) < 100 for row in rows)
+    failed = [row for row in events if row["event"] == "rewards failed"]
+    assert [(row["step"], row["failed"], row["of"]) for row in failed] == [(1, 1, 8), (2, 1, 8)]
+    assert f"the reward is {huge:g}" in failed[0]["message"] and "for prompt 'p" in failed[0]["message"]
+    told = [row["message"] for row in events if row["event"] == "caution" and "failed" in row["message"]]
+    assert len(told) == 1 and not any(row["event"] == "alarm" and row["kind"] == "non_finite" for row in events)

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from plaudit.backends.local.microbatch import microbatches
 from plaudit.backends.local.precision import autocast, product_dtype, resolve_device
 from plaudit.config.sections import ComputeSection, OptimizerSection
-from plaudit.errors import Ended, TrainingError
+from plaudit.errors import TrainingError
 from plaudit.experience import Batch, Loss
 from plaudit.functional.precision import as_in_forward, without_gradients
+from plaudit.models.files.integrity import refuse_non_finite
 from plaudit.runtime import LossFunction, SignalName
 
 PER_ROW = ("scores", "features", "heads")
-NON_FINITE_LIMIT = 3
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """What AdamW keeps for each parameter."""
 
@@ -177,7 +177,7 @@ class LocalLearner(LocalScorer):
         """See `Learner.plan`."""
         self._total_steps = total_steps
         if afresh:
-            self._step_count = self._non_finite_in_a_row = 0
+            self._step_count = 0
             self.optimizer = build_optimizer(self.module, self.section)
 
     def rest(self) -> None:
@@ -189,11 +189,9 @@ class LocalLearner(LocalScorer):
     ) -> dict[str, float]:
         """Forward and backward in microbatches, then one step.
 
-        A step with a non-finite gradient is skipped, and so is one in which a metric is over its limit (`Loss.limits`),
-        or in which no token or unit has a weight: moments of earlier steps would move the weights without any data.
-
-        Raises:
-            TrainingError: after three non-finite steps in a row.
+        A step with a gradient that is not finite, here or of a partner, leaves weights, moments and schedule as they
+        were: its ``grad_norm`` says so. One in which a metric is over its limit (`Loss.limits`), or in which no token
+        or unit has a weight, moves the schedule alone: moments of earlier steps would move the weights without data.
         """
         sums: dict[str, float] = {}
         maxima: dict[str, float] = {}
@@ -224,34 +222,35 @@ class LocalLearner(LocalScorer):
         return result
 
     def _step(self, allowed: bool = True) -> dict[str, float]:
+        """Step together with the partners; none of them does if the gradient of one is not finite."""
+        # One backward pass gave all of these gradients. A trunk that stepped where its head did not would have learned
+        # from a batch that the head has never seen.
+        along = {"": self} | self.partners
+        norms = {who: learner._norm() for who, learner in along.items()}
+        finite = all(bool(norm.isfinite()) for norm in norms.values())
+        metrics: dict[str, float] = {}
+        for who, learner in along.items():
+            taken = learner._take(norms[who], finite, allowed)
+            metrics |= {f"{who}/{name}" if who else name: value for name, value in taken.items()}
+        return metrics
+
+    def _norm(self) -> Tensor:
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        return self.reduction.norm(nn.utils.get_total_norm(gradients))
+
+    def _take(self, norm: Tensor, finite: bool, allowed: bool) -> dict[str, float]:
+        """One step of this optimizer alone; without a finite gradient nothing of it changes, nor of the schedule."""
         lr = learning_rate(self._step_count, self._total_steps, self.section)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        limit = self.section.max_grad_norm or math.inf
-        parameters = list(self.parameters.values())
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        norm = self.reduction.norm(nn.utils.get_total_norm(gradients))
-        nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-        finite = bool(norm.isfinite())
-        if finite and allowed:
-            self.optimizer.step()
+        if finite:
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            limit = self.section.max_grad_norm or math.inf
+            nn.utils.clip_grads_with_norm_(list(self.parameters.values()), limit, norm)
+            if allowed:
+                self.optimizer.step()
+            self._step_count += 1
         self.optimizer.zero_grad(set_to_none=True)
-        self._step_count += 1
-        self._non_finite_in_a_row = 0 if finite else self._non_finite_in_a_row + 1
-        if self._non_finite_in_a_row >= NON_FINITE_LIMIT:
-            raise Ended(
-                f"the gradient was not finite in {NON_FINITE_LIMIT} steps in a row, the last one step {self.step}",
-                how="alarm",
-                kind="non_finite",
-                where="optimizer step",
-                cure="lower --lr, use --precision fp32, or look for rows with extreme rewards in samples.jsonl",
-            )
-        along = {
-            f"{who}/{key}": v
-            for who, other in self.partners.items()
-            for key, v in other._step(allowed).items()
-        }
-        return {"lr": lr, "grad_norm": float(norm), "steps_skipped": float(not (finite and allowed))} | along
+        return {"lr": lr, "grad_norm": float(norm), "steps_skipped": float(not (finite and allowed))}
 
     def weights(self) -> LocalWeights:
         """See `Learner.weights`."""
@@ -286,6 +285,7 @@ class LocalLearner(LocalScorer):
 
         Raises:
             TrainingError: the file is of another model.
+            ModelError: a tensor in it is not finite.
         """
         path = directory / f"{self.name}.safetensors"
         with safe_open(path, "pt") as file:
@@ -300,6 +300,7 @@ class LocalLearner(LocalScorer):
                 where=str(path),
                 cure="resume with the model and the LoRA settings the run was started with",
             )
+        refuse_non_finite(tensors.items(), path)
         for name, parameter in self.parameters.items():
             parameter.copy_(tensors[f"weight/{name}"])
             state = {key: tensors[f"{key}/{name}"] for key in MOMENTS if f"{key}/{name}" in tensors}

@@ -26,6 +26,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from plaudit.errors import ModelError
+from plaudit.models.files.integrity import refuse_non_finite
 from plaudit.models.files.outline import is_outline
 from plaudit.models.files.saving import with_same_tensors, without_adapters
 from plaudit.models.forward.trunk import bare, body, is_4bit, is_encoder
@@ -126,6 +127,8 @@ def classifier_on(base: nn.Module, path: Path) -> PeftModel:
         if set(tensors) != set(get_peft_model_state_dict(model, save_embedding_layers=False)):
             raise _damaged(folder)
         set_peft_model_state_dict(model, tensors)
+        refuse_non_finite(tensors.items(), folder / WEIGHTS_FILE)
+        refuse_non_finite(classifier.score.named_parameters(), folder / HEAD_FILE)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise _damaged(folder) from error
     wrapped: PeftModel = model.to(next(base.parameters()).device).eval()

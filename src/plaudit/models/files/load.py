@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging as logs
 
 from plaudit.errors import ModelError
+from plaudit.models.files.integrity import refuse_non_finite
 from plaudit.models.files.outline import outline, outlining
 from plaudit.models.files.source import resolve
 from plaudit.models.files.vocabulary import Words, ensure_pad, fit_vocabulary
@@ -168,6 +169,7 @@ def _load_weights(
             f"{source} is an encoder-decoder", cure="use a decoder, such as Llama, Qwen or GPT-2"
         )
     dequantized(model)
+    refuse_non_finite(model.named_parameters(), source)
     return model.eval(), sorted(report["missing_keys"])
 
 

@@ -12,6 +12,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from plaudit.models.files.integrity import seal
 from plaudit.models.files.load import dequantized, quiet
 from plaudit.models.files.vocabulary import end_ids_of, set_end_ids
 from plaudit.models.forward.trunk import is_4bit
@@ -77,6 +78,7 @@ def save_causal_lm(model: nn.Module, path: str | Path, tokenizer: PreTrainedToke
     )
     set_end_ids(plain, ends)
     write(plain, path, tokenizer)
+    seal(Path(path))
 
 
 def write(plain: PreTrainedModel, path: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -19,6 +19,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
 )
 
 from plaudit.errors import ModelError
+from plaudit.models.files.integrity import verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ def resolve(source: str | Path) -> Source:
             directory with exactly one ``.gguf`` file.
 
     Raises:
-        ModelError: a path that does not exist, or a directory without a model.
+        ModelError: a path that does not exist, a directory without a model, or a model that is not as it was saved.
     """
     path = Path(os.path.expanduser(source))
     if path.is_file():
@@ -64,6 +65,9 @@ def resolve(source: str | Path) -> Source:
 
 def _in_directory(path: Path) -> Source:
     _refuse_adapter(path)
+    # First of all: the file that is missing may be the one by which a model is known.
+    for place in (path, path / "model"):
+        verify(place)
     if (path / "config.json").is_file():
         return Source(str(path))
     if (path / "model" / "config.json").is_file():

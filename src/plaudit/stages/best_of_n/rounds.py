@@ -181,8 +181,9 @@ class Rejection:
 
         collate = partial(_collate, [encoded_rollout(r) for r in pool], self.pad_id)
         OfflineLoop(
-            SFT(), learner, collate, len(pool), job.batch_size, job.epochs, job.seed + number, on_step
-        ).run()
+            SFT(), learner, collate, len(pool), job.batch_size, job.epochs, job.seed + number, on_step,
+            self.session.broken,
+        ).run()  # fmt: skip
         # A generator with weights of its own would go on drawing from those of the round before.
         self.machines.generator.publish(learner.weights(), number)
         names = ("loss", "lr", "grad_norm", "policy/entropy", "steps_skipped", "throughput/tokens_per_second")

@@ -114,6 +114,7 @@ class OnlineTraining:
         self.loop = OnlineLoop(
             job.algorithm, self.opened.machines, prompts, job.sampling, job.prompts_per_iteration,
             self.opened.format.pad_id, job.seed, self._after, texts=texts, mismatch=job.mismatch,
+            broken=self.session.broken,
         )  # fmt: skip
         self.evaluator.remember_start()
         start, state = self.session.restore()

@@ -161,8 +161,9 @@ def _train(
         session.save(learner, tokenizer)
 
     loop = OfflineLoop(
-        algorithm, learner, feedback.collate, len(feedback), job.batch_size, job.epochs, job.seed, on_step
-    )
+        algorithm, learner, feedback.collate, len(feedback), job.batch_size, job.epochs, job.seed, on_step,
+        session.broken,
+    )  # fmt: skip
     # The reference is the model as it was loaded. So what it says is computed before a checkpoint is restored, and
     # comes out the same when the run is resumed.
     feedback.precompute(algorithm.needs, loop.batches())

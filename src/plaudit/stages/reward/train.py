@@ -224,6 +224,7 @@ def _train(job: RewardJob, parts: Parts, collate: Collator, scale: Scale | None,
         job.epochs,
         job.draw,
         on_step,
+        session.broken,
     )
     with session.training(lambda ended: _hand_out(job, parts, scale, session, epochs, ended)):
         loop.run(start)
