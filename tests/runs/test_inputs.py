@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 import plaudit
+from plaudit.evaluation.comparing.trials import trials_of
+from plaudit.jobs.online import GRPOJob
 from plaudit.models.files.saving import save_causal_lm
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 from plaudit.records import Prompt
@@ -97,9 +99,38 @@ def test_resuming_with_another_function_is_said_and_recorded(
     plaudit.train(plaudit.REINFORCE(), reward=liked, **common)
     capsys.readouterr()
     plaudit.train(plaudit.REINFORCE(), reward=disliked, **(common | {"iterations": 2, "resume": True}))
-    assert "code of the reward given in Python" in capsys.readouterr().out
+    assert "code of the reward" in capsys.readouterr().out
     [change] = read_json(out / "manifest.json")["changed"]
     assert any("code of the reward" in text for text in change["settings"])
+
+
+def test_a_mended_function_in_a_file_is_another_reward_and_may_be_resumed_with(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts, file = [f"the {word} was" for word in WORDS], tmp_path / "rewards.py"
+    file.write_text("def score(prompt, response):\n    return len(response) / 10\n", encoding="utf-8")
+    common = SMALL | {"policy": model, "prompts": prompts, "reward": f"{file}:score"}
+    first, same, other = (str(tmp_path / name) for name in ("first", "same", "other"))
+    plaudit.train(plaudit.REINFORCE(), out=first, **common)
+    plaudit.train(plaudit.REINFORCE(), out=same, **common)
+    file.write_text("def score(prompt, response):\n    return -len(response) / 10\n", encoding="utf-8")
+    plaudit.train(plaudit.REINFORCE(), out=other, **common)
+    trials = trials_of([Path(run) for run in (first, same, other)])
+    judges = [trial.judge("reward") for trial in trials]
+    assert judges[0] == judges[1] != judges[2] and "rewards.py:score" in judges[0]
+    capsys.readouterr()
+    plaudit.train(plaudit.REINFORCE(), out=first, **(common | {"iterations": 2, "resume": True}))
+    assert "code of the reward 0" in capsys.readouterr().out
+    [change] = read_json(Path(first) / "manifest.json")["changed"]
+    assert any("code of the reward 0" in text for text in change["settings"])
+
+
+def test_what_a_reward_computes_with_is_found_by_its_file_its_module_and_its_directory(tmp_path: Path) -> None:
+    rewards = ("r.py:f", "plaudit.demo.reviews:true_score", "no.such.module:f", f"{tmp_path}#good", "rule:json")
+    job = GRPOJob(policy="p", dataset="d", reward=rewards, gold=("g.py:f",), environment="e.py:Env")
+    code = job.code
+    assert code.pop("reward 1").endswith("reviews.py")
+    assert code == {"reward 0": "r.py", "reward 3": str(tmp_path), "gold 0": "g.py", "environment": "e.py"}
 
 
 def test_records_are_hashed_by_content_and_functions_by_code() -> None:

@@ -10,11 +10,11 @@ from plaudit.cli.parser import Parser, add_field_flag, show
 from plaudit.config.load import pairs_of
 from plaudit.errors import ConfigError, DataError
 from plaudit.evaluation.benchmarks.table import as_text
-from plaudit.evaluation.kinds import KINDS, load_run
+from plaudit.evaluation.kinds import KINDS, kind_of, load_run
 from plaudit.evaluation.report import write_report
 from plaudit.records import Judgement
-from plaudit.runs.files import BENCHMARK, PAIRS, SUMMARY, merge_json
-from plaudit.runs.reading import run_directory
+from plaudit.runs.files import BENCHMARK, METRICS, PAIRS, SUMMARY, merge_json
+from plaudit.runs.reading import is_run, read_run, run_directory
 
 ABOUT = """Compute the figures of a run again and write them to its summary.json. For a reward model: accuracy
 with its interval, Kendall's tau, calibration, and what length alone would reach; with --dataset on other
@@ -23,7 +23,7 @@ perplexity, win rate against its start (also at equal length), repetition and ph
 
 With any of the flags below from --samples on, the start and the trained policy answer anew, and more is measured: the
 KL exactly, how each reads what the other writes, held-out text that must not be forgotten, and what is refused of a
-small set of requests. It becomes a page of its own.
+small set of requests. It becomes a page of its own. A run of sft or dpo has no reward, and needs --gold.
 
   plaudit evaluate policy runs/ppo --samples 8 --gold rewards.py:score
   plaudit annotate serve runs/ppo/evaluations/again-final/pairs.jsonl
@@ -36,14 +36,15 @@ def run(command: str, argv: list[str]) -> int:
     """Print the card."""
     given = _parser().parse_args(argv)
     directory = run_directory(given.run)
-    if not (directory / "metrics.jsonl").is_file():
-        inside = ", ".join(sorted(str(p.parent) for p in directory.glob("*/metrics.jsonl")))
+    if not is_run(directory):
+        inside = ", ".join(sorted(str(p.parent) for p in directory.glob(f"*/{METRICS}")))
         raise DataError(
             "the directory holds several runs, not one", where=str(directory), cure=f"give one of {inside}"
         )
-    # A run that has the rows of the other kind is told so; one without either says so itself.
-    other = "policy" if given.what == "reward" else "reward"
-    if not (directory / KINDS[given.what].rows).is_file() and (directory / KINDS[other].rows).is_file():
+    # A run of the other kind is told so; one that has measured nothing says so itself.
+    found = kind_of(read_run(directory)).name
+    other = "reward" if found in ("reward", "benchmark") else "policy"
+    if other != given.what:
         raise ConfigError(
             f"this is a run of {'a policy' if other == 'policy' else 'a reward model'}",
             where=str(directory),

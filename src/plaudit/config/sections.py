@@ -271,6 +271,11 @@ class Job(Section):
         """What a run reads, by role ("model", "dataset"): files are hashed, and a resumed run must read the same."""
         return {}
 
+    @property
+    def code(self) -> dict[str, str]:
+        """Files and directories that a run computes with, by role: hashed too, but they may be mended on the way."""
+        return {}
+
     @classmethod
     def as_recorded(cls, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
         """The manifest of an earlier start with the names that are written today."""

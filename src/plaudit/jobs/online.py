@@ -52,6 +52,12 @@ class OnlineJob(RewardedJob, EvaluatedJob):
     checkpoint: CheckpointSection = CheckpointSection(every=10)
 
     @property
+    def code(self) -> dict[str, str]:
+        """Those of rewards, and the file of the environment."""
+        place = self.environment.rpartition(":")[0]
+        return super().code | ({"environment": place} if place.endswith(".py") else {})
+
+    @property
     def responses_per_iteration(self) -> int:
         """Prompts times responses to each."""
         return self.prompts_per_iteration * self.algorithm.group_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -263,6 +264,25 @@ def inputs_of(table: RewardTable) -> dict[str, str]:
     if isinstance(table, JudgeTable):
         return {"": f"judge:{table.model}"} | ({" rubric": table.rubric} if table.rubric else {})
     return {"": table.source}
+
+
+def place_of(table: RewardTable) -> str:
+    """The file or directory that holds what a reward computes, where its name is no path: of functions, classifiers.
+
+    Empty for all others, and for a module that is not found from here. What the file imports is not seen.
+    """
+    if isinstance(table, ClassifierTable):
+        return table.path
+    if not isinstance(table, FunctionTable):
+        return ""
+    place = table.path.rpartition(":")[0]
+    if place.endswith(".py"):
+        return place
+    try:
+        spec = importlib.util.find_spec(place)
+    except (ImportError, ValueError):  # a package above it is missing, or fails
+        return ""
+    return (spec.origin or "") if spec else ""
 
 
 def from_mapping(values: Mapping[str, Any], where: str) -> RewardTable:

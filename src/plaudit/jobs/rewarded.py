@@ -10,7 +10,7 @@ from pydantic import Field
 from plaudit.config.moved import Moved
 from plaudit.config.sections import Job, Sources
 from plaudit.errors import ConfigError
-from plaudit.jobs.reward_tables import TIMEOUT, inputs_of, on_one_line
+from plaudit.jobs.reward_tables import TIMEOUT, inputs_of, on_one_line, place_of
 from plaudit.jobs.reward_texts import Rewards, parse, tables_of
 
 ROLES = ("reward", "gold")
@@ -85,6 +85,13 @@ class RewardedJob(Job):
             for part, source in inputs_of(table).items()
         }
         return {"policy": self.policy, "dataset": self.dataset} | sources
+
+    @property
+    def code(self) -> dict[str, str]:
+        """Where functions and classifiers are, by role and place."""
+        tables = {"reward": self.reward, "gold": self.gold}
+        places = {f"{role} {i}": place_of(table) for role in ROLES for i, table in enumerate(tables[role])}
+        return {role: place for role, place in places.items() if place}
 
     @classmethod
     def as_recorded(cls, manifest: Mapping[str, Any]) -> Mapping[str, Any]:

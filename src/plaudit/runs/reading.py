@@ -190,7 +190,7 @@ def runs_in(path: Path) -> list[Path]:
 
 
 def run_directory(path: Path) -> Path:
-    """The path, if it is a run directory (or a quickstart's, which holds several).
+    """The path, if it is a run directory or an evaluation's (or a quickstart's, which holds several).
 
     Raises:
         DataError: it is not.
@@ -199,11 +199,11 @@ def run_directory(path: Path) -> Path:
         raise DataError(
             "there is no such run directory", where=str(path), cure="the runs are usually under runs/"
         )
-    if not any(path.glob("**/metrics.jsonl")):
+    if not is_run(path) and not any(path.glob(f"**/{METRICS}")):
         raise DataError(
-            "the directory holds no run: it has no metrics.jsonl",
+            "the directory holds no run: it has no metrics.jsonl, and no rows of an evaluation",
             where=str(path),
-            cure="give the directory that `plaudit sft`, `reward` or `ppo` printed",
+            cure="give the directory that `plaudit sft`, `reward`, `ppo` or `evaluate` printed",
         )
     return path
 

@@ -65,7 +65,8 @@ def described(job: Job, inputs: Inputs | None) -> dict[str, Any]:
     """What a manifest must keep of a job, so that another start can be compared with it."""
     inputs = inputs or Inputs()
     found = {role: {"source": source, "sha256": hash_of(source)} for role, source in job.inputs.items()}
-    values = {role: hash_of_value(value) for role, value in inputs.given.items() if value is not None}
+    values = {role: hash_of(place) for role, place in job.code.items()}
+    values |= {role: hash_of_value(value) for role, value in inputs.given.items() if value is not None}
     return {
         "settings": _settings(job),
         "inputs": found,
@@ -216,10 +217,10 @@ def _same_inputs(run: Path, start: Mapping[str, Any], now: Mapping[str, Any]) ->
 
 
 def _other_values(start: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Change]:
-    """Functions and objects given in Python whose code is another: said, since a mended reward may be meant."""
+    """Functions, in files or given in Python, whose code is another: said, since a mended reward may be meant."""
     was, found = start.get("given", {}), now["given"]
     return {
-        f"code of the {role} given in Python": (f"sha256 {was[role][:8]}", f"sha256 {found[role][:8]}")
+        f"code of the {role}": (f"sha256 {was[role][:8]}", f"sha256 {found[role][:8]}")
         for role in was
         if role in found and was[role] != found[role]
     }

@@ -10,10 +10,12 @@ from transformers import AutoModelForCausalLM
 
 from plaudit import backends
 from plaudit.cli.main import main
+from plaudit.config.load import load_job
 from plaudit.config.sections import DataSection, LoraSection, OptimizerSection, SamplingSection
 from plaudit.data.load import load_records
 from plaudit.errors import DataError
 from plaudit.evaluation.kinds import policy_card
+from plaudit.jobs.preference import DPOJob
 from plaudit.records import Comparison, Demonstration, RewardResult
 from plaudit.runs.files import read_json, read_lines
 from plaudit.stages.online.again import Beside, evaluate_again
@@ -21,6 +23,8 @@ from plaudit.stages.online.heldout import heldout_texts
 from plaudit.stages.online.measured import Measurement
 from plaudit.stages.online.prompts import PromptReader
 from plaudit.stages.online.rl import run_rl
+from plaudit.stages.preference.dpo import run_dpo
+from plaudit.stages.reward.train import run_reward
 from plaudit.stages.said import Said
 from plaudit.stages.sft import run_sft
 
@@ -200,3 +204,43 @@ def test_a_wrong_file_is_said_before_a_model_is_loaded(run, tmp_path, monkeypatc
     monkeypatch.setattr(backends, "open_measuring", None)
     with pytest.raises(DataError, match="no such file"):
         evaluate_again(run, beside=Beside(red_team=str(tmp_path / "nowhere.jsonl")))
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo", "kto"])
+def test_a_policy_that_had_no_reward_is_judged_by_the_gold_reward_that_is_named(world, tmp_path, kind, capsys):
+    if kind == "sft":
+        made = run_sft(world.sft(tmp_path / "run", data=DataSection(eval_fraction=0.5)))
+    else:
+        values = {"model": world.lm, "dataset": world.preferences, "out": str(tmp_path / "run"), "algorithm.type": kind}
+        values |= {"data.eval_fraction": 0.5, "optimizer.lr": 0.01, "sampling.max_new_tokens": 5, "log.trackers": []}
+        made = run_dpo(load_job(DPOJob, [], values).job)
+    capsys.readouterr()
+    assert main(["evaluate", "policy", str(made), "--samples", "2", "--red-team", "none"]) == 78
+    assert f"a run of `{'sft' if kind == 'sft' else 'dpo'}` has no reward" in capsys.readouterr().err
+    assert main(["evaluate", "reward", str(made)]) == 78
+    assert "this is a run of a policy" in capsys.readouterr().err
+    flags = ["--samples", "2", "--gold", "rule:length:4", "--red-team", "none"]
+    assert main(["evaluate", "policy", str(made), *flags]) == 0
+    target = made / "evaluations" / "again-final"
+    rows = read_lines(target / "evaluation.jsonl")
+    assert all("reward" not in row and row["gold"] is not None for row in rows)
+    heldout = {row["prompt_id"] for row in rows}
+    summary = read_json(target / "summary.json")
+    assert summary["prompts"] == len(heldout) > 1 and summary["prompts_in_training"] == 0
+    assert summary["kl_exact"] >= 0 and summary["win_rate_judge"] == "gold" and "reward_mean" not in summary
+    known = {record.id for record in load_records(world.demonstrations if kind == "sft" else world.preferences).records}
+    assert heldout <= known, "prompts of the data that it learned from, held out"
+    words = capsys.readouterr().out
+    assert "gold_difference" in words and "everything about its responses" not in words
+    assert main(["report", str(target)]) == 0
+    assert "on which it was never trained" in (target / "report.html").read_text()
+    assert main(["report", str(made)]) == 0, "the page of the run itself is of its own kind still"
+
+
+def test_a_reward_model_is_no_policy(world, tmp_path, capsys):
+    made = run_reward(world.reward(tmp_path / "rm"))
+    assert main(["evaluate", "policy", str(made), "--samples", "2"]) == 78
+    assert "this is a run of a reward model" in capsys.readouterr().err
+    assert main(["evaluate", "reward", str(made), "--dataset", world.preferences]) == 0
+    [target] = (made / "evaluations").iterdir()
+    assert main(["report", str(target)]) == 0 and (target / "report.html").is_file()

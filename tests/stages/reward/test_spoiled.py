@@ -2,14 +2,17 @@
 
 import json
 import random
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from plaudit.config.sections import CheckpointSection, DataSection, OptimizerSection
 from plaudit.data.chat import Encoded
 from plaudit.evaluation.kinds import load_run, warnings
 from plaudit.evaluation.kinds.reward_card import card
 from plaudit.runs.files import read_json, read_lines
+from plaudit.stages.reward.epochs import Epochs
 from plaudit.stages.reward.evaluate import score_dataset
 from plaudit.stages.reward.scores import heldout_loss
 from plaudit.stages.reward.spoiled import Parts, spoil
@@ -161,3 +164,42 @@ def test_an_ensemble_has_spoiled_responses_and_says_how_far_its_members_agree(wo
 def test_the_probe_says_how_far_it_is(world, tmp_path, capsys):
     run_reward(world.reward(tmp_path / "run", head_init="probe"))
     assert "rows read" in capsys.readouterr().out
+
+
+def test_overfitted_is_said_only_where_the_rows_of_the_last_epoch_have_clearly_lost(world, tmp_path, capsys):
+    rates = {"epochs": 4, "data": SIDES, "optimizer": OptimizerSection(lr=3e-2)}
+    run = run_reward(world.reward(tmp_path / "run", dataset=noise(tmp_path / "noise.jsonl"), **rates))
+    summary = read_json(run / "summary.json")
+    [event] = [row for row in read_lines(run / "events.jsonl") if row["event"] == "rolled back"]
+    low, high = summary["epoch_rise_ci"]
+    assert summary["epoch_rise"] == pytest.approx(summary["epoch_losses"][-1] - min(summary["epoch_losses"]))
+    assert low < summary["epoch_rise"] < high
+    assert ("later epochs overfitted" in event["why"]) == (low > 0) and "interval" in event["why"]
+
+
+@pytest.mark.parametrize(("steady", "words"), [(True, "later epochs overfitted"), (False, "no later one was better")])
+def test_the_same_rise_is_overfitting_on_rows_that_agree_and_chance_on_rows_that_do_not(world, tmp_path, steady, words):
+    # By hand: 40 rows, one a prompt, of loss 0.3 + i / 100; after the second epoch each has lost 0.1, or every other
+    # one 1.2 while the rest gained 1.0. The mean rise is 0.1 both times, its interval +-0 and +-0.36.
+    told, lines = [], [[{"prompt_id": str(i), "rating": 0.0, "targets": [0.0]} for i in range(40)] for _ in range(2)]
+    for i in range(40):
+        loss = 2.0 + i / 100
+        lines[0][i]["score"] = loss**0.5
+        lines[1][i]["score"] = (loss + (0.1 if steady else (1.2 if i % 2 else -1.0))) ** 0.5
+    session = SimpleNamespace(
+        run=tmp_path, total=2,
+        recorder=SimpleNamespace(summary=told.append, event=lambda name, **fields: told.append(fields)),
+    )  # fmt: skip
+    learner = SimpleNamespace(
+        weights=lambda: SimpleNamespace(tensors=lambda: {"w": torch.zeros(1)}), put_back=lambda tensors: None
+    )
+    scored = iter(lines)
+    epochs = Epochs(session, learner, 1, lambda: next(scored), ())
+    for step in (1, 2):
+        epochs.after(step, 0)
+    assert epochs.rise.value == pytest.approx(0.1) and epochs.rise.n == 40
+    again = Epochs(session, learner, 1, list, ())
+    again.resume(json.loads(json.dumps(epochs.state())))
+    assert (again.rise, again.best_rows, again.losses) == (epochs.rise, epochs.best_rows, epochs.losses)
+    epochs.finish()
+    assert [fields["why"].startswith(words) for fields in told if "why" in fields] == [True]

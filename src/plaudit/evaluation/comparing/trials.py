@@ -42,7 +42,7 @@ class Trial:
     def judge(self, role: str) -> str:
         """What gives its "reward" or "gold", so that equal texts mean the same judge; "" where nothing is recorded.
 
-        A model counts by the hash of its files, a function that was given in Python by that of its code.
+        A model counts by the hash of its files, a function by that of its code.
         """
         manifest = dict(self.run.manifest)
         hashes = {
@@ -52,9 +52,10 @@ class Trial:
         }
         parts = [manifest.get(f"given.{role}", "")]
         text = next((s.value for s in self.run.settings if s.key == role), "")
-        for table in tomllib.loads(f"tables = [{text}]")["tables"]:
+        for i, table in enumerate(tomllib.loads(f"tables = [{text}]")["tables"]):
             if isinstance(table, dict):
                 table = {k: hashes.get(v, v) if k == "path" else v for k, v in table.items() if k not in SPEED}
+                table |= {"code": code} if (code := manifest.get(f"given.{role} {i}")) else {}
             parts.append(toml_value(table) if table else "")
         return ", ".join(part for part in parts if part)
 

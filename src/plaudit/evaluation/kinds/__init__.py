@@ -29,7 +29,9 @@ def kind_of(run: Run) -> Kind:
     if row is not None:
         # `best-of-n` answers prompts (best.jsonl), or trains in rounds: then it makes a policy, evaluated as any other.
         trains = row.kind == BEST_OF_N.name and not (run.path / BEST).is_file()
-        return POLICY if trains else KINDS[row.kind]
+        # A policy of any command that answered prompts anew after its run.
+        anew = not run.metrics and (run.path / POLICY.rows).is_file()
+        return POLICY if trains or anew else KINDS[row.kind]
     # The command of a user's own algorithm is in no table: the files of measured rows decide.
     for kind in (PREFERENCE, POLICY, BEST_OF_N, BENCHMARK, REWARD):
         if (run.path / kind.rows).is_file():

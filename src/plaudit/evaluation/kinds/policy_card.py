@@ -231,7 +231,7 @@ def _changes(before: Sequence[Row], after: Sequence[Row]) -> Row:
             values[f"{name}_difference_prompts"] = estimate.n
     judge = "gold" if "gold_difference" in values else "reward"
     values |= by_reward(before, after, judge) | {"win_rate_judge": judge}
-    if judge == "gold":
+    if judge == "gold" and "reward_difference" in values:
         values["win_rate_by_reward"] = by_reward(before, after, "reward")["win_rate"]
     first, last = (perplexity(rows, "ref_logprob") for rows in (before, after))
     values["perplexity_ratio"] = last / first if first else math.nan

@@ -26,7 +26,7 @@ def warnings(run: Run) -> list[str]:
 def unchecked(run: Run) -> list[str]:
     """What needs a gold reward, or held-out prompts."""
     card, missing = run.summary, []
-    if card.get("reward_mean") is None or card.get("reward_mean_before") is None:
+    if all(card.get(f"{name}_mean") is None or card.get(f"{name}_mean_before") is None for name in ("reward", "gold")):
         return ["everything about its responses (none were judged on held-out prompts)"]
     if card.get("gold_mean") is None:
         failed = card.get("gold_error_share") == 1

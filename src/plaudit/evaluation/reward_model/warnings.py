@@ -28,8 +28,10 @@ class Check:
 
     look: Callable[[Run], str | None]
     """A warning, "" where there is nothing to warn of, None where it could not look."""
-    missing: str
-    """What is not known where it could not look, and why."""
+    what: str
+    """What is not known where it could not look."""
+    why: str = ""
+    """Why it could not."""
 
 
 def warnings(run: Run) -> list[str]:
@@ -43,7 +45,12 @@ def unchecked(run: Run) -> list[str]:
     """What could not be looked at, and why."""
     if run.summary.get("accuracy") is None:
         return ["everything (no held-out rows were scored)"]
-    return [check.missing for check in CHECKS if check.look(run) is None]
+    # One line a reason, and not a check: the summary of an earlier version lacks many for the same one.
+    reasons: dict[str, list[str]] = {}
+    for check in CHECKS:
+        if check.look(run) is None:
+            reasons.setdefault(check.why, []).append(check.what)
+    return [f"{', '.join(whats)} ({why})" for why, whats in reasons.items()]
 
 
 def _coin(run: Run) -> str | None:
@@ -252,49 +259,50 @@ def _listed(groups: Sequence[Row]) -> str:
 
 _NO_PAIRS = "the held-out rows are no pairs"
 _NOT_SPOILED = "no such response was scored"
+_TOO_FEW = "too few held-out pairs"
 CHECKS: tuple[Check, ...] = (
-    Check(_coin, "whether it is better than chance (the held-out rows have nothing to rank)"),
-    Check(_length_rule, f"whether it is better than a rule on length ({_NO_PAIRS})"),
-    Check(_words, "whether it is better than a bag of words (none was fitted on the training rows)"),
+    Check(_coin, "whether it is better than chance", "the held-out rows have nothing to rank"),
+    Check(_length_rule, "whether it is better than a rule on length", _NO_PAIRS),
+    Check(_words, "whether it is better than a bag of words", "none was fitted on the training rows"),
     Check(
         _spoiled(
             "swapped", "After another prompt it scores a response as high as after its own: it may not read the prompt"
         ),
-        "whether it reads the prompt (there are no pairs with two different prompts)",
+        "whether it reads the prompt", "there are no pairs with two different prompts",
     ),
     Check(
         _spoiled(
             "shuffled", "It scores a response as high with its tokens in another order: it may read single words only"
         ),
-        f"responses with their tokens in another order ({_NOT_SPOILED})",
+        "responses with their tokens in another order", _NOT_SPOILED,
     ),
     Check(
         _spoiled("truncated", "It scores the first half of a response as high as the whole"),
-        f"responses of which half is missing ({_NOT_SPOILED})",
+        "responses of which half is missing", _NOT_SPOILED,
     ),
     Check(
         _spoiled(
             "doubled", "It scores a response as high when it is written twice: a policy may learn to repeat itself"
         ),
-        f"responses written twice ({_NOT_SPOILED})",
+        "responses written twice", _NOT_SPOILED,
     ),
     Check(
         _spoiled("suffix", "A friendly sentence at the end, the same for all, raises its score: a policy will add it"),
-        f"a friendly sentence at the end ({_NOT_SPOILED})",
+        "a friendly sentence at the end", _NOT_SPOILED,
     ),
     Check(
         _spoiled("unended", "It scores a response without its end as high: a policy may learn never to stop"),
-        f"responses without their end ({_NOT_SPOILED})",
+        "responses without their end", _NOT_SPOILED,
     ),
-    Check(_best_of_k, "the best of several (no prompt has three responses or more)"),
-    Check(_overfitted, "overfitting (there is no loss of training to compare with)"),
+    Check(_best_of_k, "the best of several", "no prompt has three responses or more"),
+    Check(_overfitted, "overfitting", "there is no loss of training to compare with"),
     Check(_same_rows, ""),
     Check(_few, ""),
-    Check(_follows_length, "whether scores follow length (lengths or scores do not vary)"),
-    Check(_calibration, "its calibration (too few held-out pairs)"),
-    Check(_own_margin, "whether a larger difference in score means more (too few held-out pairs)"),
-    Check(_sure, "where people were sure (the data have no margins, and no share of annotators that varies)"),
-    Check(_category, "each category (the data have no two)"),
-    Check(_members, "whether another training would say the same (there is one model: --members 3)"),
+    Check(_follows_length, "whether scores follow length", "lengths or scores do not vary"),
+    Check(_calibration, "its calibration", _TOO_FEW),
+    Check(_own_margin, "whether a larger difference in score means more", _TOO_FEW),
+    Check(_sure, "where people were sure", "the data have no margins, and no share of annotators that varies"),
+    Check(_category, "each category", "the data have no two"),
+    Check(_members, "whether another training would say the same", "there is one model: --members 3"),
 )
 """All that is looked for, most serious first."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import NamedTuple, cast
 
 from plaudit import backends
 from plaudit.config.algorithm import specialise
@@ -19,9 +19,13 @@ from plaudit.data.write import write_records
 from plaudit.errors import ConfigError, DataError, PlauditError
 from plaudit.evaluation.choice import divide
 from plaudit.evaluation.responses.refusals import Request, requests
+from plaudit.jobs.best_of_n import BestOfNJob
 from plaudit.jobs.online import OnlineJob
+from plaudit.jobs.preference import DPOJob
 from plaudit.jobs.registry import COMMANDS
 from plaudit.jobs.reward_texts import tables_of
+from plaudit.jobs.rewarded import RewardedJob
+from plaudit.jobs.sft import SFTJob
 from plaudit.records import Message, Prompt
 from plaudit.rollouts.turns import TurnGenerator, load_environment
 from plaudit.runs.directory import announce, set_threads
@@ -76,6 +80,8 @@ def evaluate_again(
 ) -> Path:  # fmt: skip
     """Sample the start and the trained policy of a run anew, with luck that no evaluation of the run has had.
 
+    A run of sft or dpo has no reward: ``gold`` judges both sides, and prompts are those of its held-out rows.
+
     Args:
         run: of a policy, with its ``model/``.
         samples: responses to each prompt; 0: as at the end of a run.
@@ -94,7 +100,8 @@ def evaluate_again(
     """
     model_step = _trained_step(run)
     beside = beside or Beside()
-    job = _job_of(run, {"gold": [gold]} if gold else {})
+    opened = _opened(run, gold)
+    job = opened.job
     set_threads(job.compute)
     # What is cheap to check comes before a model is loaded.
     asked_of_it = [] if beside.red_team == NONE else requests(beside.red_team)
@@ -109,9 +116,9 @@ def evaluate_again(
     data = readable(runtime.format, data, said)
     said.note(runtime.notes)
     own = None if prompts else job.eval_prompts
-    tokenised = _tokenised(job, data, runtime, (records, places), own, said)
+    tokenised = _tokenised(job, data, runtime, (records, places), own, said, all_judge=not opened.rewarded)
     replying = _replying(run, job, data, runtime, said)
-    anew = _Anew(job, runtime, data, said, Measurement(runtime, job, model_step, replying))
+    anew = _Anew(job, runtime, data, said, Measurement(runtime, job, model_step, replying), opened.rewarded)
     with _recorder(run, prompts) as recorder:
         anew.measure(recorder, tokenised, samples or PER_PROMPT)
         if judge:
@@ -119,7 +126,7 @@ def evaluate_again(
         anew.forget(recorder.run_dir, beside.heldout)
         anew.provoke(recorder.run_dir, asked_of_it)
         said.record(recorder)
-        known = _known(job, runtime, tokenised)
+        known = _known(opened, runtime, tokenised)
         recorder.summary({"model_step": model_step, "not_measured": anew.not_measured, "known_prompts": known})
     return recorder.run_dir
 
@@ -172,16 +179,19 @@ def evaluate_against(job: OnlineJob, run: Path, target: Path, *, samples: int = 
 
 def _tokenised(
     job: OnlineJob, data: DataSection, runtime: MeasuringRuntime, given: tuple[Sequence[Prompt], Places],
-    own: int | None, said: Said,
+    own: int | None, said: Said, *, all_judge: bool = False,
 ) -> list[TokenPrompt]:  # fmt: skip
-    """The prompts that are answered; ``own``: so many held-out ones of the run, of which those kept for its end."""
+    """The prompts that are answered; ``own``: so many held-out ones of the run, of which those kept for its end.
+
+    ``all_judge``: no held-out prompt has chosen weights, so all of them are kept.
+    """
     records, places = given
     reader = PromptReader(data, job.sampling, runtime.format.chat, places)
     if own is not None:
         _, heldout = split_by_prompt(records, max(data.eval_fraction, 1e-9), job.seed)
         records = heldout[:own]
     tokenised = reader.tokenise(records)
-    if own is not None:
+    if own is not None and not all_judge:
         _, tokenised = divide(tokenised, lambda prompt: prompt_key(prompt.prompt.content))
     if not tokenised:
         raise reader.nothing_left("evaluate on")
@@ -189,15 +199,17 @@ def _tokenised(
     return tokenised
 
 
-def _known(job: OnlineJob, runtime: MeasuringRuntime, prompts: Sequence[TokenPrompt]) -> dict[str, int | None]:
+def _known(opened: _Opened, runtime: MeasuringRuntime, prompts: Sequence[TokenPrompt]) -> dict[str, int | None]:
     """How many of the prompts the run was trained on, and how many have chosen its weights; None: not known."""
+    job = opened.job
     try:
         records, places = load_prompts(job.dataset, job.data, None, Said())
     except PlauditError:  # they were given in Python, or are no longer there
         return {"in_training": None, "in_choice": None}
     train, heldout = split_by_prompt(records, max(job.data.eval_fraction, 1e-9), job.seed)
     reader = PromptReader(job.data, job.sampling, runtime.format.chat, places)
-    chosen, _ = divide(reader.tokenise(heldout[: job.eval_prompts]), lambda prompt: prompt_key(prompt.prompt.content))
+    watched = reader.tokenise(heldout[: job.eval_prompts]) if opened.rewarded else []
+    chosen, _ = divide(watched, lambda prompt: prompt_key(prompt.prompt.content))
     asked = {prompt_key(prompt.prompt.content) for prompt in prompts}
     sides = {"in_training": train, "in_choice": [prompt.prompt for prompt in chosen]}
     return {name: len(asked & {prompt_key(one.content) for one in side}) for name, side in sides.items()}
@@ -241,12 +253,15 @@ class _Anew:
     data: DataSection
     said: Said
     measurement: Measurement
+    rewarded: bool
     not_measured: list[str] = field(default_factory=list)
 
     def measure(self, recorder: Recorder, prompts: Sequence[TokenPrompt], n: int) -> None:
         """Responses of both sides with all that is read of them, and the pairs for people."""
         announce({"prompts": f"{len(prompts)}, {n} responses to each by the start and by the trained policy"})
         rows = self.measurement.respond(prompts, n)
+        if not self.rewarded:  # nothing was trained on what scores them, so it is a gold reward
+            rows = [{"gold" if name == "reward" else name: value for name, value in row.items()} for row in rows]
         write_lines(recorder.run_dir / EVALUATION, rows)
         shown = {prompt.prompt.id for prompt in prompts[: self.job.log.samples]}
         for row in rows:
@@ -308,15 +323,39 @@ class _Anew:
         write_lines(target / RED_TEAM, self.measurement.provoke(asked, tokenised, PER_REQUEST))
 
 
-def _job_of(run: Path, changes: dict[str, Any]) -> OnlineJob:
-    """The settings of a run, as a job of today."""
-    command = COMMANDS.get(read_run(run).command)
-    if command is None or command.kind not in ("policy", "best_of_n"):
+class _Opened(NamedTuple):
+    """The settings of a run, as far as they are needed to measure what it trained."""
+
+    job: OnlineJob
+    rewarded: bool
+    """It has learned from a reward. Else the reward of ``job`` is the gold reward that was asked for."""
+
+
+def _opened(run: Path, gold: str) -> _Opened:
+    """The settings of a run, as a job of today; ``gold``: another gold reward, "" for that of the run.
+
+    Raises:
+        ConfigError: it trains no policy, or has no reward and none is named.
+    """
+    name, config = read_run(run).command, run / "config.toml"
+    command = COMMANDS.get(name)
+    if command is None or command.kind == "reward":
         raise ConfigError(
-            f"the run is of `{read_run(run).command}`, which trains no policy on a reward", where=str(run),
-            cure="give a run of plaudit ppo, grpo, rloo, reinforce, online-dpo or best-of-n",
+            f"the run is of `{name}`, which trains no policy", where=str(run),
+            cure="give a run of plaudit sft, dpo, ppo, grpo, rloo, reinforce, online-dpo or best-of-n",
         )  # fmt: skip
-    config = run / "config.toml"
     job_class = specialise(command.job, *algorithm_type([Layer.read(config)]))
-    # A cast: that the kinds above have jobs of policies stands in the registry, which a type checker does not read.
-    return cast("OnlineJob", load_job(job_class, [config], changes).job)
+    if issubclass(job_class, RewardedJob):
+        # A cast: a type checker does not see that all jobs with a reward sample and evaluate alike.
+        job = cast("OnlineJob", load_job(job_class, [config], {"gold": [gold]} if gold else {}).job)
+        return _Opened(job, True)
+    if not gold:
+        raise ConfigError(
+            f"a run of `{name}` has no reward, so nothing says which responses are better", where=str(run),
+            cure="name a reward that judges them: --gold REWARD_RUN, file.py:function, rule:NAME, judge:MODEL@ADDRESS",
+        )  # fmt: skip
+    offline = cast("SFTJob | DPOJob", load_job(job_class, [config]).job)
+    same = {part: getattr(offline, part) for part in ("dataset", "seed", "data", "lora", "compute", "log", "sampling")}
+    # A job of best-of-n has what is measured, and nothing that is trained on-line.
+    job = cast("OnlineJob", BestOfNJob(policy=offline.model, reward=tables_of(gold, "gold"), **same))
+    return _Opened(job, False)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from itertools import combinations
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -177,12 +178,16 @@ def heldout_loss(lines: Sequence[Row], head_weights: Sequence[float] = ()) -> fl
     >>> round(heldout_loss([{"chosen_score": 1.0, "rejected_score": 0.0}]), 4)
     0.3133
     """
-    if not lines:
-        return math.nan
-    if "rating" in lines[0]:
+    losses = row_losses(lines, head_weights)
+    return fmean(losses) if losses else math.nan
+
+
+def row_losses(lines: Sequence[Row], head_weights: Sequence[float] = ()) -> list[float]:
+    """The loss of each held-out row; see `heldout_loss`."""
+    if lines and "rating" in lines[0]:
         weights = list(head_weights) or [1.0]
         wanted = [sum(w * t for w, t in zip(weights, row["targets"], strict=True)) for row in lines]
-        return sum((row["score"] - target) ** 2 for row, target in zip(lines, wanted, strict=True)) / len(lines)
-    if "label" in lines[0]:
-        return pair_nll([row["score"] * (1 if row["label"] > 0.5 else -1) for row in lines])
-    return pair_nll([row["chosen_score"] - row["rejected_score"] for row in lines])
+        return [float((row["score"] - target) ** 2) for row, target in zip(lines, wanted, strict=True)]
+    if lines and "label" in lines[0]:
+        return [pair_nll([row["score"] * (1 if row["label"] > 0.5 else -1)]) for row in lines]
+    return [pair_nll([row["chosen_score"] - row["rejected_score"]]) for row in lines]
