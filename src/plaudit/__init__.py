@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from plaudit.algorithms.rloo import RLOO as RLOO
     from plaudit.algorithms.sft import SFT as SFT
     from plaudit.api import Run as Run
+    from plaudit.api import run_loop as run_loop
     from plaudit.api import train as train
     from plaudit.config.load import load_job as load_job
     from plaudit.data.lint import lint as lint
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from plaudit.rollouts.environment import Environment as Environment
 
 _HOME = {
-    "train": "api", "Run": "api",
+    "train": "api", "run_loop": "api", "Run": "api",
     "SFT": "algorithms.sft", "RewardModel": "algorithms.reward_model", "PPO": "algorithms.ppo",
     "GRPO": "algorithms.grpo", "DrGRPO": "algorithms.grpo", "DAPO": "algorithms.grpo", "GSPO": "algorithms.grpo",
     "CISPO": "algorithms.grpo", "GRPOPaper": "algorithms.grpo", "RLOO": "algorithms.rloo",

@@ -1,4 +1,4 @@
-"""Training from Python, with the names of the command line: ``plaudit.train(plaudit.PPO(), policy=...)``."""
+"""Training and loops from Python, with the names of the command line: ``plaudit.train(plaudit.PPO(), policy=...)``."""
 
 from __future__ import annotations
 
@@ -14,25 +14,31 @@ from pydantic import BaseModel
 
 from plaudit.algorithms.protocol import Algorithm, PreferenceAlgorithm
 from plaudit.config.algorithm import with_algorithm
-from plaudit.config.load import Loaded, load_job, load_section
+from plaudit.config.load import Layer, Loaded, keys_of, load_job, load_section
 from plaudit.config.sections import Job, SamplingSection
 from plaudit.data.values import prompt_of
 from plaudit.errors import ConfigError, Ended, Stopped
 from plaudit.evaluation.kinds import card
 from plaudit.evaluation.report import write_report
+from plaudit.jobs.loop import LoopJob
 from plaudit.jobs.registry import COMMANDS, command_for
 from plaudit.jobs.reward_tables import TIMEOUT, RewardTable
 from plaudit.jobs.reward_texts import table_of
 from plaudit.jobs.rewarded import RewardedJob
+from plaudit.loop.annotators import Annotators
+from plaudit.loop.plan import read_plan
+from plaudit.loop.rounds import run_loop as carry_out
 from plaudit.rewards.build import GivenReward
 from plaudit.rollouts.environment import Environment
 from plaudit.rollouts.turns import check_environment
+from plaudit.runs.files import LOOP, read_json
 from plaudit.stages import stage_of
 from plaudit.stages.online.gate import refuse_coins
 from plaudit.stages.respond.policy import TrainedPolicy
 from plaudit.stages.session import OnIteration
 
 J = TypeVar("J", bound=Job)
+IN_PYTHON = "set in Python"
 RewardSource = str | Callable[..., Any] | Mapping[str, Any] | RewardTable | Sequence[Any]
 
 
@@ -55,8 +61,12 @@ class Run:
 
     @cached_property
     def policy(self) -> Generating:
-        """The trained language model, loaded on first use."""
-        return Generating(self.path)
+        """The trained language model, loaded on first use; of a loop that of its last round."""
+        rounds = read_json(self.path / LOOP).get("rounds", [])
+        done = [place for place, steps in enumerate(rounds, 1) if "policy" in steps]
+        if not done:
+            return Generating(self.path)
+        return Generating(self.path / f"round-{done[-1]}" / rounds[done[-1] - 1]["policy"]["command"])
 
 
 class Generating:
@@ -78,7 +88,7 @@ class Generating:
             sampling: settings of the ``[sampling]`` table, such as ``temperature=0.7``.
         """
         return self._policy.respond(
-            prompt_of(prompt, "prompt"), load_section(SamplingSection, sampling, "set in Python"), seed=seed
+            prompt_of(prompt, "prompt"), load_section(SamplingSection, sampling, IN_PYTHON), seed=seed
         )
 
 
@@ -143,6 +153,35 @@ def train(
     return _judged(partial(stage_of(row.job), job, sources, **values))
 
 
+def run_loop(
+    *configs: str | Path | Mapping[str, Any],
+    annotators: Annotators | None = None,
+    anyway: bool = False,
+    **settings: Any,
+) -> Run:
+    """Carry out a loop: rounds of sampling, asking, reward model, policy and evaluation, as `plaudit loop` does.
+
+    The same call goes on where an earlier one was ended.
+
+    Args:
+        configs: TOML files, or mappings with the same keys; later ones win.
+        annotators: an object that answers comparisons (see docs/howto/loop.md), instead of what the config names.
+        anyway: train on a reward model that may be no better than a coin, by its own report card.
+        settings: settings of the loop by their flat names, such as ``rounds=3``; they win over configs.
+
+    Returns:
+        The loop: its directory, the figures of its last round, its page, and the last policy.
+
+    Raises:
+        ConfigError, DataError, ModelError, RewardError, Refused: with the cure.
+        Waiting: people have not answered enough yet. Stopped: on SIGTERM or Ctrl-C. The same call goes on.
+    """
+    read = [Layer(Path(IN_PYTHON), dict(one), {}) if isinstance(one, Mapping) else one for one in configs]
+    if configs and isinstance(configs[-1], Mapping):
+        settings = {"out": configs[-1].get("out", "runs/loop"), **settings}
+    return Run(carry_out(read_plan(read, keys_of(LoopJob, settings, IN_PYTHON)), annotators=annotators, anyway=anyway))
+
+
 def _judged(stage: Callable[[], Path]) -> Run:
     """Run a stage, and write the figures and the page of its run, however it ended."""
     try:
@@ -191,7 +230,7 @@ def _named_and_values(given: Mapping[str, Any], timeout: float) -> tuple[dict[st
 def _job(job_class: type[J], algorithm: Algorithm, settings: Mapping[str, Any]) -> Loaded[J]:
     values = {f"algorithm.{f.name}": getattr(algorithm, f.name) for f in _fields(algorithm)}
     job_class = with_algorithm(job_class, type(algorithm))
-    return load_job(job_class, (), {**values, **settings}, "set in Python")
+    return load_job(job_class, (), {**values, **settings}, IN_PYTHON)
 
 
 def _fields(algorithm: object) -> tuple[dataclasses.Field[Any], ...]:

@@ -47,7 +47,11 @@ def test_the_resolved_config_is_a_config(config, tmp_path):
         assert same.steps()[name].job.model_dump() == loaded.job.model_dump(), name
 
 
-@pytest.mark.parametrize("command", POLICIES)
+OTHERS = {"best-of-n": 'command = "best-of-n"', "dpo": 'command = "dpo"'}
+OF_GRPO = "iterations = 2\nprompts_per_iteration = 3\n"
+
+
+@pytest.mark.parametrize("command", sorted(set(POLICIES) - set(OTHERS)))
 def test_every_online_command_can_train_the_policy(config, tmp_path, command):
     plain = ("[policy.algorithm]\ngroup_size = 2\n", "")
     plan = changed(config, tmp_path, plain, ('command = "grpo"', f'command = "{command}"'))
@@ -57,7 +61,7 @@ def test_every_online_command_can_train_the_policy(config, tmp_path, command):
 @pytest.mark.parametrize(
     ("old", "new", "says", "cure"),
     [
-        ('command = "grpo"', 'command = "dpo"', "'dpo' trains no policy", "ppo"),
+        ('command = "grpo"', 'command = "sft"', "'sft' is not one that a loop", "dpo"),
         ("batch_size = 8", "batch_size = 8\nseed = 3", r"\[reward\] seed is not for a step", "leave it out"),
         ("batch_size = 8", "batch_size = 8\n[reward.data]\neval_fraction = 0.5", "data.eval_fraction is not", "leave"),
         ("iterations = 2", 'iterations = 2\nreward = "rule:json"', r"\[policy\] reward is not", "leave it out"),
@@ -102,3 +106,30 @@ def test_config_shows_the_settings_of_every_step(config, tmp_path, capsys):
 def test_a_mistake_on_the_command_line_is_a_bad_config(config, tmp_path, capsys):
     assert main(["loop", str(config(tmp_path / "out")), "--rouns", "3"]) == 78
     assert "did you mean --rounds?" in capsys.readouterr().err
+
+
+def test_a_policy_of_dpo_learns_from_the_comparisons_and_is_judged_by_gold_on_the_prompts(config, tmp_path):
+    plain = ("[policy.algorithm]\ngroup_size = 2\n", "[policy.algorithm]\nbeta = 0.2\n")
+    plan = changed(config, tmp_path, plain, (OF_GRPO, "eval_prompts = 6\n"), ('command = "grpo"', OTHERS["dpo"]))
+    folder = tmp_path / "round-1"
+    job = plan.policy("start", folder / "reward", folder / "dpo").job
+    assert (job.model, job.dataset) == ("start", str(folder / "data.jsonl")) and job.algorithm.beta == 0.2
+    judged = plan.judged(folder / "reward", folder / "dpo").job
+    assert (judged.policy, judged.dataset) == (plan.job.model, plan.job.dataset) and judged.eval_prompts == 6
+    assert [table.path for table in judged.reward] == [str(folder / "reward" / "model")]
+    assert [table.kind for table in judged.gold] == ["function"] and judged.sampling.max_new_tokens == 5
+    again = tmp_path / "again.toml"
+    again.write_text(plan.as_toml())
+    same = read_plan([again])
+    assert same.judged(folder / "reward", folder / "dpo").job == judged and same.command == "dpo"
+
+
+def test_best_of_n_trains_for_a_round_unless_told_otherwise(config, tmp_path):
+    plain = (("[policy.algorithm]\ngroup_size = 2\n", ""), (OF_GRPO, ""))
+    plan = changed(config, tmp_path, *plain, ('command = "grpo"', OTHERS["best-of-n"]))
+    assert plan.steps()["policy"].job.rounds == 1
+    more = changed(config, tmp_path, *plain, ('command = "grpo"', OTHERS["best-of-n"] + "\nrounds = 3"))
+    assert more.steps()["policy"].job.rounds == 3
+    with pytest.raises(ConfigError, match="train no policy") as caught:
+        changed(config, tmp_path, *plain, ('command = "grpo"', OTHERS["best-of-n"] + "\nrounds = 0"))
+    assert "rounds = 1" in caught.value.cure

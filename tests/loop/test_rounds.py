@@ -3,16 +3,19 @@
 import json
 import re
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
 
+import plaudit
 from plaudit.cli.main import main
 from plaudit.data.split import split_by_prompt
 from plaudit.errors import ConfigError, Ended, Refused, Stopped
 from plaudit.evaluation.looping import accuracy_by_round
 from plaudit.jobs.loop import LoopJob
 from plaudit.loop import rounds
+from plaudit.loop.annotators import Waiting
 from plaudit.loop.choice import is_active, mixed, prompts_of, round_of, sizes
 from plaudit.loop.plan import read_plan
 from plaudit.loop.rounds import STEPS, carried_out, ended_before, is_half_handed_out, run_loop
@@ -271,3 +274,49 @@ def test_a_reward_model_that_ended_early_is_none(config, tmp_path, monkeypatch):
     monkeypatch.setattr(rounds, "stage_of", lambda job_class: ends)
     with pytest.raises(Ended):
         carried_out(loaded.job, loaded.sources)
+
+
+@pytest.mark.parametrize("command", ["dpo", "best-of-n"])
+def test_dpo_and_best_of_n_train_the_policy_of_a_round(config, tmp_path, command):
+    settings = "batch_size = 8" if command == "dpo" else "prompts_per_iteration = 4"
+    path = config(
+        tmp_path / "out",
+        ("iterations = 2\nprompts_per_iteration = 3", settings),
+        ("[policy.algorithm]\ngroup_size = 2", ""), ('command = "grpo"', f'command = "{command}"'),
+    )  # fmt: skip
+    out = run_loop(read_plan([path]), anyway=True)
+    state = read_json(out / "loop.json")
+    assert state["finished"] and len(state["rounds"]) == 2
+    for number, steps in enumerate(state["rounds"], 1):
+        folder = out / f"round-{number}"
+        assert (folder / command / "model").is_dir() and steps["policy"]["command"] == command
+        assert steps["evaluate"]["gold_mean"] is not None and steps["evaluate"]["kl"] is not None
+    second = (out / "round-2" / command / "config.toml").read_text()
+    assert f"round-1/{command}/model" in second, "it goes on from the policy of the round before"
+    if command == "dpo":
+        learned = {row["id"] for row in read_lines(out / "round-2" / "data.jsonl")}
+        judged = {row["id"] for row in read_lines(out / "round-2" / "dpo" / "preferences.jsonl")}
+        assert 'round-2/data.jsonl"' in second and judged and judged < learned
+    page = (out / "report.html").read_text()
+    assert command.upper() in page and f"round-2/{command}/report.html" in page
+    before = read_json(out / "loop.json")["rounds"]
+    assert run_loop(read_plan([path]), anyway=True) == out and read_json(out / "loop.json")["rounds"] == before
+
+
+def test_a_loop_from_python_goes_on_and_gives_its_last_policy(config, tmp_path):
+    tree = tomllib.loads(config(tmp_path / "out").read_text())
+    annotators = tree.pop("annotators")
+    first = plaudit.run_loop(tree, {"annotators": annotators}, rounds=1, anyway=True, out=str(tmp_path / "own"))
+    assert first.path == tmp_path / "own" and first.summary["command"] == "loop" and first.summary["round"] == 1
+    again = plaudit.run_loop(tree, {"annotators": annotators}, rounds=2, anyway=True, out=str(tmp_path / "own"))
+    assert again.summary["round"] == 2 and again.report.is_file()
+    assert isinstance(again.policy.generate("say red", max_new_tokens=3), str)
+    with pytest.raises(ConfigError, match="there is no setting nonsense"):
+        plaudit.run_loop(tree, nonsense=1)
+
+    class Mine:
+        def answer(self, asked, number):
+            raise Waiting("nobody is here", where="here", cure="wait")
+
+    with pytest.raises(Waiting):
+        plaudit.run_loop(tree, rounds=1, annotators=Mine(), out=str(tmp_path / "mine"), comparisons=8, source="x:y")

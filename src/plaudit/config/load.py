@@ -217,6 +217,15 @@ def unknown(key: str, table: Table, where: str) -> ConfigError:
     return ConfigError(f"there is no setting {named}", where=where, cure=cure)
 
 
+def keys_of(job_class: type[Job], given: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """Values under any name of a setting, by their dotted keys.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    return {setting.key: value for setting, value in _overrides(given, job_class, origin)}
+
+
 def _overrides(given: Mapping[str, Any], job_class: type[Section], origin: str) -> list[tuple[Setting, Any]]:
     result = []
     table = settings(job_class)

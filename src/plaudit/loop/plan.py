@@ -1,13 +1,14 @@
 """The config of a loop: its own settings, and for each step the settings of the command that the step is.
 
 ``[reward]`` holds settings of `plaudit reward`, ``[policy]`` those of the command that it names (``command = "grpo"``).
+A policy of `dpo` learns from the round's comparisons themselves; the reward model and ``[policy] gold`` judge it.
 Tables that commands share, such as ``[data]`` and ``[compute]``, hold for every step unless the step has its own.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,20 +16,26 @@ from typing import Any, cast
 from plaudit.config.algorithm import specialise
 from plaudit.config.load import COMMAND_LINE, Layer, Loaded, algorithm_type, load_job
 from plaudit.config.sections import Job
-from plaudit.config.show import to_toml
+from plaudit.config.show import to_toml, toml_value
 from plaudit.errors import ConfigError
+from plaudit.jobs.best_of_n import BestOfNJob
 from plaudit.jobs.loop import LoopJob
 from plaudit.jobs.online import OnlineJob
 from plaudit.jobs.registry import COMMANDS
 from plaudit.jobs.reward import RewardJob
-from plaudit.jobs.reward_tables import members_of
+from plaudit.jobs.reward_tables import members_of, on_one_line
+from plaudit.jobs.rewarded import RewardedJob
 
 SHARED = ("data", "optimizer", "lora", "compute", "log", "checkpoint", "sampling")
 """Tables of the loop that its steps take over."""
 SAID = ("model", "policy", "dataset", "reward", "out", "overwrite", "seed", "member")
 """Settings of a step that the loop says itself."""
 SAID_INSIDE = ("data.eval_fraction", "checkpoint.resume")
-POLICIES = tuple(name for name, row in COMMANDS.items() if row.kind == "policy")
+POLICIES = tuple(name for name, row in COMMANDS.items() if row.kind in ("policy", "best_of_n", "preference"))
+JUDGING = ("gold", "eval_prompts")
+"""Settings of ``[policy]`` by which a policy is judged, where its command has none of its own."""
+JUDGED = ("data", "lora", "compute", "log", "sampling", *JUDGING)
+"""What the evaluation of such a policy reads of ``[policy]`` and of the shared tables."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +61,30 @@ class Plan:
         own = {"model": self.job.model, "dataset": str(dataset)}
         return self._step("reward", RewardJob, out, own)
 
-    def policy(self, start: str, reward: Path, out: Path) -> Loaded[OnlineJob]:
-        """The job that trains the policy of a round from ``start`` on the reward model in ``reward``."""
-        source = reward if members_of(reward) else reward / "model"
-        own = {"policy": start, "reward": [str(source)], "dataset": self.job.dataset}
-        # A cast: that POLICIES have jobs that sample stands in the registry, which a type checker does not read.
-        job_class = cast("type[OnlineJob]", COMMANDS[self.command].job)
+    def policy(self, start: str, reward: Path, out: Path) -> Loaded[Any]:
+        """The job that trains the policy of a round from ``start``.
+
+        It learns from the reward model in ``reward``, or, as `dpo` does, from the comparisons beside it.
+        """
+        job_class = COMMANDS[self.command].job
+        if not issubclass(job_class, RewardedJob):
+            compared = {"model": start, "dataset": str(reward.with_name("data.jsonl"))}
+            return self._step("policy", job_class, out, compared)
+        own = self._rewarded(start, reward)
+        if job_class is BestOfNJob and not any("rounds" in layer.tree for layer in self.layers["policy"]):
+            own |= {"rounds": 1}  # by itself the command only answers, and trains nothing
         return self._step("policy", job_class, out, own)
+
+    def judged(self, reward: Path, out: Path) -> Loaded[OnlineJob]:
+        """The job whose start is the SFT model and whose rewards and held-out prompts judge the policy of a round."""
+        # A cast: a type checker does not see that all jobs with a reward sample and evaluate alike.
+        if "judged" not in self.layers:
+            return cast("Loaded[OnlineJob]", self.policy(self.job.model, reward, out))
+        return cast("Loaded[OnlineJob]", self._step("judged", BestOfNJob, out, self._rewarded(self.job.model, reward)))
+
+    def _rewarded(self, start: str, reward: Path) -> dict[str, Any]:
+        source = reward if members_of(reward) else reward / "model"
+        return {"policy": start, "reward": [str(source)], "dataset": self.job.dataset}
 
     def _step(self, name: str, job_class: type[Any], out: Path, own: Mapping[str, Any]) -> Loaded[Any]:
         layers = self.layers[name]
@@ -78,9 +102,17 @@ class Plan:
         """All settings with their sources, as a file that the command reads."""
         parts = [to_toml(self.job, self.sources)]
         for name, loaded in self.steps().items():
-            head = f'[{name}]\ncommand = "{self.command}"\n' if name == "policy" else f"[{name}]\n"
+            head = f'[{name}]\ncommand = "{self.command}"\n{self._judging()}' if name == "policy" else f"[{name}]\n"
             parts.append(head + _below(name, to_toml(loaded.job, loaded.sources)))
         return "\n".join(parts)
+
+    def _judging(self) -> str:
+        """What judges the policy, as lines of TOML, where its own job does not say it."""
+        if "judged" not in self.layers:
+            return ""
+        job = self.judged(Path("round") / "reward", Path("round") / self.command).job
+        gold = toml_value([on_one_line(table) for table in job.gold])
+        return f"gold = {gold}\neval_prompts = {job.eval_prompts}\n"
 
     def steps(self) -> dict[str, Loaded[Any]]:
         """The jobs of the steps, with names that stand for what a round puts there."""
@@ -91,11 +123,11 @@ class Plan:
         }
 
 
-def read_plan(files: Sequence[Path | str], flags: Mapping[str, Any] | None = None) -> Plan:
+def read_plan(files: Sequence[Path | str | Layer], flags: Mapping[str, Any] | None = None) -> Plan:
     """Read and check the config of a loop, that of every step included.
 
     Args:
-        files: TOML files; later ones win.
+        files: TOML files, or what was read from them; later ones win.
         flags: overrides of the loop's own settings and of shared tables, by dotted key.
 
     Raises:
@@ -103,21 +135,24 @@ def read_plan(files: Sequence[Path | str], flags: Mapping[str, Any] | None = Non
             step that the loop says itself.
     """
     flags = dict(flags or {})
-    layers = [Layer.read(Path(f)) for f in files]
+    layers = [f if isinstance(f, Layer) else Layer.read(Path(f)) for f in files]
     names = ("reward", "policy")
     own = [replace(one, tree={k: v for k, v in one.tree.items() if k not in names}) for one in layers]
     loaded = load_job(LoopJob, own, flags)
     job = loaded.job
     if job.out == "auto":
-        job = job.model_copy(update={"out": str(Path("runs") / (Path(files[-1]).stem if files else "loop"))})
+        job = job.model_copy(update={"out": str(Path("runs") / (layers[-1].path.stem if layers else "loop"))})
     command, where = _command(layers)
     if command not in POLICIES:
         raise ConfigError(
-            f"[policy] command = {command!r} trains no policy on a reward", where=where,
+            f"[policy] command = {command!r} is not one that a loop trains its policy with", where=where,
             cure=f"write one of {', '.join(POLICIES)}",
         )  # fmt: skip
     classes: dict[str, type[Job]] = {"reward": RewardJob, "policy": COMMANDS[command].job}
     inside = {name: _layers(layers, name, job_class) for name, job_class in classes.items()}
+    if not issubclass(classes["policy"], RewardedJob):
+        inside["judged"] = tuple(_with(layer, lambda key: key in JUDGED) for layer in inside["policy"])
+        inside["policy"] = tuple(_with(layer, lambda key: key not in JUDGING) for layer in inside["policy"])
     shared = {key: value for key, value in flags.items() if key.partition(".")[0] in SHARED and "." in key}
     plan = Plan(job, loaded.sources, command, inside, shared)
     _check(plan)
@@ -155,6 +190,11 @@ def _layers(layers: Sequence[Layer], name: str, job_class: type[Job]) -> tuple[L
     return (*shared, *own)
 
 
+def _with(layer: Layer, wanted: Callable[[str], bool]) -> Layer:
+    """A layer with some of its keys and tables."""
+    return replace(layer, tree={key: value for key, value in layer.tree.items() if wanted(key)})
+
+
 def _check(plan: Plan) -> None:
     """What can be known to be wrong before anything is done."""
     job = plan.job
@@ -167,7 +207,14 @@ def _check(plan: Plan) -> None:
             "nothing would be learned from: comparisons is 0, and there is no feedback", where="comparisons",
             cure="ask for comparisons, or name files of feedback",
         )  # fmt: skip
-    members = plan.steps()["reward"].job.members
+    steps = plan.steps()
+    if not getattr(steps["policy"].job, "rounds", 1):
+        raise ConfigError(
+            "[policy] rounds is 0: best-of-n would answer the prompts and train no policy", where="policy.rounds",
+            cure="set rounds = 1 or more in [policy]",
+        )  # fmt: skip
+    plan.judged(Path("round") / "reward", Path("round") / plan.command)
+    members = steps["reward"].job.members
     if job.choose == "disagreement" and members < 2:
         raise ConfigError(
             f"choose = disagreement needs reward models that can disagree, and [reward] members is {members}",

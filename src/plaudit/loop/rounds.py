@@ -199,7 +199,7 @@ class Loop:
         return {"members": loaded.job.members, "accuracy": accuracy}
 
     def policy(self, number: int) -> Row:
-        """The policy, trained on the reward model of the round."""
+        """The policy, trained on the reward model of the round, or on its comparisons."""
         folder = self.folder(number)
         begins = self.job.model if self.job.start == "sft" else self.policy_before(number)
         loaded = self.plan.policy(model_of(begins), folder / "reward", folder / self.plan.command)
@@ -213,9 +213,8 @@ class Loop:
     def evaluate(self, number: int) -> Row:
         """The policy against the SFT model, and the KL to it, on held-out prompts by which no weights were chosen."""
         run = self.folder(number) / self.plan.command
-        loaded = self.plan.policy(self.job.model, self.folder(number) / "reward", run)
         target = run / "evaluations" / "against-sft"
-        evaluate_against(loaded.job, run, target)
+        evaluate_against(self.plan.judged(self.folder(number) / "reward", run).job, run, target)
         card = policy_card(target)
         names = ("prompts", "kl", "kl_exact", "win_rate", "win_rate_judge",
                  "gold_mean", "gold_mean_before", "gold_difference",

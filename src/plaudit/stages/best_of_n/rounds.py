@@ -90,6 +90,7 @@ class Rejection:
 
     def run(self) -> None:
         """All rounds that are left, each with a line of metrics, an evaluation and a checkpoint."""
+        self.evaluator.remember_start()
         start, state = self.session.restore()
         self.machines.generator.publish(self.learner.weights(), start)
         if start:
