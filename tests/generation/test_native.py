@@ -10,6 +10,7 @@ import torch
 
 from plaudit.config.sections import SamplingSection
 from plaudit.errors import ConfigError, DataError, ModelError
+from plaudit.generation.decoder import Decoder
 from plaudit.generation.native import NativeGenerator
 from plaudit.records import Prompt, Rollout
 from plaudit.runtime import TokenPrompt
@@ -223,20 +224,20 @@ def test_each_distinct_prompt_is_read_once(tokenizer: Any, models: Any, prompts:
     assert max(shape[0] for shape in read) <= 4
 
 
-def test_rows_that_are_done_leave_the_batch(tokenizer: Any, models: Any, prompts: Any) -> None:
+def test_rows_that_are_done_leave_the_batch(
+    tokenizer: Any, models: Any, prompts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lm = models["llama"]
     ends = ends_of(NativeGenerator(lm, tokenizer, ()).generate(prompts(), 2, WARM, seed=9, iteration=0))
     generator = NativeGenerator(lm, tokenizer, ends)
     generator.generate(prompts(1), 1, GREEDY, seed=0, iteration=0)
     rows: list[int] = []
-    handle = lm.model.register_forward_hook(
-        lambda m, a, kwargs, out: rows.append(kwargs["input_ids"].numel()), with_kwargs=True
+    read = Decoder.read
+    monkeypatch.setattr(
+        Decoder, "read", lambda self, tokens, *rest: rows.append(len(tokens)) or read(self, tokens, *rest)
     )
-    try:
-        rollouts = generator.generate(prompts(), 4, WARM, seed=0, iteration=0)
-    finally:
-        handle.remove()
-    assert sum(rows[1:]) == sum(len(r.response_ids) - 1 for r in rollouts), "no forward pass for nothing"
+    rollouts = generator.generate(prompts(), 4, WARM, seed=0, iteration=0)
+    assert sum(rows) == sum(len(r.response_ids) - 1 for r in rollouts), "no forward pass for nothing"
 
 
 def test_adapters_count_and_training_flags_come_back(tokenizer: Any, prompts: Any, recompute: Any) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from contextvars import ContextVar
 
 import torch
 from torch import nn
@@ -17,9 +18,46 @@ from torch import nn
 Context = contextlib.AbstractContextManager[object]
 
 
-def products_in(dtype: torch.dtype, device: torch.device) -> Context:
-    """Matrix products in ``dtype``; fp32 changes nothing."""
-    return contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+# Weights cast within the context in progress, by the identity of the weight. Not by its version counter: AdamW's fused
+# kernel changes a weight without counting.
+_casts: ContextVar[dict[int, torch.Tensor] | None] = ContextVar("casts", default=None)
+
+
+@contextlib.contextmanager
+def products_in(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+    """Matrix products in ``dtype``; fp32 changes nothing. Weights must not change within it."""
+    if dtype == torch.float32:
+        yield
+        return
+    token = _casts.set({})
+    try:
+        with torch.autocast(device.type, dtype):
+            yield
+    finally:
+        _casts.reset(token)
+
+
+def half(weight: torch.Tensor) -> torch.Tensor:
+    """A weight in bf16, without gradient, for a product that autocast does not see; within `products_in` cast once."""
+    casts = _casts.get()
+    if casts is None:
+        return weight.detach().bfloat16()
+    if id(weight) not in casts:
+        casts[id(weight)] = weight.detach().bfloat16()
+    return casts[id(weight)]
+
+
+def native_bf16() -> bool:
+    """Does this CPU multiply in bf16? One that does not is many times slower in it than in fp32."""
+    flags = torch.cpu.get_capabilities()
+    return any(bool(flags.get(name)) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def packs(dtype: torch.dtype) -> bool:
+    """Can weights of this type be laid out for this CPU's products (oneDNN)?"""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def as_in_forward(device: torch.device) -> Context:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+from plaudit.models.forward.attention import is_better_exact
+
 
 class SlotCache(Cache):
     """One slot per response being decoded. Column c of a slot belongs to position c of that response.
@@ -91,4 +93,6 @@ class SlotCache(Cache):
 
 def attention_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """The type in which attention over tensors of ``dtype`` is computed: autocast's where it is on, else ``dtype``."""
+    if is_better_exact(device):
+        return torch.float32
     return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else dtype

@@ -15,7 +15,9 @@ from transformers.cache_utils import DynamicCache
 from plaudit.errors import ConfigError, ModelError
 from plaudit.functional.precision import without_gradients
 from plaudit.generation.cache import SlotCache, attention_dtype
+from plaudit.generation.direct import DirectStep, Product, Products
 from plaudit.models.files.vocabulary import Words
+from plaudit.models.forward.attention import exact_attention
 from plaudit.models.forward.reading import (
     ANY,
     OTHERS,
@@ -68,11 +70,12 @@ class Decoder:
         floats = (p.dtype for p in inner.parameters() if p.is_floating_point())
         self._dtype = next(floats) if self._head is None else self._head.weight.dtype
         self._precision = precision
-        self._weight: Tensor | None = None  # of the head, fp32, while generating
+        self._project: Product | None = None  # states to logits, while generating
+        self._direct: DirectStep | None = None  # while generating, where the model has that form
         # Can trunk and head be used apart? How long may rows be that are decoded in slots? Found out at the first use,
         # because the answers need forward passes.
         self._split: bool | None = None
-        self._in_slots = 0
+        self._in_slots, self._has_direct = 0, False
 
     @property
     def device(self) -> torch.device:
@@ -81,8 +84,12 @@ class Decoder:
         return weight.device
 
     @contextlib.contextmanager
-    def ready(self) -> Iterator[None]:
+    def ready(self, rows: int = 1, tokens: int = 1) -> Iterator[None]:
         """No gradients, no dropout, chosen precision; every training flag is as before afterwards.
+
+        Args:
+            rows: most that are decoded side by side.
+            tokens: most that are drawn of each. Both decide whether it pays to lay weights out anew.
 
         Raises:
             ModelError: the model cannot be run on token ids alone.
@@ -92,16 +99,23 @@ class Decoder:
         training = [m for m in self.lm.modules() if m.training]
         self.lm.eval()
         try:
-            with without_gradients(self.lm, self._precision, self.device):
+            with (
+                without_gradients(self.lm, self._precision, self.device),
+                exact_attention(self._trunk, self.device),
+            ):
                 if self._split is None:
+                    self._project = self._head_by(Products(torch.float32, packed=False))
                     self._split = self._head_is_all()
                     self._in_slots = self._longest_in_slots()
-                # Cast once for all tokens. With fp32 weights this is the weight itself and takes no memory; it is
-                # dropped at the end because the next update changes a bf16 weight without changing its copy.
-                self._weight = self._head.weight.float() if type(self._head) is nn.Linear else None
+                    self._has_direct = self._tried_direct()
+                # Cast and laid out once for all tokens; dropped at the end because the next update changes the weights
+                # and not these copies of them.
+                products = Products.suited(self._inner, self._product_dtype, rows, tokens)
+                self._project = self._head_by(products)
+                self._direct = DirectStep(self._trunk, products) if self._has_direct else None
                 yield
         finally:
-            self._weight = None
+            self._project = self._direct = None
             for module in training:
                 module.training = True
 
@@ -190,6 +204,10 @@ class Decoder:
         width, _ = cache.get_mask_sizes(1, 0)
         columns = torch.arange(width, device=self.device)
         dtype = attention_dtype(self._dtype, self.device)
+        if self._direct is not None:
+            with torch.autocast(self.device.type, enabled=False):
+                mask = self._mask(self._kinds[0], columns, positions[:, None], dtype)
+                return self._direct(tokens, positions, cache, mask)
         masks = {kind: self._mask(kind, columns, positions[:, None], dtype) for kind in self._kinds}
         inputs = {
             "input_ids": tokens[:, None],
@@ -234,13 +252,36 @@ class Decoder:
 
     def _applied(self, state: Tensor) -> Tensor:
         """The head on states [R, D]."""
-        rows = slice(self.words and self.words.count)
         with torch.autocast(state.device.type, enabled=False):
-            if self._weight is not None:
-                bias = None if self._head.bias is None else self._head.bias[rows].float()
-                return nn.functional.linear(state.float(), self._weight[rows], bias)
+            if self._project is not None:
+                return self._project(state).float()
             logits: Tensor = self._head(state.to(self._head.weight.dtype))
         return logits.float()
+
+    def _head_by(self, products: Products) -> Product | None:
+        """The head's product over the ids that are tokens; None where the head is no plain layer."""
+        if type(self._head) is not nn.Linear:
+            return None
+        return products.of(self._head, first=self.words.count if self.words else None)
+
+    @property
+    def _product_dtype(self) -> torch.dtype:
+        """Of the products of a step."""
+        return self._precision if self.device.type == "cpu" else torch.float32
+
+    def _tried_direct(self) -> bool:
+        """Does the step that is written out give the model's own states?"""
+        plain = self._dtype == torch.float32 and self.device.type == "cpu" and self._kinds == ["full_attention"]
+        if not (plain and self._split and self._in_slots):
+            return False
+        try:
+            self._direct = DirectStep(self._trunk, Products(torch.float32, packed=False))
+            with torch.autocast(self.device.type, enabled=False):
+                return self._slots_agree()
+        except UNRUNNABLE:
+            return False
+        finally:
+            self._direct = None
 
     def _head_is_all(self) -> bool:
         """Whether the logits of two tokens are the head applied to the hidden states, and nothing more."""

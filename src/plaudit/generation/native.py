@@ -106,7 +106,7 @@ class NativeGenerator:
         ]
         texts = ResponseTexts(self._tokens, (*self._stop_texts, *sampling.stop), sampling.text)
         draws = _Draws(Distribution.of(sampling), sampling, self._end_ids, texts)
-        with self._decoder.ready():
+        with self._decoder.ready(min(self._rows, len(responses)), room):
             for finished in draws.run(self._batch(responses, longest)):
                 if progress is not None:
                     progress(finished, len(responses))

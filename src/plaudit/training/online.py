@@ -23,7 +23,7 @@ from plaudit.rollouts.collect import Clock, Collected, Collector, describe
 from plaudit.runtime import LossFunction, Runtime, TokenPrompt
 from plaudit.training.broken import BrokenBatches, is_finite
 from plaudit.training.offline import TextStream
-from plaudit.training.signals import correct_mismatch, fill_signals
+from plaudit.training.signals import OnlyUpdate, correct_mismatch, fill_signals, with_shares
 
 FIRST_KL = 0.05
 """What a KL coefficient of 0 is raised to."""
@@ -91,10 +91,13 @@ class OnlineLoop:
             self._rest(phase)
             return dict(NOTHING_LEARNED)
         batch = collected.batch(self.pad_id, self.sampling.max_new_tokens)
-        batch, metrics = fill_signals(batch, self.algorithm.needs, self.runtime, self.mismatch.reuse_below)
+        once = self._updates_once(phase)
+        batch, metrics = fill_signals(
+            batch, self.algorithm.needs, self.runtime, self.mismatch.reuse_below, only_update=once
+        )
         clock.lap("time/score")
         credit = phase.algorithm.credit(batch, self.carry)
-        learned, distance = self._corrected(credit.batch, batch)
+        learned, distance = self._corrected(credit.batch, batch, once)
         metrics = credit.metrics | distance | metrics | self.update(learned, iteration, phase)
         if not self.broken.spoiled:  # else its figures are not to be trusted: the KL controller waits as well
             self.carry = self._carried(iteration, credit.carry, metrics)
@@ -123,9 +126,24 @@ class OnlineLoop:
             self.carry = replace(self.carry, kl_coef=2 * self.carry.kl_coef or FIRST_KL)
         return tighter
 
-    def _corrected(self, learned: Batch, sampled: Experience) -> tuple[Batch, dict[str, float]]:
+    def _updates_once(self, phase: Phase) -> bool:
+        """Does an iteration make one step of the policy, whose own log-probs can take the place of the old ones?"""
+        # Not where pairs are learned from, whose loss has no old log-probs; where whole responses are dropped by them
+        # before the step; or where rollouts are older than the policy, and credit by the sampler would be too.
+        algorithm, section = phase.algorithm, self.mismatch
+        single = algorithm.epochs * algorithm.minibatches == 1 and phase.policy_learns
+        return (
+            single
+            and not isinstance(algorithm, ImplicitReward)
+            and section.correction != "drop"
+            and not section.max_staleness
+        )
+
+    def _corrected(self, learned: Batch, sampled: Experience, once: bool) -> tuple[Batch, dict[str, float]]:
         """What is learned from, corrected for the sampler. Pairs have no policy gradient to correct: only measured."""
         if isinstance(learned, Experience):
+            if once:
+                return learned, {}  # it is done in the step itself
             return correct_mismatch(learned, self.mismatch)
         return learned, correct_mismatch(sampled, self.mismatch)[1]
 
@@ -167,6 +185,9 @@ class OnlineLoop:
             self._rest(phase)
             return dict(NOTHING_LEARNED)
         empty = 0
+        loss = self._loss(algorithm)
+        if isinstance(batch, Experience) and self._updates_once(phase):
+            loss = OnlyUpdate(loss, self.mismatch)
         for epoch in range(algorithm.epochs):
             for rows in self._minibatches(len(batch), iteration, epoch):
                 minibatch = algorithm.weights(batch.select(rows)) if len(rows) else None
@@ -183,7 +204,7 @@ class OnlineLoop:
                 if stopped:
                     policy.rest()
                 elif phase.policy_learns:
-                    step |= policy.update(minibatch, self._loss(algorithm), self._further(len(minibatch)))
+                    step |= policy.update(minibatch, loss, self._further(len(minibatch)))
                     limit = 1.5 * algorithm.target_kl
                     # The policy has left its trust region: it rests until the next rollouts, the critic goes on.
                     stopped = bool(limit) and step.get("policy/approx_kl", 0.0) > limit
@@ -192,7 +213,7 @@ class OnlineLoop:
         if not history:
             return dict(NOTHING_LEARNED)
         steps = sum("policy/loss" in step for step in history)
-        return _mean_over_steps(history) | {
+        return with_shares(_mean_over_steps(history)) | {
             "policy/steps": float(steps),
             "policy/stopped_early": float(stopped),
             "policy/empty_share": empty / (empty + len(history)),

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from plaudit.config.sections import MismatchSection
-from plaudit.experience import Experience
+from plaudit.experience import Batch, Experience, Loss, Outputs
 from plaudit.functional.mismatch import log_gap, mismatch_metrics, mismatch_weights, within
-from plaudit.runtime import Runtime, Scorer
+from plaudit.runtime import LossFunction, Runtime, Scorer
 
 MEASURED = 8
 """Where something is only measured, one row in so many is scored."""
 
 
 def fill_signals(
-    batch: Experience, needs: frozenset[str], runtime: Runtime, reuse_below: float = 0.0
+    batch: Experience,
+    needs: frozenset[str],
+    runtime: Runtime,
+    reuse_below: float = 0.0,
+    *,
+    only_update: bool = False,
 ) -> tuple[Experience, dict[str, float]]:
     """The batch with the signals in ``needs``, and no others; and what was measured on the way.
 
     Args:
         reuse_below: see `sampled_logprobs`.
+        only_update: the loss is an `OnlyUpdate`: nothing is scored, and credit is given by the sampler's log-probs.
     """
     metrics: dict[str, float] = {}
-    if "old_logprobs" in needs:
+    if "old_logprobs" in needs and only_update and batch.sampled_logprobs is not None:
+        batch = batch.replace(old_logprobs=torch.where(batch.response_mask, batch.sampled_logprobs, 0.0))
+        metrics = {"rollout/rescored_share": 0.0}
+    elif "old_logprobs" in needs:
         old, metrics = sampled_logprobs(batch, runtime.policy, reuse_below)
         if old is not None:
             batch = batch.replace(old_logprobs=old)
@@ -80,6 +91,56 @@ def sampled_logprobs(
             }
             return torch.where(mask, sampled, 0.0), metrics
     return None, {"rollout/rescored_share": 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class OnlyUpdate:
+    """The loss of an iteration that makes one optimizer step: no pass before it is needed for the old log-probs.
+
+    The policy at the start of the update is the one that the forward pass of that step has. So its log-probs, without
+    their gradient, are the old ones: every ratio is 1, and its gradient is that of the policy. How far the sampler is
+    from them is measured, and corrected, on the way.
+    """
+
+    loss: LossFunction
+    section: MismatchSection
+
+    def __call__(self, batch: Batch, out: Outputs) -> Loss:
+        """See `LossFunction`; with the metrics of `mismatch_metrics`, as sums for `with_shares`."""
+        assert isinstance(batch, Experience) and out.logprobs is not None, "a loss on rollouts"
+        old, sampled, mask = out.logprobs.detach(), batch.sampled_logprobs, batch.response_mask
+        if sampled is None:
+            return self.loss(batch.replace(old_logprobs=old), out)
+        batch, _ = correct_mismatch(batch.replace(old_logprobs=old), self.section)
+        result = self.loss(batch, out)
+        gap = log_gap(old, sampled, mask)
+        ratio = gap.exp()
+        weights = ratio if batch.mismatch_weights is None else batch.mismatch_weights
+        mean = batch.token_mean
+        sums = {
+            "rollout/logprob_diff_mean": mean(gap.abs()),
+            "rollout/mismatch_kl": mean(torch.expm1(gap) - gap),
+            "rollout/truncated_share": mean((ratio > self.section.weight_high).float()),
+            _MEAN: mean(weights),
+            _SQUARE: mean(weights.square()),
+        }
+        maxima = {
+            "rollout/logprob_diff_max": gap.abs().max(),
+            "rollout/weight_max": torch.where(mask, ratio, 0.0).max(),
+        }
+        return replace(result, metrics=result.metrics | sums, maxima=result.maxima | maxima)
+
+
+_MEAN, _SQUARE = "rollout/weight_mean", "rollout/weight_square"
+"""Of the mismatch weights over the tokens of a step; they become the effective share."""
+
+
+def with_shares(metrics: dict[str, float]) -> dict[str, float]:
+    """The metrics of a step with the effective share in place of the sums that it is made of."""
+    if _MEAN not in metrics:
+        return metrics
+    rest = {name: value for name, value in metrics.items() if name not in (_MEAN, _SQUARE)}
+    return rest | {"rollout/effective_share": metrics[_MEAN] ** 2 / max(metrics[_SQUARE], 1e-12)}
 
 
 def some_logprobs(batch: Experience, scorer: Scorer) -> Tensor:

@@ -116,11 +116,11 @@ def test_old_logprobs_and_values_cost_one_pass_where_both_are_scored(
     """Taken from the sampler, log-probs of one row in eight are scored for the comparison, and values of all."""
     seen = []
 
-    def counted(batch, needs, runtime, below):
+    def counted(batch, needs, runtime, below, **once):
         calls = []
         trunk = body(runtime.policy.module.policy.lm)
         handle = trunk.register_forward_hook(lambda *_: calls.append(1))
-        filled = signals.fill_signals(batch, needs - {"ref_logprobs"}, runtime, below)
+        filled = signals.fill_signals(batch, needs - {"ref_logprobs"}, runtime, below, **once)
         handle.remove()
         seen.append(len(calls))
         [alone] = runtime.critic.read(batch, "values")

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from plaudit.functional.precision import half
 from plaudit.models.files.vocabulary import Words
+from plaudit.models.forward.attention import is_better_exact
 from plaudit.models.forward.reading import UNRUNNABLE, run
 from plaudit.models.forward.trunk import bare, body
 
@@ -57,6 +59,33 @@ class TokenLogprobs(torch.autograd.Function):
             grad -= grads[1][:, None] * probs * (logp + entropy[:, None])
         grad.scatter_add_(-1, tokens[:, None], grads[0][:, None])
         return grad, None, None
+
+
+class HalfBackward(torch.autograd.Function):
+    """``states @ weight.T + bias`` in fp32, with a gradient whose products are bf16. Not differentiable twice."""
+
+    # bf16 has 8 bits of mantissa: a logit of 20 would be rounded to 1/8, and importance ratios exp(logp - logp_old)
+    # would consist of that rounding. PyTorch has no product on a CPU that takes bf16 and gives fp32. A gradient can be
+    # rounded like those of all other layers under autocast, and it is two thirds of the work.
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, half: Tensor) -> Tensor:
+        """``states [N, D]``, ``weight [V, D]``, ``bias [V]`` -> ``[N, V]`` in fp32; ``half``: the weight in bf16."""
+        ctx.save_for_backward(states.bfloat16(), half)
+        return nn.functional.linear(states, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        """Of the states, the weight and the bias, each where it is wanted."""
+        states, half = ctx.saved_tensors
+        grad, of_states, of_weight, of_bias = grads[0].bfloat16(), None, None, None
+        if ctx.needs_input_grad[0]:
+            of_states = (grad @ half).float()
+        if ctx.needs_input_grad[1]:
+            of_weight = (grad.T @ states).float()
+        if ctx.needs_input_grad[2]:
+            of_bias = grads[0].sum(0)
+        return of_states, of_weight, of_bias, None
 
 
 class LMHead(nn.Module):
@@ -112,14 +141,18 @@ class LMHead(nn.Module):
     def logits(self, states: Tensor) -> Tensor:
         """``states [N, D]`` -> logits ``[N, V]`` divided by the temperature, in fp32 also under autocast."""
         linear = self._linear[0]
-        # fp32 even where the trunk runs in bf16: bf16 has 8 bits of mantissa, so a logit of 20 is rounded to 1/8, and
-        # importance ratios exp(logp - logp_old) would consist of that rounding.
+        halved = torch.is_grad_enabled() and is_better_exact(states.device)
+        # fp32 also where the trunk runs in bf16; see `HalfBackward`.
         with torch.autocast(states.device.type, enabled=False):
             # Only a plain layer can be applied by its weight; one with an adapter or in 4 bit has its own forward pass.
             if type(linear) is nn.Linear:
                 rows = slice(self.words and self.words.count)
                 bias = None if linear.bias is None else linear.bias[rows].float()
-                z = nn.functional.linear(states.float(), linear.weight[rows].float(), bias)
+                weight = linear.weight[rows].float()
+                if halved:
+                    z = HalfBackward.apply(states.float(), weight, bias, half(linear.weight)[rows])
+                else:
+                    z = nn.functional.linear(states.float(), weight, bias)
             else:
                 z = linear(states).float()
         # Gemma 2: logits = cap * tanh(z / cap). The temperature divides after the cap, as in sampling, while ``scale``

@@ -28,6 +28,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from plaudit.errors import ModelError
 from plaudit.functional.prefix import shared_with_previous
+from plaudit.models.forward.attention import attention_fp32, is_better_exact
 from plaudit.models.forward.reading import NARROW
 
 _NAME = "plaudit_packed"
@@ -210,11 +211,12 @@ def _packed_attention(
     def rows_of(x: Tensor, place: Tensor) -> Tensor:
         return x[0].index_select(1, place.flatten()).unflatten(1, place.shape).transpose(0, 1)
 
+    kernel = attention_fp32 if is_better_exact(query.device) else sdpa_attention_forward
     outs = []
     for place in packing.buckets:
         q, k, v = (rows_of(x, place) for x in (query, key, value))
         # In grouped-query attention keys have fewer heads than queries; this function repeats them, as for padded rows.
-        out, _ = sdpa_attention_forward(module, q, k, v, None, is_causal=True, scaling=options.get("scaling"))
+        out, _ = kernel(module, q, k, v, None, is_causal=True, scaling=options.get("scaling"))
         outs.append(out.flatten(0, 1))
     # Shared tokens were computed once for each row that they are in, with equal results; the first one is taken.
     return torch.cat(outs).index_select(0, packing.bucket_first)[None], None

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+from plaudit.models.forward.attention import exact_attention
 from plaudit.models.forward.lower import LowerStates
 from plaudit.models.forward.packing import can_pack, fits_window, pack, packed_states
 from plaudit.models.forward.reading import ANY, row_limit, rows_apart
@@ -110,15 +111,21 @@ def hidden_states(
     if "position_ids" in signature(trunk.forward).parameters:
         arange = torch.arange(tokens.shape[1], device=tokens.device)[None]
         options["position_ids"] = arange if right_padded else positions
-    with recomputing(trunk) if torch.is_grad_enabled() else nullcontext():
+    # A layer that is computed again in the backward pass must find the same attention there, and this one ends here.
+    again = torch.is_grad_enabled() and is_checkpointed(trunk)
+    with recomputing(trunk) if again else exact_attention(trunk, tokens.device):
         states: Tensor = trunk(input_ids=tokens, **options)[0]
     return states
 
 
 def packs(trunk: nn.Module) -> bool:
     """Can its batches be packed? Not with gradient checkpointing, which runs attention again after the forward pass."""
-    checkpointed = any(getattr(m, "gradient_checkpointing", False) for m in trunk.modules())
-    return not checkpointed and can_pack(trunk)
+    return not is_checkpointed(trunk) and can_pack(trunk)
+
+
+def is_checkpointed(trunk: nn.Module) -> bool:
+    """Are activations of its layers computed again in the backward pass?"""
+    return any(getattr(m, "gradient_checkpointing", False) for m in trunk.modules())
 
 
 def position_limit(model: nn.Module) -> int | None:
