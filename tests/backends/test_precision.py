@@ -11,15 +11,25 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from plaudit.algorithms.sft import SFT
 from plaudit.backends.local.learner import LocalLearner
-from plaudit.config.sections import ComputeSection, LoraSection, OptimizerSection, SamplingSection
+from plaudit.backends.local.precision import chosen_precision
+from plaudit.config.sections import (
+    CheckpointSection,
+    ComputeSection,
+    LoraSection,
+    MismatchSection,
+    OptimizerSection,
+    SamplingSection,
+)
 from plaudit.experience import Experience
 from plaudit.functional.precision import without_gradients
 from plaudit.generation.native import NativeGenerator
+from plaudit.jobs.sft import SFTJob
 from plaudit.models.lora import add_lora
 from plaudit.models.policy import Policy
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 from plaudit.records import Prompt
 from plaudit.runtime import TokenPrompt
+from plaudit.stages.session import ready
 
 WORDS = "the cat sat on a mat and saw dogs run far away from big old trees near water"
 CPU = torch.device("cpu")
@@ -173,3 +183,53 @@ def test_flags_are_as_before_after_an_error(tokenizer: Any) -> None:
     with pytest.raises(RuntimeError), without_gradients(model, torch.bfloat16, CPU):
         raise RuntimeError
     assert [p.requires_grad for p in model.parameters()] == before
+
+
+@pytest.fixture
+def native(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plaudit.backends.local.precision.native_bf16", lambda: True)
+
+
+def saved(tokenizer: Any, path: Any, hidden: int) -> str:
+    tiny_lm("llama", tokenizer, hidden=hidden, layers=1).save_pretrained(path)
+    return str(path)
+
+
+@pytest.mark.parametrize(("hidden", "expected"), [(256, "bf16"), (64, "fp32")])
+def test_auto_is_bf16_for_large_models_on_a_processor_that_has_it(
+    tokenizer: Any, tmp_path: Any, native: None, hidden: int, expected: str
+) -> None:
+    chosen, why = chosen_precision("cpu", saved(tokenizer, tmp_path, hidden))
+    assert chosen == expected and f"{hidden} wide" in why
+
+
+def test_auto_is_fp32_on_other_processors_and_for_unknown_models(
+    tokenizer: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plaudit.backends.local.precision.native_bf16", lambda: False)
+    assert chosen_precision("cpu", saved(tokenizer, tmp_path, 256))[0] == "fp32"
+    monkeypatch.setattr("plaudit.backends.local.precision.native_bf16", lambda: True)
+    assert chosen_precision("cpu", str(tmp_path / "nothing"))[0] == "fp32"
+
+
+def test_a_run_says_its_precision_and_keeps_it_when_it_goes_on(
+    tokenizer: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = saved(tokenizer, tmp_path / "model", 256)
+    job = SFTJob(model=where, out=str(tmp_path / "run"))
+    for has, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr("plaudit.backends.local.precision.native_bf16", lambda has=has: has)
+        assert ready(job).compute.precision == expected
+        assert f"precision  {expected}, " in capsys.readouterr().out
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "manifest.json").write_text('{"topology": {"precision": "bf16"}}')
+    again = job.model_copy(update={"checkpoint": CheckpointSection(resume=True)})
+    assert ready(again).compute.precision == "bf16", "although this processor would choose fp32"
+    assert "as this run began" in capsys.readouterr().out
+    plain = again.model_copy(update={"compute": ComputeSection(precision="fp32")})
+    assert ready(plain).compute.precision == "fp32", "what is asked for counts"
+
+
+def test_the_limit_for_log_probs_of_the_sampler_follows_the_precision() -> None:
+    limits = [MismatchSection().with_products(p).reuse_limit for p in ("fp32", "bf16")]
+    assert limits == [1e-4, 0.2] and MismatchSection(reuse_below=0.0).with_products("bf16").reuse_limit == 0

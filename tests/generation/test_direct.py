@@ -67,11 +67,10 @@ def test_packed_weights_draw_the_same(
         pytest.skip("this build of PyTorch has no oneDNN")
     plain = drawn(NativeGenerator(models["qwen2"], tokenizer, ()), prompts)
     monkeypatch.setattr(direct, "PACKED_FROM_BYTES", 0)
-    used: list[bool] = []
-    packed = direct._packed
-    monkeypatch.setattr(direct, "_packed", lambda *given: used.append(True) or packed(*given))
-    again = drawn(NativeGenerator(models["qwen2"], tokenizer, ()), prompts)
-    assert len(used) == 4 * 2 + 1, "four products in each of two layers, and the head, once for the whole generation"
+    with Calls() as calls:
+        again = drawn(NativeGenerator(models["qwen2"], tokenizer, ()), prompts)
+    packed = calls.counts["_reorder_linear_weight"]
+    assert packed == 4 * 2 + 1, "four products in each of two layers, and the head, once for the whole generation"
     assert [r.response_ids for r in again] == [r.response_ids for r in plain]
 
 

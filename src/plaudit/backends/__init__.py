@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from plaudit.jobs.registry import names_of
 
@@ -89,6 +89,17 @@ def check(compute: ComputeSection) -> None:
         ConfigError, MachineError: with the cure.
     """
     _local("precision:resolve_device")(compute.device)
+
+
+def precision(job: Job) -> tuple[Literal["fp32", "bf16"], str]:
+    """What ``precision = "auto"`` is for the model that a job starts from, on this machine; and why, in words.
+
+    Raises:
+        ConfigError, MachineError: with the cure.
+    """
+    model = job.inputs.get("policy") or job.inputs.get("model", "")
+    found: tuple[Literal["fp32", "bf16"], str] = _local("precision:chosen_precision")(job.compute.device, model)
+    return found
 
 
 def open_measuring(

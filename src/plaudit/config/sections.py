@@ -106,7 +106,8 @@ class ComputeSection(Section):
     """cpu, mps, cuda, cuda:1 and so on; auto: the first GPU if there is one, of Apple too."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of the matrix products; weights, optimizer, log-probs and losses are fp32 always.
-    auto: bf16 on a GPU that has it."""
+    auto: bf16 on a GPU that has it, and on a processor with native bf16 (avx512_bf16, amx_bf16) for a model at least
+    256 wide; else fp32. A run that goes on keeps the precision that it began with."""
     tokens_per_microbatch: int = Field(8192, ge=16)
     """Tokens of one forward and backward pass. Lower it when memory is short: only rounding changes."""
     packing: bool = True
@@ -195,13 +196,24 @@ class MismatchSection(Section):
     1.01 is strict, 2 loose), and weighs the others 1."""
     weight_high: float = Field(2.0, ge=1)
     """Largest weight; mask keeps no ratio above it, nor one below its inverse."""
-    reuse_below: float = Field(1e-4, ge=0)
-    """Take the sampler's log-probs for the trainer's where they agree to this on one row in eight (nats a token);
-    else, or at 0, score every row again."""
+    reuse_below: Annotated[float, Ge(0)] | Auto = "auto"
+    """Take the sampler's log-probs for the trainer's where they agree to this on one row in eight (nats, each token);
+    else, or at 0, score every row again. auto: 1e-4, and 0.2 with bf16 products, whose rounding is of that size. An
+    iteration with one optimizer step needs neither."""
     max_staleness: int = Field(0, ge=0)
     """Iterations by which the weights that a response was drawn from may be older than the policy; beyond it the run
     stops. Above 0 only for a generator that samples ahead."""
 
+    def with_products(self, precision: str) -> Self:
+        """With the limit that ``auto`` stands for."""
+        if self.reuse_below != "auto":
+            return self
+        return self.model_copy(update={"reuse_below": 0.2 if precision == "bf16" else 1e-4})
+
+    @property
+    def reuse_limit(self) -> float:
+        """Nats; ``auto`` is that of fp32."""
+        return 1e-4 if self.reuse_below == "auto" else self.reuse_below
 
     @property
     def treatment(self) -> Literal["none", "truncate", "mask"]:

@@ -44,9 +44,11 @@ class Products:
     @classmethod
     def suited(cls, model: nn.Module, dtype: torch.dtype, rows: int, tokens: int) -> Self:
         """For ``tokens`` steps of ``rows`` rows of a model."""
+        # bf16 weights are copied in any case, and a product that finds them as they are packs them in every call.
+        half = dtype == torch.bfloat16
         size = sum(p.numel() * dtype.itemsize for p in model.parameters())
-        pays = size >= PACKED_FROM_BYTES and rows >= PACKED_FROM_ROWS and tokens >= PACKED_FROM_TOKENS
-        return cls(dtype, pays and packs(dtype))
+        pays = half or (size >= PACKED_FROM_BYTES and rows >= PACKED_FROM_ROWS)
+        return cls(dtype, pays and tokens >= PACKED_FROM_TOKENS and packs(dtype))
 
     def of(self, *layers: nn.Module, first: int | None = None) -> Product:
         """``x [R, in]`` to the outputs of these layers side by side, ``[R, out]`` in ``dtype``.

@@ -171,6 +171,14 @@ def _write_manifest(path: Path, job: Job, now: Mapping[str, Any], changed: Mappi
     )
 
 
+def precision_of(job: Job) -> str:
+    """The precision that a run which goes on began with; empty for another, or where it is not known."""
+    if not job.checkpoint.resume or job.out == "auto":
+        return ""
+    begun = read_json(_path(job) / MANIFEST).get("topology", {}).get("precision", "")
+    return str(begun) if begun != "auto" else ""
+
+
 def set_threads(compute: ComputeSection) -> None:
     """Pin the CPU threads if the config asks for a number.
 

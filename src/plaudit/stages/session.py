@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from plaudit import backends
 from plaudit.config.sections import Job
@@ -15,7 +15,7 @@ from plaudit.records import Rollout
 from plaudit.rewards.result import shortened
 from plaudit.runs.bad_batches import keep_batch
 from plaudit.runs.best import BestWeights
-from plaudit.runs.directory import check_out, open_run, set_threads
+from plaudit.runs.directory import announce, check_out, open_run, precision_of, set_threads
 from plaudit.runs.keeper import Keeper, Kept
 from plaudit.runs.recorder import Recorder
 from plaudit.runs.resume import Inputs
@@ -25,6 +25,7 @@ from plaudit.stages.said import Said
 from plaudit.tracking.console import duration
 from plaudit.training.broken import Broken, BrokenBatches
 
+J = TypeVar("J", bound=Job)
 OnIteration = Callable[[int, Mapping[str, float], Sequence[Rollout]], None]
 """Called after each iteration, or each optimizer step of a fixed data set, with its number from 1 on, with its metrics
 as they stand in metrics.jsonl, and with the rollouts that were learned from (none where the data set is fixed)."""
@@ -225,8 +226,11 @@ class Session:
         self.recorder.event("saved", path=str(self.run / "model"))
 
 
-def ready(job: Job) -> None:
-    """Everything of the machine that can be known before data are read: threads, device, run directory.
+def ready(job: J) -> J:
+    """Everything of the machine that can be known before data are read: threads, device, run directory, precision.
+
+    Returns:
+        The job, with the precision that ``auto`` stands for here; a run that goes on keeps the one that it began with.
 
     Raises:
         ConfigError, MachineError: with the cure.
@@ -234,6 +238,12 @@ def ready(job: Job) -> None:
     set_threads(job.compute)
     backends.check(job.compute)
     check_out(job)
+    if job.compute.precision != "auto":
+        return job
+    begun = precision_of(job)
+    precision, why = (begun, "as this run began") if begun else backends.precision(job)
+    announce({"precision": f"{precision}, {why}"})
+    return job.model_copy(update={"compute": job.compute.model_copy(update={"precision": precision})})
 
 
 @contextlib.contextmanager

@@ -57,7 +57,7 @@ def run_sft(
     """
     if done := finished(job):
         return done
-    ready(job)
+    job = ready(job)
     said = Said()
     loaded = load_data(job.dataset, records, "dataset", "demonstration", limit=job.data.limit, fields=job.data.fields)
     said.loaded(loaded)

@@ -93,7 +93,7 @@ class OnlineLoop:
         batch = collected.batch(self.pad_id, self.sampling.max_new_tokens)
         once = self._updates_once(phase)
         batch, metrics = fill_signals(
-            batch, self.algorithm.needs, self.runtime, self.mismatch.reuse_below, only_update=once
+            batch, self.algorithm.needs, self.runtime, self.mismatch.reuse_limit, only_update=once
         )
         clock.lap("time/score")
         credit = phase.algorithm.credit(batch, self.carry)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import psutil
 import torch
 
 from plaudit.config.sections import ComputeSection
-from plaudit.errors import ConfigError, MachineError
-from plaudit.functional.precision import Context, products_in
+from plaudit.errors import ConfigError, MachineError, PlauditError
+from plaudit.functional.precision import Context, native_bf16, products_in
 from plaudit.machine import memory_limit
+from plaudit.models.files.outline import config_of
+from plaudit.models.files.source import resolve
 from plaudit.runtime import Room
 
 
@@ -63,8 +67,40 @@ def room_of(device: torch.device) -> Room:
     return Room(limit.total, limit.free, limit.of, used)
 
 
+BF16_FROM_WIDTH = 256
+"""States of a model on a CPU with native bf16, from which its products gain by it: measured on AVX-512 at widths of 256
+and 576 (docs/speed.md); narrower ones wait for calls and not for products."""
+
+
+def chosen_precision(device: str, model: str) -> tuple[Literal["fp32", "bf16"], str]:
+    """What ``precision = "auto"`` is on this machine for a model, and why, in words.
+
+    By what the processor says of itself and by the size of the model, so that two runs of a job choose alike; nothing
+    is timed.
+
+    Raises:
+        ConfigError, MachineError: see `resolve_device`.
+    """
+    place = resolve_device(device)
+    if place.type == "cuda":
+        able = torch.cuda.is_bf16_supported()
+        return ("bf16", "which this GPU has") if able else ("fp32", "since this GPU has no bf16")
+    if place.type != "cpu" or not native_bf16():
+        return "fp32", f"since this {'processor' if place.type == 'cpu' else 'device'} does not multiply in bf16"
+    try:
+        width = int(config_of(resolve(model)).get_text_config().hidden_size)
+    except (OSError, ValueError, AttributeError, PlauditError):
+        return "fp32", "since the size of the model is not known before it is loaded"
+    if width < BF16_FROM_WIDTH:
+        return "fp32", f"since a model {width} wide gains nothing by bf16"
+    return "bf16", f"which this processor multiplies in natively, for a model {width} wide; weights stay fp32"
+
+
 def product_dtype(compute: ComputeSection, device: torch.device) -> torch.dtype:
-    """Type of the matrix products: bf16 where asked for, or ``auto`` on a GPU that has it. Weights stay fp32."""
+    """Type of the matrix products: bf16 where asked for, or ``auto`` on a GPU that has it. Weights stay fp32.
+
+    A stage that trains has replaced ``auto`` before, by `chosen_precision`.
+    """
     automatic = device.type == "cuda" and torch.cuda.is_bf16_supported()
     half = compute.precision == "bf16" or (compute.precision == "auto" and automatic)
     return torch.bfloat16 if half else torch.float32

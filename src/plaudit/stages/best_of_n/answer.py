@@ -42,7 +42,7 @@ def run_best_of_n(
         ConfigError, DataError, ModelError, RewardError: with the cure.
         Stopped: on SIGTERM or Ctrl-C; what was answered is kept.
     """
-    ready(job)
+    job = ready(job)
     if job.rounds:
         return run_rejection(
             job, sources, reward=reward, prompts=prompts, gold=gold, on_iteration=on_iteration

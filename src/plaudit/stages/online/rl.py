@@ -63,7 +63,7 @@ def run_rl(
     """
     if done := finished(job):
         return done
-    ready(job)
+    job = ready(job)
     # All that can fail does so before a file is written; and what is cheap to check, before a model is loaded.
     check_sizes(job)
     said = Said()
@@ -113,7 +113,8 @@ class OnlineTraining:
         job = self.job
         self.loop = OnlineLoop(
             job.algorithm, self.opened.machines, prompts, job.sampling, job.prompts_per_iteration,
-            self.opened.format.pad_id, job.seed, self._after, texts=texts, mismatch=job.mismatch,
+            self.opened.format.pad_id, job.seed, self._after, texts=texts,
+            mismatch=job.mismatch.with_products(job.compute.precision),
             broken=self.session.broken,
         )  # fmt: skip
         self.evaluator.remember_start()

@@ -70,7 +70,7 @@ def run_dpo(
     """
     if done := finished(job):
         return done
-    ready(job)
+    job = ready(job)
     check_batches(job)
     said = Said()
     algorithm, loaded, rated = read_feedback(job, records, said)

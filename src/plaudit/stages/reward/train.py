@@ -88,7 +88,7 @@ def run_reward(
     """
     if done := finished(job):
         return done
-    ready(job)
+    job = ready(job)
     if job.members > 1:
         # Each member reads them anew, and says what it does not use of them; only an iterator can be read just once.
         rows = list(records) if isinstance(records, Iterator) else records
