@@ -115,7 +115,7 @@ class OnlyUpdate:
         result = self.loss(batch, out)
         gap = log_gap(old, sampled, mask)
         ratio = gap.exp()
-        weights = ratio if batch.mismatch_weights is None else batch.mismatch_weights
+        weights = mask.float() if batch.mismatch_weights is None else batch.mismatch_weights
         mean = batch.token_mean
         sums = {
             "rollout/logprob_diff_mean": mean(gap.abs()),
