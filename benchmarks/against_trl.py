@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from gate import Side
+from bound import best_rate, operations, size_of
+from gate import Side, priority
 from plan import OFFLINE, TASKS, Lengths, Plan, make_plan, shape_of
 from subjects import NAMES, subject, words_of
 from tables import Case, Measured, markdown
@@ -39,7 +40,8 @@ def main() -> int:
     given = arguments()
     given.out.mkdir(parents=True, exist_ok=True)
     variants = [] if given.alone else given.variants or fast_variants(given.device)
-    commands = {"plaudit": [sys.executable, str(HERE / "plaudit_side.py"), "PLAN"]}
+    ours = [sys.executable, str(HERE / "plaudit_side.py"), "PLAN"]
+    commands = {"plaudit": [*ours, "auto"]} | {f"plaudit-{p}": [*ours, p] for p in given.precisions}
     if variants:
         trl_python = str(given.trl_python or trl_environment(given.out / "trl-env"))
         commands |= {f"trl-{v}": [trl_python, str(HERE / "trl_side.py"), "PLAN", v] for v in variants}
@@ -67,6 +69,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tasks", type=listed(TASKS), default=list(TASKS))
     parser.add_argument(
         "--variants", type=listed(VARIANTS), default=[], help="of TRL; default: what may be fastest here"
+    )
+    parser.add_argument(
+        "--precisions", type=listed(("fp32", "bf16")), default=[], help="of Plaudit besides auto: further sides"
     )
     parser.add_argument("--alone", action="store_true", help="without TRL")
     parser.add_argument("--pairs", action="store_true", help="two sides in memory at a time, not all of them")
@@ -125,11 +130,15 @@ def fast_variants(device: str) -> list[str]:
     return ["default", "bf16"] if device.startswith("cuda") or native_bf16() else ["default", "fp32"]
 
 
+def flags() -> list[str]:
+    """What this CPU has of the instructions that decide about its speed."""
+    found = torch.cpu.get_capabilities()
+    return [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16") if found.get(name)]
+
+
 def native_bf16() -> bool:
     """Does this CPU multiply in bf16?"""
-    info = Path("/proc/cpuinfo")
-    flags = info.read_text(encoding="ascii", errors="ignore") if info.is_file() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return bool({"avx512_bf16", "amx_bf16"} & set(flags()))
 
 
 def trl_environment(path: Path) -> Path:
@@ -185,7 +194,16 @@ def measure(
         found = run_sides(chosen, plan, stem, warm, given.threads)
         sides += [side for side in found if side.side not in {s.side for s in sides}]
     stem.with_suffix(".json").unlink()
-    return Case(model, task, lengths, sides)
+    return Case(model, task, lengths, sides, bounds(plan, warm, given))
+
+
+def bounds(plan: Plan, warm: int, given: argparse.Namespace) -> dict[str, float]:
+    """By precision: tokens per second that the products of a step would allow, at the best rate of one product."""
+    torch.set_num_threads(given.threads or torch.get_num_threads())
+    size, timed = size_of(plan.model), range(warm, plan.steps)
+    each = [operations(plan, step, size) / plan.tokens(step) for step in timed]
+    types = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if "bf16" in fast_variants(plan.device) else {})
+    return {name: best_rate(dtype, plan.device) / statistics.median(each) for name, dtype in types.items()}
 
 
 def groups(names: list[str], pairs: bool) -> list[list[str]]:
@@ -242,7 +260,9 @@ def summarised(name: str, steps: Sequence[dict[str, float]], warm: int) -> Measu
 def machine(given: argparse.Namespace) -> dict[str, Any]:
     """What the figures belong to."""
     facts: dict[str, Any] = {"CPU": _cpu(), "cores": os.cpu_count()}
+    facts["instructions"] = ", ".join(flags())
     facts["threads"] = given.threads or torch.get_num_threads()
+    facts["priority"] = priority()
     if given.device.startswith("cuda"):
         facts["GPU"] = torch.cuda.get_device_name()
     else:

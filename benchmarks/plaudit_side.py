@@ -1,6 +1,6 @@
 """The worker of Plaudit's side: the stages' own parts and loops with their defaults, one step at a time.
 
-    python plaudit_side.py PLAN.json
+    python plaudit_side.py PLAN.json [auto|fp32|bf16]
 
 Nothing is done here that a stage would not do, except that responses end at the lengths of the plan.
 """
@@ -28,6 +28,7 @@ from plaudit.algorithms.rloo import RLOO
 from plaudit.algorithms.sft import SFT
 from plaudit.backends.local.learner import LocalLearner
 from plaudit.backends.local.models import load_policy, load_reward_model
+from plaudit.backends.local.precision import chosen_precision
 from plaudit.backends.local.rewards import RewardModelScorer
 from plaudit.config.sections import (
     ComputeSection,
@@ -54,7 +55,7 @@ from plaudit.training.offline import OfflineLoop
 from plaudit.training.online import OnlineLoop
 
 LR = 1e-6
-QUIET = LogSection(progress=False, tensorboard=False)
+QUIET = LogSection(trackers=())
 APPEND = native._Draws._append
 
 
@@ -62,9 +63,16 @@ def main() -> None:
     """Build what the plan names, then serve steps."""
     plan = Plan.load(Path(sys.argv[1]))
     gate = gate_for(plan.device)
-    compute = ComputeSection(device=plan.device)
+    compute = compute_of(plan, sys.argv[2] if len(sys.argv) > 2 else "auto")
     with tempfile.TemporaryDirectory() as run, Recorder(Path(run), command=plan.task, log=QUIET) as recorder:
         (offline if plan.task in OFFLINE else online)(plan, compute, gate, recorder)
+
+
+def compute_of(plan: Plan, precision: str) -> ComputeSection:
+    """With the precision that a stage would run in."""
+    if precision == "auto":
+        precision, _ = chosen_precision(plan.device, plan.model)
+    return ComputeSection.model_validate({"device": plan.device, "precision": precision})
 
 
 def gate_for(device: str) -> Gate:
@@ -198,7 +206,7 @@ def online(plan: Plan, compute: ComputeSection, gate: Gate, recorder: Recorder) 
 
     loop = OnlineLoop(
         job.algorithm, opened.machines, in_order(prompts, plan.seed), job.sampling, plan.per_step,
-        opened.format.pad_id, plan.seed, on_iteration,
+        opened.format.pad_id, plan.seed, on_iteration, mismatch=job.mismatch.with_products(compute.precision),
     )  # fmt: skip
     gate.ready()
     loop.run(plan.steps)

@@ -3,15 +3,17 @@
     python benchmarks/precision_curves.py [--seeds 4] [--out runs/precision] [--smollm2 MODEL]
     python benchmarks/precision_curves.py --quick
 
-In the quickstart's world, PPO with the same reward model, seeds and settings in both precisions; the world's true
-preference judges on held-out prompts. Then the gradient of a supervised batch, layer by layer, at the start and at the
-end of those runs, and for --smollm2. Where bf16 is emulated this is slow and just as telling: the products round alike.
-Writes precision.json into --out after each part; a run that is complete is not run again.
+In the quickstart's world, PPO against its true preference with the same seeds and settings in both precisions, measured
+on held-out prompts: no reward model, whose faults would hide a difference. Then the gradient of a supervised batch,
+layer by layer, at the start and at the end of those runs, and for --smollm2. Where bf16 is emulated this is slow and
+just as telling: the products round alike. Writes precision.json into --out after each part; a run that is complete is
+not run again.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import json
 import math
@@ -20,37 +22,50 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import one_backbone
 import torch
-from one_backbone import QUICK, SMALL, WORLD_SIDES, timed, world, world_ppo, world_reward
+from one_backbone import QUICK, SHARED, SMALL, timed, world
 from one_backbone_report import curve
 from scipy.stats import t as student
 
+from plaudit.algorithms.ppo import PPO
 from plaudit.algorithms.sft import SFT
 from plaudit.backends.local.learner import LocalLearner
 from plaudit.config.sections import ComputeSection, OptimizerSection
+from plaudit.demo.quickstart import DATA, GOLD, SAMPLING, Scale
 from plaudit.experience import Experience
+from plaudit.jobs.online import RLJob
 from plaudit.models.files.load import load_causal_lm, load_tokenizer
 from plaudit.models.policy import Policy
 from plaudit.runs.files import read_lines
+from plaudit.stages.online.rl import run_rl
 
 PRECISIONS = ("fp32", "bf16")
 
 
-def learn(out: Path, seeds: Sequence[int], quick: bool) -> None:
+def learn(out: Path, seeds: Sequence[int], scale: Scale) -> None:
     """All runs that are missing."""
-    scale, base = QUICK if quick else SMALL, out / "world"
-    world(base, scale)
-    timed(out / "judge", "reward", functools.partial(world_reward, base, out / "judge" / "reward", 0))
+    world(out / "world", scale)
     for seed in seeds:
         for precision in PRECISIONS:
-            one_backbone.SHARED["compute"] = ComputeSection(precision=precision, threads=1)
             here = out / f"{precision}-{seed}"
-            run = functools.partial(
-                world_ppo, base, out / "judge" / "reward", scale, here, WORLD_SIDES[0], seed
-            )
-            timed(here, "ppo", run)
-            save(out, {"curves": curves(out)})
+            timed(here, "ppo", functools.partial(ppo, out / "world", scale, here, precision, seed))
+            save(out, {"scale": dataclasses.asdict(scale), "curves": curves(out)})
+
+
+def ppo(base: Path, scale: Scale, out: Path, precision: str, seed: int) -> None:
+    """One run."""
+    shared = SHARED | {"compute": ComputeSection.model_validate({"precision": precision, "threads": 1})}
+    run_rl(
+        RLJob(
+            policy=str(base / "sft" / "model"), reward=(GOLD,), gold=(GOLD,), seed=seed,
+            dataset=str(base / "data" / "prompts.jsonl"), out=str(out / "ppo"), iterations=scale.iterations,
+            prompts_per_iteration=scale.prompts_per_iteration, eval_prompts=scale.eval_prompts,
+            eval_every=max(1, scale.iterations // 5),
+            algorithm=PPO(kl_coef=0.02, epochs=2, minibatches=2, critic_warmup=1, critic_init="sft", critic_lr=5e-4),
+            optimizer=OptimizerSection(lr=2e-4, schedule="linear", warmup_fraction=0.0), sampling=SAMPLING,
+            data=DATA.model_copy(update={"eval_fraction": 0.25}), **shared,
+        )
+    )  # fmt: skip
 
 
 def curves(out: Path) -> dict[str, Any]:
@@ -120,12 +135,15 @@ def main() -> None:
     """Curves, then gradients."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=4)
+    for size in ("--iterations", "--prompts-per-iteration", "--eval-prompts"):
+        parser.add_argument(size, type=int, default=0, help="0: as in one_backbone.py")
     parser.add_argument("--smollm2", default="", help="a model whose gradients are compared too")
     parser.add_argument("--out", type=Path, default=Path("runs/precision"))
     parser.add_argument("--quick", action="store_true", help="a minute, to see that it works")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    learn(given.out, range(given.seeds), given.quick)
+    sizes = {n: v for n in ("iterations", "prompts_per_iteration", "eval_prompts") if (v := getattr(given, n))}
+    learn(given.out, range(given.seeds), dataclasses.replace(QUICK if given.quick else SMALL, **sizes))
     places = {"start": given.out / "world" / "sft" / "model"}
     places |= {f"end, {p}": given.out / f"{p}-0" / "ppo" / "model" for p in PRECISIONS}
     gradients = {name: likeness(str(path), 16, 48) for name, path in places.items()}

@@ -107,10 +107,33 @@ def test_the_table_says_what_was_reached():
         [ours, side("trl-default", [4.0, 4.0], 1.0), side("trl-fp32", [1.0, 2.4], 1.0)],
     )
     text = markdown([case], {"cores": 2})
-    assert "**3.00** (2.00 to 4.00) [>= 2: reached]" in text
-    assert "**1.10** (1.00 to 1.20) [>= 1.4: 79% of it]" in text
-    assert "**0.50** [<= 0.9: reached]" in text
+    assert "**3.00** (2.00 to 4.00) [>= 2.6: reached]" in text
+    assert "**1.10** (1.00 to 1.20) [>= 2.1: 52% of it]" in text
+    assert "**0.50** [<= 1: reached]" in text
     assert case.to_json()["ratios"]["trl-default"] == {"speed": 3.0, "range": (2.0, 4.0), "memory": 0.5}
+
+
+def test_the_bound_counts_the_products_of_a_task(plan_module):
+    from bound import Size, operations
+
+    size = Size(trunk=100, head=10)
+    sft = make(plan_module, "sft", "fixed", fixed=(8, 5))
+    # Three rows of 8 + 5 tokens; logits at the 5 of the response; 6 operations a weight.
+    assert operations(sft, 0, size) == 6 * (100 * 3 * 13 + 10 * 3 * 5)
+    grpo = make(plan_module, "grpo", "fixed", group=2, fixed=(8, 5))
+    # Each prompt once for its two responses; sampled (2 operations) and learned from (6).
+    assert operations(grpo, 0, size) == 8 * (100 * 3 * (8 + 10) + 10 * 3 * 10)
+    apart, trunk = (make(plan_module, task, "fixed", fixed=(8, 5)) for task in ("ppo", "ppo_trunk"))
+    # Four epochs in which the critic's trunk learns as well, or not.
+    assert operations(apart, 0, size) - operations(trunk, 0, size) == 4 * 6 * 100 * 3 * 13
+
+
+def test_the_distance_from_the_bound_is_that_of_every_side():
+    from tables import Case, Measured, markdown
+
+    sides = [Measured(n, [100], [s], 1.0, {}, 1.0) for n, s in (("plaudit", 1.0), ("plaudit-bf16", 0.5))]
+    case = Case("tiny", "sft", "varied", sides, {"fp32": 150.0, "bf16": 400.0})
+    assert "fp32 150, bf16 400 | plaudit 4.0, plaudit-bf16 2.0 |" in markdown([case], {})
 
 
 def test_other_work_is_refused():
