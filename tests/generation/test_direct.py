@@ -82,6 +82,8 @@ def test_weights_are_packed_where_it_pays() -> None:
     assert not Products.suited(model, fp32, rows=1, tokens=64).packed
     assert not Products.suited(model, fp32, rows=8, tokens=8).packed
     assert not Products.suited(small, fp32, rows=8, tokens=64).packed
+    elsewhere = torch.nn.Linear(4096, 4096, device="meta")
+    assert not Products.suited(elsewhere, fp32, rows=8, tokens=64).packed, "oneDNN is for CPUs"
 
 
 def test_trained_weights_count_at_once(tokenizer: Any, prompts: Any) -> None:

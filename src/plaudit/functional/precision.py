@@ -53,9 +53,9 @@ def native_bf16() -> bool:
     return any(bool(flags.get(name)) for name in ("avx512_bf16", "amx_bf16"))
 
 
-def packs(dtype: torch.dtype) -> bool:
-    """Can weights of this type be laid out for this CPU's products (oneDNN)?"""
-    if not torch.backends.mkldnn.is_available():
+def packs(dtype: torch.dtype, device: torch.device) -> bool:
+    """Can weights of this type be laid out for the products of this device? Only on a CPU (oneDNN)."""
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 

@@ -48,7 +48,7 @@ class Products:
         half = dtype == torch.bfloat16
         size = sum(p.numel() * dtype.itemsize for p in model.parameters())
         pays = half or (size >= PACKED_FROM_BYTES and rows >= PACKED_FROM_ROWS)
-        return cls(dtype, pays and tokens >= PACKED_FROM_TOKENS and packs(dtype))
+        return cls(dtype, pays and tokens >= PACKED_FROM_TOKENS and packs(dtype, next(model.parameters()).device))
 
     def of(self, *layers: nn.Module, first: int | None = None) -> Product:
         """``x [R, in]`` to the outputs of these layers side by side, ``[R, out]`` in ``dtype``.
