@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from plaudit.records import RewardResult as RewardResult
     from plaudit.records import Rollout as Rollout
     from plaudit.records import Turn as Turn
+    from plaudit.rewards.build import isolated as isolated
     from plaudit.rollouts.environment import Done as Done
     from plaudit.rollouts.environment import Environment as Environment
 
@@ -70,6 +71,7 @@ _HOME = {
     "Message": "records", "Prompt": "records", "Demonstration": "records", "Preference": "records",
     "Ranking": "records", "Rating": "records", "Judgement": "records", "Rollout": "records",
     "RewardResult": "records", "Turn": "records",
+    "isolated": "rewards.build",
     "Environment": "rollouts.environment", "Done": "rollouts.environment",
     "PlauditError": "errors", "ConfigError": "errors", "DataError": "errors",
 }  # fmt: skip

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import tempfile
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import psutil
 
@@ -69,6 +73,41 @@ def check_threads(threads: int | str) -> None:
             where="[compute] threads",
             cure=f"use --threads {cpus}, or leave it out",
         )
+
+
+class TooSlow(BaseException):
+    """Code took longer than it may. No Exception, so that its own ``except Exception`` lets it through."""
+
+
+def can_interrupt() -> bool:
+    """Whether this system can stop Python code after a time: by an alarm, which Windows does not have."""
+    return hasattr(signal, "setitimer")
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Within it, Python code of the main thread is stopped with `TooSlow` after so many seconds; 0: no limit.
+
+    Where the system has no alarm (`can_interrupt`) there is no limit either. One within another has its own limit, and
+    gives the outer one the time back that was left of it.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not seconds or not in_main_thread or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TooSlow(f"more than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    left, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        if left:
+            signal.setitimer(signal.ITIMER_REAL, left)
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,8 @@ class FunctionTable(_CalledTable):
     """Calls of an async function that wait at the same time."""
     options: dict[str, Any] = {}
     """Arguments by name: of a class when it is made, of a function in each call."""
+    env: tuple[str, ...] = ()
+    """Environment variables that it is given, by name, such as the key of a service; otherwise it gets no secrets."""
 
     @field_validator("path")
     @classmethod

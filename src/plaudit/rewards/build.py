@@ -18,8 +18,9 @@ from plaudit.jobs.reward_tables import (
     RewardTable,
     RuleTable,
 )
+from plaudit.machine import can_interrupt
 from plaudit.rewards.combine import WeightedReward
-from plaudit.rewards.function import FunctionReward, can_interrupt, with_options
+from plaudit.rewards.function import FunctionReward, name_of, with_options
 from plaudit.rewards.isolation import IsolatedReward
 from plaudit.rewards.remote.chat import notes_on
 from plaudit.rewards.remote.http import HttpReward
@@ -36,6 +37,34 @@ class GivenReward:
     weight: float = 1.0
     timeout: float = TIMEOUT
     """Seconds, as of a table."""
+
+
+def isolated(fn: Callable[..., Any], *, env: Sequence[str] = (), timeout: float = TIMEOUT) -> FunctionTable:
+    """A function or class as a reward in a process of its own, which imports it by itself.
+
+    It then cannot stop or crash the run, whatever it does, and shares no variables with this process. See
+    docs/howto/rewards.md.
+
+    Args:
+        fn: at the top level of a module that can be imported, not of the script that is run or of a notebook.
+        env: environment variables that it is given, such as the key of a service.
+        timeout: seconds that a call may take (a function of a batch: as much for each response); 0: no limit.
+
+    Raises:
+        ConfigError: another process could not import it.
+    """
+    module, name = getattr(fn, "__module__", None), getattr(fn, "__qualname__", "")
+    found: Any = sys.modules.get(module or "")
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if module in (None, "__main__") or found is not fn:
+        where = "the script that is run" if module == "__main__" else "no module under its own name"
+        raise ConfigError(
+            f"{name_of(fn)} cannot be run in a process of its own: {where} has it, so it cannot be imported there",
+            where="isolated(...)",
+            cure="put it at the top level of a file, and give file.py:function as the reward",
+        )
+    return FunctionTable(path=f"{module}:{name}", env=tuple(env), timeout=timeout)
 
 
 RewardSource = RewardTable | GivenReward

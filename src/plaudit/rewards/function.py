@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import difflib
 import functools
 import importlib
 import importlib.util
 import inspect
-import signal
 import sys
 import threading
 import traceback
 import weakref
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any, Protocol, cast, runtime_checkable
 
 from plaudit.errors import ConfigError
+from plaudit.machine import TooSlow, time_limit
 from plaudit.records import RewardResult, Rollout
 from plaudit.rewards.result import shortened, to_result
 from plaudit.rewards.signature import read_signature
@@ -228,38 +227,6 @@ def _parameters(fn: Callable[..., Any]) -> str:
         return str(inspect.signature(fn))
     except (TypeError, ValueError):
         return "(unknown)"
-
-
-class TooSlow(BaseException):
-    """A call took longer than it may. No Exception, so that a function's own ``except Exception`` lets it through."""
-
-
-def can_interrupt() -> bool:
-    """Whether this system can stop Python code after a time: by an alarm, which Windows does not have."""
-    return hasattr(signal, "setitimer")
-
-
-@contextlib.contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Within it, Python code of the main thread is stopped with `TooSlow` after so many seconds; 0: no limit.
-
-    Where the system has no alarm (`can_interrupt`) there is no limit either.
-    """
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if not seconds or not in_main_thread or not hasattr(signal, "setitimer"):
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise TooSlow(f"more than {seconds:g} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def _describe(error: BaseException) -> str:

@@ -1,7 +1,9 @@
 """A reward function in a process of its own, with a time limit: whatever it does, the run goes on.
 
 The function is named (``file.py:name``, ``module:name``), so the other process imports it by itself. The two talk in
-lines of JSON over two pipes, as every system has them; what the function prints goes to this process's stderr.
+lines of JSON over two pipes, as every system has them; what the function prints goes to this process's stderr, up to a
+limit. This contains faults, and is no protection from code that means harm: that belongs into a container of its own,
+behind a URL.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import weakref
@@ -33,6 +36,18 @@ SLACK = 5.0
 """Seconds beyond the limits of its calls that an async function may take before its process is ended."""
 LOOK = 0.5
 """Seconds between two looks whether the process is alive, while it is waited for."""
+MOST_PRINTED = 1 << 20
+"""Bytes of what a function prints that are shown in all; the rest is left out, and said to be."""
+PLAIN = (
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV"),
+    *("CONDA_PREFIX", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "XDG_CACHE_HOME"),
+    *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "TORCH_HOME", "NLTK_DATA"),
+    *("CUDA_VISIBLE_DEVICES", "SYSTEMROOT", "SYSTEMDRIVE", "COMSPEC", "PATHEXT", "USERPROFILE", "APPDATA"),
+)
+"""Environment variables that every function gets: where things are, and no secrets. And those that begin as these:"""
+PLAIN_BEGINNINGS = ("LC_", "PYTHON", "OMP_", "MKL_", "OPENBLAS_", "KMP_")
+GRACE = 5.0
+"""Seconds that the guard of the other process has to end all that the function has started; then it is killed."""
 MOST_LOST = 0.2
 """Share of a batch that may be lost to timeouts and crashes; then the rest is not tried: the run stops there."""
 
@@ -65,6 +80,7 @@ class IsolatedReward:
         extra = {"columns": sorted(columns), "where": where, "memory": memory, "meant": meant_by(table.path)}
         self._task = {**table.model_dump(), **extra}
         self._worker: _Worker | None = None
+        self._printed = _Printed(table.path)
         started = self._start()
         self.name: str = started["name"]
         self._shape: str = started["shape"]
@@ -124,9 +140,9 @@ class IsolatedReward:
         return [RewardResult(**{"value": None, **answer}) for answer in answers], True
 
     def _start(self) -> dict[str, Any]:
-        worker = _Worker()
+        worker = _Worker(self._table.env, self._printed)
         try:
-            worker.send(self._task)
+            worker.send(self._task | {"directory": worker.directory})
             started: dict[str, Any] = worker.receive(STARTUP)
         except (TimeoutError, EOFError, OSError) as error:
             status = "it took too long" if isinstance(error, TimeoutError) else worker.status()
@@ -144,23 +160,45 @@ class IsolatedReward:
 
 
 class _Worker:
-    """The other process and the two lines to it."""
+    """The other process, the two lines to it, and the directory in which calls are made.
 
-    def __init__(self) -> None:
+    Args:
+        named: environment variables that the function gets besides the plain ones.
+        printed: takes what the function prints.
+    """
+
+    def __init__(self, named: Collection[str], printed: _Printed) -> None:
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        known = {
+            name: value
+            for name, value in os.environ.items()
+            if name in PLAIN or name in named or name.startswith(PLAIN_BEGINNINGS)
+        }
+        own = tempfile.TemporaryDirectory(prefix="plaudit-reward-", ignore_cleanup_errors=True)
+        self.directory = own.name
+        # A pipe that this process holds open, and nobody writes into: its end is seen on the other side however this
+        # process ends. What the system has for that (PR_SET_PDEATHSIG) looks at the thread that started a process.
+        ours, line = os.pipe() if sys.platform != "win32" else (-1, -1)
+        theirs = () if ours < 0 else (ours,)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "plaudit.rewards.worker"],
+            [sys.executable, "-m", "plaudit.rewards.worker", *map(str, theirs)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": path},
+            stderr=subprocess.PIPE,
+            env=known | {"PYTHONPATH": path},
+            pass_fds=theirs,
             start_new_session=True,  # Ctrl-C is for this process; and what it forks can be ended with it
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
         )
+        if theirs:
+            os.close(ours)
+        printing = threading.Thread(target=printed.read, args=(self._process.stderr,), daemon=True)
+        printing.start()
         # A thread that reads, since only a queue can be waited for with a time limit on every system.
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         reader = threading.Thread(target=_read, args=(self._process.stdout, self._answers), daemon=True)
         reader.start()
-        self.end = weakref.finalize(self, _end, self._process)
+        self.end = weakref.finalize(self, _end, self._process, line, own)
 
     def send(self, message: Any) -> None:
         """One line."""
@@ -205,7 +243,38 @@ def _read(stream: IO[bytes], answers: queue.SimpleQueue[bytes]) -> None:
     answers.put(b"")
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+class _Printed:
+    """Shows what a function prints, up to a limit; reads on beyond it, since a full pipe would stop the function."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._left = path, MOST_PRINTED
+
+    def read(self, stream: IO[bytes]) -> None:
+        """Until the other side has closed its end."""
+        with stream, contextlib.suppress(ValueError, OSError):
+            while part := os.read(stream.fileno(), 1 << 16):
+                self._show(part)
+
+    def _show(self, part: bytes) -> None:
+        if self._left <= 0:
+            return
+        text = part[: self._left].decode(errors="replace")
+        self._left -= len(part)
+        if self._left <= 0:
+            text += (
+                f"\n{self._path} has printed more than {MOST_PRINTED:,} bytes: what it prints from here on is left out."
+                " Let it write to a file of its own\n"
+            )
+        with contextlib.suppress(ValueError, OSError):  # closed, at the end of this process
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+def _end(process: subprocess.Popen[bytes], line: int, own: tempfile.TemporaryDirectory[str]) -> None:
+    if line >= 0:
+        os.close(line)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if sys.platform == "win32":
             process.kill()
@@ -215,3 +284,4 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
     with contextlib.suppress(OSError):  # what was not read any more
         process.stdin.close()
+    own.cleanup()

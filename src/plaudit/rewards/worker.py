@@ -9,21 +9,40 @@ import contextlib
 import ctypes
 import json
 import os
+import select
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import IO, Any
 
+import psutil
+
 from plaudit.errors import ConfigError
-from plaudit.records import Content, Message, Prompt, Rollout, Turn, to_json
+from plaudit.records import Content, Message, Prompt, RewardResult, Rollout, Turn, to_json
 from plaudit.rewards.function import FunctionReward, is_async, load_function, with_options
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+MOST_WRITTEN = 1 << 30
+"""Bytes that a call may write into one file. What is loaded before the first call may be larger."""
+MORE_PROCESSES = 512
+"""So many processes and threads more than the user has at the start may be there; the superuser has no such limit."""
+LEFT_BEHIND = 100
+"""Rounds of ending what the function has started, each with all that is found then: some may start others meanwhile."""
 
 
-def main() -> int:
-    """Answer until the other side closes the line."""
-    _die_with_parent()
+def main(words: Sequence[str] = ()) -> int:
+    """Answer until the other side closes the line.
+
+    Args:
+        words: the descriptor of a pipe that the other side holds open as long as it lives; none on Windows.
+    """
+    if words and sys.platform != "win32":
+        child = os.fork()
+        if child:
+            return _guard(child, int(words[0]))
+        os.close(int(words[0]))
+        _die_with_parent()
     questions, answers = _own_lines()
     with questions, answers:
         task = json.loads(questions.readline())
@@ -35,11 +54,86 @@ def main() -> int:
             return 1
         shape = reward.signature.shape
         whole = bool(reward.signature.wanted & {"rollout", "rollouts", "group"})
+        # Only now: the file of a function, and the options of a class, may name files beside the user.
+        os.chdir(task["directory"])
+        _limit_calls()
         _say(answers, {"name": reward.name, "shape": shape, "async": reward.is_async, "whole": whole})
         for question in questions:
-            results = reward([from_fields(row) for row in json.loads(question)])
-            _say(answers, [to_json(result) for result in results])
+            rollouts = [from_fields(row) for row in json.loads(question)]
+            _limit_cpu(task["timeout"], len(rollouts))
+            _say(answers, [to_json(_with_hint(result)) for result in reward(rollouts)])
     return 0
+
+
+def _with_hint(result: RewardResult) -> RewardResult:
+    if "FileNotFoundError" not in result.error:
+        return result
+    hint = "calls are made in an empty directory: name files by Path(__file__).parent"
+    return replace(result, error=f"{result.error} ({hint})")
+
+
+if sys.platform != "win32":
+
+    def _guard(child: int, line: int) -> int:
+        """Wait for the function's process, or for the end of the run, and end all that the function has started.
+
+        This process does nothing else, so it is there whatever the function does. Its own end is that of ``child``.
+        """
+        # The run may be killed, and then nobody but this process knows what the function has forked: a child that has
+        # a session of its own is not reached by its group, and what outlives its parent becomes ours (Linux).
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError, AttributeError):
+                ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, 0)
+        os.dup2(nothing, 1)
+        woken, wake = os.pipe()
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        status = None
+        while status is None:
+            # With a limit of time: a child that ended before the handler was there wakes nobody.
+            ready, _, _ = select.select([line, woken], [], [], 1.0)
+            if line in ready:  # nobody writes into it: this is its end, and that of the run
+                break
+            if woken in ready:
+                os.read(woken, 4096)
+            status = _reaped(child)
+        _end_all()
+        return _end_as(status or 0)
+
+    def _reaped(child: int) -> int | None:
+        """The status of ``child`` if it has ended; whatever else has ended is done with."""
+        found = None
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    break
+                found = status if pid == child else found
+        return found
+
+    def _end_all() -> None:
+        """Kill everything that descends from this process."""
+        for _ in range(LEFT_BEHIND):
+            others = psutil.Process().children(recursive=True)
+            if not others:
+                return
+            for other in others:
+                with contextlib.suppress(psutil.Error):
+                    other.kill()
+            psutil.wait_procs(others, timeout=0.2)
+            _reaped(0)
+
+    def _end_as(status: int) -> int:
+        """End as the function's process has ended, so that the other side can say how."""
+        if os.WIFSIGNALED(status):
+            number = os.WTERMSIG(status)
+            if number != signal.SIGKILL:
+                signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        return os.waitstatus_to_exitcode(status)
 
 
 def _own_lines() -> tuple[IO[bytes], IO[bytes]]:
@@ -131,5 +225,42 @@ def _limit_memory(limit: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
+def _limit_calls() -> None:
+    """No file of a call fills the disk, no fork bomb takes all processes, and a crash leaves no image of the memory."""
+    if sys.platform != "win32":
+        import resource
+
+        _lower(resource.RLIMIT_FSIZE, MOST_WRITTEN)
+        _lower(resource.RLIMIT_CORE, 0)
+        if os.geteuid():  # of the superuser the system does not count
+            own = os.getuid()
+            with contextlib.suppress(psutil.Error):
+                known = psutil.process_iter(["uids", "num_threads"])
+                mine = [p.info for p in known if p.info["uids"] and p.info["uids"].real == own]
+                _lower(resource.RLIMIT_NPROC, MORE_PROCESSES + sum(p["num_threads"] or 1 for p in mine))
+
+
+def _limit_cpu(timeout: float, count: int) -> None:
+    """The seconds that a question may take, on all processors, for this process and for each that it forks."""
+    if sys.platform != "win32" and timeout:
+        import resource
+
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        more = (timeout * (count + 1) + 5) * (os.cpu_count() or 1)
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        soft = int(used.ru_utime + used.ru_stime + more) + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+
+
+def _lower(kind: int, most: int) -> None:
+    """Set a limit of the system, unless there is a lower one."""
+    if sys.platform != "win32":
+        import resource
+
+        _, hard = resource.getrlimit(kind)
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (most, most))
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

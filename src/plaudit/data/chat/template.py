@@ -14,7 +14,8 @@ from os.path import commonprefix
 from typing import Any
 
 from plaudit.data.chat.tokens import Tokenizer
-from plaudit.errors import DataError
+from plaudit.errors import DataError, ModelError
+from plaudit.machine import TooSlow, time_limit
 from plaudit.records import Message, to_json
 
 WORD = "plaudit"
@@ -33,6 +34,8 @@ TOOL = {
     },
 }  # fmt: skip
 ASKED = {"role": "user", "content": "a"}
+MOST_SECONDS = 20.0
+"""A template writes a long chat in milliseconds. One that takes so long is in a loop, which may have no end."""
 _THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 Written = dict[str, Any]
 """A message as a template reads it."""
@@ -68,6 +71,8 @@ class Template:
         messages = [self._message(turn) for turn in turns]
         try:
             return self._render(messages, open_end, tools)
+        except ModelError:
+            raise
         except Exception as error:  # a template may raise anything
             roles = ", ".join(turn.role for turn in turns) or "none"
             what = f"the tokenizer's chat template refuses a chat with the turns {roles}: {error}"
@@ -78,11 +83,21 @@ class Template:
     ) -> str:
         if tools:
             options["tools"] = to_json(tools)
-        return str(
-            self._tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=open_end, **options
-            )
-        )
+        # A template is a program of whoever made the model. It runs in a sandbox, and that lets it loop without end.
+        try:
+            with time_limit(MOST_SECONDS):
+                return str(
+                    self._tokenizer.apply_chat_template(
+                        list(messages), tokenize=False, add_generation_prompt=open_end, **options
+                    )
+                )
+        except TooSlow as error:
+            raise ModelError(
+                f"the chat template of {self._tokenizer.name_or_path or 'the tokenizer'} did not end within"
+                f" {MOST_SECONDS:g} s: it may be in an endless loop",
+                where="chat_template of the tokenizer",
+                cure="mend or replace the template that came with the model, or set chat_template to never",
+            ) from error
 
     def _message(self, turn: Message) -> Written:
         message = {k: v for k, v in to_json(turn).items() if k not in ("train", "tools", "tool_calls") and v != ""}
@@ -105,20 +120,23 @@ class Template:
 
     def asked(self, *messages: Written, open_end: bool = False, **options: Any) -> str:
         """What the template writes of a chat in which a user asks and these messages follow; "" if it refuses."""
+        return self._tried([ASKED | {"content": self._content("a")}, *messages], open_end, **options)
+
+    def _tried(self, messages: Sequence[Written], open_end: bool, **options: Any) -> str:
+        """What the template writes; "" if it refuses. Raises ModelError for one that does not end."""
         # Templates raise errors of every kind, and a refused question is an answer too.
-        with suppress(Exception):
-            return self._render([ASKED | {"content": self._content("a")}, *messages], open_end, **options)
-        return ""
+        try:
+            return self._render(messages, open_end, **options)
+        except ModelError:
+            raise
+        except Exception:
+            return ""
 
     @cached_property
     def _wants_parts(self) -> bool:
         """Whether contents are lists of parts, as in templates of models that also see images."""
-        texts = []
-        for content in (WORD, [{"type": "text", "text": WORD}]):
-            with suppress(Exception):
-                texts.append(self._render([{"role": "user", "content": content}], False))
-                continue
-            texts.append("")
+        contents: tuple[Any, ...] = (WORD, [{"type": "text", "text": WORD}])
+        texts = [self._tried([{"role": "user", "content": content}], False) for content in contents]
         # A template that prints whatever it is given prints a list of parts as Python does.
         return WORD not in texts[0] and WORD in texts[1] and "'text'" not in texts[1]
 
@@ -192,9 +210,7 @@ class Template:
     def after_user(self) -> str:
         """What it writes after the words of a user who asks."""
         asked = {"role": "user", "content": self._content(WORD)}
-        with suppress(Exception):
-            return self._render([asked], True).rpartition(WORD)[2]
-        return ""
+        return self._tried([asked], True).rpartition(WORD)[2]
 
     @cached_property
     def trims(self) -> bool:

@@ -18,6 +18,7 @@ class Tokenizer(Protocol):
     """The part of a Hugging Face fast tokenizer that is used here."""
 
     chat_template: Any
+    name_or_path: str
     eos_token_id: int | None
     bos_token_id: int | None
     sep_token_id: int | None
