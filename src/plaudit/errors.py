@@ -108,7 +108,9 @@ class Stopped(PlauditError):
 
     Attributes:
         run: the run directory, if what it has reached so far was saved as a model; else None.
+        abandoned: the step that was under way took too long and was given up: what is kept is the last checkpoint.
     """
 
     code, exit_code = "STOPPED", 75
     run: Path | None = None
+    abandoned = False

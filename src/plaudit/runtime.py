@@ -139,6 +139,10 @@ class Learner(Scorer, Protocol):
         """Write what `restore` needs: weights, moments, steps. Files of several learners may lie in one directory."""
         ...
 
+    def snapshot(self) -> Callable[[Path], None] | None:
+        """A copy of what `save` writes, as the function that writes it, in any thread; None: no memory for a copy."""
+        ...
+
     def restore(self, directory: Path) -> None:
         """Inverse of `save`, bit for bit; a file of another model is an error."""
         ...

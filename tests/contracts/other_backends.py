@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
+import tempfile
 from dataclasses import dataclass, fields
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -142,6 +143,17 @@ class ProcessLearner:
 
     def save(self, directory: Path) -> None:
         self._ask("save", directory)
+
+    def snapshot(self) -> Any:
+        with tempfile.TemporaryDirectory() as place:
+            self.save(Path(place))
+            files = {path.name: path.read_bytes() for path in Path(place).iterdir()}
+
+        def write(directory: Path) -> None:
+            for name, content in files.items():
+                (directory / name).write_bytes(content)
+
+        return write
 
     def restore(self, directory: Path) -> None:
         self._ask("restore", directory)

@@ -354,6 +354,6 @@ def test_a_function_given_in_python_can_be_run_in_a_process_of_its_own(
         with pytest.raises(ConfigError, match="cannot be run in a process of its own") as caught:
             plaudit.isolated(value)
         assert "file.py:function" in caught.value.cure
-    monkeypatch.setattr(mine, "__module__", "__main__")
+    mine.__module__ = "__main__"
     with pytest.raises(ConfigError, match="the script that is run has it"):
         plaudit.isolated(mine)

@@ -250,7 +250,12 @@ class CheckpointSection(Section):
     """How much work a crash may cost."""
 
     every: int = Field(50, ge=0)
-    """Optimizer steps (offline) or iterations (online) between checkpoints; 0: only at SIGTERM."""
+    """Optimizer steps (offline) or iterations (online) between checkpoints; 0: none by their number."""
+    every_minutes: float = Field(10.0, ge=0)
+    """A checkpoint is also due after so many minutes without one, at the end of the step; 0: none by time."""
+    grace: float = Field(30.0, ge=0)
+    """Seconds after SIGTERM in which the step that is under way may end; then it is given up, and the last checkpoint
+    is the one that stays."""
     keep: int = Field(2, ge=1)
     """Checkpoints kept; older ones are deleted after a newer one is complete."""
     resume: bool = False

@@ -72,68 +72,75 @@ def _with_hint(result: RewardResult) -> RewardResult:
     return replace(result, error=f"{result.error} ({hint})")
 
 
-if sys.platform != "win32":
+def _guard(child: int, line: int) -> int:
+    """Wait for the function's process, or for the end of the run, and end all that the function has started.
 
-    def _guard(child: int, line: int) -> int:
-        """Wait for the function's process, or for the end of the run, and end all that the function has started.
+    This process does nothing else, so it is there whatever the function does. Its own end is that of ``child``.
+    """
+    if sys.platform == "win32":
+        return 0
+    # The run may be killed, and then nobody but this process knows what the function has forked: a child that has
+    # a session of its own is not reached by its group, and what outlives its parent becomes ours (Linux).
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    status = None
+    while status is None:
+        # With a limit of time: a child that ended before the handler was there wakes nobody.
+        ready, _, _ = select.select([line, woken], [], [], 1.0)
+        if line in ready:  # nobody writes into it: this is its end, and that of the run
+            break
+        if woken in ready:
+            os.read(woken, 4096)
+        status = _reaped(child)
+    _end_all()
+    return _end_as(status or 0)
 
-        This process does nothing else, so it is there whatever the function does. Its own end is that of ``child``.
-        """
-        # The run may be killed, and then nobody but this process knows what the function has forked: a child that has
-        # a session of its own is not reached by its group, and what outlives its parent becomes ours (Linux).
-        if sys.platform == "linux":
-            with contextlib.suppress(OSError, AttributeError):
-                ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
-        nothing = os.open(os.devnull, os.O_RDWR)
-        os.dup2(nothing, 0)
-        os.dup2(nothing, 1)
-        woken, wake = os.pipe()
-        os.set_blocking(wake, False)
-        signal.set_wakeup_fd(wake)
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
-        status = None
-        while status is None:
-            # With a limit of time: a child that ended before the handler was there wakes nobody.
-            ready, _, _ = select.select([line, woken], [], [], 1.0)
-            if line in ready:  # nobody writes into it: this is its end, and that of the run
+
+def _reaped(child: int) -> int | None:
+    """The status of ``child`` if it has ended; whatever else has ended is done with."""
+    if sys.platform == "win32":
+        return None
+    found = None
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
                 break
-            if woken in ready:
-                os.read(woken, 4096)
-            status = _reaped(child)
-        _end_all()
-        return _end_as(status or 0)
+            found = status if pid == child else found
+    return found
 
-    def _reaped(child: int) -> int | None:
-        """The status of ``child`` if it has ended; whatever else has ended is done with."""
-        found = None
-        with contextlib.suppress(ChildProcessError):
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if not pid:
-                    break
-                found = status if pid == child else found
-        return found
 
-    def _end_all() -> None:
-        """Kill everything that descends from this process."""
-        for _ in range(LEFT_BEHIND):
-            others = psutil.Process().children(recursive=True)
-            if not others:
-                return
-            for other in others:
-                with contextlib.suppress(psutil.Error):
-                    other.kill()
-            psutil.wait_procs(others, timeout=0.2)
-            _reaped(0)
+def _end_all() -> None:
+    """Kill everything that descends from this process."""
+    for _ in range(LEFT_BEHIND):
+        others = psutil.Process().children(recursive=True)
+        if not others:
+            return
+        for other in others:
+            with contextlib.suppress(psutil.Error):
+                other.kill()
+        psutil.wait_procs(others, timeout=0.2)
+        _reaped(0)
 
-    def _end_as(status: int) -> int:
-        """End as the function's process has ended, so that the other side can say how."""
-        if os.WIFSIGNALED(status):
-            number = os.WTERMSIG(status)
-            if number != signal.SIGKILL:
-                signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        return os.waitstatus_to_exitcode(status)
+
+def _end_as(status: int) -> int:
+    """End as the function's process has ended, so that the other side can say how."""
+    if sys.platform == "win32":
+        return 0
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    return os.waitstatus_to_exitcode(status)
 
 
 def _own_lines() -> tuple[IO[bytes], IO[bytes]]:

@@ -28,11 +28,13 @@ class BestWeights:
     Attributes:
         file: the best weights now; None before the first.
         step: after which they were taken.
+        held: names of files that a checkpoint needs which is being written.
     """
 
     def __init__(self, run: Path) -> None:
         self.run, self.step = run, 0
         self.file: NamedFile | None = None
+        self.held: set[str] = set()
 
     def keep(self, step: int, tensors: dict[str, Tensor]) -> None:
         """Write the weights after ``step`` as the best; the earlier file stays as long as a checkpoint needs it.
@@ -86,7 +88,7 @@ class BestWeights:
 
     def prune(self, checkpoints: Path) -> None:
         """Remove the files that no checkpoint needs and that are not the best ones now."""
-        needed = needed_by_all(checkpoints) | ({self.file.name} if self.file else set())
+        needed = needed_by_all(checkpoints) | self.held | ({self.file.name} if self.file else set())
         for path in self._path(0).parent.glob("step-*.safetensors"):
             if path.relative_to(self.run).as_posix() not in needed:
                 path.unlink()

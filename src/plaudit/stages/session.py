@@ -112,11 +112,11 @@ class Session:
             Ended, Stopped: as they came, with the run directory in them.
         """
         try:
-            with self.watch():
+            with self.watch(), self._writing():
                 yield
         except (Ended, RewardError, Stopped) as error:
-            if not self.trained:
-                raise  # there is nothing to hand out
+            if not self.trained or (isinstance(error, Stopped) and error.abandoned):
+                raise  # there is nothing to hand out, or no time
             ended: HowEnded = "interrupted" if isinstance(error, Stopped) else "alarm"
             if isinstance(error, Ended):
                 ended = error.how
@@ -132,6 +132,19 @@ class Session:
             stopped = Stopped("stopped as asked while its weights were judged", where=str(self.run), cure=cure)
             stopped.run = self.run
             raise stopped
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Leaving it waits for the last checkpoint; that it failed is said, also where something else ends the run."""
+        try:
+            yield
+        except BaseException:
+            try:
+                self.keeper.finish()
+            except PlauditError as error:
+                self.recorder.alarm(self.trained, "checkpoint", f"the last checkpoint was not written: {error.what}")
+            raise
+        self.keeper.finish()
 
     def _tell_why(self, error: PlauditError) -> None:
         """The alarm of a run that a failure or a limit ends."""

@@ -1,9 +1,11 @@
 """The RL stage on a tiny model: exactness at the first minibatch, resume, LoRA, and what it refuses."""
 
+import contextlib
 import copy
 import json
 import re
 import signal
+import time
 from collections import Counter
 
 import pytest
@@ -610,3 +612,32 @@ def test_a_huge_reward_is_left_out_and_said_with_its_row_and_value(world, tmp_pa
     assert f"the reward is {huge:g}" in failed[0]["message"] and "for prompt 'p" in failed[0]["message"]
     told = [row["message"] for row in events if row["event"] == "caution" and "failed" in row["message"]]
     assert len(told) == 1 and not any(row["event"] == "alarm" and row["kind"] == "non_finite" for row in events)
+
+
+def test_a_reward_that_does_not_end_after_sigterm_is_given_up_and_the_run_equals_one_that_was_not(world, tmp_path):
+    """Its calls of a step took 24.6 s of 5 s each, and without a limit."""
+    scored = []
+
+    def slow(rollouts):
+        scored.append(1)
+        if len(scored) == stop_at:
+            signal.raise_signal(signal.SIGTERM)
+            while True:
+                with contextlib.suppress(Exception):
+                    time.sleep(0.01)
+        return likes_good(rollouts)
+
+    stop_at = 0
+    section = {"every": 1, "grace": 0.1}
+    whole = run_rl(world.rl(tmp_path / "whole", eval_every=0, checkpoint=CheckpointSection(**section)), reward=slow)
+    calls, path = len(scored), tmp_path / "run"
+    scored.clear()
+    stop_at = calls - 2  # in the third iteration of four, or in the evaluation after it
+    with pytest.raises(Stopped, match="was given up; the run goes on from step-00000[23]") as caught:
+        run_rl(world.rl(path, eval_every=0, checkpoint=CheckpointSection(**section)), reward=slow)
+    assert caught.value.abandoned and caught.value.run is None and not (path / "model").exists()
+    assert read_lines(path / "events.jsonl")[-1]["reason"].startswith("STOPPED: what was under way")
+    stop_at = 0
+    again = run_rl(world.rl(path, eval_every=0, checkpoint=CheckpointSection(resume=True, **section)), reward=slow)
+    one, two = (load_file(run / "model" / "model.safetensors") for run in (whole, again))
+    assert all(torch.equal(one[name], two[name]) for name in one)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -20,6 +20,7 @@ from plaudit.config.sections import ComputeSection, OptimizerSection
 from plaudit.errors import TrainingError
 from plaudit.experience import Batch, Loss
 from plaudit.functional.precision import as_in_forward, without_gradients
+from plaudit.machine import memory_limit
 from plaudit.models.files.integrity import refuse_non_finite
 from plaudit.runtime import LossFunction, SignalName
 
@@ -271,13 +272,26 @@ class LocalLearner(LocalScorer):
 
     def save(self, directory: Path) -> None:
         """``<name>.safetensors``: ``weight/<parameter>``, and the state of AdamW: ``exp_avg/<parameter>`` ..."""
+        on_cpu = {name: value.cpu().contiguous() for name, value in self._state().items()}
+        save_file(on_cpu, directory / f"{self.name}.safetensors", {"step": str(self._step_count)})
+
+    def snapshot(self) -> Callable[[Path], None] | None:
+        """See `Learner.snapshot`."""
+        tensors, name, step = self._state(), self.name, str(self._step_count)
+        # Twice what the copy takes: the run is in the middle of its work, and its next step wants memory too.
+        if 2 * sum(value.nbytes for value in tensors.values()) > memory_limit().free:
+            return None
+        copies = {key: value.to("cpu", copy=True).contiguous() for key, value in tensors.items()}
+        return lambda directory: save_file(copies, directory / f"{name}.safetensors", {"step": step})
+
+    def _state(self) -> dict[str, Tensor]:
+        """Weights and moments, as they are in memory."""
         tensors: dict[str, Tensor] = {}
         for name, parameter in self.parameters.items():
             tensors[f"weight/{name}"] = parameter.detach()
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"{key}/{name}"] = value.detach()
-        on_cpu = {name: value.cpu().contiguous() for name, value in tensors.items()}
-        save_file(on_cpu, directory / f"{self.name}.safetensors", {"step": str(self._step_count)})
+        return tensors
 
     @torch.no_grad()
     def restore(self, directory: Path) -> None:
