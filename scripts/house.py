@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FLOORS = {
-    "errors": 0, "machine": 0, "records": 0, "experience": 0, "statistics": 0,
+    "errors": 0, "machine": 0, "awaited": 0, "records": 0, "experience": 0, "statistics": 0,
     "algorithms": 1, "functional": 1, "data": 1, "preferences": 1, "config": 1,
     "runtime": 2, "jobs": 2, "models": 2, "tracking": 2,
     "generation": 3, "rewards": 3, "runs": 3,

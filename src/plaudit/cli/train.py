@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from plaudit.cli.config import require
@@ -12,17 +15,22 @@ from plaudit.cli.outcome import finish
 from plaudit.cli.parser import ANYWAY, SEEDS, chosen, parse_flags, show, split_files
 from plaudit.config.load import Layer, load_job
 from plaudit.config.sections import Job
-from plaudit.errors import ConfigError, Ended, Stopped
+from plaudit.errors import ConfigError, Ended, Stopped, TrainingError
 from plaudit.evaluation.comparing.seeds import in_words, over_seeds
 from plaudit.evaluation.comparing.trials import trials_of
 from plaudit.evaluation.report import write_report
 from plaudit.jobs.registry import COMMANDS
+from plaudit.runs.checkpoint import steps
 from plaudit.runs.directory import fresh
+from plaudit.runs.watchdog import STACKS, leave
 from plaudit.stages import stage_of
 from plaudit.stages.online.gate import refuse_coins
 
 RESULTS = "seeds.json"
 """Of a job with several seeds."""
+RESTARTS = "PLAUDIT_RESTARTS"
+"""Environment variable in which a command that starts again tells itself from where, and how many times."""
+MOST_RESTARTS = 3
 
 
 def run(command: str, argv: list[str]) -> int:
@@ -39,6 +47,7 @@ def run(command: str, argv: list[str]) -> int:
     refuse_coins(job, anyway)
     if seeds is not None:
         return train_with_seeds(command, job, sources, seeds)
+    leave.set(partial(start_again, [command, *argv], job))
     try:
         finish(stage_of(job_class)(job, sources))
     except (Ended, Stopped) as end:
@@ -46,6 +55,38 @@ def run(command: str, argv: list[str]) -> int:
             finish(end.run)
         raise
     return 0
+
+
+def start_again(words: Sequence[str], job: Job, run: Path, awaited: str) -> None:
+    """Leave a run that hangs: this process becomes the same command anew, which goes on from the last checkpoint.
+
+    It gives up after three times without a new checkpoint in between: then it would hang for ever at the same place.
+
+    Args:
+        words: of the command line.
+        run: that hangs.
+        awaited: what it waits for.
+    """
+    if sys.platform == "win32":
+        return
+    newest = [path.name for path in steps(run / "checkpoints")[-1:]]
+    place = newest[0] if newest else "the start"
+    before, _, times = os.environ.get(RESTARTS, "").rpartition(":")
+    count = int(times) + 1 if before == place else 1
+    if count > MOST_RESTARTS:
+        stopped = TrainingError(
+            f"the run has hung {count} times after {place}, waiting for {awaited}",
+            where=str(run / STACKS),
+            cure="see there what it does; then mend it and go on with --resume",
+        )
+        print(f"\n{stopped}", file=sys.stderr, flush=True)
+        os._exit(stopped.exit_code)
+    said = f"\nthe run hangs, waiting for {awaited}; it starts again from {place} ({count})"
+    print(said, file=sys.stderr, flush=True)
+    kept = [word for word in words if word not in ("--overwrite", "--resume")]
+    out = ["--out", str(run)] if job.out == "auto" else []
+    again = [sys.executable, "-m", "plaudit.cli.main", *kept, *out, "--resume"]
+    os.execve(sys.executable, again, os.environ | {RESTARTS: f"{place}:{count}"})
 
 
 def train_with_seeds(command: str, job: Job, sources: Mapping[str, str], count: int) -> int:

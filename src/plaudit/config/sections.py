@@ -253,6 +253,9 @@ class CheckpointSection(Section):
     """Optimizer steps (offline) or iterations (online) between checkpoints; 0: none by their number."""
     every_minutes: float = Field(10.0, ge=0)
     """A checkpoint is also due after so many minutes without one, at the end of the step; 0: none by time."""
+    stuck_minutes: float = Field(30.0, ge=0)
+    """A run in which nothing happens for so many minutes says what it waits for and writes the stacks of its threads; a
+    command then starts again from the last checkpoint. 0: it waits for ever."""
     grace: float = Field(30.0, ge=0)
     """Seconds after SIGTERM in which the step that is under way may end; then it is given up, and the last checkpoint
     is the one that stays."""

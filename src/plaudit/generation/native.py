@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from plaudit.awaited import beat
 from plaudit.config.sections import SamplingSection
 from plaudit.data.chat import Tokens
 from plaudit.errors import DataError, ModelError
@@ -176,6 +177,7 @@ class _Draws:
         finished = 0
         batch.admit()
         while batch.rows:
+            beat()
             tokens = self._one_token(batch)
             before = len(batch.rows)
             order = batch.leave()

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, cast, runtime_checkable
 
+from plaudit.awaited import awaiting
 from plaudit.errors import ConfigError
 from plaudit.machine import TooSlow, time_limit
 from plaudit.records import RewardResult, Rollout
@@ -76,7 +77,9 @@ class FunctionReward:
         """One result per rollout."""
         units = self._units(rollouts)
         if self.is_async:
-            answers = self._await(self._gathered([[rollouts[i] for i in unit] for unit in units]))
+            rounds = len(rollouts) if self.signature.shape != "response" else len(units) // self._concurrency + 1
+            with awaiting(f"the reward function {self.name}", self._timeout * rounds):
+                answers = self._await(self._gathered([[rollouts[i] for i in unit] for unit in units]))
         else:
             answers = [self._called([rollouts[i] for i in unit]) for unit in units]
         results = {
@@ -97,7 +100,9 @@ class FunctionReward:
     def _called(self, rollouts: Sequence[Rollout]) -> list[RewardResult]:
         try:
             positions, names = self.signature.arguments(rollouts)
-            with time_limit(self._timeout * len(rollouts)):
+            limit = self._timeout * len(rollouts)
+            said = f"the reward function {self.name}, asked about the prompt {rollouts[0].prompt.id!r}"
+            with awaiting(said, limit), time_limit(limit):
                 value = self._fn(*positions, **names)
                 if inspect.isawaitable(
                     value

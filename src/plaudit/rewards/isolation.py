@@ -23,6 +23,7 @@ import weakref
 from collections.abc import Collection, Sequence
 from typing import IO, Any
 
+from plaudit.awaited import awaiting
 from plaudit.data.reading.rows import as_json
 from plaudit.errors import ConfigError
 from plaudit.jobs.reward_tables import FunctionTable
@@ -130,8 +131,9 @@ class IsolatedReward:
         assert self._worker is not None
         limit = self._limit(len(rollouts))
         try:
-            self._worker.send([to_fields(r, self._whole) for r in rollouts])
-            answers = self._worker.receive(limit)
+            with awaiting(f"the process of the reward function {self.name}", limit or 0.0):
+                self._worker.send([to_fields(r, self._whole) for r in rollouts])
+                answers = self._worker.receive(limit)
         except (TimeoutError, EOFError, OSError) as error:
             slow = isinstance(error, TimeoutError)
             reason = f"took more than {limit:g} s" if slow else f"ended its process ({self._worker.status()})"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from plaudit.algorithms.protocol import OnlineAlgorithm, Resampling
+from plaudit.awaited import awaiting
 from plaudit.config.sections import SamplingSection
 from plaudit.data.collate import collate_rollouts
 from plaudit.data.split import epoch_order
@@ -97,7 +98,8 @@ class Collector:
     def _sampled(
         self, prompts: Sequence[TokenPrompt], n: int, sampling: SamplingSection, iteration: int, clock: Clock
     ) -> list[Rollout]:
-        rollouts = self.runtime.generator.generate(prompts, n, sampling, seed=self.seed, iteration=iteration)
+        with awaiting(f"the generator, for {len(prompts) * n} responses"):
+            rollouts = self.runtime.generator.generate(prompts, n, sampling, seed=self.seed, iteration=iteration)
         clock.lap("time/generate")
         rollouts = scored(self.runtime.reward, rollouts)
         clock.lap("time/reward")
@@ -154,7 +156,9 @@ def judged(reward: Reward, rollouts: Sequence[Rollout]) -> list[RewardResult]:
     # A conversation that broke off can look good to a reward that expects no more of it.
     whole = [i for i, rollout in enumerate(rollouts) if not rollout.error]
     results = [RewardResult(None, error=rollout.error) for rollout in rollouts]
-    for i, result in zip(whole, reward([rollouts[i] for i in whole]), strict=True):
+    with awaiting(f"the rewards of {len(whole)} responses"):
+        found = reward([rollouts[i] for i in whole])
+    for i, result in zip(whole, found, strict=True):
         # Here and not in each kind of reward: a weighted sum, an ensemble or a server can give such a number too.
         results[i] = within_range(result, rollouts[i].environment_reward or 0.0)
     return results

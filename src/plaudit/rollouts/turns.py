@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from plaudit.awaited import awaiting
 from plaudit.config.sections import SamplingSection
 from plaudit.data.chat import ChatFormat
 from plaudit.errors import ConfigError
@@ -84,7 +85,8 @@ class TurnGenerator:
         if rollout.finish_reason != "stop":
             return rollout  # the turn was cut off: a tool that is given half a call could only guess
         try:
-            reply = self._environment.reply(rollout)
+            with awaiting(f"the reply of the environment {type(self._environment).__name__}"):
+                reply = self._environment.reply(rollout)
             if isinstance(reply, Done):
                 return _ended(rollout, reply)
             content = _content(reply)

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
+from plaudit.awaited import awaiting
 from plaudit.config.sections import CheckpointSection
 from plaudit.errors import Stopped, TrainingError
 from plaudit.runs import checkpoint
@@ -275,7 +276,8 @@ class Keeper:
         if self._writing is None:
             return
         writing, self._writing = self._writing, None
-        path = writing.result()
+        with awaiting(f"the disk, for the checkpoint of step {writing.step}"):
+            path = writing.result()
         if self.best:
             # Only now: until the new checkpoint stood, an older one that names another file was the one to go back to.
             self.best.held = set()

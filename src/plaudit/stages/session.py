@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from plaudit import backends
+from plaudit.awaited import beat
 from plaudit.config.sections import Job
 from plaudit.errors import Ended, PlauditError, RewardError, Stopped
 from plaudit.jobs.registry import command_of
@@ -19,6 +20,7 @@ from plaudit.runs.directory import announce, check_out, open_run, precision_of, 
 from plaudit.runs.keeper import Keeper, Kept
 from plaudit.runs.recorder import Recorder
 from plaudit.runs.resume import Inputs
+from plaudit.runs.watchdog import Watchdog
 from plaudit.runtime import Learner
 from plaudit.stages.moving import MovingWatch
 from plaudit.stages.said import Said
@@ -46,6 +48,7 @@ class Session:
         recorder: for events, samples and the summary.
         trained: steps that were taken and recorded, those before a resume included.
         broken: for the loop: batches whose gradient is not finite are kept in the run.
+        dog: watches that the run goes on.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Session:
         self.on_iteration = on_iteration
         self.trained = 0
         self.broken = BrokenBatches(self.keep_broken)
+        self.dog = Watchdog(recorder, 60 * job.checkpoint.stuck_minutes)
         self._failed = False
         self._cut: set[str] = set()
         self._was_cut = False
@@ -169,7 +173,8 @@ class Session:
     def record(self, step: int, metrics: Mapping[str, float], rollouts: Sequence[Rollout] = ()) -> None:
         """Write the metrics of a step, and call `on_iteration`."""
         self.recorder.metrics(step, metrics)
-        self.trained = step
+        self.trained = self.dog.step = step
+        beat()
         self._tell_of_cuts(step, metrics)
         self._tell_of_failed(step, rollouts)
         if slow := self._moving.look(step, metrics):
@@ -294,4 +299,6 @@ def open_session(
     ):
         if said is not None:
             said.record(recorder)
-        yield Session(job, recorder, total, on_iteration)
+        session = Session(job, recorder, total, on_iteration)
+        with session.dog.watching():  # the evaluation of the start and of the end as well
+            yield session

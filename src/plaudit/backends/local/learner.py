@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from plaudit.awaited import beat
 from plaudit.backends.local.microbatch import microbatches
 from plaudit.backends.local.precision import autocast, product_dtype, resolve_device
 from plaudit.config.sections import ComputeSection, OptimizerSection
@@ -45,6 +46,7 @@ class LocalScorer:
         results = [torch.zeros(batch.tokens.shape[: 1 if s in PER_ROW else 2]) for s in signals]
         # Without activations to keep, four times the budget of a backward pass fits.
         for units, part in self._parts(batch, 4 * self.compute.tokens_per_microbatch):
+            beat()
             out = self.module(part.to(self.device))
             found = [getattr(out, signal).float().cpu() for signal in signals]
             rows = batch.rows(units)
@@ -204,6 +206,7 @@ class LocalLearner(LocalScorer):
         ]
         with autocast(self.compute, self.device):  # around all of them: each weight is cast once
             for part, its_loss in parts:
+                beat()
                 result = self._backward(part.to(self.device), its_loss)
                 limits |= result.limits
                 for name, value in result.metrics.items():

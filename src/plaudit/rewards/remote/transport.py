@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from plaudit.awaited import beat
 from plaudit.rewards.result import shortened
 
 AGAIN = (408, 425, 429, 500, 502, 503, 504)
@@ -72,6 +73,7 @@ class Transport:
             NoAnswer: no try had one.
         """
         for attempt in range(TRIES):
+            beat()
             try:
                 return self._once(url, body)
             except urllib.error.HTTPError as error:
