@@ -21,6 +21,7 @@ from transformers import (
 
 from plaudit.errors import ModelError
 from plaudit.models.files import source
+from plaudit.models.files.integrity import SUMS
 from plaudit.models.files.load import load_causal_lm, load_classifier, load_tokenizer
 from plaudit.models.files.saving import save_causal_lm
 from plaudit.models.files.source import resolve
@@ -127,12 +128,14 @@ def test_hub_names_that_are_wrong_fail_at_once(monkeypatch, tmp_path):
 
 
 def test_files_that_cannot_be_loaded(saved, tokenizer):
+    (saved / SUMS).unlink()  # as in a download
     (saved / "config.json").write_text("{ not json")
     with pytest.raises(ModelError, match="cannot load the model"):
         load_causal_lm(saved, tokenizer=tokenizer)
 
 
 def test_pickled_weights_are_not_opened(saved, tokenizer):
+    (saved / SUMS).unlink()
     (saved / "model.safetensors").unlink()
     torch.save({}, saved / "pytorch_model.bin")
     with pytest.raises(ModelError, match="cannot load"):

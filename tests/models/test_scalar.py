@@ -11,6 +11,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from plaudit.config.sections import LoraSection
 from plaudit.errors import ConfigError, ModelError
 from plaudit.models.critic import Critic
+from plaudit.models.files.integrity import SUMS
 from plaudit.models.files.load import load_tokenizer
 from plaudit.models.files.saving import save_causal_lm
 from plaudit.models.lora import add_lora
@@ -75,6 +76,7 @@ def test_training_goes_on_after_saving_under_lora(tokenizer, rows, batch, tmp_pa
 def test_a_changed_weight_is_noticed_at_load(tokenizer, rows, tmp_path):
     model = reward_model("llama", tokenizer)
     model.save(tmp_path, tokenizer, rows())
+    (tmp_path / SUMS).unlink()  # as in a model of an earlier version
     probe = json.loads((tmp_path / "probe.json").read_text())
     probe["scores"][1] += 0.01
     (tmp_path / "probe.json").write_text(json.dumps(probe))
