@@ -320,6 +320,11 @@ class Rollout:
         return dataclasses.replace(self, reward=value, reward_parts=parts, reward_error=result.error)
 
 
+LARGEST = 2.0**24
+"""A reward, rating or margin beyond it, about 16.8 million, is an error. They are computed with in fp32, which has 24
+bits: next to a larger number a difference of 1 between two others is lost, and the square of 1e20 is infinite."""
+
+
 @dataclass(frozen=True, slots=True)
 class RewardResult:
     """What a reward says of one rollout: a finite value, or ``None`` with the reason in ``error``."""

@@ -92,6 +92,11 @@ CORPUS = {
     "column-twice.csv": (b"prompt,prompt\na,b\n", "more than once"),
     "word-for-number.csv": (b"prompt,response,reward\na,b,good\n", "'good'"),
     "nan.csv": (b"prompt,response,reward\na,b,nan\n", "expected a finite number"),
+    "huge.csv": (b"prompt,response,reward\na,b,1e300\n", "found 1e+300"),
+    "huge.jsonl": (b'{"prompt": "a", "response": "b", "reward": -1e39}\n', "expected 16,777,216 at most in size"),
+    "huge_margin.jsonl": (
+        b'{"prompt": "a", "chosen": "b", "rejected": "c", "margin": 1e20}\n', "expected 16,777,216 at most in size"
+    ),
     # Parquet
     "cut.parquet": (_parquet([PAIR])[:-20], "damaged Parquet"),
     "no-parquet.parquet": (b"hello", "damaged Parquet"),

@@ -10,11 +10,7 @@ from decimal import Decimal
 from numbers import Real
 from typing import Any
 
-from plaudit.records import RewardResult
-
-LARGEST = 2.0**24
-"""A reward beyond it, about 16.8 million, is an error. Rewards are computed with in fp32, which has 24 bits: next to a
-larger number a difference of 1 between two other rewards is lost, and the square of 1e20 is infinite."""
+from plaudit.records import LARGEST, RewardResult
 
 
 def to_result(value: Any, name: str) -> RewardResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal, cast
@@ -11,7 +12,7 @@ from plaudit.data.reading.names import Assigned, field_of
 from plaudit.data.reading.rows import ReadLog, Row, number_of, shorten, shorten_names
 from plaudit.data.reading.structures import looks_like_turns, structure_in, turns_in
 from plaudit.data.reading.transcripts import as_messages, is_transcript, parse_transcript
-from plaudit.records import Content, Message
+from plaudit.records import LARGEST, Content, Message
 
 LONGEST_NAME = 60
 """Characters of a category; a longer text is one that is to be read."""
@@ -250,9 +251,11 @@ class Fields:
         if self.row.cells and isinstance(value, str):
             value = _number_in_cell(value)
         number = number_of(value)
-        if number is not None and abs(number) < 1e300:
+        if number is not None and abs(number) <= LARGEST:
             return float(number)
-        self.fault(field, shorten(value), "expected a finite number")
+        large = number is not None and LARGEST < abs(number) < math.inf
+        expected = f"{LARGEST:,.0f} at most in size" if large else "a finite number"
+        self.fault(field, shorten(value), f"expected {expected}")
         return 0.0
 
     def whole(self, value: Any, field: str) -> int:
