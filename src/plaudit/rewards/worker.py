@@ -140,7 +140,8 @@ def _end_as(status: int) -> int:
         if number != signal.SIGKILL:
             signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
-    return os.waitstatus_to_exitcode(status)
+    # At once: the other side waits for this end, and there is nothing here to be tidied up.
+    os._exit(os.waitstatus_to_exitcode(status))
 
 
 def _own_lines() -> tuple[IO[bytes], IO[bytes]]:
