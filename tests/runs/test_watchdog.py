@@ -131,7 +131,6 @@ def test_a_command_starts_again_and_gives_up_where_it_hangs_for_ever(tmp_path, m
         raise Left(code)
 
     monkeypatch.setattr(os, "execve", execve)
-    monkeypatch.setattr(os, "_exit", ended)
     job, words = GRPOJob(), ["grpo", "my.toml", "--overwrite", "--lr", "0.1"]
     monkeypatch.delenv(RESTARTS, raising=False)
     for expected in ("the start:1", "the start:2", "the start:3"):
@@ -142,7 +141,7 @@ def test_a_command_starts_again_and_gives_up_where_it_hangs_for_ever(tmp_path, m
     said = ["grpo", "my.toml", "--lr", "0.1", "--out", str(tmp_path), "--resume"]
     assert started[-1][0] == [sys.executable, "-m", "plaudit.cli.main", *said]
     with pytest.raises(Left) as caught:
-        start_again(words, job, tmp_path, "the environment")
+        start_again(words, job, tmp_path, "the environment", end=ended)
     assert caught.value.args == (70,)
     assert "has hung 4 times after the start, waiting for the environment" in capsys.readouterr().err
     (tmp_path / "checkpoints" / "step-000005").mkdir(parents=True)

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -57,7 +57,9 @@ def run(command: str, argv: list[str]) -> int:
     return 0
 
 
-def start_again(words: Sequence[str], job: Job, run: Path, awaited: str) -> None:
+def start_again(
+    words: Sequence[str], job: Job, run: Path, awaited: str, end: Callable[[int], object] = os._exit
+) -> None:
     """Leave a run that hangs: this process becomes the same command anew, which goes on from the last checkpoint.
 
     It gives up after three times without a new checkpoint in between: then it would hang for ever at the same place.
@@ -66,6 +68,7 @@ def start_again(words: Sequence[str], job: Job, run: Path, awaited: str) -> None
         words: of the command line.
         run: that hangs.
         awaited: what it waits for.
+        end: of this process, from any thread.
     """
     if sys.platform == "win32":
         return
@@ -80,7 +83,7 @@ def start_again(words: Sequence[str], job: Job, run: Path, awaited: str) -> None
             cure="see there what it does; then mend it and go on with --resume",
         )
         print(f"\n{stopped}", file=sys.stderr, flush=True)
-        os._exit(stopped.exit_code)
+        end(stopped.exit_code)
     said = f"\nthe run hangs, waiting for {awaited}; it starts again from {place} ({count})"
     print(said, file=sys.stderr, flush=True)
     kept = [word for word in words if word not in ("--overwrite", "--resume")]
