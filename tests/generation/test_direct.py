@@ -67,6 +67,7 @@ def test_packed_weights_draw_the_same(
         pytest.skip("this build of PyTorch has no oneDNN")
     plain = drawn(NativeGenerator(models["qwen2"], tokenizer, ()), prompts)
     monkeypatch.setattr(direct, "PACKED_FROM_BYTES", 0)
+    monkeypatch.setattr(direct, "PACKED_FROM_TOKENS", 1)
     with Calls() as calls:
         again = drawn(NativeGenerator(models["qwen2"], tokenizer, ()), prompts)
     packed = calls.counts["_reorder_linear_weight"]

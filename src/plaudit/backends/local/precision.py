@@ -68,8 +68,8 @@ def room_of(device: torch.device) -> Room:
 
 
 BF16_FROM_WIDTH = 256
-"""States of a model on a CPU with native bf16, from which its products gain by it: measured on AVX-512 at widths of 256
-and 576 (docs/speed.md); narrower ones wait for calls and not for products."""
+"""Width of a model from which bf16 products gain on a CPU that has them natively. From a trial with a prototype on an
+AVX-512 processor with bf16, at widths of 256 and 576; to be confirmed there by `benchmarks/products.py`."""
 
 
 def chosen_precision(device: str, model: str) -> tuple[Literal["fp32", "bf16"], str]:
