@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from annotating import make_people, make_project, pairs
+from annotating import make_people, make_project, pairs, stored
 from sqlalchemy.exc import DBAPIError
 
 from plaudit.errors import ConfigError, DataError
@@ -134,6 +134,53 @@ def test_an_expired_lease_is_still_good_while_the_place_is_free(store: Store) ->
         assert leases.release_expired(conn, time.time() + 61) == 1
     send(store, project, slow, held)
     assert take(store, project, other) is None
+
+
+def test_a_changed_answer_with_the_key_of_a_lost_reply_is_a_correction(store: Store) -> None:
+    project, (user,) = make_project(store, items=pairs(2)), make_people(store, 1)
+    work, same = take(store, project, user), key()
+    assert work
+    first = send(store, project, user, work, Choice(-1), key=same)  # stored, but the reply is lost
+    second = send(store, project, user, work, Choice(1), key=same)
+    assert second > first
+    assert send(store, project, user, work, Choice(1), key=same) == second, "sent again: stored once"
+    third = send(store, project, user, work, Choice(1), key=same, comment="I looked again")
+    assert third > second, "a changed comment is a change too"
+    (counted,) = stored(store, "demo")
+    assert (counted.answer, counted.comment) == (Choice(1), "I looked again")
+    with store.read() as conn:
+        rows = history.raw_rows(conn, project, None, 0)
+    assert [row["supersedes"] for row in rows] == [None, first, second]
+    with pytest.raises(Conflict, match="another answer is stored"):
+        send(store, project, user, work, Choice(-1), key=same)  # a late copy, or meant: it is not guessed
+    (counted,) = stored(store, "demo")
+    assert counted.answer == Choice(1)
+
+
+def test_a_late_copy_does_not_undo_a_correction(store: Store) -> None:
+    project, (user,) = make_project(store, items=pairs(1)), make_people(store, 1)
+    work, same = take(store, project, user), key()
+    assert work
+    first = send(store, project, user, work, Choice(-1), key=same)
+    corrected = send(store, project, user, work, Choice(2), supersedes=first)
+    assert send(store, project, user, work, Choice(-1), key=same) == first, "it was stored, and was corrected since"
+    with pytest.raises(Conflict, match="another answer is stored"):
+        send(store, project, user, work, Choice(1), key=same)
+    with store.read() as conn:
+        assert [row["revision"] for row in history.raw_rows(conn, project, None, 0)] == [first, corrected]
+
+
+def test_a_key_of_an_answer_takes_nothing_back_and_the_other_way_round(store: Store) -> None:
+    project, (user,) = make_project(store, items=pairs(1)), make_people(store, 1)
+    work, same, back = take(store, project, user), key(), key()
+    assert work
+    first = send(store, project, user, work, key=same)
+    with store.write() as conn, pytest.raises(Conflict, match="key belongs to another"):
+        answers.undo(conn, project, user.id, same)
+    with store.write() as conn:
+        answers.undo(conn, project, user.id, back)
+    with pytest.raises(Conflict, match="key belongs to another"):
+        send(store, project, user, work, key=back, supersedes=first)
 
 
 def test_the_same_key_is_stored_once(store: Store) -> None:

@@ -109,7 +109,8 @@ class AnswerBody(_Body):
 
     model_config = _like(key="5d0c9f0e-1", answer={"type": "choice", "strength": 1}, next=True)
     key: Annotated[str, Field(min_length=8, max_length=80)]
-    """Made by the client, for example a UUID. The same key sent again changes nothing and gives the same revision."""
+    """Made by the client, for example a UUID. The same key and answer sent again change nothing and give the same
+    revision; another answer with the key of your newest one is stored as its correction."""
     answer: dict[str, Any]
     """A choice (strength -2 to 2, negative for the response with index 0), ranks, scores, thumbs, a written text, or a
     skip with its reason."""

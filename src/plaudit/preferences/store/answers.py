@@ -32,6 +32,8 @@ from plaudit.preferences.store.schema import assignments, items, judgements, res
 from plaudit.preferences.store.transaction import Conflict, NotFound, lock_history
 
 MOST_TEXT = 65_536
+CORRECTION = "\n"
+"""Between a client's key and the number of a correction that came with it; no client's key may contain it."""
 
 
 _SET_STATE = (
@@ -43,8 +45,13 @@ _HEAD = (
     .order_by(judgements.c.id.desc())
     .limit(1)
 )
-_OF_KEY = select(judgements.c.id, judgements.c.user_id, judgements.c.assignment_id).where(
-    judgements.c.key == bindparam("b_key")
+_OF_KEY = select(
+    judgements.c.user_id, judgements.c.assignment_id, judgements.c.answer.is_(None).label("taken_back")
+).where(judgements.c.key == bindparam("b_key"))
+_CHAIN = (
+    select(judgements.c.id, judgements.c.key, judgements.c.answer, judgements.c.flags, judgements.c.comment)
+    .where(judgements.c.assignment_id == bindparam("b_id"))
+    .order_by(judgements.c.id)
 )
 _INSERT = insert(judgements).returning(judgements.c.id)
 # Everything that storing an answer must know, in one statement: other people's answers wait while this one is stored.
@@ -122,7 +129,10 @@ def submit(
     *,
     decides: bool = False,
 ) -> int:
-    """Store an answer; returns its row number (the same one when the same key comes again).
+    """Store an answer; returns its row number (the same one when the same key comes again with the same answer).
+
+    A person who got no reply may have changed the answer before sending it again. So another answer with the key of the
+    newest one is stored as its correction.
 
     Args:
         conn: a writing transaction.
@@ -135,7 +145,7 @@ def submit(
     Raises:
         NotFound: not an assignment of this person, or a verdict of somebody who is no reviewer any more.
         DataError: the answer does not fit the task.
-        Conflict: the place went to somebody else, or the answer was changed in another window.
+        Conflict: the place went to somebody else, the answer was changed in another window, or the key is another's.
     """
     _check_key(sent.key)
     lock_history(conn)
@@ -147,7 +157,10 @@ def submit(
     # Before any other check: a client that did not get the reply sends the same answer again, and must hear that it is
     # stored, not that "the item was answered in another window" (by itself).
     if facts.key_is_known:
-        return _stored(conn, sent.key, user_id, assignment_id)
+        again = _sent_again(conn, sent, user_id, assignment_id)
+        if isinstance(again, int):
+            return again
+        sent = again
     _check(sent, facts.n_responses, project)
     # The client names the row that it saw as the newest. If another window has added one since, this answer would
     # silently replace one that its author never saw.
@@ -171,7 +184,7 @@ def undo(conn: Connection, project: Project, user_id: int, key: str) -> Work | N
     lock_history(conn)
     known = conn.execute(_OF_KEY, {"b_key": key}).one_or_none()
     if known is not None:  # sent again: show the same item, do not take back the answer before it as well
-        _check_owner(known.user_id == user_id)
+        _check_owner(known.user_id == user_id and known.taken_back)
         return get_work(conn, project, known.assignment_id, user_id)
     newer = judgements.alias("newer")
     standing = ~select(newer.c.id).where(newer.c.supersedes == judgements.c.id).exists()
@@ -237,11 +250,31 @@ def last_answer(conn: Connection, project: Project, user_id: int, assignment_id:
     return None if newest is None else answer_from_json(newest)
 
 
-def _stored(conn: Connection, key: str, user_id: int, assignment_id: int) -> int:
-    """The row that was stored with this key; a Conflict if it is another person's or another assignment's."""
-    row = conn.execute(_OF_KEY, {"b_key": key}).one()
-    _check_owner((row.user_id, row.assignment_id) == (user_id, assignment_id))
-    return int(row.id)
+def _sent_again(conn: Connection, sent: Submission, user_id: int, assignment_id: int) -> int | Submission:
+    """What a key that is known means: the row that is stored already, or a correction of the newest row.
+
+    Raises:
+        Conflict: the key is another person's, another assignment's or that of taking an answer back, or the answer that
+            comes is not the newest one of this key and may be a late copy.
+    """
+    owner = conn.execute(_OF_KEY, {"b_key": sent.key}).one()
+    _check_owner((owner.user_id, owner.assignment_id) == (user_id, assignment_id) and not owner.taken_back)
+    chain = conn.execute(_CHAIN, {"b_id": assignment_id}).all()
+    # The rows that came with this key: the first has the key itself, corrections have it with a number.
+    own = [row for row in chain if row.key.partition(CORRECTION)[0] == sent.key]
+    body = (answer_to_json(sent.answer), list(sent.flags), sent.comment)
+    equal = [row.id for row in own if (row.answer, row.flags, row.comment) == body]
+    newest = chain[-1]
+    if equal and (newest.id in equal or newest is not own[-1]):
+        return int(equal[-1])
+    # An older answer that comes again may be meant, or it may be a copy that was long under way. It is not guessed.
+    if equal or newest is not own[-1]:
+        raise Conflict(
+            "another answer is stored for this item, and this one is not",
+            where=f"assignment {assignment_id}",
+            cure="load the page again, and correct the stored answer if it is not what you mean",
+        )
+    return replace(sent, key=f"{sent.key}{CORRECTION}{len(own)}", supersedes=newest.id)
 
 
 def _check_owner(is_theirs: bool) -> None:
