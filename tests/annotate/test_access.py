@@ -9,8 +9,9 @@ from annotating import OUTSIDE, PASSWORD, ROLES, Served, Team, Unlimited, make_t
 
 from plaudit.annotate.server.access import needs
 from plaudit.annotate.server.app import create_app
-from plaudit.annotate.server.limits import Limiter
+from plaudit.annotate.server.limits import LOGIN_ACCOUNT, Limiter
 from plaudit.annotate.server.security import CSP
+from plaudit.annotate.server.serve import server_config
 from plaudit.annotate.server.settings import ServeSettings
 from plaudit.errors import ConfigError
 from plaudit.preferences.store import content, history, people, projects
@@ -368,6 +369,40 @@ def test_wrong_passwords_are_not_told_apart_and_slowed_down(team: Team) -> None:
         assert codes == [401] * 4 + [429]
         assert int(attempt("admin").headers["retry-after"]) >= 1
         assert attempt("reviewer").status_code == 401, "others can still log in"
+
+
+def test_wrong_passwords_from_everywhere_do_not_lock_an_account(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr("plaudit.annotate.pages.account.sleep", sleep)
+    limiter = Limiter(clock=lambda: 0.0)
+    with Served(team.store, limiter=limiter) as served, served.client() as client:
+        for _ in range(60):  # as many addresses would
+            limiter.wait(LOGIN_ACCOUNT, people.name_key("admin"))
+        form = {"name": "admin", "password": PASSWORD, "csrf": csrf_of_visit(client)}
+        assert client.post("/login", data=form).status_code == 303
+    assert waited == [3.0]
+
+
+def test_a_forged_address_does_not_count_without_a_named_proxy(team: Team) -> None:
+    unnamed = server_config(create_app(team.store, ServeSettings()), ServeSettings(public_url="https://a.example"))
+    assert unnamed.proxy_headers is False
+    named = ServeSettings(auth=True, public_url="https://a.example", proxy="127.0.0.1")
+    config = server_config(create_app(team.store, named), named)
+    assert (config.proxy_headers, config.forwarded_allow_ips) == (True, "127.0.0.1")
+    with pytest.raises(ConfigError, match="the proxy is"):
+        ServeSettings(proxy="*")
+
+
+def test_the_api_shows_annotators_no_figure_that_tells_gold(served: Served, team: Team) -> None:
+    with served.client() as client:
+        ours = client.get("/api/v1/projects/demo", headers=team.headers("annotator")).json()
+        theirs = client.get("/api/v1/projects/demo", headers=team.headers("reviewer")).json()
+    assert not {"progress", "revision"} & set(ours) and ours["mine"] is not None
+    assert theirs["progress"]["gold"] == 2 and "revision" in theirs
 
 
 def test_an_invitation_works_once(served: Served, team: Team) -> None:

@@ -397,6 +397,13 @@ def test_a_bucket_fills_again() -> None:
     limiter.take(limit, "a")
 
 
+def test_a_limit_that_waits_refuses_nobody() -> None:
+    limiter, limit = Limiter(clock=lambda: 0.0), Limit(1 / 3, 2)
+    assert [limiter.wait(limit, "a") for _ in range(50)] == [0.0, 0.0] + [3.0] * 48
+    assert limiter.wait(limit, "b") == 0.0
+    assert limiter.wait(Limit(1 / 1000, 1), "c") == 0.0 and limiter.wait(Limit(1 / 1000, 1), "c", most=5) == 5.0
+
+
 def test_vendored_scripts_are_what_they_say() -> None:
     from hashlib import sha256
 

@@ -195,3 +195,32 @@ def test_nothing_to_report():
         report = agreement(votes)
         assert math.isnan(report.alpha.value) and math.isnan(report.fleiss.value) and report.pairs == ()
         assert "undefined" in str(report.raw)
+
+
+# Labels of two responses: which one is stored first must not matter
+
+
+@pytest.mark.parametrize("level", ["nominal", "ordinal", "interval"])
+def test_agreement_on_pairs_does_not_depend_on_the_order_of_storage(level: str) -> None:
+    values = random_labels(3, 4, 40, missing=0.2)
+    values[:, :30] = np.abs(values[:, :30])  # most items have the better response second
+    flip = np.where(np.random.default_rng(0).random(40) < 0.5, -1.0, 1.0)
+    plain, turned = as_votes(values), as_votes(values * flip)
+    one = agreement(plain, level, mirrored=True, draws=50)  # type: ignore[arg-type]
+    other = agreement(turned, level, mirrored=True, draws=50)  # type: ignore[arg-type]
+    for name in ("raw", "alpha", "fleiss"):
+        assert getattr(one, name).value == pytest.approx(getattr(other, name).value, abs=1e-12), name
+    assert [p.kappa.value for p in one.pairs] == pytest.approx([p.kappa.value for p in other.pairs], abs=1e-12)
+    unlike = agreement(plain, level, draws=50).alpha.value, agreement(turned, level, draws=50).alpha.value  # type: ignore[arg-type]
+    assert abs(unlike[0] - unlike[1]) > 0.02, "without it the order matters, so this test can fail"
+
+
+def test_mirrored_agreement_by_hand() -> None:
+    # Two people, four items, all stored with the better response second: they agree on three. Each label counts half
+    # for its opposite, so both labels have a share of 1/2: chance .5, kappa (.75 - .5) / .5. Alpha: observed
+    # disagreement 1/4, expected (8 * 8 - 2 * 4 * 4) / (8 * 7) = 4/7, so 1 - 7/16.
+    votes = as_votes(np.array([[1, 1, 1, 1], [1, 1, 1, -1]], dtype=float))
+    measured = agreement(votes, mirrored=True, draws=20)
+    assert measured.raw.value == pytest.approx(0.75)
+    assert measured.fleiss.value == pytest.approx(0.5) and measured.pairs[0].kappa.value == pytest.approx(0.5)
+    assert measured.alpha.value == pytest.approx(1 - 7 / 16)

@@ -13,12 +13,20 @@ def said(item: str, *answers: Answer, **more: object) -> list[Annotation]:
 
 def test_pairs_and_rankings() -> None:
     split = said("split", Choice(-1), Choice(2), Choice(0))
+    two = said("two to one", Choice(-1), Choice(-2), Choice(1))
     clear = said("clear", Choice(-1), Choice(-2), Choice(-1), Choice(1))
     ranked = said("ranked", Ranks((1, 2, 3)), Ranks((1, 3, 2)))
-    assert disputes(split + clear + ranked) == [
+    assert disputes(split + two + clear + ranked) == [
         Dispute("split", "1 : 1, 1 tied", 0.5),
         Dispute("ranked", "1 : 1", 0.5),
+        Dispute("two to one", "2 : 1", 2 / 3),
     ]
+
+
+def test_reviewers_who_decide_differently() -> None:
+    unlike = said("unlike", Choice(-1), Choice(1), adjudicated=True)
+    alike = said("alike", Choice(-1), Choice(-2, edit=Written("better", 0)), adjudicated=True)
+    assert disputes(unlike + alike) == [Dispute("unlike", "reviewers decided differently", 0.5)]
 
 
 def test_thumbs_up_and_down() -> None:

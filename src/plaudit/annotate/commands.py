@@ -53,7 +53,7 @@ def _must_exist(name: str) -> None:
 
 
 def _serve(store: Store, args: Namespace) -> None:
-    settings = ServeSettings(args.host, args.port, args.auth, args.public_url, args.plain_http)
+    settings = ServeSettings(args.host, args.port, args.auth, args.public_url, args.plain_http, args.proxy)
     path = "/"
     if args.file:
         done = _import_rows(store, args, gold=False)

@@ -70,6 +70,9 @@ def _add_incoming(actions: Any) -> None:
     serve.add_argument(
         "--plain-http", action="store_true", help="let --public-url be http://, inside a VPN for example"
     )
+    serve.add_argument(
+        "--proxy", default="", metavar="ADDRESS", help="the proxy whose X-Forwarded-For counts, such as 127.0.0.1"
+    )
     serve.add_argument("--no-browser", action="store_true", help="do not open a browser")
     bring = actions.add_parser("import", help="add a data file to a project")
     bring.add_argument("file", metavar="FILE", help="any format that `plaudit data check` reads")

@@ -20,8 +20,8 @@ Method = Literal["majority", "dawid_skene"]
 Pair = tuple[str, int, int]
 """Item, and the indices of two of its responses."""
 
-CONFLICT = 2 / 3
-"""Pairs with less agreement than this are shown to a reviewer."""
+CONFLICT = 0.7
+"""Pairs with less agreement than this are shown to a reviewer: 2 against 1 is, 3 against 1 is not."""
 EQUAL = 1e-6
 """Strengths closer than this share a rank."""
 

@@ -59,7 +59,7 @@ class Agreement:
 
 
 def agreement(
-    votes: Sequence[Vote], level: Level = "nominal", *, seed: int = 0, draws: int = DRAWS
+    votes: Sequence[Vote], level: Level = "nominal", *, mirrored: bool = False, seed: int = 0, draws: int = DRAWS
 ) -> Agreement:
     """Every figure of agreement with a 95 % percentile bootstrap interval over units.
 
@@ -67,11 +67,15 @@ def agreement(
         votes: one for each annotator and unit; of several the last counts.
         level: what differences between labels mean, for alpha. Kappas treat labels as names (nominal), or weight
             the distance between their places quadratically (ordinal, interval).
+        mirrored: labels are about two responses, and change their sign with the order in which the two are stored. That
+            order is chance, so each label counts half for itself and half for its opposite where the labels' shares
+            enter: no figure depends on it.
         seed: of the bootstrap.
         draws: of the bootstrap.
     """
     table = {(vote.unit, vote.annotator): vote.label for vote in votes}
-    categories = sorted(set(table.values()))
+    labels = set(table.values())
+    categories = sorted(labels | {-label for label in labels} if mirrored else labels)
     counts = _counts(table, categories)
     shared = counts[counts.sum(1) >= 2]
     # Fleiss' kappa needs the same number of labels for each unit. It is computed over the units with the most common
@@ -88,10 +92,10 @@ def agreement(
         shared=len(shared),
         annotators=len({annotator for _, annotator in table}),
         raw=over(shared, _raw),
-        alpha=over(shared, lambda units, times: _alpha(units, times, values, level)),
+        alpha=over(shared, lambda units, times: _alpha(units, times, values, level, mirrored)),
         level=level,
-        fleiss=over(shared[shared.sum(1) == usual], _fleiss),
-        pairs=_pair_kappas(table, categories, "none" if level == "nominal" else "quadratic", (seed, draws)),
+        fleiss=over(shared[shared.sum(1) == usual], lambda units, times: _fleiss(units, times, mirrored)),
+        pairs=_pair_kappas(table, categories, level, mirrored, (seed, draws)),
     )
 
 
@@ -196,20 +200,22 @@ def _raw(units: Array, times: Array) -> Array:
     return np.asarray(times @ same / times.sum(1))
 
 
-def _fleiss(units: Array, times: Array) -> Array:
+def _fleiss(units: Array, times: Array, mirrored: bool = False) -> Array:
     totals = times @ units
+    totals = (totals + totals[:, ::-1]) / 2 if mirrored else totals
     shares = totals / totals.sum(1, keepdims=True)
     chance = (shares**2).sum(1)
     return _ratio(_raw(units, times) - chance, 1 - chance)
 
 
-def _alpha(units: Array, times: Array, categories: Array, level: Level) -> Array:
+def _alpha(units: Array, times: Array, categories: Array, level: Level, mirrored: bool = False) -> Array:
     # Coincidences: all ordered pairs of labels of a unit, weighted by 1 / (labels of the unit - 1), so that a unit
     # counts once for each of its labels. A label makes no pair with itself, hence the subtraction on the diagonal.
     size = units.sum(1)
     pairs = units[:, :, None] * units[:, None, :] / (size - 1)[:, None, None]
     pairs -= np.eye(units.shape[1]) * (units / (size - 1)[:, None])[:, :, None]
     observed = np.einsum("dp,pck->dck", times, pairs)
+    observed = (observed + observed[:, ::-1, ::-1]) / 2 if mirrored else observed
     margins = observed.sum(2)
     distance = _distance(margins, categories, level)
     total = margins.sum(1)
@@ -229,8 +235,9 @@ def _distance(margins: Array, categories: Array, level: Level) -> Array:
     return np.broadcast_to(squared, (len(margins), *squared.shape))
 
 
-def _cohen(confusion: Array, weights: Weights) -> Array:
+def _cohen(confusion: Array, weights: Weights, mirrored: bool = False) -> Array:
     """Kappa of each confusion matrix, [D, K, K] -> [D]."""
+    confusion = (confusion + confusion[:, ::-1, ::-1]) / 2 if mirrored else confusion
     place = np.arange(confusion.shape[-1])
     apart = np.abs(place[:, None] - place[None, :]).astype(np.float64)
     off = {"none": (apart > 0).astype(np.float64), "linear": apart, "quadratic": apart**2}[weights]
@@ -288,10 +295,12 @@ def _confusion(both: Sequence[tuple[float, float]], categories: Sequence[float])
 def _pair_kappas(
     table: dict[tuple[str, str], float],
     categories: Sequence[float],
-    weights: Weights,
+    level: Level,
+    mirrored: bool,
     bootstrap: tuple[int, int],
 ) -> tuple[PairKappa, ...]:
     seed, draws = bootstrap
+    weights: Weights = "none" if level == "nominal" else "quadratic"
     by_annotator: dict[str, dict[str, float]] = defaultdict(dict)
     for (unit, annotator), label in table.items():
         by_annotator[annotator][unit] = label
@@ -303,6 +312,6 @@ def _pair_kappas(
             continue
         confusion = _confusion(both, categories)
         again = resample(confusion.ravel(), seed=seed, draws=draws).reshape(draws, *confusion.shape)
-        value = float(_cohen(confusion[None], weights)[0])
-        kappas.append(PairKappa(first, second, percentile(value, _cohen(again, weights), len(both))))
+        value = float(_cohen(confusion[None], weights, mirrored)[0])
+        kappas.append(PairKappa(first, second, percentile(value, _cohen(again, weights, mirrored), len(both))))
     return tuple(kappas)

@@ -7,7 +7,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from plaudit.preferences.aggregate import conflicts, outcomes
-from plaudit.preferences.annotation import HIGHEST, LOWEST, Annotation, Scores, Thumbs
+from plaudit.preferences.annotation import (
+    HIGHEST,
+    LOWEST,
+    Annotation,
+    Answer,
+    Choice,
+    Ranks,
+    Scores,
+    Skip,
+    Thumbs,
+    Written,
+)
 from plaudit.preferences.votes import is_vote, pair_votes
 
 APART = 4
@@ -31,11 +42,12 @@ def disputes(annotations: Sequence[Annotation]) -> list[Dispute]:
 
     Pairs and rankings: both sides of a pair have votes and neither a clear majority. Thumbs: a response with
     thumbs up and down. Ratings: scores on one axis that differ by `APART` points or more. An item is listed once,
-    with the dispute that has the least agreement. Items that a reviewer decided are left out.
+    with the dispute that has the least agreement. Items that a reviewer decided are left out, unless another reviewer
+    decided them differently.
     """
     decided = {a.item for a in annotations if a.adjudicated}
     undecided = [a for a in annotations if a.item not in decided]
-    every = [*_of_pairs(undecided), *_of_thumbs(undecided), *_of_scores(undecided)]
+    every = [*_of_verdicts(annotations), *_of_pairs(undecided), *_of_thumbs(undecided), *_of_scores(undecided)]
     worst: dict[str, Dispute] = {}
     for dispute in sorted(every, key=lambda d: d.agreement):
         worst.setdefault(dispute.item, dispute)
@@ -49,6 +61,25 @@ def nearness(scores: Sequence[int]) -> float:
     (1.0, 0.0)
     """
     return 1 - (max(scores) - min(scores)) / (HIGHEST - LOWEST)
+
+
+def _of_verdicts(annotations: Iterable[Annotation]) -> list[Dispute]:
+    given: dict[str, set[object]] = defaultdict(set)
+    for a in annotations:
+        if a.adjudicated and not isinstance(a.answer, (Skip, Written)):
+            given[a.item].add(_verdict(a.answer))
+    return [Dispute(item, "reviewers decided differently", 0.5) for item, kinds in given.items() if len(kinds) > 1]
+
+
+def _verdict(answer: Answer) -> object:
+    """What two verdicts must share to be the same: how much better a response is, or an edit, is no other decision."""
+    if isinstance(answer, Choice):
+        return (answer.strength > 0) - (answer.strength < 0), answer.verdict
+    if isinstance(answer, Ranks):
+        return answer.ranks
+    if isinstance(answer, Scores):
+        return tuple(tuple(sorted(row.items())) for row in answer.scores)
+    return answer
 
 
 def _of_pairs(annotations: Iterable[Annotation]) -> list[Dispute]:

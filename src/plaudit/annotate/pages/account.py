@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from asyncio import sleep
+
 from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
 from plaudit.annotate.server.access import Number, Posted, needs
@@ -25,7 +28,7 @@ def login_page(request: Request) -> Response:
 
 
 @router.post("/login", openapi_extra=needs("public", "name", "password"))
-def login(request: Request, form: Posted) -> Response:
+async def login(request: Request, form: Posted) -> Response:
     """Check name and password and begin a session."""
     site, visitor = site_of(request), visitor_of(request)
     name = form.text("name").strip()[:64]
@@ -33,11 +36,16 @@ def login(request: Request, form: Posted) -> Response:
     # to keep the server busy.
     site.limiter.take(LOGIN_ADDRESS, visitor.address)
     site.limiter.take(LOGIN, f"{people.name_key(name)} {visitor.address}")
-    site.limiter.take(LOGIN_ACCOUNT, people.name_key(name))
+    await sleep(site.limiter.wait(LOGIN_ACCOUNT, people.name_key(name)))
+    return await run_in_threadpool(_log_in, request, name, form.text("password"))
+
+
+def _log_in(request: Request, name: str, password: str) -> Response:
+    site, visitor = site_of(request), visitor_of(request)
     with site.store.read() as conn:
         account = people.find_user(conn, name)
     # One message for every reason, and the same time for each: the reply must not tell which names exist.
-    right = is_right(form.text("password"), account[1] if account else None)
+    right = is_right(password, account[1] if account else None)
     if not right or account is None or account[0].disabled or account[0].name == people.LOCAL_USER:
         with site.store.write() as conn:
             people.record(conn, "login failed", name, by=None, address=visitor.address)

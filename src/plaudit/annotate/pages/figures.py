@@ -90,7 +90,9 @@ def figures(
     """Everything that the dashboard shows."""
     votes = labels(annotations)
     shared = Counter(vote.unit for vote in votes)
-    measured = agreement(votes, LEVEL[task], draws=DRAWS) if any(n > 1 for n in shared.values()) else None
+    mirrored = task in ("pairwise", "ranking")
+    several = any(n > 1 for n in shared.values())
+    measured = agreement(votes, LEVEL[task], mirrored=mirrored, draws=DRAWS) if several else None
     cards = tuple(annotator_cards(annotations, items))
     return Figures(
         revision=revision,

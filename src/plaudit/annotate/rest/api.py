@@ -80,16 +80,22 @@ def create_project(request: Request, body: ProjectBody) -> dict[str, Any]:
 
 @router.get(
     "/projects/{slug}",
-    responses=shows({**PROJECT, "progress": PROGRESS, "revision": 1200}),
+    responses=shows({**PROJECT, "mine": {"done": 12}, "progress": PROGRESS, "revision": 1200}),
     openapi_extra=needs("member"),
 )
 def one_project(request: Request, slug: Slug) -> dict[str, Any]:
-    """A project and how far it is."""
+    """A project and the person's own counts; for reviewers also how far it is, and the newest revision."""
     project, user = project_of(request), visitor_of(request).me
     with site_of(request).store.read() as conn:
-        done = projects.progress(conn, project)
-        newest = history.revision(conn, project)
-    return {**_project_json(project, user), "progress": to_json(done), "revision": newest}
+        mine = history.counts_of(conn, project, user.id)
+        # Answers to gold items are not counted, and revisions are: whoever reads either before and after an answer
+        # could tell which items are gold.
+        whole = (
+            {"progress": to_json(projects.progress(conn, project)), "revision": history.revision(conn, project)}
+            if user.may("reviewer")
+            else {}
+        )
+    return {**_project_json(project, user), "mine": mine, **whole}
 
 
 @router.get(

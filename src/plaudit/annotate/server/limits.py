@@ -23,12 +23,13 @@ class Limit:
 
 
 # Three limits on logging in, because each alone has a gap. By account and address: guessing one password. By account:
-# guessing it from many addresses; it is looser, for anybody could use it to keep a person out. By address: one common
-# password tried on many accounts; a whole office behind one address must still get in.
+# guessing it from many addresses; anybody could use it to keep a person out, so attempts wait and none is refused.
+# By address: one common password tried on many accounts; a whole office behind one address must still get in.
 LOGIN = Limit(5 / 60, 5)
 """Attempts for one account from one address."""
 LOGIN_ACCOUNT = Limit(20 / 60, 20)
-"""Attempts for one account from anywhere."""
+"""Attempts for one account from anywhere; those above it wait `MOST_WAIT` seconds at most."""
+MOST_WAIT = 5.0
 LOGIN_ADDRESS = Limit(30 / 60, 30)
 """Attempts from one address, whatever the account."""
 WRITES = Limit(20, 60)
@@ -67,6 +68,14 @@ class Limiter:
             if len(self._buckets) >= MOST_KEYS:
                 self._forget(now)
             self._buckets[(limit, key)] = (left - 1, now)
+
+    def wait(self, limit: Limit, key: str, most: float = MOST_WAIT) -> float:
+        """Take one token, and return the seconds to wait where there is none, ``most`` at most; it refuses nobody."""
+        try:
+            self.take(limit, key)
+        except TooMany as full:
+            return min(most, float(full.seconds))
+        return 0.0
 
     def _forget(self, now: float) -> None:
         """Drop the buckets that are full again, which is the same as having none; if there are none, the older half."""

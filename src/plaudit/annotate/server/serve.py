@@ -59,6 +59,11 @@ def serve(
             "Nobody logs in: everybody with an account on this machine can open this page, and is its admin. "
             "On a shared machine use --auth."
         )
+    if settings.secure and not settings.proxy:
+        say(
+            "No proxy is named, so all people seem to come from the proxy's address and share its limit on logging in. "
+            "Name it, such as --proxy 127.0.0.1."
+        )
     say("Ctrl-C stops the server. Every answer is stored as soon as it is given.")
     if browser:
         threading.Timer(1.0, webbrowser.open, [f"{settings.url}{path}"]).start()
@@ -82,8 +87,8 @@ def server_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         limit_concurrency=MOST_CONNECTIONS,
         timeout_graceful_shutdown=STOP_SECONDS,
-        proxy_headers=bool(settings.public_url),
-        forwarded_allow_ips="127.0.0.1",
+        proxy_headers=bool(settings.proxy),
+        forwarded_allow_ips=settings.proxy,
         h11_max_incomplete_event_size=64 << 10,
         http=TimedConnection,
         ws="none",

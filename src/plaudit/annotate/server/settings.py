@@ -19,6 +19,8 @@ class ServeSettings:
         auth: people log in; without it there is one local user, and only this machine may connect.
         public_url: the address that people type, such as https://label.example.org; needed for other machines.
         plain_http: that address may be http://, because the network is encrypted by other means (a VPN).
+        proxy: the address of the reverse proxy whose X-Forwarded-For header tells who connects; empty: the header does
+            not count, for anybody can send it.
 
     Raises:
         ConfigError: an address for other machines without ``auth`` and a ``public_url`` of https://.
@@ -32,6 +34,7 @@ class ServeSettings:
     auth: bool = False
     public_url: str = ""
     plain_http: bool = False
+    proxy: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:
@@ -48,6 +51,9 @@ class ServeSettings:
             raise ConfigError(
                 f"passwords would go to {self.public_url} in clear", where="--public-url", cure=cure
             )
+        if self.proxy and not _is_address(self.proxy):
+            cure = "give its IP address, such as 127.0.0.1 for a proxy on this machine"
+            raise ConfigError(f"the proxy is {self.proxy!r}", where="--proxy", cure=cure)
         if is_loopback(self.host):
             return
         if not self.auth:
@@ -77,6 +83,14 @@ class ServeSettings:
         """Names under which browsers may address the app; others are refused (see ``security.Shield``)."""
         names = {"localhost", "127.0.0.1", "[::1]"} if is_loopback(self.host) else set()
         return frozenset(names | {urlsplit(self.url).hostname or ""})
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def is_loopback(host: str) -> bool:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from plaudit.errors import DataError
 from plaudit.preferences.store.projects import add_member
 from plaudit.preferences.store.schema import audit, invitations, projects, tokens, users
-from plaudit.preferences.store.transaction import Conflict, NotFound
+from plaudit.preferences.store.transaction import Conflict, NotFound, lock_history
 
 UserRole = Literal["annotator", "reviewer", "admin"]
 ROLES: tuple[UserRole, ...] = get_args(UserRole)
@@ -137,6 +137,8 @@ def change_user(
     """
     if role not in ROLES:
         raise DataError(f"there is no role {role!r}", where="role", cure=f"one of {', '.join(ROLES)}")
+    # Two admins who demote each other at the same moment would each still see the other one as admin.
+    lock_history(conn)
     get_user(conn, user_id)
     # The local user does not count as an admin here: where people log in, nobody can log in as that user.
     others = (users.c.role == "admin") & users.c.disabled_at.is_(None) & (users.c.id != user_id)
