@@ -23,14 +23,14 @@ from plaudit.config.sections import Job
 from plaudit.jobs.loop import LoopJob
 from plaudit.jobs.registry import COMMANDS
 
-OF_THE_LOOP = 13
+OF_THE_LOOP = 14
 """A command planned after the first ones, with settings that no other has: how many rounds, what is asked and by whom,
 what is mixed. Its steps have the settings of the commands that they are, and none of their own."""
 OF_FAULTS = 4
 """How long a step may take after SIGTERM, how much time a crash may cost, what a reward function is given, and when a
 run hangs."""
 MOST_FIELDS = 149 + OF_THE_LOOP + OF_FAULTS
-MOST_NAMES = 138 + 11 + OF_FAULTS
+MOST_NAMES = 138 + 12 + OF_FAULTS
 
 
 def tables_in(owner: type) -> Iterator[type]:

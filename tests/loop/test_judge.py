@@ -1,7 +1,9 @@
 """A judge at an endpoint answers the comparisons of a loop."""
 
+import json
+
 import pytest
-from tests.rewards.chat_server import chat_server, judging, saying
+from tests.rewards.chat_server import chat_server, judging, said, saying
 
 from plaudit.errors import ConfigError, RewardError
 from plaudit.jobs.loop import AnnotatorsSection, LoopJob
@@ -61,3 +63,19 @@ def test_a_loop_with_a_judge(server, config, tmp_path):
     run_loop(read_plan([path]), anyway=True)
     rows = read_lines(tmp_path / "judged" / "round-1" / "answers.jsonl")
     assert rows and {row["annotator"] for row in rows} == {"mini"}
+
+
+def test_responses_of_an_endpoint_are_compared_beside_those_of_the_policy(server, config, tmp_path):
+    wrote = lambda body: said(f" good {body['messages'][-1]['content']}")  # noqa: E731
+    server.answers = [wrote]
+    path = config(tmp_path / "beside", ("rounds = 2", f'rounds = 1\nbeside = ["judge:mini@{server.url}"]'))
+    out = run_loop(read_plan([path]), anyway=True)
+    rows = read_lines(out / "round-1" / "candidates.jsonl")
+    mixed = [row for row in rows if "mini" in row["models"]]
+    alone = [row for row in rows if "mini" not in row["models"]]
+    assert abs(len(mixed) - len(alone)) <= 3, "about half of the pairs are of the policy alone"
+    for row in mixed:
+        assert row["responses"][row["models"].index("mini")] == f" good {row['prompt']}"
+    assert any("judge" in one["source"] for row in mixed for one in row["provenance"])
+    assert (out / "judge-answers.jsonl").is_file(), "its replies are kept with the loop"
+    assert len({json.dumps(body["messages"]) for body in server.asked}) <= len(server.asked)

@@ -88,7 +88,8 @@ def _add_incoming(actions: Any) -> None:
             "--edit-best", action="store_true", help="let people edit the best response, in a new project"
         )
         each.add_argument(
-            "--models", nargs="+", default=[], metavar="RUN", help="let these answer the prompts in FILE"
+            "--models", nargs="+", default=[], metavar="RUN",
+            help="let these answer the prompts in FILE: runs, models, or endpoints, judge:MODEL@ADDRESS",
         )
         each.add_argument("--samples", type=int, default=1, help="responses of each model [1]")
         each.add_argument(

@@ -25,7 +25,10 @@ or the pairs to be judged, answered on the spot by the models of two runs or mor
 def run(command: str, argv: list[str]) -> int:
     """Compare what was judged, or generate what is to be judged."""
     parser = Parser("compare", ABOUT)
-    parser.add_argument("sources", nargs="+", metavar="FILE | RUN RUN ...", help="judgements, or models")
+    parser.add_argument(
+        "sources", nargs="+", metavar="FILE | RUN RUN ...",
+        help="judgements, or models: runs, hub names, endpoints as judge:MODEL@ADDRESS",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, default=None, help="write the standings here as well")
     parser.add_argument("--prompts", default="", help="let the models answer these: a file or a hub name")
     parser.add_argument(

@@ -39,6 +39,9 @@ class LoopJob(Job):
     choose: Literal["random", "disagreement", "margin"] = "random"
     """Which pairs are asked from the second round on: any, those that the members of the last reward model disagree on
     ([reward] members 2 or more), or those that it is unsure of. Held-out comparisons are always chosen at random."""
+    beside: tuple[str, ...] = ()
+    """Further sources of responses beside the policy: models, or endpoints, judge:MODEL@URL. Of the pairs of a round,
+    each of them takes part in as many as are of the policy alone."""
     candidates: int = Field(4, ge=2)
     """Pairs sampled for each one that is asked, where the choice is not random."""
     old_share: float = Field(1.0, ge=0, le=1)

@@ -13,11 +13,13 @@ from plaudit.data.split import epoch_order, split_by_prompt
 from plaudit.data.write import row_of
 from plaudit.errors import DataError
 from plaudit.jobs.loop import LoopJob
+from plaudit.jobs.reward_tables import on_one_line
+from plaudit.loop.judge import ANSWERS
 from plaudit.preferences.sampling import random_order
 from plaudit.records import Comparison, Preference, Prompt
 from plaudit.runs.files import write_lines
 from plaudit.stages.respond.ask import ask_next
-from plaudit.stages.respond.compare import generate_comparisons
+from plaudit.stages.respond.compare import endpoint_of, generate_comparisons, is_endpoint
 from plaudit.statistics.resampling import uniform
 
 SPARE = 1.25
@@ -83,7 +85,9 @@ def prompts_of(job: LoopJob, prompts: Sequence[Prompt], number: int) -> tuple[li
 def sample(
     job: LoopJob, policy: str, prompts: Sequence[Prompt], target: Path, tell: Callable[[str], None]
 ) -> tuple[int, int]:
-    """Let the policy respond twice to each prompt, and write what can be compared.
+    """Let the policy respond twice to each prompt, or once beside another source; and write what can be compared.
+
+    With k further sources a prompt in k + 1 has two responses of the policy, and one for each source has one of both.
 
     Returns:
         Pairs written, and prompts to which both responses were the same.
@@ -91,9 +95,28 @@ def sample(
     if not prompts:
         write_lines(target, [])
         return 0, 0
-    made, left_out = generate_comparisons([policy], prompts, job.sampling, samples=2, seed=job.seed, tell=tell)
-    write_lines(target, map(row_of, made))
-    return len(made), sum(left_out.values())
+    beside = [_kept_here(job, source) for source in job.beside]
+    shares = [[policy], *([policy, source] for source in beside)]
+    made: dict[str, Comparison] = {}
+    for i, sources in enumerate(shares):
+        part = prompts[i :: len(shares)]
+        samples = 3 - len(sources)
+        if not part:
+            continue
+        found, _ = generate_comparisons(sources, part, job.sampling, samples=samples, seed=job.seed, tell=tell)
+        made |= {one.id: one for one in found}
+    rows = [made[prompt.id] for prompt in prompts if prompt.id in made]
+    write_lines(target, map(row_of, rows))
+    return len(rows), len(prompts) - len(rows)
+
+
+def _kept_here(job: LoopJob, source: str) -> str:
+    """A source whose replies are kept in the loop's directory, unless its table says where."""
+    if not is_endpoint(source):
+        return source
+    table = endpoint_of(source)
+    here = {} if "cache" in table.model_fields_set else {"cache": str(Path(job.out) / ANSWERS)}
+    return on_one_line(table.model_copy(update=here))
 
 
 def choose(job: LoopJob, number: int, rewards: Sequence[str], train: Path, heldout: Path) -> list[Comparison]:

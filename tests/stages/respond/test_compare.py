@@ -4,12 +4,13 @@ import json
 from dataclasses import replace
 
 import pytest
+from tests.rewards.chat_server import chat_server, said, saying, status
 
 from plaudit.cli.main import main
 from plaudit.config.sections import SamplingSection
 from plaudit.data.load import load_records
 from plaudit.data.write import write_records
-from plaudit.errors import ConfigError
+from plaudit.errors import ConfigError, RewardError
 from plaudit.models.files.saving import save_causal_lm
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 from plaudit.preferences.importing import items_of
@@ -194,3 +195,60 @@ def test_a_larger_limit_answers_only_what_is_missing(models, tmp_path, monkeypat
     (tmp_path / "prompts.responses.jsonl").unlink()  # what is remembered of it counts no more
     call()
     assert load_records("prompts.responses.jsonl").records == grown, "bit by bit is the same as at once"
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the file of answers lies in the working directory
+    with chat_server() as one:
+        one.answers = [lambda body: said(f"heard {body['messages'][-1]['content']} {len(one.asked)}")]
+        yield one
+
+
+def test_an_endpoint_answers_beside_a_model_and_is_paid_once(models, server):
+    source = f"{{kind = 'judge', url = '{server.url}', model = 'mini', concurrency = 1, options = {{seed = 7}}}}"
+    made, left_out = generate_comparisons([models[0], source], PROMPTS, SAMPLING, seed=1)
+    assert not left_out and {name for one in made for name in one.models} == {"one", "mini"}
+    told = made[0].responses[made[0].models.index("mini")]
+    assert told == "heard say red 1"
+    assert made[0].provenance[made[0].models.index("mini")] == {"source": source, **SAMPLING.origin(1, 1)}
+    body = server.asked[0]
+    assert body["messages"] == [{"role": "user", "content": "say red"}] and "response_format" not in body
+    assert (body["model"], body["max_tokens"], body["temperature"], body["seed"]) == ("mini", 6, 1.0, 7)
+    assert generate_comparisons([models[0], source], PROMPTS, SAMPLING, seed=1)[0] == made
+    assert len(server.asked) == len(PROMPTS), "what was written is not asked for again"
+    more, _ = generate_comparisons([source], PROMPTS[:2], SAMPLING, samples=3, seed=1)
+    assert [len(set(one.responses)) for one in more] == [3, 3] and len(server.asked) == len(PROMPTS) + 4
+    other, _ = generate_comparisons([source], PROMPTS[:1], SAMPLING, samples=2, seed=2)
+    assert len(server.asked) == len(PROMPTS) + 6 and other[0].responses != more[0].responses[:2], "another seed"
+
+
+def test_an_endpoint_that_leaves_out_a_few_is_counted_and_one_that_leaves_out_many_is_an_error(models, server):
+    source = f"{{kind = 'judge', url = '{server.url}', model = 'mini', concurrency = 1}}"
+    good = server.answers[0]
+    server.answers = [saying(None), good]
+    made, left_out = generate_comparisons([models[0], source], PROMPTS, SAMPLING, seed=1)
+    assert len(made) == 7 and left_out == {"prompts that an endpoint did not answer": 1}
+    server.answers = [good, status(404)]
+    with pytest.raises(RewardError, match=r"it gave \d of 8 responses; it answered 404") as caught:
+        generate_comparisons([models[0], source], PROMPTS, SAMPLING, seed=5)
+    assert "not asked twice" in caught.value.cure
+
+
+def test_an_endpoint_that_is_not_there_or_is_no_endpoint_is_an_error_before_the_first_prompt(models):
+    with pytest.raises(ConfigError, match="start the server|cannot be reached|127.0.0.1") as caught:
+        generate_comparisons([models[0], "judge:mini@http://127.0.0.1:1/v1"], PROMPTS, SAMPLING)
+    assert "start the server" in caught.value.cure
+    with pytest.raises(ConfigError, match="is a http, which writes no responses"):
+        model_names(["{kind = 'http', url = 'http://127.0.0.1:1/x'}", "runs/a"])
+
+
+def test_people_are_asked_about_what_an_endpoint_wrote(models, server, tmp_path, capsys):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": p.content}) + "\n" for p in PROMPTS))
+    source = f"judge:mini@{server.url}"
+    out = tmp_path / "pairs.jsonl"
+    assert main(["compare", models[0], source, "--prompts", str(prompts), "--out", str(out)]) == 0
+    rows = load_records(str(out)).records
+    assert len(rows) == 8 and all(sorted(row.models) == ["mini", "one"] for row in rows)
+    assert any(one["source"] == source for row in rows for one in row.provenance)

@@ -35,6 +35,8 @@ BYTES_OF_A_TOKEN = 3
 OK = 200
 NOT_TAKEN = (400, 404, 415, 422, 501)
 """What endpoints answer to a ``response_format`` that they do not know."""
+Chat = list[dict[str, Any]]
+"""Messages with role and content, as the endpoint takes them."""
 PROBE = ("Which is larger, 7 or 4?", ("7 is larger than 4.", "Larger things are better."))
 """What a judge is asked before a run, to see that it answers, and how."""
 
@@ -44,6 +46,14 @@ class Verdict:
     """The numbers of a reply, or the reason why there are none."""
 
     numbers: tuple[float, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A response that a model wrote, or the reason why there is none."""
+
+    text: str = ""
     error: str = ""
 
 
@@ -89,7 +99,7 @@ class Judge:
         Raises:
             ConfigError: it does not.
         """
-        models = self._models()
+        models = self.models()
         prompt, responses = PROBE
         shown = responses[:1] if self.table.ask == "score" else responses
         verdict = self.ask(Question(self.table.ask, prompt, shown, rubric=self.rubric))
@@ -129,33 +139,64 @@ class Judge:
 
     def ask(self, question: Question) -> Verdict:
         """The verdict on one question."""
+        reply, error = self._once(question.digest, lambda: self._reply(question))
+        if reply is None:
+            return Verdict(error=error)
+        try:
+            return Verdict(question.read(reply.text))
+        except Malformed as malformed:
+            more = "; it was cut off, so raise max_tokens in options" if reply.finish == "length" else ""
+            return Verdict(error=self._hidden(f"answered {shortened(reply.text)}: {malformed}{more}"))
+
+    def write_all(self, chats: Sequence[Chat], draws: Sequence[str], options: Mapping[str, Any]) -> list[Written]:
+        """Responses of the model to chats, those to one chat one after the other; each is asked for once.
+
+        Args:
+            chats: messages as the endpoint takes them.
+            draws: names of the responses to a chat: under another name another one is asked for.
+            options: of the request, such as the temperature; those of the table win.
+        """
+        self.answers.refresh()
+        self._silent = 0
+        asked = [(chat, draw) for chat in chats for draw in draws]
+        with ThreadPoolExecutor(max(1, min(self.table.concurrency, len(asked)))) as pool:
+            return list(pool.map(lambda one: self._write(*one, options), asked))
+
+    def _write(self, chat: Chat, draw: str, options: Mapping[str, Any]) -> Written:
+        content = json.dumps(["write", chat, draw, options], sort_keys=True, default=str)
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        body = {**options, **self.table.options, "model": self.table.model, "messages": chat}
+        if "max_completion_tokens" in self.table.options:
+            body.pop("max_tokens", None)
+        reply, error = self._once(digest, lambda: self._read(self._send(body), body))
+        if reply is not None and not reply.text:
+            return Written(error="answered without a text")
+        return Written(reply.text if reply is not None else "", error)
+
+    def _once(self, digest: str, ask: Callable[[], Reply]) -> tuple[Reply | None, str]:
+        """The reply to what has this digest: the one that is kept, or what ``ask`` gives; or why there is none."""
         table = self.table
-        content = json.dumps([table.model, table.options, question.digest], sort_keys=True, default=str)
+        content = json.dumps([table.model, table.options, digest], sort_keys=True, default=str)
         key = hashlib.sha256(content.encode()).hexdigest()
         reply = self.answers.get(key)
+        if reply is not None:
+            return reply, ""
+        if stopped := self._full or self._over_the_limit():
+            return None, f"is not asked any more: {stopped}"
+        if self._silent >= max(MOST_SILENT, table.concurrency):
+            return None, f"is not asked: {self._base} gave no answer to {self._silent} questions before"
         try:
-            if reply is None:
-                if stopped := self._full or self._over_the_limit():
-                    return Verdict(error=f"is not asked any more: {stopped}")
-                if self._silent >= max(MOST_SILENT, table.concurrency):
-                    silent = f"{self._base} gave no answer to {self._silent} questions before"
-                    return Verdict(error=f"is not asked: {silent}")
-                reply = self._reply(question)
-                self._silent = 0
-                self.answers.add(key, table.model, reply)
-            return Verdict(question.read(reply.text))
+            reply = ask()
+            self._silent = 0
+            self.answers.add(key, table.model, reply)
         except NoAnswer as failed:
             self._silent += not failed.status
-            return Verdict(error=self._hidden(f"{failed}{_detail(failed)}"))
-        except Malformed as error:
-            cut = reply is not None and reply.finish == "length"
-            more = "; it was cut off, so raise max_tokens in options" if cut else ""
-            text = shortened(reply.text) if reply is not None else ""
-            return Verdict(error=self._hidden(f"answered {text}: {error}{more}"))
+            return None, self._hidden(f"{failed}{_detail(failed)}")
         except OSError as error:
             # What cannot be written down would be paid for again, and would not count for the limit.
             self._full = f"{table.cache} cannot be written ({error.strerror or error})"
-            return Verdict(error=f"answered, but {self._full}")
+            return None, f"answered, but {self._full}"
+        return reply, ""
 
     def _over_the_limit(self) -> str:
         """That the limit is reached, in words; empty if it is not."""
@@ -210,7 +251,7 @@ class Judge:
         cost = (tokens_in * per_in + tokens_out * per_out) / MILLION
         return Reply(text, str(choice.get("finish_reason") or ""), tokens_in, tokens_out, cost)
 
-    def _models(self) -> list[str]:
+    def models(self) -> list[str]:
         """The models that the endpoint lists; empty where it has no list.
 
         Raises:

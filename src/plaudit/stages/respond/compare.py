@@ -8,11 +8,19 @@ from typing import Any, NamedTuple
 
 from plaudit.config.sections import SamplingSection
 from plaudit.data.load import load_records
-from plaudit.errors import ConfigError, DataError
+from plaudit.data.reading.transcripts import as_messages
+from plaudit.errors import ConfigError, DataError, RewardError
+from plaudit.jobs.reward_tables import JudgeTable
+from plaudit.jobs.reward_texts import parse
 from plaudit.preferences.annotation import MOST_RESPONSES
-from plaudit.records import Comparison, Prompt
+from plaudit.records import Comparison, Message, Prompt, to_json
+from plaudit.rewards.remote.chat import Judge
 from plaudit.stages.respond.policy import TrainedPolicy
 from plaudit.statistics.resampling import uniform
+
+ENDPOINT = "a source of responses"
+MOST_FAILED = 0.2
+"""Share of its responses that an endpoint may not give."""
 
 
 def generate_comparisons(
@@ -31,7 +39,8 @@ def generate_comparisons(
     response keeps in ``provenance`` where it came from and how it was sampled.
 
     Args:
-        sources: run directories, model directories, hub names or GGUF files.
+        sources: run directories, model directories, hub names or GGUF files; or endpoints, ``judge:MODEL@ADDRESS`` or
+            the table of a judge on one line.
         prompts: ids must differ.
         sampling: the same for all models.
         samples: responses of each model; of those that are the same, one is kept.
@@ -44,27 +53,88 @@ def generate_comparisons(
         response has nothing to compare.
 
     Raises:
-        ConfigError: fewer responses than ``least`` to a prompt, more than nine, or a source named twice.
+        ConfigError: fewer responses than ``least`` to a prompt, more than nine, or a source named twice; or an endpoint
+            that is not there.
         ModelError: a source that cannot be loaded.
+        RewardError: an endpoint that does not answer a fifth of the prompts or more.
     """
     names = model_names(sources, samples, least)
     origin = sampling.origin(samples, seed)
     said: list[list[_Said]] = [[] for _ in prompts]
+    unanswered: set[str] = set()
     for name, source in zip(names, sources, strict=True):
         tell(f"{name}: {len(prompts) * samples} responses")
-        drawn = TrainedPolicy(source).respond_all(prompts, sampling, n=samples, seed=seed)
+        answer = _by_endpoint if is_endpoint(source) else _by_model
+        drawn = answer(source, prompts, sampling, samples, seed)
         for i, own in enumerate(said):
+            given = [text for text in drawn[i * samples : (i + 1) * samples] if text is not None]
+            unanswered.update([prompts[i].id] * (len(given) < samples))
             # A byte-level model can say NUL, which no reader of data takes.
-            given = (r.response.replace("\x00", "\ufffd") for r in drawn[i * samples : (i + 1) * samples])
-            texts = dict.fromkeys(given)
+            texts = dict.fromkeys(text.replace("\x00", "\ufffd") for text in given)
             own += [_Said(text, name, k, {"source": source, **origin}) for k, text in enumerate(texts)]
     comparisons = []
     for prompt, own in zip(prompts, said, strict=True):
         if len({one.text for one in own}) < min(least, 2):
             continue
         comparisons.append(_turned(prompt, own, seed))
-    same = len(prompts) - len(comparisons)
-    return comparisons, {"prompts to which all models gave the same response": same} if same else {}
+    missing = len(unanswered - {one.id for one in comparisons})
+    left_out = {
+        "prompts to which all models gave the same response": len(prompts) - len(comparisons) - missing,
+        "prompts that an endpoint did not answer": missing,
+    }
+    return comparisons, {reason: count for reason, count in left_out.items() if count}
+
+
+def is_endpoint(source: str) -> bool:
+    """Whether a source is asked over HTTP, and not loaded."""
+    return source.startswith(("judge:", "{"))
+
+
+def endpoint_of(source: str) -> JudgeTable:
+    """The table of an endpoint.
+
+    Raises:
+        ConfigError: it is that of something else.
+    """
+    table = parse(source, ENDPOINT)
+    if isinstance(table, JudgeTable):
+        return table
+    cure = "write judge:MODEL@ADDRESS, or the table of a judge on one line"
+    raise ConfigError(f"{source} is a {table.kind}, which writes no responses", where=ENDPOINT, cure=cure)
+
+
+def _by_model(
+    source: str, prompts: Sequence[Prompt], sampling: SamplingSection, samples: int, seed: int
+) -> list[str | None]:
+    return [r.response for r in TrainedPolicy(source).respond_all(prompts, sampling, n=samples, seed=seed)]
+
+
+def _by_endpoint(
+    source: str, prompts: Sequence[Prompt], sampling: SamplingSection, samples: int, seed: int
+) -> list[str | None]:
+    """Of an endpoint; None where it gave none. What it wrote is kept in the table's file, and not asked for again."""
+    judge = Judge(endpoint_of(source), where=ENDPOINT)
+    judge.models()  # an endpoint that is not there, or takes no key, is an error before the first prompt
+    options = {"temperature": sampling.temperature, "max_tokens": sampling.max_new_tokens}
+    options |= {"stop": list(sampling.stop)} if sampling.stop else {}
+    for name, all_of_it in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0)):
+        value = getattr(sampling, name)
+        options |= {name: value} if value != all_of_it else {}
+    chats = [[_turn(turn) for turn in as_messages(prompt.content, "user")] for prompt in prompts]
+    written = judge.write_all(chats, [f"{seed}.{k}" for k in range(samples)], options)
+    failed = [one.error for one in written if one.error]
+    if len(failed) > MOST_FAILED * len(written):
+        raise RewardError(
+            f"it gave {len(written) - len(failed)} of {len(written)} responses; it {failed[0]}",
+            where=source, cure="mend that, and run this again: what was answered is kept, and not asked twice",
+        )  # fmt: skip
+    return [None if one.error else one.text for one in written]
+
+
+def _turn(message: Message) -> dict[str, Any]:
+    """A turn as an endpoint takes it."""
+    turn: dict[str, Any] = to_json(message)
+    return {key: value for key, value in turn.items() if key not in ("train", "tools")}
 
 
 def _turned(prompt: Prompt, said: Sequence[_Said], seed: int) -> Comparison:
@@ -104,8 +174,9 @@ def model_names(sources: Sequence[str], samples: int = 1, least: int = 2) -> lis
             where="command line",
             cure="name each run once: plaudit compare runs/sft runs/ppo --prompts FILE --out pairs.jsonl",
         )
-    short = [Path(source).name for source in sources]
-    return short if len(set(short)) == len(short) else [str(Path(source)) for source in sources]
+    whole = [source if is_endpoint(source) else str(Path(source)) for source in sources]
+    short = [endpoint_of(source).model if is_endpoint(source) else Path(source).name for source in sources]
+    return short if len(set(short)) == len(short) else whole
 
 
 def load_prompts(
