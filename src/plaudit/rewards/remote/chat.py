@@ -160,7 +160,7 @@ class Judge:
         self._silent = 0
         asked = [(chat, draw) for chat in chats for draw in draws]
         with ThreadPoolExecutor(max(1, min(self.table.concurrency, len(asked)))) as pool:
-            return list(pool.map(lambda one: self._write(*one, options), asked))
+            return list(pool.map(lambda one: self._write(one[0], one[1], options), asked))
 
     def _write(self, chat: Chat, draw: str, options: Mapping[str, Any]) -> Written:
         content = json.dumps(["write", chat, draw, options], sort_keys=True, default=str)

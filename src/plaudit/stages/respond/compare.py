@@ -115,7 +115,7 @@ def _by_endpoint(
     """Of an endpoint; None where it gave none. What it wrote is kept in the table's file, and not asked for again."""
     judge = Judge(endpoint_of(source), where=ENDPOINT)
     judge.models()  # an endpoint that is not there, or takes no key, is an error before the first prompt
-    options = {"temperature": sampling.temperature, "max_tokens": sampling.max_new_tokens}
+    options: dict[str, Any] = {"temperature": sampling.temperature, "max_tokens": sampling.max_new_tokens}
     options |= {"stop": list(sampling.stop)} if sampling.stop else {}
     for name, all_of_it in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0)):
         value = getattr(sampling, name)
