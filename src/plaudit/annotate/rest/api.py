@@ -80,14 +80,15 @@ def create_project(request: Request, body: ProjectBody) -> dict[str, Any]:
 
 @router.get(
     "/projects/{slug}",
-    responses=shows({**PROJECT, "mine": {"done": 12}, "progress": PROGRESS, "revision": 1200}),
+    responses=shows({**PROJECT, "mine": {"done": 12, "skipped": 1}, "progress": PROGRESS, "revision": 1200}),
     openapi_extra=needs("member"),
 )
 def one_project(request: Request, slug: Slug) -> dict[str, Any]:
     """A project and the person's own counts; for reviewers also how far it is, and the newest revision."""
     project, user = project_of(request), visitor_of(request).me
     with site_of(request).store.read() as conn:
-        mine = history.counts_of(conn, project, user.id)
+        counts = history.counts_of(conn, project, user.id)
+        mine = {state: counts.get(state, 0) for state in ("done", "skipped")}
         # Answers to gold items are not counted, and revisions are: whoever reads either before and after an answer
         # could tell which items are gold.
         whole = (
