@@ -10,6 +10,7 @@ from plaudit.cli.parser import Parser, add_field_flag, show
 from plaudit.config.load import pairs_of
 from plaudit.data.lint import Finding, lint, lint_split
 from plaudit.data.load import load_records
+from plaudit.data.reading.rows import LARGEST_GB
 from plaudit.data.write import Layout, check_target, write_records
 from plaudit.errors import DataError
 from plaudit.records import Kind, Record
@@ -38,6 +39,7 @@ def run(command: str, argv: list[str]) -> int:
             "--kind", choices=get_args(Kind), help="read the rows as this kind; default: detected"
         )
         each.add_argument("--limit", type=int, default=0, help="only the first rows (0: all)")
+        each.add_argument("--max-gb", type=float, default=LARGEST_GB, help="largest file, unpacked (default: 16)")
         add_field_flag(each)
     given = parser.parse_args(argv)
     return check(given) if given.action == "check" else convert(given)
@@ -54,7 +56,9 @@ def check(given: Any) -> int:
     before: dict[str, tuple[Record, ...]] = {}
     for source in given.files:
         try:
-            loaded = load_records(source, given.kind, limit=given.limit, fields=pairs_of(given.field))
+            loaded = load_records(
+                source, given.kind, limit=given.limit, fields=pairs_of(given.field), max_gb=given.max_gb
+            )
         except DataError as error:
             show(f"{source}: cannot be used")
             print(error, file=sys.stderr)
@@ -74,7 +78,9 @@ def check(given: Any) -> int:
 def convert(given: Any) -> int:
     """Read, write, say what was written."""
     check_target(given.target)
-    loaded = load_records(given.source, given.kind, limit=given.limit, fields=pairs_of(given.field))
+    loaded = load_records(
+        given.source, given.kind, limit=given.limit, fields=pairs_of(given.field), max_gb=given.max_gb
+    )
     changed = write_records(loaded.records, given.target, given.layout)
     show(f"{given.target}: {len(loaded.records)} x {loaded.kind}, read from {loaded.format}")
     _show_notes((*loaded.notes, *changed))

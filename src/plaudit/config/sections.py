@@ -47,6 +47,8 @@ class DataSection(Section):
     columns; prompt= says that there is none."""
     limit: int = Field(0, ge=0)
     """Use only the first rows of the file (0 = all)."""
+    max_gb: float = Field(16.0, gt=0)
+    """Largest data file, unpacked; a row may take a 256th of it (64 MB). What is larger is refused, and not cut."""
     chat_template: Literal["auto", "never"] = "auto"
     """auto: messages go through the tokenizer's chat template; never: they are joined as plain text."""
 

@@ -63,8 +63,9 @@ def convert(records: Sequence[Record], kind: Kind, log: ReadLog) -> list[Record]
     for step in path:
         converted = step(converted, log)
     if not converted:
-        cure = "; ".join(log.notes) or "use other data"
-        raise DataError(f"no {kind} can be made of these data", where=log.source, cure=cure)
+        why = f": {'; '.join(log.notes)}" if log.notes else ""
+        cure = f"use other data: each {kind} needs rows that differ in their verdict"
+        raise DataError(f"no {kind} can be made of these data{why}", where=log.source, cure=cure)
     return converted
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
 
+from plaudit.data.reading.oddities import is_blank
 from plaudit.data.reading.transcripts import plain_text, prompt_key
 from plaudit.records import (
     Comparison,
@@ -185,7 +186,7 @@ def _matching(
 
 
 def _is_empty(text: str) -> bool:
-    return not text.strip()
+    return is_blank(text)
 
 
 def _duplicates(records: Sequence[Record]) -> Finding | None:

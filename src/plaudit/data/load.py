@@ -11,10 +11,12 @@ from plaudit.data.convert import KIND_OF, convert, number_repeated_ids
 from plaudit.data.reading.exports.table import read_exports
 from plaudit.data.reading.layouts import Layout, columns_of, detect, parse_rows
 from plaudit.data.reading.names import NAMES, Columns, field_of
+from plaudit.data.reading.oddities import twins
 from plaudit.data.reading.opening.source import open_source
-from plaudit.data.reading.rows import Places, ReadLog, Row, shorten_names
+from plaudit.data.reading.rows import LARGEST_GB, Places, ReadLog, Row, shorten_names
+from plaudit.data.reading.transcripts import prompt_key
 from plaudit.errors import ConfigError, DataError
-from plaudit.records import Kind, Record
+from plaudit.records import Kind, Preference, Prompt, Ranking, Rating, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,12 @@ class SeveralKinds(DataError):
 
 
 def load_records(
-    source: str, kind: Kind | None = None, *, limit: int = 0, fields: Mapping[str, str] | None = None
+    source: str,
+    kind: Kind | None = None,
+    *,
+    limit: int = 0,
+    fields: Mapping[str, str] | None = None,
+    max_gb: float = LARGEST_GB,
 ) -> Loaded:
     """All records of a source.
 
@@ -56,13 +63,14 @@ def load_records(
         limit: read only so many rows (0 = all).
         fields: field -> the column it is read from, where that has no usual name: {"prompt": "ask"}. "a+b" joins two
             columns, "" says that there is none.
+        max_gb: the largest file, unpacked; a row may take a 256th of it.
 
     Raises:
         DataError: there is no such source, nothing in it, or no known kind of data.
         BadRows: a DataError that lists the faults of all rows.
         ConfigError: ``fields`` names a field that there is not.
     """
-    log = ReadLog(source)
+    log = ReadLog(source, max_gb)
     given = given_fields(fields or {})
     parts = open_source(source, log, limit)
     by_part: list[tuple[str, list[Row]]] = []
@@ -120,6 +128,12 @@ def records_of(
         layouts.append(_layout(part_rows, columns, kind, log))
         parsed += parse_rows(part_rows, layouts[-1], columns, stem, log)
     log.raise_if_faulty()
+    empty = {name for row in rows for name in row.values if field_of(name)}
+    for row in rows if empty else ():
+        empty -= {name for name in empty if row.values.get(name) is not None}
+    if empty:
+        log.note(f"columns without a value in any row: {shorten_names(sorted(empty))}")
+    _look_at_all(parsed, log)
     kinds = list(dict.fromkeys(layout.kind for layout in layouts))
     if len(kinds) > 1 and kind is None:
         found = ", ".join(f"{stem}: {layout.kind}" for (stem, _), layout in zip(own, layouts, strict=False))
@@ -132,6 +146,28 @@ def records_of(
         tuple(records), kind or kinds[0], _describe(layouts, exports, encodings, log), log.source, count, log.notes,
         tuple(log.unused), log.dropped, Places(log.source, places),
     )  # fmt: skip
+
+
+def _look_at_all(records: Sequence[Record], log: ReadLog) -> None:
+    """What only shows when all records are seen together.
+
+    Raises:
+        DataError: nothing can be learned from any of them.
+    """
+    prompts = [record.content if isinstance(record, Prompt) else record.prompt for record in records]
+    same_letters = twins(prompt_key(prompt) for prompt in prompts)
+    log.count("prompts are written in two ways (letters composed or not, Unicode NFC and NFD)", same_letters)
+    pairs = [record for record in records if isinstance(record, Preference)]
+    if len(pairs) > 1 and all(pair.chosen == pair.rejected for pair in pairs):
+        what = f"in all {len(pairs)} pairs chosen and rejected are the same: nothing can be learned from them"
+        raise DataError(what, where=log.source, cure="check which columns they come from: --field rejected=COLUMN")
+    rankings = [record for record in records if isinstance(record, Ranking)]
+    if len(rankings) > 1 and all(len(set(ranking.ranks)) == 1 for ranking in rankings):
+        what = f"in all {len(rankings)} rankings all responses have the same rank: nothing can be learned from them"
+        raise DataError(what, where=log.source, cure="give ranks that differ, 1 for the best")
+    ratings = [record for record in records if isinstance(record, Rating)]
+    if len(ratings) > 1 and len({(rating.reward, *rating.axes.values()) for rating in ratings}) == 1:
+        log.note(f"all {len(ratings)} ratings are the same ({ratings[0].reward:g}): they tell no response from another")
 
 
 def as_kind(loaded: Loaded, kind: Kind) -> Loaded:

@@ -17,7 +17,7 @@ from plaudit.data.convert import KIND_OF, convert, number_repeated_ids
 from plaudit.data.load import Loaded, given_fields, load_records, records_of
 from plaudit.data.reading.messages import ROLES
 from plaudit.data.reading.row_parsers import fault_of_prompt
-from plaudit.data.reading.rows import Places, ReadLog, Row, shorten
+from plaudit.data.reading.rows import LARGEST_GB, Places, ReadLog, Row, shorten
 from plaudit.data.write import row_of
 from plaudit.errors import DataError
 from plaudit.records import Content, Kind, Message, Prompt, Record, to_json
@@ -33,10 +33,11 @@ def load_data(
     *,
     limit: int = 0,
     fields: Mapping[str, str] | None = None,
+    max_gb: float = LARGEST_GB,
 ) -> Loaded:
     """What was given in Python under this name; else a data source. See `load_values` and `load_records`."""
     if given is None:
-        return load_records(source, kind, limit=limit, fields=fields)
+        return load_records(source, kind, limit=limit, fields=fields, max_gb=max_gb)
     return load_values(given, name, kind, limit=limit, fields=fields)
 
 

@@ -117,7 +117,7 @@ class Loop:
     def prompts(self) -> list[Prompt]:
         """All prompts, in the order of the data."""
         data = self.job.data
-        loaded = load_records(self.job.dataset, "prompt", limit=data.limit, fields=data.fields)
+        loaded = load_records(self.job.dataset, "prompt", limit=data.limit, fields=data.fields, max_gb=data.max_gb)
         found = [record for record in loaded.records if isinstance(record, Prompt)]
         if not found:
             raise DataError("there are no prompts in it", where=self.job.dataset, cure="give a file of prompts")

@@ -59,7 +59,10 @@ def run_sft(
         return done
     job = ready(job)
     said = Said()
-    loaded = load_data(job.dataset, records, "dataset", "demonstration", limit=job.data.limit, fields=job.data.fields)
+    loaded = load_data(
+        job.dataset, records, "dataset", "demonstration",
+        limit=job.data.limit, fields=job.data.fields, max_gb=job.data.max_gb,
+    )
     said.loaded(loaded)
     train, heldout = split(loaded.records, job.data, job.seed, loaded.source, said)
     check_memory(job, train, said)

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 from plaudit.data.reading.messages import read_messages, read_tools
 from plaudit.data.reading.names import Assigned, field_of
+from plaudit.data.reading.oddities import is_blank, oddities
 from plaudit.data.reading.rows import ReadLog, Row, number_of, shorten, shorten_names
 from plaudit.data.reading.structures import looks_like_turns, structure_in, turns_in
 from plaudit.data.reading.transcripts import as_messages, is_transcript, parse_transcript
@@ -119,6 +120,8 @@ class Fields:
             self.fault(field, f"a NUL character in {shorten(value)}", "remove it")
         elif not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
             self.fault(field, f"half of a surrogate pair in {shorten(value)}", "replace the broken character")
+        for what, advice in oddities(value):
+            self.log.odd(f"texts {what}", self.row.where, field, ascii(shorten(value)), advice)
         return value
 
     # Texts and chats
@@ -188,6 +191,9 @@ class Fields:
             name = "messages" if "messages" in self.columns and "prompt" not in self.columns else "prompt"
             content = self.content(name, transcript="prompt")
             self.from_transcript = isinstance(content, tuple) and isinstance(self.value(name), str)
+        if self.has("prompt") and isinstance(content, str) and is_blank(content):
+            advice = "write one, or remove the row"
+            self.log.odd("prompts without a word", self.row.where, "prompt", ascii(content), advice)
         if content == "[]":  # an empty list of messages in a cell
             return ()
         return as_messages(content, "user") if self.as_chat and content else content

@@ -163,6 +163,8 @@ def _unknown(rows: Sequence[Row], source: str) -> DataError:
         "give prompt and response, messages, prompt with chosen and rejected, or prompt alone, "
         "or say which column is which: --field prompt=COLUMN --field response=COLUMN"
     )
+    if any(row.cells for row in rows):
+        cure += "; the first line of a table must name its columns"
     if guesses:
         cure = f"did you mean {', '.join(guesses[:4])}? Else {cure}"
     return DataError(f"no known kind of data: the fields are {shorten_names(names)}", where=source, cure=cure)

@@ -77,6 +77,7 @@ def read_messages(values: Sequence[Any], field: str, fields: Faults) -> tuple[Me
             calls = (*(turns[-1].tool_calls or ()), *(turn.tool_calls or ()))
             turn = dataclasses.replace(turns.pop(), tool_calls=calls)
         turns.append(turn)
+    _report_order(turns, field, fields)
     tools = [turn.tools for turn in turns if turn.tools]
     if not tools:
         return tuple(turns)
@@ -84,6 +85,19 @@ def read_messages(values: Sequence[Any], field: str, fields: Faults) -> tuple[Me
         fields.fault(field, "messages with different tools", "give the tools once, on the first message")
     bare = [dataclasses.replace(turn, tools=None) for turn in turns]
     return with_tools(tuple(bare), tools[0])
+
+
+def _report_order(turns: Sequence[Message], field: str, fields: Faults) -> None:
+    """Say where turns follow each other as no chat does: many templates refuse or drop such turns."""
+    advice = "join the turns, or put them in order"
+    for index, (turn, before) in enumerate(zip(turns[1:], turns, strict=False), 1):
+        place, found = f"{field}[{index}]", f"{before.role}, {turn.role}"
+        if turn.role == before.role and turn.role in ("user", "assistant"):
+            what = f"chats with two turns of the {turn.role} in a row"
+            fields.log.odd(what, fields.row.where, place, found, advice)
+        elif turn.role == "system":
+            what = "turns of the system that are not the first of their chat"
+            fields.log.odd(what, fields.row.where, place, found, advice)
 
 
 def with_tools(turns: tuple[Message, ...], tools: tuple[Mapping[str, Any], ...]) -> tuple[Message, ...]:

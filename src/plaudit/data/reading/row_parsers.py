@@ -7,6 +7,7 @@ from typing import Any
 
 from plaudit.data.reading.fields import Fields
 from plaudit.data.reading.names import AXES
+from plaudit.data.reading.oddities import is_blank
 from plaudit.data.reading.rows import as_json, number_of, shorten, shorten_names
 from plaudit.data.reading.transcripts import as_messages, is_transcript, plain_text, response_of, split_shared
 from plaudit.records import (
@@ -95,6 +96,9 @@ def _whole_chat(turns: Content, name: str, fields: Fields, record_id: str) -> li
     if not trained:
         fields.fault(name, "no turn that is trained on", "give one turn of the assistant the weight 1")
         return []
+    if not any(turn.role == "user" for turn in turns):
+        roles, advice = ", ".join(turn.role for turn in turns[:4]), "add what was asked"
+        fields.log.odd("chats with no turn of the user", fields.row.where, name, roles, advice)
     # What follows the last turn that is trained on is context of nothing.
     fields.log.count("turns after the last one that is trained on, left out", len(turns) - 1 - trained[-1])
     turns = turns[: trained[-1] + 1]
@@ -130,6 +134,9 @@ def preference(fields: Fields, record_id: str) -> list[Record]:
         prompt, chosen = _in_one_style(prompt, chosen, fields)
     chosen, rejected = _until_assistant(chosen, fields), _until_assistant(rejected, fields)
     fields.log.count("empty responses", (not _has_words(chosen)) + (not _has_words(rejected)))
+    if chosen == rejected and not fields.faulty:
+        found, advice = shorten(plain_text(chosen)), "they teach nothing: remove them, or mend one of the two"
+        fields.log.odd("pairs whose two responses are the same", fields.row.where, "rejected", found, advice)
     agreement = fields.number("agreement") if fields.has("agreement") else 1.0
     if not 0 <= agreement <= 1:
         fields.fault("agreement", shorten(agreement), "expected a share from 0 to 1")
@@ -191,6 +198,9 @@ def _in_one_style(prompt: Content, response: Content, fields: Fields) -> tuple[C
         if prompt and start and response[: len(start)] == start:
             response = response[len(start) :]
             break
+    if not any(turn.role == "assistant" for turn in response) and not fields.faulty:
+        roles = ", ".join(dict.fromkeys(turn.role for turn in response)) or "none"
+        fields.fault("response", f"a chat without a turn of the assistant (roles: {roles})", "end it with one")
     _refuse_context(response, fields)
     return as_messages(prompt, "user") if prompt else (), response_of(response)
 
@@ -269,6 +279,9 @@ def ranking(fields: Fields, record_id: str) -> list[Record]:
         ranks = [rank + 1 for rank in ranks]
     elif min(ranks) != 1:
         fields.fault("ranks", f"a best rank of {min(ranks)}", "expected ranks from 1 (best)")
+    if len(set(ranks)) == 1 and not fields.faulty:
+        found, advice = f"{len(ranks)} times the rank {ranks[0]}", "they teach nothing: remove them"
+        fields.log.odd("rankings whose responses all have the same rank", fields.row.where, "ranks", found, advice)
     fields.log.count("empty responses", sum(not _has_words(response) for response in contents))
     responses = tuple(response for _, response in pairs)
     prompt = pairs[0][0] if pairs else prompt
@@ -347,6 +360,6 @@ def _class(fields: Fields) -> float:
 def _has_words(content: Content) -> bool:
     """Whether a text is more than spaces, or the last turn of a chat says, thinks or calls something."""
     if isinstance(content, str):
-        return bool(content.strip())
+        return not is_blank(content)
     last = content[-1] if content else Message("assistant", "")
-    return bool(last.content.strip() or last.tool_calls or last.reasoning_content)
+    return bool(not is_blank(last.content) or last.tool_calls or last.reasoning_content)

@@ -16,6 +16,8 @@ from typing import Any
 from plaudit.errors import DataError
 
 MOST_SHOWN = 100
+LARGEST_GB = 16.0
+"""The largest file, unpacked, where nobody says otherwise."""
 _NUMBER = re.compile(r"([0-9]{1,18})")
 
 
@@ -87,8 +89,8 @@ class BadRows(DataError):
 class ReadLog:
     """Collects faults and notes while one source is read."""
 
-    def __init__(self, source: str) -> None:
-        self.source = source
+    def __init__(self, source: str, max_gb: float = LARGEST_GB) -> None:
+        self.source, self.max_gb = source, max_gb
         self.faults: list[Fault] = []
         self.total = 0
         self.styles: Counter[str] = Counter()
@@ -100,6 +102,7 @@ class ReadLog:
         self.dropped = 0
         """Rows that gave no record, and were not faulty."""
         self._notes: dict[str, int] = {}
+        self._first: dict[str, str] = {}
 
     def fault(self, where: str, field: str, found: str, cure: str) -> None:
         """Count a fault, and keep it while fewer than 100 are kept."""
@@ -115,6 +118,11 @@ class ReadLog:
         """Add to a note about some rows; their number is put in front of the text."""
         if times:
             self._notes[text] = self._notes.get(text, 0) + times
+
+    def odd(self, text: str, where: str, field: str, value: str, advice: str) -> None:
+        """As ``count``, for what is read but looks wrong: the note says where the first one stands, and the advice."""
+        self._first.setdefault(text, f"first {where} · {field} · found {value} · {advice}")
+        self.count(text)
 
     def unused_key(self, key: str, of: str) -> None:
         """Count a key inside a field that no record holds: of messages, for example."""
@@ -133,7 +141,8 @@ class ReadLog:
     @property
     def notes(self) -> tuple[str, ...]:
         """The notes in the order in which they first came up."""
-        return tuple(f"{times} {text}" if times else text for text, times in self._notes.items())
+        counted = ((f"{times} {text}" if times else text, self._first.get(text)) for text, times in self._notes.items())
+        return tuple(f"{text}: {first}" if first else text for text, first in counted)
 
     def raise_if_faulty(self) -> None:
         """Raise ``BadRows`` with every fault, if there is one."""

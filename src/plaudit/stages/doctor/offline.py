@@ -42,7 +42,10 @@ def examine_sft(job: SFTJob) -> Iterator[Part]:
         ConfigError, DataError, ModelError, MachineError: as the run itself would.
     """
     said = Said(quiet=True)
-    loaded = load_data(job.dataset, None, "dataset", "demonstration", limit=job.data.limit, fields=job.data.fields)
+    loaded = load_data(
+        job.dataset, None, "dataset", "demonstration",
+        limit=job.data.limit, fields=job.data.fields, max_gb=job.data.max_gb,
+    )
     said.loaded(loaded)
     train, _ = split(loaded.records, job.data, job.seed, loaded.source, said)
     yield from examine_memory(job, train)

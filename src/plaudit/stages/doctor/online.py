@@ -135,7 +135,7 @@ def _with_responses(
 def _pairs(job: OnlineJob | BestOfNJob) -> list[Preference]:
     """Comparisons, where the file of the prompts holds some."""
     try:
-        loaded = load_records(job.dataset, limit=job.data.limit, fields=job.data.fields)
+        loaded = load_records(job.dataset, limit=job.data.limit, fields=job.data.fields, max_gb=job.data.max_gb)
         if loaded.kind not in ("preference", "ranking", "judgement"):
             return []
         records = as_kind(loaded, "preference").records

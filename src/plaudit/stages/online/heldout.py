@@ -73,7 +73,9 @@ def _demonstrations_behind(policy: str, said: Said) -> Loaded | str:
         return f"{policy} was not made by SFT, so what it should not forget is not known: name a file"
     try:
         job = load_job(SFTJob, [run / CONFIG], {}).job
-        loaded = load_records(job.dataset, "demonstration", limit=job.data.limit, fields=job.data.fields)
+        loaded = load_records(
+            job.dataset, "demonstration", limit=job.data.limit, fields=job.data.fields, max_gb=job.data.max_gb
+        )
     except PlauditError as error:
         return f"the demonstrations of {run} cannot be read again ({error.what}): name a file"
     _, heldout = split_by_prompt(loaded.records, job.data.eval_fraction, job.seed)

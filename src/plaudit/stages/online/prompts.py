@@ -115,7 +115,7 @@ def load_prompts(
     Raises:
         DataError: fewer than ``least``, or fewer different ones.
     """
-    loaded = load_data(source, given, "prompts", "prompt", limit=data.limit, fields=data.fields)
+    loaded = load_data(source, given, "prompts", "prompt", limit=data.limit, fields=data.fields, max_gb=data.max_gb)
     said.loaded(loaded)
     records = [r for r in loaded.records if isinstance(r, Prompt)]
     different = distinct(records)

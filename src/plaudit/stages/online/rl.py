@@ -230,7 +230,7 @@ def rehearsed_texts(job: OnlineJob, text: TextFormat, said: Said) -> TextStream 
     source = job.algorithm.ptx_dataset if isinstance(job.algorithm, Rehearsing) else ""
     if not source:
         return None
-    loaded = load_records(source, "demonstration", limit=job.data.limit)
+    loaded = load_records(source, "demonstration", limit=job.data.limit, max_gb=job.data.max_gb)
     said.loaded(loaded)
     demonstrations = [r for r in loaded.records if isinstance(r, Demonstration)]
     rows = encode_rows(demonstrations, demonstration_encoder(text.chat, True), job.data, loaded.places, text.chat)

@@ -118,7 +118,10 @@ def read_feedback(
     # `learns_from`, which a type checker cannot follow.
     algorithm = cast("Algorithm", job.algorithm)
     wanted: Literal["rating", "preference"] = "rating" if _kind(algorithm) == "rating" else "preference"
-    loaded = load_data(job.dataset, records, "preferences", wanted, limit=job.data.limit, fields=job.data.fields)
+    loaded = load_data(
+        job.dataset, records, "preferences", wanted,
+        limit=job.data.limit, fields=job.data.fields, max_gb=job.data.max_gb,
+    )
     said.loaded(loaded)
     rated = _decided(algorithm, loaded, said)
     _check_prompts(job, rated)

@@ -63,7 +63,7 @@ def score_dataset(run: Path, dataset: str, fields: Mapping[str, str] | None = No
         target = _place(run, folder_of(benchmark, dataset))
         score_benchmark(run, target, model, benchmark, job.data, said)
         return target
-    loaded = load_records(dataset, limit=job.data.limit, fields=job.data.fields)
+    loaded = load_records(dataset, limit=job.data.limit, fields=job.data.fields, max_gb=job.data.max_gb)
     source = source_of(loaded, algorithm, said, min_agreement=job.min_agreement)
     records: Any = source.records
     encoder, data = reward_encoder(text, records[0]), readable(text, job.data, said)

@@ -137,7 +137,7 @@ def _hand_out(
 
 def read_scored(job: RewardJob, records: Iterable[Any] | None) -> Loaded:
     """What a reward model learns from, of whatever kind it is."""
-    how: Any = {"limit": job.data.limit, "fields": job.data.fields}
+    how: Any = {"limit": job.data.limit, "fields": job.data.fields, "max_gb": job.data.max_gb}
     try:
         return load_data(job.dataset, records, "preferences", **how)
     except SeveralKinds:  # of files; pairs can be made of most kinds

@@ -12,9 +12,11 @@ import gzip
 import io
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from plaudit.data.reading.opening.decoding import BROKEN
+from plaudit.data.reading.opening.guards import Meter
 from plaudit.data.reading.rows import ReadLog, Row, shorten
 
 FORMULA = re.compile(r"'*[=+\-@\t\r\0]")
@@ -108,8 +110,13 @@ def parquet_rows(stream: BinaryIO, where: str, log: ReadLog) -> Iterator[Row]:
 
     def batches(pyarrow: Any) -> Iterator[Any]:
         # Parquet is read from its end, which a gzip stream can reach only by unpacking everything before it, each time.
-        source = io.BytesIO(stream.read()) if isinstance(cast(object, stream), gzip.GzipFile) else stream
-        yield from pyarrow.parquet.ParquetFile(source).iter_batches(1024)
+        packed = isinstance(cast(object, stream), gzip.GzipFile)
+        meter = Meter(stream, Path(where), log.max_gb)
+        table = pyarrow.parquet.ParquetFile(io.BytesIO(meter.whole()) if packed else stream)
+        # Parquet is packed inside, and says how large it is.
+        groups = range(table.metadata.num_row_groups)
+        meter.check(sum(table.metadata.row_group(group).total_byte_size for group in groups))
+        yield from table.iter_batches(1024)
 
     return _arrow_rows("Parquet", batches, where, log)
 
@@ -118,7 +125,7 @@ def arrow_rows(stream: BinaryIO, where: str, log: ReadLog) -> Iterator[Row]:
     """Rows of an Arrow file or stream, as `datasets` saves them."""
 
     def batches(pyarrow: Any) -> Iterator[Any]:
-        data = stream.read()
+        data = Meter(stream, Path(where), log.max_gb).whole()
         if data.startswith(b"ARROW1"):
             reader = pyarrow.ipc.open_file(data)
             yield from (reader.get_batch(number) for number in range(reader.num_record_batches))

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from plaudit.data.reading.opening.guards import Meter
 from plaudit.data.reading.rows import ReadLog
 
 BROKEN = (EOFError, gzip.BadGzipFile, zlib.error, OSError)
@@ -39,7 +40,7 @@ def open_stream(path: Path) -> BinaryIO:
 def whole_text(stream: BinaryIO, where: str, log: ReadLog) -> str | None:
     """All of a file as text, or ``None`` when that is impossible (and a fault is noted)."""
     try:
-        data = stream.read()
+        data = Meter(stream, Path(where), log.max_gb).whole()
     except BROKEN as error:
         note_damage(where, error, log)
         return None
@@ -70,13 +71,15 @@ def numbered_lines(stream: BinaryIO, where: str, log: ReadLog) -> Iterator[tuple
 
 def _raw_lines(stream: BinaryIO, where: str, log: ReadLog) -> Iterator[bytes]:
     """Lines as bytes, without their ends; nothing if the file is in another encoding."""
-    number = 0
+    number, meter = 0, Meter(stream, Path(where), log.max_gb)
     try:
-        for chunk in stream:
+        # Not `for chunk in stream`, which reads a line of any length.
+        while chunk := meter.line():
             if number == 0 and _other_encoding(chunk[:4], where, log):
                 return
+            # Files with a mark that were joined have one in the middle.
             # Python splits bytes at LF only, so a chunk may hold several lines that end with CR.
-            lines = chunk if number else _without_mark(chunk, log)
+            lines = _without_mark(chunk, log)
             for line in lines.removesuffix(b"\n").removesuffix(b"\r").split(b"\r"):
                 number += 1
                 yield line
@@ -86,8 +89,10 @@ def _raw_lines(stream: BinaryIO, where: str, log: ReadLog) -> Iterator[bytes]:
 
 def _without_mark(data: bytes, log: ReadLog) -> bytes:
     if data.startswith(_UTF8_MARK):
-        log.note("the file starts with a byte order mark, which is left out")
-    return data.removeprefix(_UTF8_MARK)
+        log.note("byte order marks at the start of the file or of a line are left out")
+    while data.startswith(_UTF8_MARK):  # programs that add one do so each time they save
+        data = data.removeprefix(_UTF8_MARK)
+    return data
 
 
 def _other_encoding(start: bytes, where: str, log: ReadLog) -> bool:

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from plaudit.data.reading.opening.csv_parquet import arrow_rows, csv_rows, parquet_rows
 from plaudit.data.reading.opening.decoding import BROKEN, is_gzip, open_stream, whole_text
-from plaudit.data.reading.opening.json_rows import json_rows, jsonl_rows
+from plaudit.data.reading.opening.guards import check_is_file, check_start
+from plaudit.data.reading.opening.json_rows import is_spread, json_rows, jsonl_rows
 from plaudit.data.reading.rows import ReadLog, Row
 from plaudit.errors import DataError
 
@@ -52,14 +53,18 @@ def read_file(path: Path, log: ReadLog) -> tuple[str, Iterator[Row]]:
     Raises:
         DataError: the file cannot be opened, or is of no known encoding.
     """
+    check_is_file(path)
     try:
         zipped = is_gzip(path)
         with open_stream(path) as stream:
-            start = stream.read(8)
+            start = stream.read(512)
     except BROKEN as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        cure = "check its path, rights and size"
-        raise DataError(f"cannot read the file: {why}", where=str(path), cure=cure) from error
+        refused = isinstance(error, OSError) and error.strerror
+        damage = "gzip data that end too early" if isinstance(error, EOFError) else error
+        what = f"cannot read the file: {refused}" if refused else f"the file is damaged: {damage}"
+        cure = "check its path, rights and size" if refused else "fetch or compress it again"
+        raise DataError(what, where=str(path), cure=cure) from error
+    check_start(start, path, packed=zipped)
     # The content counts, not the name: ".gz" files that a browser has unpacked on the way are common.
     encoding = _sniff(path, start)
     if path.suffix.lower() == ".gz" and start and not zipped:
@@ -75,7 +80,7 @@ def _sniff(path: Path, start: bytes) -> Encoding:
     known = encoding_of(path)
     if start.startswith(b"ARROW1"):
         return "Arrow"
-    if known is None and start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"["):
+    if known in (None, "Parquet", "Arrow") and start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"["):
         return "JSON"
     if known is None:
         raise DataError(f"unknown file type {path.suffix!r}", where=str(path), cure=f"give it as {READABLE}")
@@ -89,23 +94,32 @@ def _rows(path: Path, encoding: Encoding, log: ReadLog) -> Iterator[Row]:
             yield from parquet_rows(stream, where, log)
         elif encoding == "Arrow":
             yield from arrow_rows(stream, where, log)
-        elif encoding == "JSONL":
+        elif encoding == "JSONL" and not is_spread(stream, where, log):
             yield from jsonl_rows(stream, where, log)
         else:
             # CSV and JSON are read as a whole: a record can go over any number of lines, and their faults are reported
             # with line numbers, which needs the text before the fault.
             text = whole_text(stream, where, log)
             if text is not None:
-                yield from {"CSV": csv_rows, "JSON": json_rows}.get(encoding, _lines)(text, where, log)
+                yield from _of_text(encoding, text, where, log)
+
+
+def _of_text(encoding: Encoding, text: str, where: str, log: ReadLog) -> Iterator[Row]:
+    if encoding == "JSON":
+        yield from json_rows(text, where, log)
+        return
+    # The content counts, not the name, here too.
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    if encoding == "JSONL" or _is_json(first) or _is_json(text):
+        log.note(f"{Path(where).name} holds JSON, in spite of its name")
+        yield from json_rows(text, where, log)
+    else:
+        yield from csv_rows(text, where, log) if encoding == "CSV" else _lines(text, where, log)
 
 
 def _lines(text: str, where: str, log: ReadLog) -> Iterator[Row]:
-    """A prompt on each line that is not blank; JSON under the ending .txt is recognised."""
+    """A prompt on each line that is not blank."""
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if lines and (_is_json(lines[0][1]) or _is_json(text)):
-        log.note(f"{Path(where).name} holds JSON, in spite of its name")
-        yield from json_rows(text, where, log)
-        return
     log.note(f"each line of {Path(where).name} is a prompt")
     for count, (number, line) in enumerate(lines, 1):
         yield Row(f"{where}:{number}", count, {"prompt": line})

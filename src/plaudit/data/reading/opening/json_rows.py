@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
-from plaudit.data.reading.opening.decoding import numbered_lines
-from plaudit.data.reading.rows import ReadLog, Row, shorten
+from plaudit.data.reading.opening.decoding import numbered_lines, whole_text
+from plaudit.data.reading.rows import ReadLog, Row, shorten, shorten_names
 
 _BESIDE = ("meta", "pagination", "total", "count", "next", "next_page", "page", "cursors", "has_more")
 """What a page of an API says of itself, beside its list of rows."""
+_VALUE = re.compile(r"\s*(?:-?\d[\d.eE+-]*|true|false|null|-?Infinity|NaN)\s*$")
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -34,8 +34,8 @@ class _JsonReader:
             twice = next(name for name in names if names.count(name) > 1)
             self._odd.append((shorten(twice)[1:-1], "the field twice in one object", "keep one of them"))
         for name, value in pairs:
-            if isinstance(value, float) and not math.isfinite(value):
-                self._odd.append((shorten(name)[1:-1], str(value), "expected a finite number, or null"))
+            for number in _not_finite(value):
+                self._odd.append((shorten(name)[1:-1], str(number), "expected a finite number, or null"))
         return result
 
     def read(self, text: str, start: int, where: str, log: ReadLog) -> tuple[Any, int] | None:
@@ -58,11 +58,49 @@ class _JsonReader:
         return None
 
 
+def _not_finite(value: Any) -> Iterator[float]:
+    """The numbers in a value, or in lists in it, that are not finite; objects in it have been looked at before."""
+    left = [value]
+    while left:
+        each = left.pop()
+        if isinstance(each, list):
+            left += each
+        elif isinstance(each, float) and not math.isfinite(each):
+            yield each
+
+
+def is_spread(stream: BinaryIO, where: str, log: ReadLog) -> bool:
+    """Whether a file that is named JSON Lines is other JSON: one list, or objects that go over several lines."""
+    quiet = ReadLog(log.source, log.max_gb)
+    line = next((line for _, line in numbered_lines(stream, where, quiet)), "").strip()
+    stream.seek(0)
+    if line.startswith("["):
+        return True
+    # An object that does not end where it began: either the line is broken, or the object goes on below.
+    if not line.startswith("{") or quiet.total or _JsonReader().read(line, 0, where, quiet) is not None:
+        return False
+    text = whole_text(stream, where, quiet) or ""
+    stream.seek(0)
+    return _JsonReader().read(text, _skip(text, 0), where, ReadLog(log.source)) is not None
+
+
 def jsonl_rows(stream: BinaryIO, where: str, log: ReadLog) -> Iterator[Row]:
     """Rows of a stream with one JSON object on each line. Blank lines are skipped."""
+    yield from _jsonl_rows(numbered_lines(stream, where, log), where, log)
+
+
+def _numbered(text: str) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1):
+        if line.strip():
+            yield number, line
+
+
+def _jsonl_rows(lines: Iterable[tuple[int, str]], where: str, log: ReadLog) -> Iterator[Row]:
     reader = _JsonReader()
     count = 0
-    for number, line in numbered_lines(stream, where, log):
+    for number, line in lines:
+        if count == 0 and _is_other(line, f"{where}:{number}", log):
+            return
         place = f"{where}:{number}"
         read = reader.read(line, _skip(line, 0), place, log)
         if read is None:
@@ -81,6 +119,8 @@ def json_rows(text: str, where: str, log: ReadLog) -> Iterator[Row]:
     start = _skip(text, 0)
     if start == len(text):
         return
+    if _is_other(text[start : start + 400], f"{where}:{1 + text.count(chr(10), 0, start)}", log):
+        return
     if text[start] == "[":
         yield from _array_rows(text, start + 1, where, log)
         return
@@ -89,8 +129,12 @@ def json_rows(text: str, where: str, log: ReadLog) -> Iterator[Row]:
         return
     value, end = read
     if _skip(text, end) < len(text):
+        if "\n" in text[start:end]:
+            log.note("the file holds JSON objects one after another")
+            yield from _objects_in_a_row(text, start, where, log)
+            return
         log.note("the file holds one JSON object per line (JSONL)")
-        yield from jsonl_rows(io.BytesIO(text.encode("utf-8")), where, log)
+        yield from _jsonl_rows(_numbered(text), where, log)
         return
     yield from _object_rows(value, where, log)
 
@@ -121,6 +165,33 @@ def _array_rows(text: str, position: int, where: str, log: ReadLog) -> Iterator[
         log.fault(where, "file", "more text after the end of the list", "expected one JSON list")
 
 
+def _is_other(text: str, where: str, log: ReadLog) -> bool:
+    """Whether a file named JSON does not even begin like it; one fault says so, and not one for each line."""
+    if text.lstrip()[:1] in ("{", "[", '"') or _VALUE.match(text):
+        return False
+    first = text.strip().split("\n", 1)[0]
+    cure = "expected JSON objects; a table needs the ending .csv, prompts on lines need .txt"
+    log.fault(where, "file", f"{shorten(first)}, which is no JSON (CSV or plain text?)", cure)
+    return True
+
+
+def _objects_in_a_row(text: str, position: int, where: str, log: ReadLog) -> Iterator[Row]:
+    """Objects one after another, each over as many lines as it takes."""
+    reader = _JsonReader()
+    line, seen, count = 1, 0, 0
+    while position < len(text):
+        line, seen = line + text.count("\n", seen, position), position
+        read = reader.read(text, position, f"{where}:{line}", log)
+        if read is None:
+            return
+        value, end = read
+        count += 1
+        yield from _as_row(value, f"{where}:{line}", count, log)
+        position = _skip(text, end)
+        if text[position : position + 1] == ",":
+            position = _skip(text, position + 1)
+
+
 def _object_rows(value: Any, where: str, log: ReadLog) -> Iterator[Row]:
     """The rows of a file that is one object: a list under its only field, or the object itself as a single row."""
     # Fields that hold the turns of a chat are lists too, but such an object is a row.
@@ -133,7 +204,23 @@ def _object_rows(value: Any, where: str, log: ReadLog) -> Iterator[Row]:
             for number, item in enumerate(items, 1):
                 yield from _as_row(item, f"{where} item {number}", number, log)
             return
+    if isinstance(value, dict) and _is_by_columns(value):
+        found = f"a table by columns ({shorten_names(value)})"
+        cure = "write it by rows; in pandas: to_json(path, orient='records', lines=True)"
+        log.fault(where, "file", found, cure)
+        return
     yield from _as_row(value, f"{where}:1", 1, log)
+
+
+def _is_by_columns(value: dict[str, Any]) -> bool:
+    """Whether an object holds columns: for each name a list of as many texts, or an object of numbered values."""
+    columns = list(value.values())
+    if len(columns) < 2:
+        return False
+    if all(isinstance(column, dict) and column and all(key.isdecimal() for key in column) for column in columns):
+        return True
+    listed = [column for column in columns if isinstance(column, list) and not any(isinstance(c, dict) for c in column)]
+    return len(listed) == len(columns) and len({len(column) for column in listed}) == 1
 
 
 def _as_row(value: Any, where: str, number: int, log: ReadLog) -> Iterator[Row]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from plaudit.data.reading.opening.files import HUB_NAME, encoding_of, hub_rows, read_file
 from plaudit.data.reading.opening.folders import describes, files_of, split_of
+from plaudit.data.reading.opening.guards import check_is_file
 from plaudit.data.reading.rows import ReadLog, Row
 from plaudit.errors import DataError
 
@@ -62,6 +63,7 @@ def open_source(source: str, log: ReadLog, limit: int) -> list[Part]:
 
 def _parts(source: str, log: ReadLog, limit: int) -> list[Part]:
     path = Path(os.path.expanduser(source))
+    check_is_file(path)
     folder, split = split_of(path)
     if folder is not None:
         return [_file(file, log) for file in files_of(folder, split, log)]
