@@ -82,7 +82,7 @@ CORPUS = {
     "after-list.json": (b'[{"prompt": "a"}] x', "end of the list"),
     "scalar.json": (b'"prompt"', "expected a JSON object"),
     "list-of-texts.json": (b'["a", "b"]', "2 faults"),
-    "columns.json": (b'{"prompt": {"0": "a"}, "response": {"0": "b"}}', "an object with 0"),
+    "columns.json": (b'{"prompt": {"0": "a"}, "response": {"0": "b"}}', "a table by columns (prompt, response)"),
     # CSV
     "ragged.csv": (b"prompt,response\na,b\nc\n", "1 cells where the header has 2"),
     "unquoted-comma.csv": (b"prompt,response\na,b,c\n", "3 cells where the header has 2"),
@@ -112,7 +112,7 @@ CORPUS = {
     "empty.csv": (b"", "no rows"),
     "header.csv": (b"prompt,response\n", "no rows"),
     "empty.parquet": (b"", "damaged Parquet"),
-    "unknown.docx": (b"PK\x03\x04", "unknown file type"),
+    "unknown.docx": (b"hello", "unknown file type"),
     "no-fields.jsonl": (b"{}\n", "no known kind"),
     # Rows
     "missing-field.jsonl": (FINE + b'{"prompt": "a"}\n', "expected response"),

@@ -13,8 +13,8 @@ _DIRECTION = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _TAGS = re.compile("(?<![\U0001f3f4\U000e0000-\U000e007f])[\U000e0000-\U000e007f]")
 """Letters without a shape. After a black flag they say of which country it is."""
 _MOJIBAKE = re.compile("[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac")
-_UNSEEN = ("Cf", "Mn", "Me", "Zs", "Zl", "Zp", "Cc")
-"""Unicode's names of what has no shape of its own."""
+_UNSEEN = ("Cf", "Zs", "Zl", "Zp")
+"""Unicode's names of what has no shape of its own: signs for the layout, and spaces."""
 
 _ODDITIES = (
     (_DIRECTION, "that change the direction of writing (such as U+202E)", "people see another order than the model"),
@@ -47,7 +47,7 @@ def is_blank(text: str) -> bool:
     """
     if not text or text.isspace():
         return True
-    return not text.isascii() and all(unicodedata.category(letter) in _UNSEEN for letter in text)
+    return not text.isascii() and all(letter.isspace() or unicodedata.category(letter) in _UNSEEN for letter in text)
 
 
 def twins(texts: Iterable[str]) -> int:

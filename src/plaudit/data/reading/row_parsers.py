@@ -135,7 +135,7 @@ def preference(fields: Fields, record_id: str) -> list[Record]:
     chosen, rejected = _until_assistant(chosen, fields), _until_assistant(rejected, fields)
     fields.log.count("empty responses", (not _has_words(chosen)) + (not _has_words(rejected)))
     if chosen == rejected and not fields.faulty:
-        found, advice = shorten(plain_text(chosen)), "they teach nothing: remove them, or mend one of the two"
+        found, advice = shorten(plain_text(chosen)), "nothing can be learned from them: remove them"
         fields.log.odd("pairs whose two responses are the same", fields.row.where, "rejected", found, advice)
     agreement = fields.number("agreement") if fields.has("agreement") else 1.0
     if not 0 <= agreement <= 1:
@@ -280,7 +280,7 @@ def ranking(fields: Fields, record_id: str) -> list[Record]:
     elif min(ranks) != 1:
         fields.fault("ranks", f"a best rank of {min(ranks)}", "expected ranks from 1 (best)")
     if len(set(ranks)) == 1 and not fields.faulty:
-        found, advice = f"{len(ranks)} times the rank {ranks[0]}", "they teach nothing: remove them"
+        found, advice = f"{len(ranks)} times the rank {ranks[0]}", "nothing can be learned from them: remove them"
         fields.log.odd("rankings whose responses all have the same rank", fields.row.where, "ranks", found, advice)
     fields.log.count("empty responses", sum(not _has_words(response) for response in contents))
     responses = tuple(response for _, response in pairs)
