@@ -15,9 +15,9 @@ from plaudit.errors import DataError
 GB = 2**30
 ROW_SHARE = 256
 """A row may take this share of the largest file: 64 MB of 16 GB."""
-_TIGHTEST = 400
+TIGHTEST = 400
 """Text is packed to a tenth, seldom to a fiftieth; gzip ends at 1032. What is packed tighter was made to be."""
-_LOOSE = 128 * 2**20
+LOOSE = 128 * 2**20
 """So many unpacked bytes are taken from any file, however tightly it is packed."""
 
 _UNPACK = "unpack it, and name the data file in it; of packed files only .gz is read"
@@ -96,7 +96,7 @@ class Meter:
     def __init__(self, stream: BinaryIO, path: Path, max_gb: float) -> None:
         self._stream, self._path, self._max_gb = stream, path, max_gb
         self._largest = int(max_gb * GB)
-        self._tightest = max(_LOOSE, _TIGHTEST * path.stat().st_size)
+        self._tightest = max(LOOSE, TIGHTEST * path.stat().st_size)
         self._read = 0
         self.longest_row = max(self._largest // ROW_SHARE, 1)
 
