@@ -62,6 +62,16 @@ def test_a_gzip_bomb_is_refused(name: str, tmp_path: Path, monkeypatch: Any) -> 
         load_records(str(path))
 
 
+def test_blank_lines_without_end_are_refused(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(guards, "MOST_BLANK", 1000)
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(demos() + b"\r\n" * 1000)
+    assert len(load_records(str(path)).records) == 4
+    path.write_bytes(demos() + b"\n" * 1001)
+    with pytest.raises(DataError, match="blank lines in a row"):
+        load_records(str(path))
+
+
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.json", "a.csv", "a.txt"])
 def test_a_file_that_is_too_large_is_refused(name: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(guards, "GB", 2**10)

@@ -15,8 +15,10 @@ from plaudit.errors import DataError
 GB = 2**30
 ROW_SHARE = 256
 """A row may take this share of the largest file: 64 MB of 16 GB."""
-TIGHTEST = 400
+TIGHTEST = 200
 """Text is packed to a tenth, seldom to a fiftieth; gzip ends at 1032. What is packed tighter was made to be."""
+MOST_BLANK = 1_000_000
+"""Blank lines in a row: a few bytes of gzip hold millions of them, and each takes its time."""
 LOOSE = 128 * 2**20
 """So many unpacked bytes are taken from any file, however tightly it is packed."""
 
@@ -97,7 +99,7 @@ class Meter:
         self._stream, self._path, self._max_gb = stream, path, max_gb
         self._largest = int(max_gb * GB)
         self._tightest = max(LOOSE, TIGHTEST * path.stat().st_size)
-        self._read = 0
+        self._read = self._blank = 0
         self.longest_row = max(self._largest // ROW_SHARE, 1)
 
     def whole(self) -> bytes:
@@ -116,6 +118,10 @@ class Meter:
         """
         line = self._stream.readline(self.longest_row + 1)
         self._count(line)
+        self._blank = 0 if len(line) > 2 or line.strip() else self._blank + 1
+        if self._blank > MOST_BLANK:
+            what = f"more than {MOST_BLANK:,} blank lines in a row"
+            raise DataError(what, where=str(self._path), cure="look at the file: it is damaged, or made to take long")
         if len(line) > self.longest_row:
             raise self._too_large(f"a line of more than {self.longest_row / 2**20:,.0f} MB")
         return line
