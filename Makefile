@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # An environment variable rather than -c: it also holds inside pip's isolated build environment.
 PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help setup dev check test test-slow test-models test-gpu mutants bench limits intervals hacking report-cards docs quickstart constraints memory loop rates clean
+.PHONY: help setup dev check test test-slow test-models test-gpu fuzz mutants bench limits intervals hacking report-cards docs quickstart constraints memory loop rates clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -46,6 +46,9 @@ test-models: $(VENV)/.dev ## every architecture of transformers, tiny; writes do
 
 test-gpu: $(VENV)/.dev ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
+
+fuzz: $(VENV)/.dev ## ten minutes of made-up and damaged inputs: does each end in a plain error? docs/why/inputs-of-the-wild.md
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/fuzz.py --seconds 600 --save docs/why/fuzz.json
 
 mutants: $(VENV)/.dev ## small faults in the formulas, one at a time: do the tests notice? (minutes)
 	$(BIN)/python scripts/mutants.py --jobs 2

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from plaudit.data.convert import KIND_OF, convert, number_repeated_ids
-from plaudit.data.reading.exports.table import read_exports
+from plaudit.data.reading.exports.table import read_exports, together
 from plaudit.data.reading.layouts import Layout, columns_of, detect, parse_rows
 from plaudit.data.reading.names import NAMES, Columns, field_of
 from plaudit.data.reading.oddities import twins
@@ -110,10 +110,11 @@ def records_of(
     """The rows of the parts of a source as records; ``log`` has what was noticed while they were read."""
     count = sum(len(part_rows) for _, part_rows in by_part)
     own, exports = [], []
-    for part in by_part:
+    for group in together(by_part):
         # Whoever names columns of the rows as they are wants these, and no other reading of them.
-        as_named = bool(given) and any(column in row.values for row in part[1][:100] for column in given.values())
-        read, export = ([part], "") if as_named else read_exports([part], log)
+        first = [row for _, part_rows in group for row in part_rows[:100]]
+        as_named = bool(given) and any(column in row.values for row in first for column in given.values())
+        read, export = (group, "") if as_named else read_exports(group, log)
         own += read
         exports += [export] if export else []
     rows = [row for _, part_rows in own for row in part_rows]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import gzip
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from corpus import CORPUS, demos, lines, put
+from corpus import CORPUS, TREE, demos, lines, put
 
 from plaudit.cli.main import main
 from plaudit.data.load import load_records
 from plaudit.data.reading.opening import guards
 from plaudit.errors import DataError
+from plaudit.records import Ranking
 
 
 def said_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -81,6 +83,23 @@ def test_a_file_that_is_too_large_is_refused(name: str, tmp_path: Path, monkeypa
     with pytest.raises(DataError, match="more than 16 GB of data|a line of more"):
         load_records(str(path))
     assert load_records(str(path), max_gb=20_000).records
+
+
+def test_split_trees_are_whole_again(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(lines(*TREE[:2]))
+    (tmp_path / "b.jsonl").write_bytes(lines(*TREE[2:]))
+    loaded = load_records(f"{tmp_path / 'a.jsonl'},{tmp_path / 'b.jsonl'}")
+    [record] = loaded.records
+    assert isinstance(record, Ranking) and record.responses == ("yes", "no") and record.ranks == (1, 2)
+
+
+def test_a_few_cases_of_the_fuzzer(tmp_path: Path) -> None:
+    sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
+    import fuzz
+
+    found = [fuzz.case(number, tmp_path) for number in range(150)]
+    assert [traceback for _, traceback in found if traceback] == []
+    assert {name for name, _ in found} == set(fuzz.TARGETS)
 
 
 def test_a_warning_names_the_first_place(tmp_path: Path) -> None:

@@ -257,6 +257,18 @@ def read_exports(parts: Parts, log: ReadLog, asked: Mapping[str, str] | None = N
     return [(stem, [new for row in part for new in own.get(id(row), [])]) for stem, part in parts], export.name
 
 
+def together(parts: Parts) -> list[Parts]:
+    """The parts in groups that are read at once: rows that only make sense together may stand in several files.
+
+    So trees of messages that were split into shards are whole again; any other part is a group of its own.
+    """
+    groups: dict[object, Parts] = {}
+    for number, part in enumerate(parts):
+        export = _recognised(part[1])
+        groups.setdefault(export.name if export and export.gather else number, []).append(part)
+    return list(groups.values())
+
+
 def _converted(item: Item, export: Export) -> list[tuple[Item, OwnRow]]:
     assert export.convert is not None, "an export converts each row, or gathers all"
     before = item.log.dropped

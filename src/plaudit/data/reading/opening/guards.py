@@ -118,7 +118,7 @@ class Meter:
         """
         line = self._stream.readline(self.longest_row + 1)
         self._count(line)
-        self._blank = 0 if len(line) > 2 or line.strip() else self._blank + 1
+        self._blank = self._blank + 1 if 0 < len(line) <= 2 and not line.strip() else 0
         if self._blank > MOST_BLANK:
             what = f"more than {MOST_BLANK:,} blank lines in a row"
             raise DataError(what, where=str(self._path), cure="look at the file: it is damaged, or made to take long")
