@@ -11,7 +11,7 @@ import pytest
 from pydantic import Field
 
 from plaudit.config.fields import find, settings
-from plaudit.config.load import load_job, load_section
+from plaudit.config.load import Layer, load_job, load_section
 from plaudit.config.sections import Job, OptimizerSection, SamplingSection
 from plaudit.errors import ConfigError
 from plaudit.jobs.sft import SFTJob
@@ -309,3 +309,10 @@ def test_a_table_by_itself_is_checked_like_that_of_a_job(given: dict[str, Any]) 
         load_section(SamplingSection, given)
     assert error.value.cure
     assert load_section(SamplingSection, {"top_k": 3, "stop": ["a"]}) == SamplingSection(top_k=3, stop=("a",))
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 3000 + "]" * 3000])
+def test_values_that_python_cannot_read_are_no_toml(tmp_path: Path, value: str) -> None:
+    (tmp_path / "a.toml").write_text(f"seed = {value}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        Layer.read(tmp_path / "a.toml")

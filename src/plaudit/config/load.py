@@ -161,7 +161,7 @@ class Layer:
             raise ConfigError(f"cannot read the config file: {reason}", where=str(path), cure=cure) from None
         try:
             return cls(path, tomllib.loads(text), _key_lines(text))
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and lists within lists
             line = re.search(r"line (\d+)", str(error))
             where = f"{path}:{line[1]}" if line else str(path)
             cure = 'texts need quotes, tables a [header]; for example lr = 1e-5 or schedule = "cosine"'

@@ -110,7 +110,7 @@ def records_of(
     """The rows of the parts of a source as records; ``log`` has what was noticed while they were read."""
     count = sum(len(part_rows) for _, part_rows in by_part)
     own, exports = [], []
-    for group in together(by_part):
+    for group in together(list(by_part)):
         # Whoever names columns of the rows as they are wants these, and no other reading of them.
         first = [row for _, part_rows in group for row in part_rows[:100]]
         as_named = bool(given) and any(column in row.values for row in first for column in given.values())
