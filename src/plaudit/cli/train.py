@@ -9,7 +9,7 @@ from pathlib import Path
 
 from plaudit.cli.config import require
 from plaudit.cli.outcome import finish
-from plaudit.cli.parser import ANYWAY, SEEDS, chosen, parse_flags, show, split_files
+from plaudit.cli.parser import ANYWAY, SEEDS, answer, chosen, parse_flags, show, split_files
 from plaudit.config.load import Layer, load_job
 from plaudit.config.sections import Job
 from plaudit.errors import ConfigError, Ended, Stopped
@@ -82,5 +82,6 @@ def train_with_seeds(command: str, job: Job, sources: Mapping[str, str], count: 
         runs.append(run)
     found = over_seeds(trials_of(runs))
     (out / RESULTS).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    answer({"run": str(out), **found})
     show("\n".join(["", *in_words(found), "", f"seeds   {out / RESULTS}", f"report  {write_report(out)}"]))
     return code
