@@ -1,9 +1,12 @@
-"""What this machine allows: places that can be written to, and threads. Asked before data are read or models loaded."""
+"""What this machine allows: places that can be written to, space, and threads; and what it says where it refuses."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
+import shutil
 import signal
 import tempfile
 import threading
@@ -59,6 +62,98 @@ def check_writable(path: Path, where: str = "--out") -> None:
             where=where,
             cure=f"{cure}, or mend the permissions of {place}",
         ) from None
+
+
+REFUSALS = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EACCES", "EPERM", "EMFILE", "ENFILE", "ENODEV", "ENXIO", "EFBIG")
+    if hasattr(errno, name)
+}
+"""Errors of the system that are nobody's fault but the machine's, also where no file is named."""
+FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+"""Errors of a file system that has no space left, or none for this user."""
+
+
+def refusal(error: BaseException) -> str:
+    """What the system said, where it refused something; else empty."""
+    if isinstance(error, OSError) and (error.filename or error.errno in REFUSALS):
+        return f"{error.strerror or error}"
+    # Libraries in Rust (safetensors, tokenizers) pass the system's words on in an exception of their own.
+    if not isinstance(error, OSError) and _number_in(error) is not None:
+        return (str(error).splitlines() or [""])[0][:200]
+    return ""
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the system refused for want of space."""
+    number = error.errno if isinstance(error, OSError) else _number_in(error)
+    return number in FULL
+
+
+def _number_in(error: BaseException) -> int | None:
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
+
+
+def free_bytes(path: Path) -> int:
+    """Space for files at a path that need not exist yet."""
+    return shutil.disk_usage(existing(path)).free
+
+
+def size(count: int) -> str:
+    """Bytes in words.
+
+    >>> size(999), size(4_200_000), size(1_260_000_000)
+    ('999 bytes', '4.2 MB', '1.26 GB')
+    """
+    if count < 1e5:
+        return f"{count} bytes"
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+KEPT = "what was saved before is as it was: free some space, then the same command with --resume goes on"
+
+
+@contextlib.contextmanager
+def writing(path: Path, what: str, *, needed: int = 0, cure: str = KEPT) -> Iterator[None]:
+    """Within it a file is written; where the system refuses, it says which, how much it needs, and what is free.
+
+    Args:
+        path: of the file or directory.
+        what: it is, as "the checkpoint of step 3".
+        needed: bytes that will be written; 0 where that is not known.
+        cure: what the user can do.
+
+    Raises:
+        MachineError: no space, an input or output error, no permission.
+    """
+    try:
+        yield
+    except MachineError:
+        raise
+    except Exception as error:
+        reason = refusal(error)
+        if not reason:
+            raise
+        raise _refused(path, what, needed, reason, cure) from error
+
+
+def check_space(path: Path, what: str, needed: int, cure: str = KEPT) -> None:
+    """Make sure that there is space for what will be written.
+
+    Raises:
+        MachineError: there is not, with the bytes that are needed and those that are free.
+    """
+    with contextlib.suppress(OSError):  # a file system that does not say how much is left is tried
+        if needed > free_bytes(path):
+            raise _refused(path, what, needed, "not enough space", cure)
+
+
+def _refused(path: Path, what: str, needed: int, reason: str, cure: str) -> MachineError:
+    room = f"{size(needed)} needed" if needed else ""
+    with contextlib.suppress(OSError):
+        room = f"{room}, {size(free_bytes(path))} free" if room else f"{size(free_bytes(path))} free"
+    return MachineError(f"could not write {what}: {reason}{f' ({room})' if room else ''}", where=str(path), cure=cure)
 
 
 def check_threads(threads: int | str) -> None:

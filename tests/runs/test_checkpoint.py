@@ -1,11 +1,15 @@
 """Checkpoints: what does not verify is never loaded."""
 
+import dataclasses
 import json
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from plaudit import machine
+from plaudit.errors import MachineError, TrainingError
 from plaudit.runs import checkpoint
 from plaudit.runs.best import BestWeights
 
@@ -65,6 +69,154 @@ def test_leftovers_of_a_crash_are_cleaned(tmp_path):
     (tmp_path / ".del-step-000000").mkdir()
     assert latest(tmp_path)[0].step == 1
     assert [p.name for p in tmp_path.iterdir()] == ["step-000001"]
+
+
+def test_a_step_may_be_damaged_twice(tmp_path):
+    write(tmp_path, 1)
+    for _ in range(3):
+        DAMAGE["flipped bit"](write(tmp_path, 2))
+        assert latest(tmp_path)[0].step == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        ".bad-step-000002", ".bad-step-000002-2", ".bad-step-000002-3", "step-000001",
+    ]  # fmt: skip
+
+
+def test_leftovers_may_be_files_and_links(tmp_path):
+    write(tmp_path / "checkpoints", 1)
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "file").write_text("kept")
+    (tmp_path / "checkpoints" / ".tmp-000002").write_text("")
+    (tmp_path / "checkpoints" / ".del-step-000000").symlink_to(tmp_path / "theirs")
+    (tmp_path / "checkpoints" / ".tmp-000003").symlink_to(tmp_path / "nowhere")
+    assert latest(tmp_path / "checkpoints")[0].step == 1
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-000001"]
+    assert (tmp_path / "theirs" / "file").read_text() == "kept"
+
+
+def test_a_million_steps_are_more_than_999_999(tmp_path):
+    for step in (999_998, 999_999, 1_000_000, 1_000_001):
+        write(tmp_path, step, keep=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-1000000", "step-1000001"]
+    assert latest(tmp_path)[0].step == 1_000_001
+
+
+def test_a_rotation_that_was_killed_is_made_up_for(tmp_path):
+    for step in (1, 2, 3, 4):
+        write(tmp_path, step, keep=9)
+    found = checkpoint.load_latest(tmp_path, lambda path, reason: None, 2)
+    assert found.step == 4 and [p.name for p in checkpoint.steps(tmp_path)] == ["step-000003", "step-000004"]
+
+
+def test_other_names_in_the_folder_are_left_alone(tmp_path):
+    write(tmp_path, 1)
+    for name in ("step-12", "step-000002.old", "step-00000x", "notes.txt"):
+        (tmp_path / name).write_text("mine")
+    found, told = latest(tmp_path)
+    assert found.step == 1 and not told and (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_not_used(tmp_path):
+    write(tmp_path, 1)
+    write(tmp_path, 2).rename(tmp_path / "step-000007")
+    found, [(name, reason)] = latest(tmp_path)
+    assert found.step == 1 and name == "step-000007" and "of step 2" in reason
+
+
+def rewritten(path, change):
+    """A manifest with another content and its right hash."""
+    manifest = json.loads((path / "MANIFEST.json").read_text())
+    manifest.pop("self_sha256")
+    change(manifest)
+    manifest["self_sha256"] = checkpoint._self_hash(manifest)
+    (path / "MANIFEST.json").write_text(json.dumps(manifest))
+
+
+def test_a_checkpoint_of_a_newer_version_ends_the_resume_and_stays(tmp_path):
+    write(tmp_path, 1)
+    rewritten(write(tmp_path, 2), lambda manifest: manifest.update(format=2, more=[]))
+    with pytest.raises(TrainingError, match="format 2, and this version of Plaudit reads format 1") as caught:
+        latest(tmp_path)
+    assert "newer" in caught.value.cure and (tmp_path / "step-000002").is_dir()
+
+
+@pytest.mark.parametrize("what", ["file", "whole", "up", "elsewhere"])
+def test_what_lies_outside_of_the_run_is_not_loaded(tmp_path, what):
+    place = tmp_path / "run" / "checkpoints"
+    write(place, 1)
+    path = write(place, 2)
+    inside = path / "policy.safetensors"
+    if what == "file":
+        inside.rename(tmp_path / "other.safetensors")
+        inside.symlink_to(tmp_path / "other.safetensors")
+    elif what == "whole":
+        path.rename(tmp_path / "other")
+        path.symlink_to(tmp_path / "other")
+    else:
+        (tmp_path / "secret").write_text("x")
+        named = checkpoint.NamedFile("../secret" if what == "up" else str(tmp_path / "secret"), 1,
+                                     checkpoint.sha256(tmp_path / "secret"))  # fmt: skip
+        rewritten(path, lambda manifest: manifest.update(needs=[dataclasses.asdict(named)]))
+    found, [(_, reason)] = latest(place)
+    assert found.step == 1
+    assert {"file": "no file of its own", "whole": "a link"}.get(what, "outside of the run") in reason
+
+
+ODD = [None, True, -1, 0, 10**30, 1.5, "", "step-000002", [], {}, [[]], [{}], [None], {"name": 1}, "\udc80", [1, "a"]]
+
+
+def test_manifests_of_any_shape_are_read_or_set_aside(tmp_path):
+    """Every value of a manifest, at every depth, is replaced by odd ones, its hash being right."""
+    write(tmp_path, 1)
+    path = write(tmp_path, 2, needed=[])
+    text = (path / "MANIFEST.json").read_text()
+    tried = 0
+    for keys in ([], ["format"], ["step"], ["files"], ["needs"], ["files", 0], ["files", 0, "name"],
+                 ["files", 0, "bytes"], ["files", 0, "sha256"], ["files", 1, "name"], ["more"],
+                 ["self_sha256"]):  # fmt: skip
+        for odd in ODD:
+            (path / "MANIFEST.json").write_text(text)
+
+            def change(manifest, keys=keys, odd=odd):
+                for key in keys[:-1]:
+                    manifest = manifest[key]
+                if keys:
+                    manifest[keys[-1]] = odd
+
+            if not keys or keys == ["self_sha256"]:
+                (path / "MANIFEST.json").write_text(json.dumps(odd if not keys else json.loads(text) | {keys[0]: odd}))
+            else:
+                rewritten(path, change)
+            try:
+                found = checkpoint.verify(path)
+            except TrainingError:
+                assert keys == ["format"] and odd == 10**30
+                continue
+            assert isinstance(found, str) or (found.step == 2 and found.trainer["state"] == {"step": 2})
+            tried += 1
+    assert tried == 12 * len(ODD) - 1
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"step": ' + "9" * 5000 + "}", "\x00", "NaN", '{"a": 1', "\ufeff{}"])
+def test_manifests_that_are_hardly_json_are_set_aside(tmp_path, text):
+    write(tmp_path, 1)
+    (write(tmp_path, 2) / "MANIFEST.json").write_text(text)
+    assert latest(tmp_path)[0].step == 1
+
+
+def test_a_full_disk_is_told_before_and_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    write(tmp_path, 1)
+
+    def refuse(*args, **more):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with pytest.raises(MachineError, match=r"the checkpoint of step 2: .*os error 28.*needed, .* free") as caught:
+        checkpoint.save(tmp_path, 2, [refuse], {}, 3)
+    assert caught.value.exit_code == 74 and "--resume" in caught.value.cure
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000001"], "what was saved is as it was"
+    monkeypatch.setattr(machine, "free_bytes", lambda path: 10)
+    with pytest.raises(MachineError, match=r"step 2: not enough space \(.* needed, 10 bytes free\)"):
+        write(tmp_path, 2)
+    assert latest(tmp_path)[0].step == 1
 
 
 def test_nothing_there(tmp_path):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import errno
 import importlib
 import os
-import re
 import signal
 import sys
 import traceback
@@ -21,6 +19,7 @@ from pydantic import ValidationError
 from plaudit import __version__
 from plaudit.errors import ConfigError, MachineError, PlauditError, Stopped
 from plaudit.jobs.registry import COMMANDS as TRAINING
+from plaudit.machine import free_bytes, is_full, refusal, size
 
 # name -> module of plaudit.cli, and what it does. Only commands that work are listed.
 COMMANDS = {
@@ -128,9 +127,13 @@ def explain(error: BaseException, stopped: str = RESUME) -> PlauditError:
             "lower --tokens-per-microbatch, or use --gradient-checkpointing, or train adapters with --rank 8"
         )
         return MachineError(f"out of memory: {_first_line(error)}", where=where, cure=cure)
-    if reason := _of_the_system(error):
+    if reason := refusal(error):
         cure = "check free space and permissions, or choose another --out; --debug shows the traceback"
-        return MachineError(reason, where=str(getattr(error, "filename", "") or where), cure=cure)
+        named = str(getattr(error, "filename", "") or "")
+        if is_full(error):
+            with contextlib.suppress(OSError):
+                reason = f"{reason} ({size(free_bytes(Path(named or '.')))} free)"
+        return MachineError(reason, where=named or where, cure=cure)
     if isinstance(error, ValidationError):  # of a value that a command hands on as it was typed
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
@@ -145,24 +148,6 @@ def _is_no_memory(error: BaseException) -> bool:
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     words = ("can't allocate memory", "not enough memory")
     return named or (isinstance(error, RuntimeError) and any(text in str(error) for text in words))
-
-
-REFUSALS = {
-    getattr(errno, name)
-    for name in ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EACCES", "EPERM", "EMFILE", "ENFILE", "ENODEV", "ENXIO", "EFBIG")
-    if hasattr(errno, name)
-}
-"""Errors of the system that are nobody's fault but the machine's, also where no file is named."""
-
-
-def _of_the_system(error: BaseException) -> str:
-    """What the system said, where it refused something; else empty."""
-    if isinstance(error, OSError) and (error.filename or error.errno in REFUSALS):
-        return f"{error.strerror or error}"
-    # Libraries in Rust (safetensors, tokenizers) pass the system's words on in an exception of their own.
-    if not isinstance(error, OSError) and re.search(r"\(os error (\d+)\)", str(error)):
-        return _first_line(error)
-    return ""
 
 
 def _first_line(error: BaseException) -> str:

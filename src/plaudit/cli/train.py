@@ -22,6 +22,7 @@ from plaudit.evaluation.report import write_report
 from plaudit.jobs.registry import COMMANDS
 from plaudit.runs.checkpoint import steps
 from plaudit.runs.directory import fresh
+from plaudit.runs.files import write_text
 from plaudit.runs.watchdog import STACKS, leave
 from plaudit.stages import stage_of
 from plaudit.stages.online.gate import refuse_coins
@@ -125,6 +126,6 @@ def train_with_seeds(command: str, job: Job, sources: Mapping[str, str], count: 
         finish(run)
         runs.append(run)
     found = over_seeds(trials_of(runs))
-    (out / RESULTS).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    write_text(out / RESULTS, json.dumps(found, indent=2) + "\n")
     show("\n".join(["", *in_words(found), "", f"seeds   {out / RESULTS}", f"report  {write_report(out)}"]))
     return code

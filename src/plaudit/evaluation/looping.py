@@ -12,7 +12,7 @@ from plaudit.evaluation import charts
 from plaudit.evaluation.choice import ENOUGH
 from plaudit.evaluation.page import INTERVAL, Chart, Tone, Verdict, environment
 from plaudit.evaluation.words import number, percent, signed, span
-from plaudit.runs.files import HELDOUT, LOOP, Row, read_json, read_lines
+from plaudit.runs.files import HELDOUT, LOOP, Row, read_json, read_lines, write_text
 from plaudit.statistics.clustered import outcomes, share
 
 HEAD = ("Round", "Asked", "Learned from", "Reward model: accuracy on held-out comparisons", "{judge}",
@@ -72,7 +72,7 @@ def write_loop_page(out: Path) -> Path:
         "notes": [*_notes(rounds), *known.get("changed", [])],
     }
     path = out / "report.html"
-    path.write_text(environment().get_template("looping.html.j2").render(page), encoding="utf-8")
+    write_text(path, environment().get_template("looping.html.j2").render(page))
     return path
 
 

@@ -13,7 +13,7 @@ from plaudit.evaluation.comparing.trials import trials_in, trials_of
 from plaudit.evaluation.kinds import kind_of, load_runs, verdict
 from plaudit.evaluation.looping import write_loop_page
 from plaudit.evaluation.page import Chapter, environment
-from plaudit.runs.files import LOOP
+from plaudit.runs.files import LOOP, write_text
 from plaudit.runs.reading import Run, is_run
 from plaudit.tracking.console import duration
 
@@ -37,7 +37,7 @@ def write_report(run_dir: Path) -> Path:
     runs = load_runs(run_dir)
     page = _single(runs[0]) if is_run(run_dir) else _story(run_dir, runs)
     path = run_dir / "report.html"
-    path.write_text(environment().get_template("report.html.j2").render(page), encoding="utf-8")
+    write_text(path, environment().get_template("report.html.j2").render(page))
     return path
 
 
@@ -61,7 +61,7 @@ def write_comparison(paths: Sequence[Path], target: Path) -> Path:
         "pages": [(trial.name, f"plaudit report {trial.run.path}") for trial in trials],
     }
     text = environment().get_template("comparison.html.j2").render(page)
-    target.write_text(text, encoding="utf-8")
+    write_text(target, text)
     return target
 
 

@@ -17,7 +17,7 @@ from plaudit.errors import ConfigError
 from plaudit.loop.plan import Plan
 from plaudit.runs.directory import announce
 from plaudit.runs.files import LOOP, Row, jsonable, merge_json, read_json
-from plaudit.runs.lock import LOCK
+from plaudit.runs.lock import LOCK, is_leftover
 from plaudit.runs.resume import hash_of
 
 VERSION = 1
@@ -46,7 +46,8 @@ class State:
         out = Path(plan.job.out)
         known = read_json(out / LOOP)
         if known and plan.job.overwrite:
-            for entry in out.iterdir():
+            # Its own file last: whoever is killed in between leaves a loop, which the same command overwrites.
+            for entry in sorted(out.iterdir(), key=lambda entry: entry.name == LOOP):
                 if entry.name != LOCK:
                     shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
             known = {}
@@ -91,7 +92,7 @@ def check_free(out: Path) -> None:
     """
     if not out.is_dir() or (out / LOOP).is_file():
         return
-    if any(entry.name != LOCK for entry in out.iterdir()):
+    if not all(map(is_leftover, out.iterdir())):
         raise ConfigError("the directory holds files that are not a loop", where=str(out), cure="choose another --out")
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from plaudit.errors import TrainingError
+from plaudit.errors import MachineError
+from plaudit.machine import check_space, writing
 from plaudit.runs.checkpoint import NamedFile, needed_by_all, sync
 
 FIRST_FORMAT = "best.safetensors"
@@ -40,7 +41,7 @@ class BestWeights:
         """Write the weights after ``step`` as the best; the earlier file stays as long as a checkpoint needs it.
 
         Raises:
-            TrainingError: the disk refused.
+            MachineError: the disk refused.
         """
         path = self._path(step)
         self._write(tensors, path, f"the best weights, of step {step}")
@@ -55,7 +56,7 @@ class BestWeights:
         checkpoint, and writes them again.
 
         Raises:
-            TrainingError: the disk refused.
+            MachineError: the disk refused.
         """
         self._write(tensors, self._start, "the weights of the start")
 
@@ -102,18 +103,16 @@ class BestWeights:
 
     def _write(self, tensors: dict[str, Tensor], path: Path, what: str) -> None:
         temporary = path.with_name(f".tmp-{path.name}")
+        needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        check_space(path, what, needed)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
-            self._commit(temporary, path)
-        except OSError as error:
+            with writing(path, what, needed=needed):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+                self._commit(temporary, path)
+        except MachineError:
             temporary.unlink(missing_ok=True)
-            free = shutil.disk_usage(self.run).free / 1e9
-            raise TrainingError(
-                f"could not save {what}: {error} ({free:.2f} GB free)",
-                where=str(path),
-                cure="free some space and start again with --resume; checkpoints are intact",
-            ) from error
+            raise
 
     def _commit(self, temporary: Path, path: Path) -> None:
         sync(temporary)

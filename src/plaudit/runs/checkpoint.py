@@ -11,17 +11,52 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from plaudit.errors import TrainingError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+
+from plaudit.errors import MachineError, TrainingError
+from plaudit.machine import check_space, writing
 
 MANIFEST = "MANIFEST.json"
+TRAINER = "trainer.json"
 FORMAT = 1
+NAMED = re.compile(r"step-(\d{6,18})")
+
+
+class _File(BaseModel):
+    """One file of a manifest."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    name: str
+    bytes: NonNegativeInt
+    sha256: str
+
+
+class _Manifest(BaseModel):
+    """What a manifest has to hold. Anything may lie on a disk, so its shape is checked before any of it is used."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    format: int
+    step: NonNegativeInt
+    files: list[_File]
+    needs: list[_File] = []
+    """None in a checkpoint of the first release."""
+    self_sha256: str
+
+
+class _Trainer(BaseModel):
+    """What `Keeper.save` writes for the trainer."""
+
+    model_config = ConfigDict(strict=True)
+    steps: dict[str, int] = {}
+    state: dict[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +76,8 @@ class NamedFile:
     def fault(self, run: Path) -> str:
         """Why it is not to be trusted; empty if it has the size and hash that it had."""
         path = run / self.name
+        if not path.resolve().is_relative_to(run.resolve()):
+            return f"{self.name}, which it names, lies outside of the run"
         if not path.is_file():
             return f"{self.name}, which it names, is missing"
         whole = path.stat().st_size == self.bytes and sha256(path) == self.sha256
@@ -81,58 +118,70 @@ def save(
         needed: files elsewhere in the run without which the checkpoint is not whole.
 
     Raises:
-        TrainingError: the disk refused; the temporary directory is removed and older checkpoints are untouched.
+        MachineError: the disk refused; the temporary directory is removed and older checkpoints are untouched.
     """
     final, temporary = directory / f"step-{step:06d}", directory / f".tmp-{step:06d}"
+    needed, what = list(needed), f"the checkpoint of step {step}"
+    last = sum(path.stat().st_size for one in steps(directory)[-1:] if one.is_dir() for path in one.iterdir())
+    check_space(directory, what, last)
     try:
-        clean(directory)
-        temporary.mkdir(parents=True)
-        for write in writers:
-            write(temporary)
-        (temporary / "trainer.json").write_text(json.dumps(trainer), encoding="utf-8")
-        files = [
-            {"name": p.name, "bytes": p.stat().st_size, "sha256": sha256(p)}
-            for p in sorted(temporary.iterdir())
-        ]
-        manifest = {"format": FORMAT, "step": step, "files": files, "needs": [asdict(n) for n in needed]}
-        manifest["self_sha256"] = _self_hash(manifest)
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        # The rename is the commit. Everything is on the disk before it, so after a power cut the directory is either
-        # whole under its final name, or has a temporary one that `clean` removes; and the parent is synced after it,
-        # since until then the new name may be lost, and with it the only checkpoint once older ones are rotated away.
-        for path in temporary.iterdir():
-            sync(path)
-        sync(temporary)
-        if final.exists():
-            shutil.rmtree(final)
-        temporary.rename(final)
-        sync(directory)
-    except OSError as error:
+        with writing(directory, what, needed=last):
+            clean(directory)
+            temporary.mkdir(parents=True)
+            for write in writers:
+                write(temporary)
+            (temporary / TRAINER).write_text(json.dumps(trainer), encoding="utf-8")
+            _describe(temporary, step, needed)
+            _commit(temporary, final)
+    except MachineError:
         shutil.rmtree(temporary, ignore_errors=True)
-        free = shutil.disk_usage(directory.parent).free / 1e9
-        raise TrainingError(
-            f"could not save the checkpoint of step {step}: {error} ({free:.2f} GB free)",
-            where=str(directory),
-            cure="free some space and start again with --resume; older checkpoints are intact",
-        ) from error
+        raise
     _rotate(directory, keep)
     return final
 
 
-def load_latest(directory: Path, on_bad: Callable[[Path, str], None]) -> Checkpoint | None:
+def _describe(temporary: Path, step: int, needed: Iterable[NamedFile]) -> None:
+    """Write the manifest of what lies in a directory."""
+    files = [
+        {"name": p.name, "bytes": p.stat().st_size, "sha256": sha256(p)} for p in sorted(temporary.iterdir())
+    ]
+    manifest = {"format": FORMAT, "step": step, "files": files, "needs": [asdict(n) for n in needed]}
+    manifest["self_sha256"] = _self_hash(manifest)
+    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+
+
+def _commit(temporary: Path, final: Path) -> None:
+    # The rename is the commit. Everything is on the disk before it, so after a power cut the directory is either
+    # whole under its final name, or has a temporary one that `clean` removes; and the parent is synced after it,
+    # since until then the new name may be lost, and with it the only checkpoint once older ones are rotated away.
+    for path in temporary.iterdir():
+        sync(path)
+    sync(temporary)
+    if os.path.lexists(final):  # of this step, by a run that went on from an earlier one
+        _discard(final)
+    temporary.rename(final)
+    sync(final.parent)
+
+
+def load_latest(directory: Path, on_bad: Callable[[Path, str], None], keep: int = 0) -> Checkpoint | None:
     """The newest checkpoint that verifies, or None. ``on_bad`` is told of each one set aside, and why.
 
     One that lacks only a file elsewhere in the run is taken if no other is whole.
+
+    Args:
+        keep: how many stay; 0: all. What a kill kept a rotation from deleting is deleted now.
+
+    Raises:
+        TrainingError: a checkpoint of a newer version of Plaudit, which is left as it is.
     """
     clean(directory)
     lacking: list[Checkpoint] = []
     whole = None
     for path in reversed(steps(directory)):
-        reason = verify(path)
-        if reason:
-            _set_aside(path, reason, on_bad)
+        found = verify(path)
+        if isinstance(found, str):
+            _set_aside(path, found, on_bad)
             continue
-        found = _read(path)
         if not found.lost:
             whole = found
             break
@@ -141,40 +190,77 @@ def load_latest(directory: Path, on_bad: Callable[[Path, str], None]) -> Checkpo
     # weights: going on from the newest loses much less than starting anew.
     for found in lacking if whole else lacking[1:]:
         _set_aside(found.path, found.lost, on_bad)
+    if keep:
+        _rotate(directory, keep)
     return whole or next(iter(lacking), None)
 
 
-def _read(path: Path) -> Checkpoint:
-    """A checkpoint whose own files have been verified."""
-    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    trainer = json.loads((path / "trainer.json").read_text(encoding="utf-8"))
-    needs = tuple(_needs(manifest))
-    lost = next((reason for needed in needs if (reason := needed.fault(path.parent.parent))), "")
-    return Checkpoint(manifest["step"], path, trainer, needs, lost)
-
-
 def _set_aside(path: Path, reason: str, on_bad: Callable[[Path, str], None]) -> None:
-    path.rename(path.with_name(f".bad-{path.name}"))
+    # The same step may be damaged more than once: each copy is kept, for whoever wants to know why.
+    names = itertools.chain([f".bad-{path.name}"], (f".bad-{path.name}-{n}" for n in itertools.count(2)))
+    path.rename(next(to for to in map(path.with_name, names) if not os.path.lexists(to)))
     on_bad(path, reason)
 
 
-def verify(path: Path) -> str:
-    """Why a checkpoint is not to be trusted; empty if each of its own files has the size and hash that it states."""
+def verify(path: Path) -> Checkpoint | str:
+    """A checkpoint each of whose own files has the size and hash that its manifest states; or why it is not trusted.
+
+    Raises:
+        TrainingError: it is whole, and of a newer version of Plaudit.
+    """
+    if path.is_symlink() or not path.is_dir():
+        return "it is a link" if path.is_symlink() else "it is no directory"
+    manifest = _manifest_of(path)
+    if isinstance(manifest, str):
+        return manifest
+    found = sorted(path.iterdir())
+    if links := [p.name for p in found if p.is_symlink() or not p.is_file()]:
+        return f"{', '.join(links)} is no file of its own"
+    differ = {p.name for p in found} ^ {MANIFEST, *(file.name for file in manifest.files)}
+    if differ:
+        return f"files differ from the manifest: {', '.join(sorted(differ))}"
+    for file in manifest.files:
+        if (path / file.name).stat().st_size != file.bytes or sha256(path / file.name) != file.sha256:
+            return f"{file.name} is damaged"
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        stated = manifest.pop("self_sha256")
-        files = {f["name"]: f for f in manifest["files"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"{MANIFEST} is unreadable ({error})"
-    if stated != _self_hash(manifest):
+        # By json and not by pydantic, which reads numbers of its own: what was written comes back to the last bit.
+        trainer = _Trainer.model_validate(json.loads((path / TRAINER).read_bytes()))
+    except (OSError, ValueError, RecursionError) as error:
+        return f"{TRAINER} is unreadable ({_reason(error)})"
+    needs = tuple(NamedFile(file.name, file.bytes, file.sha256) for file in manifest.needs)
+    lost = next((reason for needed in needs if (reason := needed.fault(path.parent.parent))), "")
+    return Checkpoint(manifest.step, path, {"steps": trainer.steps, "state": trainer.state}, needs, lost)
+
+
+def _manifest_of(path: Path) -> _Manifest | str:
+    """The manifest in a directory; or why it is not trusted."""
+    try:
+        text = (path / MANIFEST).read_bytes()
+        raw = json.loads(text)
+        stated = raw.get("format") if isinstance(raw, dict) else None
+        if type(stated) is int and stated > FORMAT and raw.pop("self_sha256", "") == _self_hash(raw):
+            raise TrainingError(
+                f"this checkpoint has format {stated}, and this version of Plaudit reads format {FORMAT}",
+                where=str(path),
+                cure="go on with the version that wrote it, or a newer one; or start anew with another --out",
+            )
+        manifest = _Manifest.model_validate(json.loads(text))
+    except (OSError, ValueError, RecursionError) as error:
+        return f"{MANIFEST} is unreadable ({_reason(error)})"
+    if manifest.self_sha256 != _self_hash({k: v for k, v in raw.items() if k != "self_sha256"}):
         return f"{MANIFEST} does not match its own hash"
-    found = {p.name for p in path.iterdir()} - {MANIFEST}
-    if found != set(files):
-        return f"files differ from the manifest: {', '.join(sorted(found ^ set(files)))}"
-    for name, entry in files.items():
-        if (path / name).stat().st_size != entry["bytes"] or sha256(path / name) != entry["sha256"]:
-            return f"{name} is damaged"
-    return ""
+    if manifest.format != FORMAT:
+        return f"{MANIFEST} has format {manifest.format}"
+    if manifest.step != step_of(path):
+        return f"{MANIFEST} is of step {manifest.step}, and not of the step in the directory's name"
+    return manifest
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
+    return f"{getattr(error, 'strerror', None) or error}"[:200]
 
 
 def needed_by_all(directory: Path) -> set[str]:
@@ -182,44 +268,53 @@ def needed_by_all(directory: Path) -> set[str]:
     names: set[str] = set()
     for path in steps(directory):
         try:
-            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            names |= {needed.name for needed in _needs(manifest)}
-        except (OSError, ValueError, AttributeError, TypeError):
-            continue  # a checkpoint that will not verify keeps no file alive
+            manifest = _manifest_of(path)
+        except TrainingError:
+            continue
+        if not isinstance(manifest, str):  # a checkpoint that will not verify keeps no file alive
+            names |= {needed.name for needed in manifest.needs}
     return names
-
-
-def _needs(manifest: Mapping[str, Any]) -> list[NamedFile]:
-    """None in a checkpoint of the first release."""
-    return [NamedFile(**entry) for entry in manifest.get("needs", ())]
 
 
 def clean(directory: Path) -> None:
     """Remove what an interrupted save or rotation left behind."""
     for pattern in (".tmp-*", ".del-*"):
         for path in directory.glob(pattern):
-            shutil.rmtree(path)
+            _discard(path)
+
+
+def _discard(path: Path) -> None:
+    """Remove a directory, or a file or link of its name; what a link leads to stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def steps(directory: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
-    return sorted(directory.glob("step-[0-9]*"))
+    # By number: with seven digits the names do not sort as the steps do.
+    return sorted((path for path in directory.glob("step-*") if NAMED.fullmatch(path.name)), key=step_of)
 
 
 def step_of(path: Path) -> int:
     """The step in the name of a checkpoint.
 
-    >>> step_of(Path("checkpoints/step-000120"))
-    120
+    >>> step_of(Path("checkpoints/step-000120")), step_of(Path("step-1000000"))
+    (120, 1000000)
     """
-    return int("".join(itertools.takewhile(str.isdecimal, path.name.removeprefix("step-"))))
+    found = NAMED.fullmatch(path.name)
+    assert found is not None, path
+    return int(found[1])
 
 
 def _rotate(directory: Path, keep: int) -> None:
     for path in steps(directory)[:-keep]:
         doomed = path.with_name(f".del-{path.name}")
+        if os.path.lexists(doomed):
+            _discard(doomed)
         path.rename(doomed)
-        shutil.rmtree(doomed)
+        _discard(doomed)
 
 
 def sync(path: Path) -> None:

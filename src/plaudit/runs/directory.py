@@ -20,8 +20,9 @@ from plaudit.config.show import to_toml
 from plaudit.errors import ConfigError
 from plaudit.jobs.registry import command_of
 from plaudit.machine import check_threads, check_writable
-from plaudit.runs.files import merge_json, read_json
-from plaudit.runs.lock import LOCK, MANIFEST, only_writer, sign
+from plaudit.runs.checkpoint import steps
+from plaudit.runs.files import CONFIG, EVENTS, PARTIAL, merge_json, write_text
+from plaudit.runs.lock import LOCK, MANIFEST, is_leftover, only_writer, read_manifest, sign
 from plaudit.runs.resume import Change, Inputs, changes, check, described, is_longer, length_of
 
 LIBRARIES = ("plaudit", "torch", "transformers", "tokenizers", "peft", "numpy")
@@ -54,12 +55,14 @@ def open_run(
         if _is_taken(path):
             _refuse(path, job)
             _make_way(path, job)
+        for left in path.glob(f"*{PARTIAL}"):
+            left.unlink()
         now = described(job, inputs)
         # The comparison comes before anything is written, so that a resume that is refused changes no file: the
         # manifest still says what the run was started with.
         changed = check(path, job, now)
         sign(path)
-        (path / "config.toml").write_text(to_toml(job, dict(sources or {})), encoding="utf-8")
+        write_text(path / CONFIG, to_toml(job, dict(sources or {})))
         _write_manifest(path, job, now, changed)
         yield path
         # Not in a `finally`: after an error the run is unfinished, and --resume goes on with it.
@@ -73,8 +76,8 @@ def finished(job: Job) -> Path | None:
         ConfigError: a setting that must stay differs from the start.
     """
     path = Path(job.out)
-    start = read_json(path / MANIFEST) if job.checkpoint.resume and job.out != "auto" else {}
-    if not start.get("finished"):
+    start = read_manifest(path) if job.checkpoint.resume and job.out != "auto" else {}
+    if not start.get("finished") or "settings" not in start:
         return None
     # Checked although nothing will run: a user who resumes with other settings and is told "finished" would take the
     # run for one with the new settings.
@@ -106,12 +109,17 @@ def fresh(base: Path) -> Path:
 
 
 def _is_taken(path: Path) -> bool:
-    """Whether there is a file, or a directory with anything but a lock in it."""
-    return path.is_file() or (path.is_dir() and any(p.name != LOCK for p in path.iterdir()))
+    """Whether there is a file, or a directory with anything in it but what a killed start leaves behind."""
+    return path.is_file() or (path.is_dir() and not all(map(is_leftover, path.iterdir())))
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a directory is a run, also where its manifest was deleted."""
+    return (path / MANIFEST).is_file() or (path / EVENTS).is_file() or bool(steps(path / "checkpoints"))
 
 
 def _refuse(path: Path, job: Job) -> None:
-    is_run = (path / MANIFEST).is_file()
+    is_run = _is_run(path)
     if is_run and (job.checkpoint.resume or job.overwrite):
         return
     held = "is a run already" if is_run else "holds files that are not a run of Plaudit"
@@ -125,8 +133,11 @@ def _refuse(path: Path, job: Job) -> None:
 def _make_way(path: Path, job: Job) -> None:
     """Empty the directory of a run that is to be overwritten; the lock on it stays."""
     if job.checkpoint.resume:
+        if not (path / MANIFEST).is_file():
+            announce({"note": f"{MANIFEST} is not there: settings, models and data cannot be compared with the start"})
         return
-    for entry in path.iterdir():
+    # The manifest last: whoever is killed in between leaves a run, which the same command overwrites.
+    for entry in sorted(path.iterdir(), key=lambda entry: entry.name == MANIFEST):
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         elif entry.name != LOCK:
@@ -135,7 +146,7 @@ def _make_way(path: Path, job: Job) -> None:
 
 def _write_manifest(path: Path, job: Job, now: Mapping[str, Any], changed: Mapping[str, Change]) -> None:
     """manifest.json: settings, versions, hashes of the inputs, topology, git revision, and what was changed since."""
-    before = read_json(path / MANIFEST)
+    before = read_manifest(path)
     topology = {
         "world": 1,
         "threads": torch.get_num_threads(),
@@ -175,7 +186,7 @@ def precision_of(job: Job) -> str:
     """The precision that a run which goes on began with; empty for another, or where it is not known."""
     if not job.checkpoint.resume or job.out == "auto":
         return ""
-    begun = read_json(_path(job) / MANIFEST).get("topology", {}).get("precision", "")
+    begun = read_manifest(_path(job)).get("topology", {}).get("precision", "")
     return str(begun) if begun != "auto" else ""
 
 

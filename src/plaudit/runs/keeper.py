@@ -122,7 +122,7 @@ class Keeper:
         """Load the newest valid checkpoint if resuming; (0, {}) for a fresh start."""
         if not self.section.resume:
             return 0, {}
-        latest = checkpoint.load_latest(self.directory, self._say_bad)
+        latest = checkpoint.load_latest(self.directory, self._say_bad, self.section.keep)
         if latest is None:
             self.recorder.rewind(-1)  # step 0 is recorded again as well
             return 0, {}
@@ -249,6 +249,8 @@ class Keeper:
         """
         self.finish()
         steps = {role: learner.step for role, learner in self.learners.items()}
+        # After a power cut the files must reach at least as far as the checkpoint that the run goes on from.
+        self.recorder.sync()
         needed = [self.best.file] if self.best and self.best.file else []
         if self.best:
             steps["best"] = self.best.step

@@ -23,6 +23,7 @@ from plaudit.runs.files import (
     HELDOUT,
     METRICS,
     SAMPLES,
+    STEP,
     SUMMARY,
     Row,
     read_json,
@@ -164,7 +165,7 @@ def read_run(path: Path) -> Run:
     return Run(
         path=path,
         command=str(summary.get("command") or path.name),
-        metrics=sorted(read_lines(path / METRICS), key=lambda row: row["step"]),
+        metrics=sorted(read_lines(path / METRICS, has=STEP), key=lambda row: row["step"]),
         samples=read_lines(path / SAMPLES),
         events=read_lines(path / EVENTS),
         summary=summary,

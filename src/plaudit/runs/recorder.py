@@ -11,11 +11,13 @@ from typing import Any, Self
 
 from plaudit.config.sections import LogSection
 from plaudit.errors import PlauditError, Stopped
+from plaudit.runs.checkpoint import sync
 from plaudit.runs.files import (
     EVALUATION,
     EVENTS,
     METRICS,
     SAMPLES,
+    STEP,
     SUMMARY,
     Lines,
     jsonable,
@@ -26,10 +28,15 @@ from plaudit.tracking.tracker import TRACKERS, Tracker
 
 
 class Files:
-    """metrics.jsonl, samples.jsonl and events.jsonl of a run. A tracker, and the one from which a run is resumed."""
+    """metrics.jsonl, samples.jsonl and events.jsonl of a run. A tracker, and the one from which a run is resumed.
+
+    Attributes:
+        wrong: what is wrong with the files of a run that is resumed, as sentences; known after `rewind`.
+    """
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
+        self.wrong: list[str] = []
         self._metrics = Lines(run_dir / METRICS)
         self._samples = Lines(run_dir / SAMPLES)
         self._events = Lines(run_dir / EVENTS)
@@ -56,16 +63,40 @@ class Files:
         """Rewrite figures, samples and evaluations without the lines after ``step``; how many were dropped."""
         # Kept, the lines after the checkpoint would be recorded a second time by the resumed run, and a mean over the
         # file would count them twice. Events stay: that the run was stopped is part of its history.
-        files = [self._metrics, self._samples]
+        files, dropped = [self._metrics, self._samples], 0
+        self.wrong = []
         with contextlib.ExitStack() as stack:
             if (self._run_dir / EVALUATION).exists():  # only online runs have one
                 files.append(stack.enter_context(contextlib.closing(Lines(self._run_dir / EVALUATION))))
-            return sum(lines.keep(lambda row: row["step"] <= step) for lines in files)
+            for lines in files:
+                rows, moved = lines.keep(lambda row: row["step"] <= step and not _of_an_end(row))
+                dropped += rows
+                self.wrong += [moved] if moved else []
+        steps = [row["step"] for row in read_lines(self._run_dir / METRICS, has=STEP)] if step > 0 else []
+        if step > 0 and (not steps or min(steps) > 1 or max(steps) < step):
+            has = f"only those of steps {min(steps)} to {max(steps)}" if steps else "none"
+            self.wrong.append(
+                f"metrics.jsonl should have the figures of steps 1 to {step} and has {has}: it was deleted or cut. The "
+                "run goes on exactly, but its curves and its report lack them"
+            )
+        return dropped
+
+    def sync(self) -> None:
+        """Wait until all that was recorded is on the disk."""
+        for lines in (self._metrics, self._samples, self._events):
+            lines.sync()
+        if (self._run_dir / EVALUATION).exists():
+            sync(self._run_dir / EVALUATION)
 
     def close(self) -> None:
         """Close the three files."""
         for lines in (self._metrics, self._samples, self._events):
             lines.close()
+
+
+def _of_an_end(row: Mapping[str, Any]) -> bool:
+    """Whether a row of evaluation.jsonl was sampled when training had ended: whoever resumes, samples it again."""
+    return row.get("set") == "again" or (row.get("set") == "final" and row["step"] > 0)
 
 
 class Recorder:
@@ -156,6 +187,10 @@ class Recorder:
         """Merge ``values`` into summary.json, atomically; returns the whole summary."""
         return merge_json(self.run_dir / SUMMARY, values)
 
+    def sync(self) -> None:
+        """Wait until all that was recorded is on the disk: before a checkpoint that goes on from there."""
+        self._files.sync()
+
     def rewind(self, step: int) -> int:
         """Remove figures, samples and evaluations after ``step``: a run resumed there records them again.
 
@@ -166,6 +201,8 @@ class Recorder:
         if step < 0 and self._has_events:
             self.event("started over")
         dropped = self._files.rewind(step)
+        for message in self._files.wrong:
+            self.event("caution", step=max(step, 0), message=message)
         first: dict[str, float] = {}
         for row in read_lines(self.run_dir / METRICS):
             for name in row.keys() - {"step", "time"} - first.keys():

@@ -29,8 +29,8 @@ from plaudit.data.reading.opening.folders import split_of
 from plaudit.data.reading.opening.source import sources_in
 from plaudit.errors import ConfigError
 from plaudit.records import to_json
-from plaudit.runs.files import jsonable, read_json
-from plaudit.runs.lock import MANIFEST
+from plaudit.runs.files import jsonable
+from plaudit.runs.lock import MANIFEST, read_manifest
 
 LONGER = ("iterations", "epochs", "rounds", "members")
 """How far a run goes: more of it is what a finished run is resumed for."""
@@ -106,7 +106,7 @@ def check(run: Path, job: Job, now: Mapping[str, Any]) -> dict[str, Change]:
     Raises:
         ConfigError: other data, another model, or another value of a setting that must stay.
     """
-    start: Mapping[str, Any] = read_json(run / MANIFEST)
+    start: Mapping[str, Any] = read_manifest(run)
     if "settings" not in start:
         return {}
     # Settings before rows: another seed or --eval-fraction makes other rows of the same file, and then the setting is
@@ -159,7 +159,7 @@ def _as_if_set(recorded: Mapping[str, Any], job: Job) -> dict[str, Any]:
 def is_longer(job: Job, start: Mapping[str, Any]) -> bool:
     """Whether the job goes on further than the one whose manifest is ``start``."""
     was, now = start["settings"], plain_values(job)
-    return any(now[key] > was[key] for key in LONGER if key in now and key in was)
+    return any(now[key] > was[key] for key in LONGER if key in now and isinstance(was.get(key), int | float))
 
 
 def length_of(start: Mapping[str, Any]) -> str:
@@ -200,11 +200,12 @@ def _same_rows(run: Path, start: Mapping[str, Any], now: Mapping[str, Any]) -> N
 
 
 def _same_inputs(run: Path, start: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    for role in sorted({*start["inputs"], *now["inputs"]}):
+    known = start.get("inputs", {})
+    for role in sorted({*known, *now["inputs"]}):
         if role == "dataset" and now["rows_sha256"]:
             continue
         nothing = {"source": "", "sha256": ""}
-        was, found = start["inputs"].get(role, nothing), now["inputs"].get(role, nothing)
+        was, found = known.get(role, nothing), now["inputs"].get(role, nothing)
         by = "sha256" if was["sha256"] and found["sha256"] else "source"
         if was[by] == found[by]:
             continue

@@ -12,6 +12,7 @@ from plaudit.awaited import beat
 from plaudit.config.sections import Job
 from plaudit.errors import Ended, PlauditError, RewardError, Stopped
 from plaudit.jobs.registry import command_of
+from plaudit.machine import writing
 from plaudit.records import Rollout
 from plaudit.rewards.result import shortened
 from plaudit.runs.bad_batches import keep_batch
@@ -240,7 +241,8 @@ class Session:
 
     def save(self, learner: Learner, tokenizer: Any) -> None:
         """Write ``model/``, which `from_pretrained` loads."""
-        learner.export(self.run / "model", tokenizer)
+        with writing(self.run / "model", "the model"):
+            learner.export(self.run / "model", tokenizer)
         self.recorder.event("saved", path=str(self.run / "model"))
 
 

@@ -85,7 +85,9 @@ def _answer(job: BestOfNJob, opened: OnlineRuntime, prompts: Sequence[TokenPromp
         contextlib.closing(Lines(run / "pairs.jsonl")) as pairs,
         session.watch(),
     ):
-        pairs.keep(lambda row: row["id"] in done)
+        _, moved = pairs.keep(lambda row: row["id"] in done, has=("id", str))
+        if moved:
+            recorder.event("caution", step=len(done), message=moved)
         # One more than n: a response that was not chosen from is what the best one is compared with.
         for groups in sampled(opened.machines, left, n + 1, job, 0, session.keeper):
             candidates = [group[:-1] for group in groups]

@@ -107,7 +107,9 @@ class Rejection:
             self.session.training(self._hand_out),
         ):
             for file in (kept, pairs):
-                file.keep(lambda row: row["round"] <= start)
+                _, moved = file.keep(lambda row: row["round"] <= start, has=("round", int))
+                if moved:
+                    self.session.recorder.event("caution", step=start, message=moved)
             for number in range(start + 1, self.job.rounds + 1):
                 metrics, rollouts = self._round(number, kept, pairs)
                 alarms = self.hacking.look(rollouts, metrics)
