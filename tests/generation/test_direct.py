@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from plaudit.config.sections import SamplingSection
+from plaudit.config.sections import LoraSection, SamplingSection
 from plaudit.generation import direct
 from plaudit.generation.cache import SlotCache
 from plaudit.generation.decoder import Decoder
 from plaudit.generation.direct import Products
 from plaudit.generation.native import NativeGenerator
+from plaudit.models.lora import add_lora
 from plaudit.models.tiny import tiny_lm
 
 WARM = SamplingSection(temperature=0.8, max_new_tokens=20)
@@ -73,6 +74,36 @@ def test_packed_weights_draw_the_same(
     packed = calls.counts["_reorder_linear_weight"]
     assert packed == 4 * 2 + 1, "four products in each of two layers, and the head, once for the whole generation"
     assert [r.response_ids for r in again] == [r.response_ids for r in plain]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_adapters_count_and_stay_beside_their_weights_unless_these_are_packed(
+    packed: bool, tokenizer: Any, prompts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = tiny_lm("llama", tokenizer, hidden=32, layers=2, seed=1, scale=0.12)
+    lm = add_lora(plain, LoraSection(rank=2, alpha=4), task="causal")
+    with torch.no_grad():
+        for name, p in lm.named_parameters():
+            if "lora_B" in name:
+                p.normal_(std=0.3)
+    generator = NativeGenerator(lm, tokenizer, ())
+    generator.generate(prompts(), 1, WARM, seed=0, iteration=0)
+    generator._decoder._has_direct = False
+    own = drawn(generator, prompts)
+    if packed:
+        if not torch.backends.mkldnn.is_available():
+            pytest.skip("this build of PyTorch has no oneDNN")
+        monkeypatch.setattr(direct, "PACKED_FROM_BYTES", 0)
+        monkeypatch.setattr(direct, "PACKED_FROM_TOKENS", 1)
+    merges: list[Any] = []
+    whole = direct.weight_of
+    monkeypatch.setattr(direct, "weight_of", lambda layer: (merges.append(layer), whole(layer))[1])
+    generator._decoder._has_direct = True
+    written_out = drawn(generator, prompts)
+    assert [r.response_ids for r in written_out] == [r.response_ids for r in own]
+    for a, b in zip(written_out, own, strict=True):
+        torch.testing.assert_close(torch.tensor(a.logprobs), torch.tensor(b.logprobs), rtol=0, atol=1e-5)
+    assert len([layer for layer in merges if hasattr(layer, "lora_A")]) == (2 * 7 if packed else 0)
 
 
 def test_weights_are_packed_where_it_pays() -> None:

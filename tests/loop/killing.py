@@ -28,8 +28,8 @@ MOMENTS = {
     "export": (LocalLearner, "export", "after"),
     "finish": (State, "finish", "before"),
     "finished": (State, "finish", "after"),
-    "write": (files, "_replace", "half"),
-    "wrote": (files, "_replace", "after"),
+    "write": (files, "write_text", "half"),
+    "wrote": (files, "write_text", "after"),
     "page": (rounds, "write_loop_page", "before"),
 }
 

@@ -22,7 +22,7 @@ from plaudit.rewards.isolation import IsolatedReward
 from plaudit.rollouts.collect import judged
 
 FUNCTIONS = """
-import ctypes, os, re, signal, sys, threading, time
+import ctypes, os, re, shutil, signal, sys, threading, time
 
 def plain(prompt, response, answer):
     return len(prompt) + len(response) + len(answer or "")
@@ -71,7 +71,7 @@ def bad(response):
     if kind == "reads": return 1.0 + len(sys.stdin.read())
     if kind == "ignores_signals":
         for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGPIPE"): signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if kind == "removes_its_directory": os.rmdir(os.getcwd())
+    if kind == "removes_its_directory": shutil.rmtree(os.getcwd())
     if kind == "replaces_output": sys.stdout = sys.stderr = None
     return 1.0
 

@@ -48,13 +48,16 @@ def run(command: str, argv: list[str]) -> int:
     refuse_coins(job, anyway)
     if seeds is not None:
         return train_with_seeds(command, job, sources, seeds)
-    leave.set(partial(start_again, [command, *argv], job))
+    own = leave.set(partial(start_again, [command, *argv], job))
     try:
         finish(stage_of(job_class)(job, sources))
     except (Ended, Stopped) as end:
         if end.run is not None:
             finish(end.run)
         raise
+    finally:
+        # A program that called this command from Python goes on after it: the process is not the command's any more.
+        leave.reset(own)
     return 0
 
 

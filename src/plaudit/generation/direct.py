@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
@@ -27,6 +27,8 @@ PACKED_FROM_BYTES = 2**26
 PACKED_FROM_ROWS, PACKED_FROM_TOKENS = 2, 24
 """A product with one row reads each weight once in whatever layout. Laying weights out costs what eight steps of 32
 rows or twenty of 8 rows gain by it. All by `benchmarks/products.py`, on a processor without bf16."""
+PACKED_TO_BYTES = 2**31
+"""Weights laid out are a second copy: larger models would take more memory for it than a laptop can spare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Products:
         # bf16 weights are copied in any case, and a product that finds them as they are packs them in every call.
         half = dtype == torch.bfloat16
         size = sum(p.numel() * dtype.itemsize for p in model.parameters())
-        pays = half or (size >= PACKED_FROM_BYTES and rows >= PACKED_FROM_ROWS)
+        pays = half or (PACKED_FROM_BYTES <= size <= PACKED_TO_BYTES and rows >= PACKED_FROM_ROWS)
         return cls(dtype, pays and tokens >= PACKED_FROM_TOKENS and packs(dtype, next(model.parameters()).device))
 
     def of(self, *layers: nn.Module, first: int | None = None) -> Product:
@@ -59,21 +61,43 @@ class Products:
         Raises:
             AttributeError: a layer is of a kind that is not known here.
         """
+        if not self.packed:
+            return _plain([_Beside.of(layer, first, self.dtype) for layer in layers], self.dtype)
         weights = [weight_of(layer)[:first].to(self.dtype) for layer in layers]
         biases = [None if b is None else b[:first].to(self.dtype) for b in map(_bias_of, layers)]
-        if not self.packed:
-            return _plain(weights, biases, self.dtype)
         bias = None if biases[0] is None else torch.cat([b for b in biases if b is not None])
         return _packed(torch.cat(weights) if len(weights) > 1 else weights[0], bias, self.dtype)
 
 
-def _plain(weights: Sequence[Tensor], biases: Sequence[Tensor | None], dtype: torch.dtype) -> Product:
-    # Not put together into one weight: that would be a copy of all weights in each generation, and gains nothing.
-    pairs = list(zip(weights, biases, strict=True))
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """A linear layer whose adapters stay beside its weight: merged, they would be a copy of all weights."""
 
+    weight: Tensor
+    bias: Tensor | None
+    adapters: Sequence[tuple[Tensor, Tensor]]
+
+    @classmethod
+    def of(cls, layer: nn.Module, first: int | None, dtype: torch.dtype) -> Self:
+        bias = _bias_of(layer)
+        return cls(
+            _base_of(layer)[:first].to(dtype),
+            None if bias is None else bias[:first].to(dtype),
+            [(down.to(dtype), up[:first].to(dtype) * scale) for down, up, scale in _adapters_of(layer)],
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        out = linear(x, self.weight, self.bias)
+        for down, up in self.adapters:
+            out = out + linear(linear(x, down), up)
+        return out
+
+
+def _plain(layers: Sequence[_Beside], dtype: torch.dtype) -> Product:
+    # Not put together into one weight: that would be a copy of all weights in each generation, and gains nothing.
     def product(x: Tensor) -> Tensor:
         x = x.to(dtype)
-        outs = [linear(x, weight, bias) for weight, bias in pairs]
+        outs = [layer(x) for layer in layers]
         return outs[0] if len(outs) == 1 else torch.cat(outs, -1)
 
     return product
@@ -96,23 +120,42 @@ def weight_of(layer: Any) -> Tensor:
     Raises:
         AttributeError: the layer is of a kind that is not known here.
     """
-    if type(layer) is nn.Linear:
-        return layer.weight.detach()
-    plain = type(layer) is LoraLinear and type(layer.base_layer) is nn.Linear
-    if not plain or any(layer.lora_bias.values()) or layer.lora_variant:
-        raise AttributeError(f"{type(layer).__name__} is no plain linear layer")
-    weight: Tensor = layer.base_layer.weight.detach()
-    if layer.disable_adapters or layer.merged:
-        return weight
-    for name in layer.active_adapters:
-        if name in layer.lora_A:
-            weight = weight + layer.get_delta_weight(name).detach()
+    weight = _base_of(layer)
+    for down, up, scale in _adapters_of(layer):
+        weight = weight + scale * (up @ down)
     return weight
 
 
+def _base_of(layer: Any) -> Tensor:
+    weight: Tensor = _checked(layer).weight.detach()
+    return weight
+
+
+def _checked(layer: Any) -> nn.Linear:
+    """The layer itself, or the one below its adapters."""
+    if type(layer) is nn.Linear:
+        return layer
+    base = getattr(layer, "base_layer", None)
+    plain = type(layer) is LoraLinear and type(base) is nn.Linear
+    if not plain or any(layer.lora_bias.values()) or layer.lora_variant:
+        raise AttributeError(f"{type(layer).__name__} is no plain linear layer")
+    return cast("nn.Linear", base)
+
+
+def _adapters_of(layer: Any) -> list[tuple[Tensor, Tensor, float]]:
+    """``[rank, in]``, ``[out, rank]`` and scale of each adapter that is on and not in the weight already."""
+    if type(layer) is nn.Linear or layer.disable_adapters or layer.merged:
+        return []
+    names = [name for name in layer.active_adapters if name in layer.lora_A]
+    return [
+        (layer.lora_A[name].weight.detach(), layer.lora_B[name].weight.detach(), float(layer.scaling[name]))
+        for name in names
+    ]
+
+
 def _bias_of(layer: Any) -> Tensor | None:
-    base = getattr(layer, "base_layer", layer)
-    return None if base.bias is None else base.bias.detach()
+    bias = _checked(layer).bias
+    return None if bias is None else bias.detach()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +221,7 @@ class DirectStep:
         self._width = int(attention.head_dim)
         self._queries, self._keys = (
             int(weight.shape[0]) // self._width
-            for weight in map(weight_of, (attention.q_proj, attention.k_proj))
+            for weight in map(_base_of, (attention.q_proj, attention.k_proj))
         )
         self._embed, self._rotary = trunk.embed_tokens, trunk.rotary_emb
         self._layers = [_Layer.of(layer, products) for layer in trunk.layers]
