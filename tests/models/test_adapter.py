@@ -12,8 +12,8 @@ from plaudit.backends.local.backbone import Backbone
 from plaudit.config.sections import LoraSection
 from plaudit.errors import ModelError
 from plaudit.models.critic import Critic
-from plaudit.models.files.adapter import FOLDER, WEIGHTS_FILE, fingerprint
 from plaudit.models.files.integrity import SUMS
+from plaudit.models.files.layout import FOLDER, WEIGHTS_FILE, fingerprint
 from plaudit.models.files.load import load_causal_lm
 from plaudit.models.files.saving import save_causal_lm
 from plaudit.models.forward.trunk import body

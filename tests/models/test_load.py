@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -96,21 +97,23 @@ def test_directories_without_a_model(tmp_path):
     assert "scores.py:NAME" in caught.value.cure
 
 
-def test_an_adapter_alone_is_refused(tmp_path):
-    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "some/base"}')
-    with pytest.raises(ModelError, match="a LoRA adapter for some/base, not a model") as caught:
+def test_an_adapter_without_its_base_says_where_the_base_should_be(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path / "gone")}))
+    with pytest.raises(ModelError, match="base of the adapter .* cannot be found") as caught:
         resolve(tmp_path)
-    assert "merge_and_unload" in caught.value.cure
+    assert "base_model_name_or_path" in caught.value.cure
     # A tokenizer or a config beside it does not make it a model; transformers would load the base without a word.
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ModelError, match="a LoRA adapter"):
+    with pytest.raises(ModelError, match="base of the adapter"):
         resolve(tmp_path)
     inside = tmp_path / "adapter"
     inside.mkdir()
     (inside / "adapter_config.json").write_text("not JSON")
-    with pytest.raises(ModelError, match="a LoRA adapter, not a model") as caught:
+    with pytest.raises(ModelError, match="damaged"):
         resolve(inside)
-    assert f"give {tmp_path}" in caught.value.cure
+    (inside / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match="does not name its base"):
+        resolve(inside)
 
 
 def test_hub_names_that_are_wrong_fail_at_once(monkeypatch, tmp_path):

@@ -87,11 +87,14 @@ class LoraSection(Section):
     """Adapters in the last so many layers only (0: in all). The layers below need no backward pass."""
     quantize: Literal["none", "4bit"] = "none"
     """4bit: QLoRA, the frozen base in NF4 (needs the extra `plaudit[qlora]` and a GPU)."""
+    save: Literal["both", "merged", "adapter"] = "both"
+    """What model/ holds: the merged model with its adapter in model/adapter, the merged model alone, or the adapter
+    alone, in the layout of peft. A base in 4 bit gives the merged model."""
 
     @model_validator(mode="after")
     def _adapters(self) -> Self:
         fields = type(self).model_fields
-        unused = [f for f in ("targets", "last_layers", "alpha") if getattr(self, f) != fields[f].default]
+        unused = [f for f in ("targets", "last_layers", "alpha", "save") if getattr(self, f) != fields[f].default]
         if not self.rank and unused:
             raise ConfigError(
                 f"{unused[0]} is about adapters, and rank 0 means that there are none: all weights would be trained",

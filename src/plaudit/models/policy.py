@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from plaudit.errors import ModelError
 from plaudit.experience import Batch, Outputs
 from plaudit.functional.logprobs import at_mask, predicting_states
-from plaudit.models.files.saving import save_causal_lm
+from plaudit.models.files.saving import Saved, save_causal_lm
 from plaudit.models.files.vocabulary import Words
 from plaudit.models.forward.head import LMHead
 from plaudit.models.forward.lower import LowerStates
@@ -49,6 +49,7 @@ class Policy(nn.Module):
 
     Attributes:
         notes: what is done otherwise for this architecture than for most, in words for the user.
+        saved: what `save` writes of a model with adapters.
 
     Raises:
         ModelError: the model is an encoder, or cannot be run from left to right on token ids alone.
@@ -71,6 +72,7 @@ class Policy(nn.Module):
                 f"{bare(lm).config.model_type} is an encoder: its states depend on later tokens, so it is no policy",
                 cure="use a causal language model, such as Llama, Qwen or GPT-2",
             )
+        self.saved: Saved = "both"
         silence_dropout(lm)
         if gradient_checkpointing:
             enable_checkpointing(lm)
@@ -116,8 +118,8 @@ class Policy(nn.Module):
         return isinstance(self.lm, PeftModel)
 
     def save(self, path: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Write model (LoRA merged) and tokenizer for ``AutoModelForCausalLM.from_pretrained(path)``."""
-        save_causal_lm(self.lm, path, tokenizer)
+        """Write model and tokenizer for ``AutoModelForCausalLM.from_pretrained(path)``; see `save_causal_lm`."""
+        save_causal_lm(self.lm, path, tokenizer, self.saved)
 
 
 class ReferencePolicy(nn.Module):

@@ -27,7 +27,7 @@ from plaudit.models.files.adapter import classifier_on, save_adapter
 from plaudit.models.files.integrity import seal
 from plaudit.models.files.load import load_classifier
 from plaudit.models.files.outline import is_outline
-from plaudit.models.files.saving import merged, write
+from plaudit.models.files.saving import Saved, merged, write
 from plaudit.models.files.source import resolve
 from plaudit.models.forward.head import LMHead
 from plaudit.models.forward.lower import LowerStates
@@ -93,6 +93,7 @@ class RewardModel(nn.Module):
         self.trained_on: TrainedOn = getattr(config, "plaudit_trained_on", "comparisons")
         self.length_rule = LengthRule(**getattr(config, "plaudit_length", {}))
         self.probe: Sequence[Sequence[int]] = ()
+        self.saved: Saved = "both"
         weights = torch.tensor(getattr(config, "plaudit_attribute_weights", [1.0]), dtype=torch.float32)
         self.register_buffer("head_weights", weights, persistent=False)
         self.lm_head: LMHead | None = None
@@ -304,7 +305,8 @@ class RewardModel(nn.Module):
         config.plaudit_trained_on = self.trained_on
         config.plaudit_length = asdict(self.length_rule)
         write(plain, path, tokenizer)
-        save_adapter(self.model, Path(path))
+        # Without adapters, an earlier save's are taken away.
+        save_adapter(self.model if self.saved == "both" else plain, Path(path))
         # Scored with the merged model, which is what a load gives; adapters beside their base round a little otherwise.
         rows = [list(map(int, row)) for row in probe or self.probe]
         scores = type(self)(plain).score_rows(rows)

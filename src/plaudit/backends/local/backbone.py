@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from plaudit.models.files.adapter import fingerprint, frozen_base, stored_fingerprint
+from plaudit.models.files.adapter import frozen_base
+from plaudit.models.files.layout import FOLDER, fingerprint, stored_fingerprint
 from plaudit.models.files.outline import is_outline
 from plaudit.models.files.source import resolve
 from plaudit.models.forward.lower import LowerStates
@@ -59,7 +60,7 @@ class Backbone:
             return ""
         if is_4bit(self.policy.lm):
             return "the policy's base is in 4 bit"
-        stored = stored_fingerprint(path)
+        stored = stored_fingerprint(path / FOLDER)
         if not stored:
             return "it was saved without an adapter (train it with --rank)"
         if is_outline(self.policy.lm):  # which has no values to compare; most runs are of one base

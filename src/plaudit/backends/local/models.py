@@ -13,6 +13,7 @@ from plaudit.errors import ConfigError, ModelError
 from plaudit.jobs.reward_tables import ModelTable, RewardTable
 from plaudit.models.critic import Critic
 from plaudit.models.files.load import load_causal_lm, load_tokenizer
+from plaudit.models.files.source import resolve
 from plaudit.models.files.vocabulary import Words, end_ids_of, set_end_ids
 from plaudit.models.forward.reading import ANY
 from plaudit.models.forward.trunk import position_limit
@@ -40,6 +41,7 @@ def load_policy(
     tokenizer = load_tokenizer(source)
     options = quantization_options() if lora.quantize == "4bit" else {}
     lm = load_causal_lm(source, tokenizer=tokenizer, **options)
+    _check_saved(lora, resolve(source).adapter is not None)
     policy = Policy(
         add_lora(lm, lora, task="causal", seed=seed),
         temperature=temperature,
@@ -47,7 +49,21 @@ def load_policy(
         words=Words.known_to(tokenizer),
         **_forward(compute),
     )
+    policy.saved = lora.save
     return tokenizer, policy
+
+
+def _check_saved(lora: LoraSection, on_adapter: bool) -> None:
+    """Refuse to save an adapter alone where it would not be on a base that is on disk as one model."""
+    if lora.save != "adapter" or not (on_adapter or lora.quantize == "4bit"):
+        return
+    why = "starts from an adapter" if on_adapter else "has its base in 4 bit"
+    raise ConfigError(
+        f"save = 'adapter', and this run {why}: no model on disk would be the base of its adapter",
+        where="[lora] save",
+        cure="use save = 'merged', or merge first: plaudit export START --to merged" if on_adapter
+        else "use save = 'merged'",
+    )  # fmt: skip
 
 
 def policy_format(tokenizer: Any, lm: Any, template: Literal["auto", "never"]) -> TextFormat:
@@ -85,6 +101,11 @@ def load_reward_model(
         ConfigError: ``keep_lm`` with an encoder, which has no LM head.
     """
     _require(source, "model")
+    if lora.save == "adapter":
+        raise ConfigError(
+            "a reward model is saved whole, with its scale: save = 'adapter' is for policies",
+            where="[lora] save", cure="use save = 'both': the adapter then lies in model/adapter",
+        )  # fmt: skip
     tokenizer = load_tokenizer(source)
     options = quantization_options() if lora.quantize == "4bit" else {}
     plain = RewardModel.start(
@@ -103,6 +124,7 @@ def load_reward_model(
         )
     adapted = add_lora(plain.model, lora, task="scalar", seed=seed)
     model = RewardModel(adapted, **_forward(compute))
+    model.saved = lora.save
     if keep_lm:
         model.keep_language_model(*auxiliary_head(source, tokenizer, model.model, options))
     return tokenizer, model

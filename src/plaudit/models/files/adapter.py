@@ -12,8 +12,6 @@ their heads only can share one W.
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -27,15 +25,12 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from plaudit.errors import ModelError
 from plaudit.models.files.integrity import refuse_non_finite
+from plaudit.models.files.layout import BASE_FILE, CONFIG_FILE, FOLDER, WEIGHTS_FILE, write_layout
 from plaudit.models.files.outline import is_outline
 from plaudit.models.files.saving import with_same_tensors, without_adapters
 from plaudit.models.forward.trunk import bare, body, is_4bit, is_encoder
 
-FOLDER = "adapter"
-WEIGHTS_FILE = "adapter_model.safetensors"
-CONFIG_FILE = "adapter_config.json"
 HEAD_FILE = "head.safetensors"
-BASE_FILE = "base.json"
 
 
 def save_adapter(model: nn.Module, path: Path) -> None:
@@ -48,41 +43,10 @@ def save_adapter(model: nn.Module, path: Path) -> None:
     if not isinstance(model, PeftModel) or is_4bit(model) or is_encoder(model):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, folder / WEIGHTS_FILE)
     head = bare(model).score.state_dict()
     save_file({name: t.detach().cpu().contiguous() for name, t in head.items()}, folder / HEAD_FILE)
-    # Without the base's name: it is a path of this machine, and the fingerprint tells the base exactly.
-    config: Any = copy.copy(model.active_peft_config)
-    config.base_model_name_or_path, config.inference_mode = None, True
-    config.save_pretrained(str(folder))
-    text = json.dumps({"format": 1, "sha256": fingerprint(body(model))})
-    (folder / BASE_FILE).write_text(text + "\n", encoding="utf-8")
-
-
-def stored_fingerprint(path: Path) -> str:
-    """The fingerprint of the base that ``path/adapter`` belongs to; empty if there is no adapter."""
-    file = path / FOLDER / BASE_FILE
-    if not file.is_file():
-        return ""
-    try:
-        return str(json.loads(file.read_text(encoding="utf-8"))["sha256"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(file) from error
-
-
-def fingerprint(trunk: nn.Module) -> str:
-    """SHA-256 of a trunk's architecture and of its tensors without adapters, names and types included."""
-    # Names and paths cannot tell whether two models have one base: the same base can be in several directories, and a
-    # directory can be written anew. Hashing all weights takes seconds, at the start of a run and at a save.
-    config: Any = trunk.config
-    digest = hashlib.sha256(str(config.model_type).encode())
-    # peft renames a layer that it wraps; sorted, because the order of modules is no property of the function.
-    plain = {n.replace(".base_layer", ""): p for n, p in trunk.named_parameters() if "lora_" not in n}
-    for name, parameter in sorted(plain.items()):
-        digest.update(f"\n{name} {list(parameter.shape)} {parameter.dtype}\n".encode())
-        digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    # Without the base's name: the fingerprint tells the base exactly, and the merged model lies beside it.
+    write_layout(model, folder, base=None)
 
 
 def frozen_base(model: nn.Module) -> nn.Module:

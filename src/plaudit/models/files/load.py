@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -21,8 +22,9 @@ from transformers.utils import logging as logs
 
 from plaudit.errors import ModelError
 from plaudit.models.files.integrity import refuse_non_finite
+from plaudit.models.files.layout import merge_into
 from plaudit.models.files.outline import outline, outlining
-from plaudit.models.files.source import resolve
+from plaudit.models.files.source import Source, resolve
 from plaudit.models.files.vocabulary import Words, ensure_pad, fit_vocabulary
 from plaudit.models.forward.trunk import is_4bit
 
@@ -36,6 +38,8 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
         ModelError: there is none, or the hub cannot be reached.
     """
     place = resolve(source)
+    if place.adapter and (place.adapter / "tokenizer_config.json").is_file():
+        place = Source(str(place.adapter))
     tokenizer: PreTrainedTokenizerBase = _load(
         lambda: AutoTokenizer.from_pretrained(place.name, **place.options), source, "tokenizer"
     )
@@ -80,7 +84,25 @@ def load_causal_lm(
             cure="give a causal language model; a reward model or classifier cannot write text",
         )
     fit_vocabulary(model, tokenizer or load_tokenizer(source))
-    return model
+    return _as_named(model, resolve(source))
+
+
+def _as_named(model: Any, place: Source) -> PreTrainedModel:
+    """The model with its adapter merged, if it has one, and under the name by which an adapter on it names its base."""
+    adapter = place.adapter
+    if adapter is not None and outlining() is None:
+        if is_4bit(model):
+            raise ModelError(
+                f"{adapter} is an adapter, which cannot be merged into a base in 4 bit",
+                where="[lora] quantize", cure=f"plaudit export {adapter} --to merged, and start from that",
+            )  # fmt: skip
+        model = merge_into(model, adapter)
+        if model.generation_config is not None and (adapter / "generation_config.json").is_file():
+            model.generation_config = GenerationConfig.from_pretrained(str(adapter))
+    origin = adapter or (Path(place.name) / place.gguf if place.gguf else Path(place.name))
+    model.name_or_path = str(origin.absolute()) if origin.exists() else place.name
+    loaded: PreTrainedModel = model
+    return loaded
 
 
 def load_classifier(
@@ -113,7 +135,7 @@ def load_classifier(
             f"{source} lacks {len(lost)} weights, the first is {lost[0]}", cure="get the whole model"
         )
     fit_vocabulary(model, tokenizer or load_tokenizer(source))
-    return model, bool(missing)
+    return _as_named(model, resolve(source)), bool(missing)
 
 
 def _refuse_classifier(model: PreTrainedModel, source: str | Path) -> None:

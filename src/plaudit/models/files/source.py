@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,19 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
 
 from plaudit.errors import ModelError
 from plaudit.models.files.integrity import verify
+from plaudit.models.files.layout import CONFIG_FILE, base_named, is_adapter
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a model is: ``name`` is a hub name or a directory; ``gguf`` a file in it, or None."""
+    """Where a model is: ``name`` is a hub name or a directory; ``gguf`` a file in it, or None.
+
+    ``adapter`` is a directory with a LoRA adapter on that model, or None.
+    """
 
     name: str
     gguf: str | None = None
+    adapter: Path | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -39,8 +43,8 @@ def resolve(source: str | Path) -> Source:
     """Find what ``source`` means.
 
     Args:
-        source: hub name, model directory, run directory (its ``model/`` is taken), ``.gguf`` file, or a
-            directory with exactly one ``.gguf`` file.
+        source: hub name, model directory, run directory (its ``model/`` is taken), ``.gguf`` file, a directory
+            with exactly one ``.gguf`` file, or a directory with a LoRA adapter.
 
     Raises:
         ModelError: a path that does not exist, a directory without a model, or a model that is not as it was saved.
@@ -64,10 +68,12 @@ def resolve(source: str | Path) -> Source:
 
 
 def _in_directory(path: Path) -> Source:
-    _refuse_adapter(path)
     # First of all: the file that is missing may be the one by which a model is known.
     for place in (path, path / "model"):
         verify(place)
+    for place in (path, path / "model"):
+        if is_adapter(place):
+            return _adapted(place)
     if (path / "config.json").is_file():
         return Source(str(path))
     if (path / "model" / "config.json").is_file():
@@ -83,26 +89,26 @@ def _in_directory(path: Path) -> Source:
     )
 
 
-def _refuse_adapter(path: Path) -> None:
-    """Raise if a directory holds an adapter and no model; transformers would look for its base and load that."""
-    file = path / "adapter_config.json"
-    if not file.is_file() or any(path.glob("model*.safetensors")) or any(path.glob("*.gguf")):
-        return
+def _adapted(path: Path) -> Source:
+    """The base of an adapter, with the adapter; of a reward model's adapter, the merged model around it."""
+    if (path / "head.safetensors").is_file() and (path.parent / "config.json").is_file():
+        return Source(str(path.parent))
+    name = base_named(path)
     try:
-        base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (ValueError, AttributeError, OSError):
-        base = None
-    cure = (
-        "merge it first: peft.AutoPeftModelForCausalLM.from_pretrained(DIR).merge_and_unload().save_pretrained(NEW),"
-        " with the tokenizer, and give NEW"
-    )
-    if (path.parent / "config.json").is_file():
-        cure = f"give {path.parent}: the model with this adapter merged"
-    raise ModelError(
-        f"{path} is a LoRA adapter{f' for {base}' if base else ''}, not a model: it holds the changes only",
-        where=str(file),
-        cure=cure,
-    )
+        base = resolve(name)
+    except ModelError as error:
+        raise ModelError(
+            f"the base of the adapter {path} cannot be found: {error.what}",
+            where=str(path / CONFIG_FILE),
+            cure=f"put it back, or write its new place into base_model_name_or_path ({error.cure})",
+        ) from error
+    if base.adapter is not None:
+        raise ModelError(
+            f"the base of the adapter {path} is itself an adapter: {name}",
+            where=str(path / CONFIG_FILE),
+            cure=f"merge that one first: plaudit export {name} --to merged",
+        )
+    return replace(base, adapter=path)
 
 
 def _check_hub(name: str) -> None:
