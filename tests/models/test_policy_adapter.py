@@ -70,8 +70,10 @@ def test_an_adapter_alone_is_a_model_everywhere(base):
     for source in (model, model.parent):  # the directory of the adapter, and the run
         torch.testing.assert_close(logits(load_causal_lm(source)), expected)
         assert load_tokenizer(source).pad_token_id == load_tokenizer(base).pad_token_id
-    # transformers itself takes the directory too.
-    torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(model)), expected)
+    # transformers itself takes the directory too; it computes base and adapter apart, and the sums round otherwise.
+    torch.testing.assert_close(
+        logits(AutoModelForCausalLM.from_pretrained(model)), expected, atol=1e-4, rtol=1e-3
+    )
     # As the start of a reward model: its body is that of the policy, not that of the base.
     body, _ = load_classifier(model, labels=1)
     whole = merged(policy.lm).state_dict()

@@ -97,7 +97,7 @@ def _as_named(model: Any, place: Source) -> PreTrainedModel:
                 where="[lora] quantize", cure=f"plaudit export {adapter} --to merged, and start from that",
             )  # fmt: skip
         model = merge_into(model, adapter)
-        if model.generation_config is not None and (adapter / "generation_config.json").is_file():
+        if (adapter / "generation_config.json").is_file() and model.can_generate():
             model.generation_config = GenerationConfig.from_pretrained(str(adapter))
     origin = adapter or (Path(place.name) / place.gguf if place.gguf else Path(place.name))
     model.name_or_path = str(origin.absolute()) if origin.exists() else place.name
