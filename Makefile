@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # An environment variable rather than -c: it also holds inside pip's isolated build environment.
 PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help setup dev check test test-slow test-models test-gpu fuzz mutants bench limits intervals hacking report-cards docs quickstart constraints memory loop rates clean
+.PHONY: help setup dev check test test-slow test-models test-trackers test-gpu fuzz mutants bench limits intervals hacking report-cards docs quickstart constraints memory loop rates clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -43,6 +43,12 @@ test-slow: $(VENV)/.dev ## the tests that take minutes
 
 test-models: $(VENV)/.dev ## every architecture of transformers, tiny; writes docs/models.md (half an hour)
 	$(BIN)/python scripts/check_models.py
+
+# In an environment of its own: MLflow and Trackio allow older versions of some packages than constraints.txt pins.
+test-trackers: $(VENV)/.dev ## the trackers against the real packages of W&B, MLflow and Trackio
+	$(PYTHON) -m venv build/trackers
+	build/trackers/bin/python -m pip install --quiet --editable '.[tensorboard,wandb,mlflow,trackio]' pytest hypothesis
+	build/trackers/bin/python -m pytest --noconftest tests/contracts/test_tracker.py tests/tracking/test_services.py
 
 test-gpu: $(VENV)/.dev ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu

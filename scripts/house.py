@@ -51,6 +51,8 @@ FENCES = {
     "alembic": ("preferences.store",),
     "wandb": ("tracking",),
     "tensorboard": ("tracking",),
+    "mlflow": ("tracking",),
+    "trackio": ("tracking",),
     "matplotlib": ("evaluation",),
     "jinja2": ("evaluation", "annotate", "export"),
     "rich": ("tracking", "cli"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import inspect
 import json
 import tomllib
 from pathlib import Path
@@ -10,7 +12,9 @@ from typing import Any
 import pytest
 
 import plaudit
+from plaudit import api
 from plaudit.errors import RewardError
+from plaudit.evaluation.kinds import in_words
 from plaudit.models.files.saving import save_causal_lm
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 
@@ -117,3 +121,93 @@ def test_sft_and_reward_model(model: str, tmp_path: Path) -> None:
     )
     assert 0 <= trained.summary["accuracy"] <= 1
     assert "label_smoothing = 0.1" in (trained.path / "config.toml").read_text(encoding="utf-8")
+
+
+def test_help_shows_the_real_parameters() -> None:
+    parameters = inspect.signature(plaudit.train).parameters
+    assert list(parameters)[:4] == ["algorithm", "prompts", "reward", "gold"]
+    assert {
+        "policy",
+        "model",
+        "dataset",
+        "lr",
+        "batch_size",
+        "iterations",
+        "out",
+        "kl_coef",
+    } <= parameters.keys()
+    text = inspect.getdoc(plaudit.train) or ""
+    assert "\nmax_new_tokens: " in text.replace("    max", "max") and "Settings that people change:" in text
+
+
+def test_dir_is_the_api_only() -> None:
+    assert set(dir(plaudit)) == set(plaudit.__all__)
+    assert not {"Any", "annotations", "importlib"} & set(dir(plaudit))
+
+
+def test_an_algorithm_by_its_name_takes_its_settings_beside_the_others(model: str, tmp_path: Path) -> None:
+    seen: list[float] = []
+    run = plaudit.train(
+        "rloo",
+        kl_coef=0.07,
+        policy=model,
+        prompts=[f"the {word} was" for word in WORDS],
+        reward=lambda prompt, response: float(response.count("good")),
+        out=tmp_path / "run",
+        on_iteration=lambda number, metrics, rollouts: seen.append(metrics["objective/kl_coef"]),
+        **{**COMMON, "batch_size": 4, "iterations": 1, "max_new_tokens": 5},
+    )
+    assert seen == [0.07]
+    with (run.path / "config.toml").open("rb") as file:
+        assert tomllib.load(file)["algorithm"]["kl_coef"] == 0.07
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ppo", plaudit.PPO()),
+        ("DAPO", plaudit.DAPO()),
+        ("reward", plaudit.RewardModel()),
+        ("best-of-n", plaudit.BestOfN()),
+        ("sft", plaudit.SFT()),
+    ],
+)
+def test_names_of_algorithms(name: str, expected: Any) -> None:
+    assert api._named(name) == expected
+
+
+def test_a_name_that_nobody_knows_is_answered_with_those_there_are() -> None:
+    with pytest.raises(plaudit.ConfigError) as error:
+        plaudit.train("poo")
+    assert (
+        error.value.cure is not None
+        and "did you mean 'ppo'" in error.value.cure
+        and "grpo" in error.value.cure
+    )
+
+
+def test_a_run_shows_its_verdict_tables_and_page(model: str, tmp_path: Path, monkeypatch: Any) -> None:
+    run = ppo(model, str(tmp_path / "run"), reward=lambda prompt, response: float(response.count("good")))  # type: ignore[arg-type]
+    assert run.path == tmp_path / "run"
+    verdict, *rest = repr(run).splitlines()
+    assert verdict and rest[-1] == f"report  {run.report}" and in_words(run.path) in repr(run)
+    shown = run._repr_html_()
+    assert shown.startswith("<iframe srcdoc=") and html.escape(verdict) in html.unescape(shown)
+    assert "&lt;svg" in shown and "<svg" not in shown
+    assert list(run.metrics["step"]) == [1, 2] and "response" in run.samples.columns
+    monkeypatch.setattr(api, "find_spec", lambda name: None)
+    assert [row["step"] for row in run.metrics] == [1, 2] and "response" in run.samples[0]
+
+
+def test_strings_are_paths(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(
+        '{"prompt": "Hi", "chosen": "Yes", "rejected": "No"}\n', encoding="utf-8"
+    )
+    rows = plaudit.load_records(str(tmp_path / "a.jsonl")).records
+    assert plaudit.load_records(tmp_path / "a.jsonl").records == rows
+    plaudit.write_records(rows, str(tmp_path / "b.jsonl"))
+    assert (tmp_path / "b.jsonl").is_file()
+    with pytest.raises(plaudit.DataError):
+        plaudit.write_report(str(tmp_path))
+    with pytest.raises(plaudit.DataError):
+        repr(plaudit.Run(str(tmp_path)))  # type: ignore[arg-type]

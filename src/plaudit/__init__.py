@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from plaudit.algorithms.reward_model import RewardModel as RewardModel
     from plaudit.algorithms.rloo import RLOO as RLOO
     from plaudit.algorithms.sft import SFT as SFT
+    from plaudit.api import Model as Model
     from plaudit.api import Run as Run
     from plaudit.api import run_loop as run_loop
     from plaudit.api import train as train
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     from plaudit.rollouts.environment import Environment as Environment
 
 _HOME = {
-    "train": "api", "run_loop": "api", "Run": "api",
+    "train": "api", "run_loop": "api", "Run": "api", "Model": "api",
     "SFT": "algorithms.sft", "RewardModel": "algorithms.reward_model", "PPO": "algorithms.ppo",
     "GRPO": "algorithms.grpo", "DrGRPO": "algorithms.grpo", "DAPO": "algorithms.grpo", "GSPO": "algorithms.grpo",
     "CISPO": "algorithms.grpo", "GRPOPaper": "algorithms.grpo", "RLOO": "algorithms.rloo",
@@ -88,4 +89,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    return sorted(__all__)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel
 
 from plaudit.algorithms.protocol import Algorithm, PreferenceAlgorithm
-from plaudit.config.algorithm import with_algorithm
+from plaudit.config.algorithm import load_algorithm, specialise, types, with_algorithm
+from plaudit.config.fields import Setting, nearest
+from plaudit.config.fields import settings as settings_of
 from plaudit.config.load import Layer, Loaded, keys_of, load_job, load_section
 from plaudit.config.sections import Job, SamplingSection
 from plaudit.data.values import prompt_of
 from plaudit.errors import ConfigError, Ended, Stopped
-from plaudit.evaluation.kinds import card
-from plaudit.evaluation.report import write_report
+from plaudit.evaluation.kinds import card, in_words
+from plaudit.evaluation.report import inline, write_report
 from plaudit.jobs.loop import LoopJob
 from plaudit.jobs.registry import COMMANDS, command_for
 from plaudit.jobs.reward_tables import TIMEOUT, RewardTable
@@ -31,7 +35,7 @@ from plaudit.loop.rounds import run_loop as carry_out
 from plaudit.rewards.build import GivenReward
 from plaudit.rollouts.environment import Environment
 from plaudit.rollouts.turns import check_environment
-from plaudit.runs.files import LOOP, read_json
+from plaudit.runs.files import LOOP, METRICS, SAMPLES, read_json, read_lines
 from plaudit.stages import stage_of
 from plaudit.stages.online.gate import refuse_coins
 from plaudit.stages.respond.policy import TrainedPolicy
@@ -42,11 +46,14 @@ IN_PYTHON = "set in Python"
 RewardSource = str | Callable[..., Any] | Mapping[str, Any] | RewardTable | Sequence[Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A finished run: its directory, its figures, and for SFT and RL the trained policy."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))  # a string as well: ``plaudit.Run("runs/ppo")``
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -59,18 +66,36 @@ class Run:
         """The HTML page about the run."""
         return self.path / "report.html"
 
+    @property
+    def metrics(self) -> Any:
+        """The figures of each step: a pandas table where pandas is installed, else a list of rows."""
+        return _table(self.path / METRICS)
+
+    @property
+    def samples(self) -> Any:
+        """Prompts and responses over time with their rewards, as ``metrics``."""
+        return _table(self.path / SAMPLES)
+
+    def __repr__(self) -> str:
+        """The verdict and the warnings, and where the run is."""
+        return f"{in_words(self.path)}\nreport  {self.report}"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: verdict, figures, warnings, curves and samples."""
+        return inline(self.path)
+
     @cached_property
-    def policy(self) -> Generating:
+    def policy(self) -> Model:
         """The trained language model, loaded on first use; of a loop that of its last round."""
         rounds = read_json(self.path / LOOP).get("rounds", [])
         done = [place for place, steps in enumerate(rounds, 1) if "policy" in steps]
         if not done:
-            return Generating(self.path)
-        return Generating(self.path / f"round-{done[-1]}" / rounds[done[-1] - 1]["policy"]["command"])
+            return Model(self.path)
+        return Model(self.path / f"round-{done[-1]}" / rounds[done[-1] - 1]["policy"]["command"])
 
 
-class Generating:
-    """The trained language model of a run.
+class Model:
+    """A language model that answers: that of a run, or any other.
 
     Args:
         source: run directory, model directory, hub name, or GGUF file.
@@ -92,8 +117,17 @@ class Generating:
         )
 
 
+def _table(path: Path) -> Any:
+    rows = read_lines(path)
+    if find_spec("pandas") is None:
+        return rows
+    import pandas
+
+    return pandas.DataFrame(rows)
+
+
 def train(
-    algorithm: Algorithm,
+    algorithm: Algorithm | type[Algorithm] | str,
     *,
     prompts: str | Path | Iterable[Any] | None = None,
     reward: RewardSource | None = None,
@@ -106,7 +140,8 @@ def train(
 
     Args:
         algorithm: ``plaudit.SFT(...)``, ``plaudit.RewardModel(...)``, ``plaudit.PPO(...)``, ``plaudit.GRPO(...)``
-            ..., or your own.
+            ..., or your own. Or a name, such as "ppo" or "dapo": then its settings are given beside the others,
+            ``train("ppo", kl_coef=0.05, ...)``.
         prompts: for RL: a file or hub name; or a list or another iterable of texts, of chats (lists of ``{"role",
             "content"}``, of `Message` or of ``(role, text)``), of rows (dicts with the names that a file would have),
             or of `Prompt` records; or a `datasets.Dataset` or pandas table. It is read as a file is.
@@ -118,17 +153,20 @@ def train(
             file.py:Class. See docs/howto/environments.md.
         preferences: for ``plaudit.RewardModel(...)``, ``plaudit.DPO(...)`` and its family: a file or hub name, rows
             (dicts with ``prompt``, ``chosen`` and ``rejected``, for instance) in one of these forms, or records.
-        settings: any setting of the command, by its flat name: ``model``, ``dataset`` (a name, or rows in one of these
-            forms), ``policy``, ``lr``, ``batch_size``, ``out`` ... See docs/reference/config.md. And ``on_iteration``,
-            a function that is called as ``f(number, metrics, rollouts)`` after each iteration of RL; where the data
-            set is fixed, after each optimizer step, with no rollouts. What it raises ends the run. And for RL
-            ``anyway=True``: train on a reward model that may be no better than a coin, by its own report card.
+        settings: any setting of the command, by its flat name; ``dataset`` is a name, or rows in one of these forms.
+            Those that people change are below; `plaudit COMMAND --help-all` and docs/reference/config.md have all.
+            And ``on_iteration``, a function that is called as ``f(number, metrics, rollouts)`` after each iteration of
+            RL; where the data set is fixed, after each optimizer step, with no rollouts. What it raises ends the run.
+            And for RL ``anyway=True``: train on a reward model that may be no better than a coin, by its own report
+            card.
 
     Raises:
         ConfigError, DataError, ModelError, RewardError, TrainingError: with the cure.
         Ended: a limit or an alarm ended the run; ``run`` is its directory, with model and report.
         Stopped: on SIGTERM or Ctrl-C; ``run`` likewise.
     """
+    if isinstance(algorithm, (str, type)):
+        algorithm = _with_settings(algorithm, settings)
     row = command_for(algorithm) or COMMANDS[_own_command(algorithm)]
     given: dict[str, Any] = {
         "prompts": prompts, "reward": reward, "gold": gold, "preferences": preferences, "environment": environment,
@@ -194,6 +232,41 @@ def _judged(stage: Callable[[], Path]) -> Run:
     card(path)
     write_report(path)
     return Run(path)
+
+
+def _with_settings(algorithm: type[Algorithm] | str, settings: dict[str, Any]) -> Algorithm:
+    """The algorithm of a name or a class, with those of its own settings that are given; they are taken out."""
+    given = _named(algorithm) if isinstance(algorithm, str) else algorithm
+    names = {f.name for f in _fields(given)} & settings.keys()
+    own = {name: settings.pop(name) for name in names}
+    if isinstance(given, type):
+        return given(**own)
+    return dataclasses.replace(cast(Any, given), **own)
+
+
+def _named(name: str) -> Algorithm | type[Algorithm]:
+    """The algorithm that a command or ``[algorithm] type`` calls so.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    plain = name.lower().replace("-", "_")
+    known: list[str] = []
+    for row in COMMANDS.values():
+        own = types(row.job)
+        known += [row.name, *own]
+        if plain in own or plain == row.name.replace("-", "_"):
+            job = specialise(row.job, plain if plain in own else own[0], "plaudit.train(algorithm)")
+            made: Algorithm = job.model_fields["algorithm"].get_default(call_default_factory=True)
+            return made
+    if ":" in name:
+        return load_algorithm(name, "plaudit.train(algorithm)")
+    close = nearest(plain, known)
+    raise ConfigError(
+        f"there is no algorithm {name!r}",
+        where="plaudit.train(algorithm)",
+        cure=(f"did you mean {close!r}? " if close else "") + f"one of {', '.join(dict.fromkeys(known))}",
+    )
 
 
 def _own_command(algorithm: Algorithm) -> str:
@@ -273,3 +346,29 @@ def _no_reward(source: Any, name: str) -> ConfigError:
         cure="give a function of (prompt, response), the name of a reward model, a table such as "
         '{"kind": "http", "url": ...}, or a list of these or of (one of these, weight)',
     )
+
+
+def _with_real_parameters() -> None:
+    """Give `train` the signature and the docstring that its settings have: ``help`` and notebooks show these."""
+    # Made from the jobs, so that it names what there is; type checkers read the one that is written above.
+    found: dict[str, tuple[Setting, list[str]]] = {}
+    for row in COMMANDS.values():
+        for setting in settings_of(row.job):
+            if setting.is_everyday and setting.name not in ("reward", "gold", "environment"):
+                found.setdefault(setting.name, (setting, []))[1].append(row.name)
+    signature = inspect.signature(train)
+    *first, rest = signature.parameters.values()
+    new = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
+        for name in found
+        if name.isidentifier()
+    ]
+    train.__signature__ = signature.replace(parameters=[*first, *new, rest])  # type: ignore[attr-defined]
+    lines = [
+        f"    {name}: {setting.in_short} ({', '.join(commands) if len(commands) < 6 else 'most commands'})"
+        for name, (setting, commands) in found.items()
+    ]
+    train.__doc__ = f"{inspect.cleandoc(train.__doc__ or '')}\n\nSettings that people change:\n" + "\n".join(lines)
+
+
+_with_real_parameters()

@@ -76,7 +76,7 @@ def test_names_of_the_same_meaning_are_understood(command: str, flag: str, key: 
     ("flag", "says"),
     [
         ("--per_device_train_batch_size", "--tokens-per-microbatch"), ("--gradient_accumulation_steps", "--batch-size"),
-        ("--max_steps", "--iterations"), ("--use_peft", "--rank 8"), ("--report_to", "metrics.jsonl"),
+        ("--max_steps", "--iterations"), ("--use_peft", "--rank 8"), ("--report_to", "--trackers"),
         ("--num_train_epochs", "--iterations"), ("--num_iterations", "--epochs"),
     ],
 )  # fmt: skip

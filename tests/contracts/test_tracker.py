@@ -1,7 +1,9 @@
 """What every tracker must do. A new tracker is a line in TRACKERS here, and must pass as it stands."""
 
 import io
+import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,8 +13,10 @@ from rich.console import Console
 from plaudit.runs.files import read_lines
 from plaudit.runs.recorder import Files
 from plaudit.tracking.console import ConsoleTracker
+from plaudit.tracking.protocol import Tracker
 from plaudit.tracking.tensorboard import tensorboard_tracker
-from plaudit.tracking.tracker import Tracker
+from plaudit.tracking.tracker import TRACKERS as TABLE
+from plaudit.tracking.tracker import Opening
 
 
 @dataclass
@@ -67,7 +71,135 @@ def console(folder):
     return Place(lambda: ConsoleTracker("ppo", printer), None, shown.getvalue)
 
 
-TRACKERS = {"files": files, "tensorboard": tensorboard, "console": console}
+pytestmark = pytest.mark.filterwarnings("ignore")  # the services' own packages warn of each other's
+
+
+def in_parts(folder, steps_of):
+    """Figures of a run at a service: a later part replaces the steps that an earlier one has from its start on.
+
+    Args:
+        steps_of: from part name to step -> figures.
+    """
+
+    def figures():
+        parts = steps_of()
+        steps = {}
+        for name in sorted(
+            parts, key=lambda name: int(name.split("-from-")[1].split("-")[0]) if "-from-" in name else 0
+        ):
+            first = min(parts[name], default=0)
+            steps = {step: row for step, row in steps.items() if step < first} | parts[name]
+        return steps
+
+    return figures
+
+
+def offline_records(data):
+    """The records of an offline file of W&B: blocks of 32 KiB, of pieces with checksum, length and type."""
+    at, record = 7, b""
+    while at + 7 <= len(data):
+        left = 32768 - at % 32768
+        if left < 7:
+            at += left
+            continue
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        record += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last piece
+            yield record
+            record = b""
+
+
+def wandb(folder):
+    pytest.importorskip("wandb", reason="pip install 'plaudit[wandb]'")
+    from wandb.proto import wandb_internal_pb2
+
+    def parts():
+        # Its own process writes the file, to the end a moment after the run was finished here.
+        steps = {}
+        for path in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
+            name, records = "", []
+            while not any(record.WhichOneof("record_type") == "exit" for record in records):
+                records = [wandb_internal_pb2.Record.FromString(data) for data in offline_records(path.read_bytes())]
+            for record in records:
+                name = record.run.display_name or name
+                row = {
+                    item.key or item.nested_key[0]: json.loads(item.value_json)
+                    for item in record.history.item
+                }
+                step = row.pop("_step", None)
+                numbers = {
+                    key: value for key, value in row.items() if not key.startswith("_") and key != "samples"
+                }
+                if step is not None and numbers:
+                    part = steps.setdefault(name, {})
+                    assert step not in part, "each step is there once"
+                    part[step] = numbers
+        return steps
+
+    return Place(lambda: TABLE["wandb"](Opening(folder, "ppo")), in_parts(folder, parts))
+
+
+def mlflow(folder):
+    pytest.importorskip("mlflow", reason="pip install 'plaudit[mlflow]'")
+    from mlflow import MlflowClient
+
+    def parts():
+        client, steps = MlflowClient(), {}
+        experiment = client.get_experiment_by_name("plaudit")
+        for run in client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"]):
+            part = steps.setdefault(run.info.run_name, {})
+            for key in run.data.metrics:
+                for point in client.get_metric_history(run.info.run_id, key):
+                    assert key not in part.setdefault(point.step, {}), "each step is there once"
+                    part[point.step][key] = point.value
+        return steps
+
+    return Place(lambda: TABLE["mlflow"](Opening(folder, "ppo")), in_parts(folder, parts))
+
+
+def trackio(folder):
+    pytest.importorskip("trackio", reason="pip install 'plaudit[trackio]'")
+    from trackio.sqlite_storage import SQLiteStorage
+
+    def parts():
+        steps = {}
+        for name in SQLiteStorage.get_runs("plaudit"):
+            if not name.startswith(folder.name):
+                continue  # of another test: the folder of Trackio is one for a process
+            part = steps.setdefault(name, {})
+            for row in SQLiteStorage.get_logs("plaudit", name):
+                numbers = {
+                    key: value for key, value in row.items() if key not in ("step", "timestamp", "samples")
+                }
+                if numbers:
+                    assert row["step"] not in part, "each step is there once"
+                    part[row["step"]] = numbers
+        return steps
+
+    return Place(lambda: TABLE["trackio"](Opening(folder, "ppo")), in_parts(folder, parts))
+
+
+@pytest.fixture(autouse=True)
+def _at_home(tmp_path, tmp_path_factory, monkeypatch):
+    """What the services keep is kept here, and nothing is sent anywhere."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv(
+        "MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.getbasetemp()}/mlflow-{tmp_path.name}.db"
+    )
+    monkeypatch.chdir(tmp_path)  # MLflow puts artifacts into the working directory
+    os.environ.setdefault("TRACKIO_DIR", str(tmp_path_factory.mktemp("trackio")))  # read once, at the import
+
+
+TRACKERS = {
+    "wandb": wandb,
+    "mlflow": mlflow,
+    "trackio": trackio,
+    "files": files,
+    "tensorboard": tensorboard,
+    "console": console,
+}
 
 
 @pytest.fixture(params=TRACKERS.values(), ids=TRACKERS)

@@ -39,3 +39,22 @@ def test_without_the_package_there_is_no_tracker(tmp_path, monkeypatch):
     with Recorder(tmp_path, command="sft") as recorder:
         recorder.metrics(1, {"loss": 1.0})
     assert not (tmp_path / "tensorboard").exists()
+
+
+def test_samples_are_text_of_their_step(tmp_path):
+    pytest.importorskip("tensorboard", reason="pip install 'plaudit[tensorboard]'")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    opened = module.tensorboard_tracker(tmp_path)
+    for step in (1, 2):
+        for response in ("Yes\n# no heading", "No"):
+            opened.sample(step, {"response": response, "reward": step})
+    opened.close()
+    reader = EventAccumulator(str(tmp_path))
+    reader.Reload()
+    assert reader.Tags()["tensors"] == ["samples/0", "samples/1"]
+    texts = [(point.step, point.tensor_proto.string_val[0].decode()) for point in reader.Tensors("samples/0")]
+    assert texts == [
+        (1, "    response: Yes\n    # no heading\n    reward: 1"),
+        (2, "    response: Yes\n    # no heading\n    reward: 2"),
+    ]

@@ -16,7 +16,10 @@ from plaudit.machine import check_writable, existing
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "peft", "datasets", "numpy", "pydantic")
 GIB = 2**30
-OPTIONAL = {"tensorboard": "tensorboard", "bitsandbytes": "qlora"}
+OPTIONAL = {
+    **{name: name for name in ("tensorboard", "wandb", "mlflow", "trackio")},
+    "bitsandbytes": "qlora",
+}
 
 
 HELP = """usage: plaudit doctor [--out DIR]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from plaudit.cli.outcome import figures, plain_words
+from plaudit.cli.outcome import figures
 from plaudit.cli.parser import Parser, add_field_flag, show
 from plaudit.config.load import pairs_of
 from plaudit.errors import ConfigError, DataError
 from plaudit.evaluation.benchmarks.table import as_text
-from plaudit.evaluation.kinds import KINDS, kind_of, load_run
+from plaudit.evaluation.kinds import KINDS, in_words, kind_of, load_run
 from plaudit.evaluation.report import write_report
 from plaudit.records import Judgement
 from plaudit.runs.files import BENCHMARK, METRICS, PAIRS, SUMMARY, merge_json
@@ -107,7 +107,7 @@ def _reward(directory: Path, given: Namespace) -> int:
     is_benchmark = (directory / BENCHMARK).is_file()
     card = KINDS["benchmark" if is_benchmark else "reward"].card(directory)
     if is_benchmark:
-        show(f"\n{as_text(card)}\n{plain_words(directory)}\n\nreport  {write_report(directory)}")
+        show(f"\n{as_text(card)}\n\n{in_words(directory)}\n\nreport  {write_report(directory)}")
     else:
         show(figures(card))
     show(f"written to {directory / 'summary.json'}")
@@ -153,7 +153,7 @@ def _policy(directory: Path, given: Namespace) -> int:
     show(figures({name: card[name] for name in KINDS["policy"].headline if name in card}))
     for table in KINDS["policy"].tables(load_run(directory)):
         show(f"\n{table.as_text()}")
-    show(f"{plain_words(directory)}\n\nall {len(card)} figures are in {directory / 'summary.json'}")
+    show(f"\n{in_words(directory)}\n\nall {len(card)} figures are in {directory / 'summary.json'}")
     if anew or given.judgements:
         show(f"report  {write_report(directory)}")
     if (directory / PAIRS).is_file() and not given.judgements:

@@ -18,21 +18,12 @@ def finish(run: Path) -> None:
     """Compute the card of the run's kind, write report.html, print both."""
     card = kinds.card(run)
     report = write_report(run)
-    show(f"{plain_words(run)}\n\n{figures(card)}")
+    show(f"\n{kinds.in_words(run)}\n\n{figures(card)}")
     made = [f"{name:<6}  {run / file}" for name, file in MADE.items() if (run / file).exists()]
     members = members_of(run)
     if members:  # the directory itself is what --reward takes
         made.append(f"model   {run} (an ensemble of {len(members)})")
     show("\n".join([*made, f"report  {report}"]))
-
-
-def plain_words(run: Path) -> str:
-    """The verdict on a run and what to be wary of, as sentences for the console."""
-    loaded = kinds.load_run(run)
-    verdict, warnings = kinds.verdict(loaded), kinds.warnings(loaded)
-    missing = kinds.kind_of(loaded).unchecked(loaded)
-    lines = ["", verdict.headline, verdict.evidence, *(f"! {warning}" for warning in warnings)]
-    return "\n".join([*lines, *([f"Not checked: {'; '.join(missing)}."] if missing else [])])
 
 
 def finish_pipeline(out: Path) -> None:
@@ -43,7 +34,7 @@ def finish_pipeline(out: Path) -> None:
         if names:  # the rest is in the report
             show(f"{run.command}\n{figures({name: run.summary[name] for name in names}, indent='  ')}")
     last = runs[-1].path
-    show(plain_words(last))
+    show("\n" + kinds.in_words(last))
     show(f"\nmodel   {last / 'model'}\nreport  {write_report(out)}")
 
 

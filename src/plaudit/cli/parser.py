@@ -165,28 +165,17 @@ def job_parser(
         section = setting.section if everything or setting.section == "algorithm" else ""
         if section not in groups:
             groups[section] = _group(parser, job_class, section, "job" if everything else "what people change")
-        _add(groups[section], setting, everything or _is_everyday(setting), short=not everything)
+        _add(groups[section], setting, everything or setting.is_everyday, short=not everything)
     return parser
 
 
 HELP_ALL = "--help-all"
-EVERYDAY = (
-    *("model", "policy", "reward", "dataset", "out", "epochs", "batch_size", "iterations", "prompts_per_iteration"),
-    *("rounds", "comparisons", "choose", "annotators.kind", "annotators.source"),
-    *("algorithm.group_size", "algorithm.kl_coef", "algorithm.beta", "optimizer.lr", "lora.rank"),
-    *("data.max_length", "sampling.max_new_tokens", "compute.device", "checkpoint.resume"),
-)
-"""Settings that people change: what `--help` shows."""
 EXAMPLES = {
     "--model": "HuggingFaceTB/SmolLM2-135M-Instruct",
     "--policy": "HuggingFaceTB/SmolLM2-135M-Instruct",
     "--reward": "rule:contains:please",
 }
 DATA = {"sft": "demonstrations.jsonl", "reward": "preferences.jsonl", "dpo": "preferences.jsonl"}
-
-
-def _is_everyday(setting: Setting) -> bool:
-    return setting.key in EVERYDAY or setting.default is MISSING
 
 
 def _example(command: str, table: tuple[Setting, ...]) -> str:
@@ -224,8 +213,7 @@ docs/reference/config.md explains every setting."""
 
 def _add(group: Any, setting: Setting, shown: bool = True, short: bool = False) -> None:
     default = "required" if setting.default is MISSING else f"default: {_short(setting.default)}"
-    # A sentence ends with one full stop; three of them stand for what a list leaves out.
-    words = re.split(r"(?<!\.)\. ", setting.help)[0].rstrip(".") if short else setting.help
+    words = setting.in_short if short else setting.help
     text = f"{words} ({default})".replace("%", "%%")
     shape: dict[str, Any] = {"metavar": setting.expected.split(" ")[0].upper()}
     if setting.annotation is bool:

@@ -40,6 +40,17 @@ class Setting:
     """Limits of a number, such as ``> 0``."""
 
     @property
+    def is_everyday(self) -> bool:
+        """Whether people change it, or must set it."""
+        return self.key in EVERYDAY or self.default is MISSING
+
+    @property
+    def in_short(self) -> str:
+        """The first sentence of its help."""
+        # A sentence ends with one full stop; three of them stand for what a list leaves out.
+        return re.split(r"(?<!\.)\. ", " ".join(self.help.split()))[0].rstrip(".")
+
+    @property
     def section(self) -> str:
         """The TOML table, empty for top-level keys."""
         return self.key.rpartition(".")[0]
@@ -54,6 +65,15 @@ class Setting:
     def expected(self) -> str:
         """The type in words, with its limits."""
         return f"{describe(self.annotation)} {self.bounds}".strip()
+
+
+EVERYDAY = (
+    *("model", "policy", "reward", "dataset", "out", "epochs", "batch_size", "iterations", "prompts_per_iteration"),
+    *("rounds", "comparisons", "choose", "annotators.kind", "annotators.source"),
+    *("algorithm.group_size", "algorithm.kl_coef", "algorithm.beta", "optimizer.lr", "lora.rank"),
+    *("data.max_length", "sampling.max_new_tokens", "compute.device", "checkpoint.resume"),
+)
+"""Settings that people change: what `--help` and `help(plaudit.train)` show."""
 
 
 @cache

@@ -47,7 +47,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
 
 _MICRO = "--tokens-per-microbatch limits one backward pass in tokens, whatever the batch of an optimizer step"
 _LONG = "--iterations is the length of an online run, in batches of rollouts; --epochs that of one on a fixed data set"
-_LOGGED = "every step is in metrics.jsonl, and TensorBoard files are written where the package is installed"
+_LOGGED = "--trackers console,tensorboard,wandb names who gets the figures; every step is in metrics.jsonl too"
+_FILED = "the environment variable WANDB_PROJECT, MLFLOW_EXPERIMENT_NAME; the name of the run is that of --out"
 _CLUSTER = "leave it out: one process runs all models"
 REASONS: dict[str, str] = {
     "per_device_train_batch_size": f"--batch-size counts the whole optimizer step; {_MICRO}",
@@ -67,6 +68,7 @@ REASONS: dict[str, str] = {
     "bf16": "--precision bf16",
     "fp16": "--precision bf16, or fp32; fp16 needs a loss scale, and there is none",
     **dict.fromkeys(("report_to", "use_wandb", "use_tensorboard", "logging_dir", "logging_steps", "log_with"), _LOGGED),
+    **dict.fromkeys(("wandb_project", "wandb_run_name", "wandb_group", "project_name", "tracker_project_name"), _FILED),
     "run_name": "--out names the run directory",
     "save_steps": "--every N, in optimizer steps, or in iterations in online commands",
     "ckpt_path": "checkpoints are in the run directory: --out",

@@ -236,9 +236,9 @@ class MismatchSection(Section):
 class LogSection(Section):
     """What is shown and kept."""
 
-    trackers: tuple[Literal["console", "tensorboard"], ...] = ("console", "tensorboard")
-    """Who receives the figures besides the files of the run: a progress bar and status line on the console, and
-    TensorBoard files where the package is installed."""
+    trackers: tuple[Literal["console", "tensorboard", "wandb", "mlflow", "trackio"], ...] = ("console", "tensorboard")
+    """Who receives the figures besides the files of the run: a progress bar and status line on the console, TensorBoard
+    files where the package is installed, Weights & Biases, MLflow, Trackio (docs/howto/trackers.md)."""
     samples: int = Field(8, ge=0)
     """Held-out prompts whose responses are kept in samples.jsonl at each evaluation."""
 

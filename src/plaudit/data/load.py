@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 
 from plaudit.data.convert import KIND_OF, convert, number_repeated_ids
 from plaudit.data.reading.exports.table import read_exports, together
@@ -45,7 +46,7 @@ class SeveralKinds(DataError):
 
 
 def load_records(
-    source: str,
+    source: str | Path,
     kind: Kind | None = None,
     *,
     limit: int = 0,
@@ -70,6 +71,7 @@ def load_records(
         BadRows: a DataError that lists the faults of all rows.
         ConfigError: ``fields`` names a field that there is not.
     """
+    source = str(source)
     log = ReadLog(source, max_gb)
     given = given_fields(fields or {})
     parts = open_source(source, log, limit)

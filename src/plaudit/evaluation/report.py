@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 from plaudit.evaluation.chapters import chapter, data_chapter, outcome_chapter, training_chapter
 from plaudit.evaluation.comparing.page import headline, sections
 from plaudit.evaluation.comparing.trials import trials_in, trials_of
-from plaudit.evaluation.kinds import kind_of, load_runs, verdict
+from plaudit.evaluation.kinds import kind_of, load_run, load_runs, verdict
 from plaudit.evaluation.looping import write_loop_page
 from plaudit.evaluation.page import Chapter, environment
 from plaudit.runs.files import LOOP, write_text
@@ -39,6 +40,15 @@ def write_report(run_dir: Path) -> Path:
     path = run_dir / "report.html"
     write_text(path, environment().get_template("report.html.j2").render(page))
     return path
+
+
+def inline(run_dir: Path) -> str:
+    """The first figures, warnings, curves and samples of a run, as an element that a notebook shows."""
+    run = load_run(run_dir)
+    page = {"verdict": verdict(run), "chapter": chapter(run), "name": str(run_dir)}
+    text = environment().get_template("inline.html.j2").render(page)
+    # A frame, because the style of the page must not reach the rest of the notebook.
+    return f'<iframe srcdoc="{html.escape(text)}" style="width:100%;height:560px;border:1px solid #8884"></iframe>'
 
 
 def write_comparison(paths: Sequence[Path], target: Path) -> Path:

@@ -4,3 +4,9 @@ Read `policy.py` first: the critic and the reward model are built in the same wa
 and its LM head; `files/` loads and saves; `lora.py` adds adapters. Optimizer steps are taken elsewhere, by the learners
 in `backends/`.
 """
+
+import warnings
+
+# peft asks transformers by a name that the latter has renamed; a user can do nothing about it, and in a notebook the
+# warning stands in red above the result.
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)

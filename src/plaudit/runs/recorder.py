@@ -1,9 +1,10 @@
-"""The recorder of a run: its files, which are always written, and trackers (console, TensorBoard) beside them."""
+"""The recorder of a run: its files, which are always written, and trackers beside them (console, W&B ...)."""
 
 from __future__ import annotations
 
 import contextlib
 import time
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,7 @@ from plaudit.config.sections import LogSection
 from plaudit.errors import PlauditError, Stopped
 from plaudit.runs.checkpoint import sync
 from plaudit.runs.files import (
+    CONFIG,
     EVALUATION,
     EVENTS,
     METRICS,
@@ -24,7 +26,8 @@ from plaudit.runs.files import (
     merge_json,
     read_lines,
 )
-from plaudit.tracking.tracker import TRACKERS, Tracker
+from plaudit.tracking.protocol import Tracker
+from plaudit.tracking.tracker import TRACKERS, Opening
 
 
 class Files:
@@ -132,9 +135,10 @@ class Recorder:
         self._files = Files(self.run_dir)
         self._closed = False
         self.trackers: dict[str, Tracker] = {}
-        for name, opened in TRACKERS.items():
+        opening = Opening(self.run_dir, command, _settings(self.run_dir))
+        for name in (log or LogSection()).trackers:
             with self._guard(name):
-                tracker = opened(self.run_dir, command, log or LogSection())
+                tracker = TRACKERS[name](opening)
                 if tracker is not None:
                     self.trackers[name] = tracker
         self.summary({"command": command})
@@ -256,3 +260,18 @@ class Recorder:
             self.close(f"{error.code}: {error.what}")
         else:
             self.close(f"{type(error).__name__}: {error}")
+
+
+def _settings(run_dir: Path) -> dict[str, Any]:
+    """The settings of the run by dotted name, from its config.toml; empty where it has none."""
+    path = run_dir / CONFIG
+    tables: list[tuple[str, Any]] = [("", tomllib.loads(path.read_text("utf-8")))] if path.exists() else []
+    flat: dict[str, Any] = {}
+    while tables:
+        above, table = tables.pop()
+        for name, value in table.items():
+            if isinstance(value, dict):
+                tables.append((f"{above}{name}.", value))
+            else:
+                flat[above + name] = jsonable(value)
+    return flat

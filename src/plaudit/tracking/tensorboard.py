@@ -10,7 +10,7 @@ from typing import Any
 
 
 class TensorBoardTracker:
-    """Scalars under their metric names.
+    """Scalars under their metric names, and samples as text.
 
     Args:
         folder: where the event files go. A resumed run adds a file; TensorBoard reads all of them as one run.
@@ -19,10 +19,14 @@ class TensorBoardTracker:
     def __init__(self, folder: Path) -> None:
         # Imported here, because the package is optional and slow to load.
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+        from tensorboard.compat.proto.tensor_pb2 import TensorProto
+        from tensorboard.compat.proto.types_pb2 import DT_STRING
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self._event, self._session, self._summary = Event, SessionLog, Summary
+        self._metadata, self._tensor, self._string = SummaryMetadata, TensorProto, DT_STRING
+        self._sampled = (-1, 0)
         self._writer = EventFileWriter(str(folder))
 
     def expect(self, total: int, unit: str) -> None:
@@ -42,7 +46,18 @@ class TensorBoardTracker:
         """The curves show it."""
 
     def sample(self, step: int, fields: Mapping[str, Any]) -> None:
-        """Samples are in samples.jsonl and on the report page."""
+        """As text of the step, one block a sample, under the response's number among those of the step."""
+        self._sampled = (step, self._sampled[1] + 1 if self._sampled[0] == step else 0)
+        # A block of code: TensorBoard reads the text as Markdown, and a response may hold anything.
+        lines = "\n".join(f"{name}: {value}" for name, value in fields.items())
+        text = "    " + lines.replace("\n", "\n    ")
+        value = self._summary.Value(
+            tag=f"samples/{self._sampled[1]}",
+            metadata=self._metadata(plugin_data=self._metadata.PluginData(plugin_name="text")),
+            tensor=self._tensor(dtype=self._string, string_val=[text.encode("utf-8", "replace")]),
+        )
+        summary = self._summary(value=[value])
+        self._writer.add_event(self._event(step=step, wall_time=time.time(), summary=summary))
 
     def event(self, kind: str, fields: Mapping[str, Any]) -> None:
         """Events are in events.jsonl; here they only make sure that what was written is on disk."""

@@ -1,66 +1,50 @@
-"""The protocol of everything that receives the figures of a run, and the table of those there are."""
+"""The table of trackers: what receives the figures of a run besides its files, and how each is opened."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from plaudit.config.sections import LogSection
+from plaudit.tracking.background import InBackground
 from plaudit.tracking.console import ConsoleTracker
+from plaudit.tracking.protocol import Tracker
+from plaudit.tracking.services import SERVICES, ServiceTracker
 from plaudit.tracking.tensorboard import tensorboard_tracker
 
 
-class Tracker(Protocol):
-    """Receives what a run records. ``tests/contracts/test_tracker.py`` says what each one must do.
+@dataclass(frozen=True)
+class Opening:
+    """What a tracker is opened with."""
 
-    A tracker may raise: the run goes on without it and says so in an event. It must not keep the run waiting; one
-    that sends figures over a network does so in the background.
-    """
-
-    def expect(self, total: int, unit: str) -> None:
-        """The run will have ``total`` steps in all, the resumed ones included; one is called ``unit``."""
-
-    def metrics(self, step: int, values: Mapping[str, float | None]) -> None:
-        """The figures of one step, by name; None where a figure was not finite."""
-
-    def start(self, values: Mapping[str, float]) -> None:
-        """What learning is compared with: figures at the start of the run, by name.
-
-        Of held-out figures that is the evaluation before the first step, of others the first value that was recorded.
-        A resumed run is told them again, since its own first step is not the start of the run.
-        """
-
-    def sample(self, step: int, fields: Mapping[str, Any]) -> None:
-        """A prompt with a response to it, as at this step."""
-
-    def event(self, kind: str, fields: Mapping[str, Any]) -> None:
-        """Something happened: started, saved, resumed, alarm, rolled back, stopped ..."""
-
-    def rewind(self, step: int) -> int:
-        """Forget figures and samples after ``step``: the run goes back there and records them again.
-
-        Events stay: they happened.
-
-        Returns:
-            How many rows were dropped; 0 where none are kept.
-        """
-
-    def close(self) -> None:
-        """The run is over: write what is left. Closing twice is fine."""
+    run_dir: Path
+    command: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The settings of the run, by dotted name."""
 
 
-Opener = Callable[[Path, str, LogSection], Tracker | None]
-"""From run directory, command and [log] settings to a tracker; None where the settings or the machine have none."""
+def _console(opening: Opening) -> Tracker:
+    return ConsoleTracker(opening.command)
 
 
-def _console(run_dir: Path, command: str, log: LogSection) -> Tracker | None:
-    return ConsoleTracker(command) if "console" in log.trackers else None
+def _tensorboard(opening: Opening) -> Tracker | None:
+    return tensorboard_tracker(opening.run_dir / "tensorboard")
 
 
-def _tensorboard(run_dir: Path, command: str, log: LogSection) -> Tracker | None:
-    return tensorboard_tracker(run_dir / "tensorboard") if "tensorboard" in log.trackers else None
+def _service(name: str, opening: Opening) -> Tracker:
+    if find_spec(name) is None:
+        # Unlike TensorBoard these are never on by themselves: somebody asked for it, and must hear that it is missing.
+        raise ModuleNotFoundError(f"the package {name} is not installed; pip install 'plaudit[{name}]'")
+    return InBackground(partial(ServiceTracker, name, SERVICES[name], opening.run_dir, opening.settings))
 
 
-TRACKERS: dict[str, Opener] = {"console": _console, "tensorboard": _tensorboard}
-"""Name -> how it is opened. The files of the run directory are no choice, and are not among them."""
+TRACKERS: dict[str, Callable[[Opening], Tracker | None]] = {
+    "console": _console,
+    "tensorboard": _tensorboard,
+    **{name: partial(_service, name) for name in SERVICES},
+}
+"""Name -> how it is opened; None where the machine has none. The files of the run are no choice, and not among them."""
+

@@ -99,6 +99,14 @@ def warnings(run: Run) -> list[str]:
     return messages + list(dict.fromkeys(told))
 
 
+def in_words(run_dir: Path) -> str:
+    """The verdict on a run and what to be wary of, one sentence or more a line."""
+    run = load_run(run_dir)
+    said, missing = verdict(run), kind_of(run).unchecked(run)
+    lines = [said.headline, said.evidence, *(f"! {warning}" for warning in warnings(run))]
+    return "\n".join([*lines, *([f"Not checked: {'; '.join(missing)}."] if missing else [])])
+
+
 def _early(alarm: Row, run: Run, unit: str) -> str:
     """An alarm that came before anything was lost, with what became of it where a gold reward has decided."""
     text = f"Early in the run, at {unit} {alarm.get('step')}, when nothing was lost yet: {_words(alarm)}"
