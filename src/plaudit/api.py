@@ -25,7 +25,7 @@ from plaudit.errors import ConfigError, Ended, Stopped
 from plaudit.evaluation.kinds import card, in_words
 from plaudit.evaluation.report import inline, write_report
 from plaudit.jobs.loop import LoopJob
-from plaudit.jobs.registry import COMMANDS, command_for
+from plaudit.jobs.registry import COMMANDS, Command, command_for
 from plaudit.jobs.reward_tables import TIMEOUT, RewardTable
 from plaudit.jobs.reward_texts import table_of
 from plaudit.jobs.rewarded import RewardedJob
@@ -171,13 +171,7 @@ def train(
     given: dict[str, Any] = {
         "prompts": prompts, "reward": reward, "gold": gold, "preferences": preferences, "environment": environment,
     }  # fmt: skip
-    strange = [name for name, value in given.items() if value is not None and name not in row.values]
-    if strange:
-        raise ConfigError(
-            f"training with {type(algorithm).__name__} has no use for {', '.join(strange)}",
-            where=f"plaudit.train({strange[0]}=...)",
-            cure="leave it out" + (f"; what it takes is {', '.join(row.values)}" if row.values else ""),
-        )
+    _refuse_useless(given, row, algorithm)
     on_iteration: OnIteration | None = settings.pop("on_iteration", None)
     taken = {name: given[name] for name in row.values} | {"dataset": settings.pop("dataset", None)}
     named, values = _named_and_values(taken, settings.get("reward_timeout", TIMEOUT))
@@ -218,6 +212,21 @@ def run_loop(
     if configs and isinstance(configs[-1], Mapping):
         settings = {"out": configs[-1].get("out", "runs/loop"), **settings}
     return Run(carry_out(read_plan(read, keys_of(LoopJob, settings, IN_PYTHON)), annotators=annotators, anyway=anyway))
+
+
+def _refuse_useless(given: Mapping[str, Any], row: Command, algorithm: Algorithm) -> None:
+    """Refuse what a command has no use for.
+
+    Raises:
+        ConfigError: something was given that it does not take.
+    """
+    strange = [name for name, value in given.items() if value is not None and name not in row.values]
+    if strange:
+        raise ConfigError(
+            f"training with {type(algorithm).__name__} has no use for {', '.join(strange)}",
+            where=f"plaudit.train({strange[0]}=...)",
+            cure="leave it out" + (f"; what it takes is {', '.join(row.values)}" if row.values else ""),
+        )
 
 
 def _judged(stage: Callable[[], Path]) -> Run:

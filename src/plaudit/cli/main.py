@@ -30,12 +30,14 @@ COMMANDS = {
     "select": ("select", "which pairs to ask annotators about first: active selection"),
     "compare": ("compare", "which of several models people prefer; the pairs to ask them about"),
     "report": ("report", "one self-contained HTML page about a run, or several side by side"),
+    "runs": ("runs", "the runs of a directory with their figures, or several side by side"),
     "frontier": ("frontier", "reward and gold over the distance from the start, with the predicted peak"),
     "chat": ("chat", "talk to a model or a run"),
     "annotate": ("annotate", "a web app on which people compare, rank, rate and write responses"),
     "data": ("data", "check data files, convert between formats"),
     "config": ("config", "show the resolved settings, each with its source"),
     "doctor": ("doctor", "whether Plaudit works here; of a run: memory, template, rewards, time"),
+    "completion": ("completion", "a script that makes bash, zsh or fish complete commands and flags"),
 }
 
 RESUME = "the same command with --out DIR --resume goes on from the last checkpoint"

@@ -40,7 +40,7 @@ def finish_pipeline(out: Path) -> None:
 
 def figures(card: dict[str, Any], indent: str = "") -> str:
     """A card as lines of ``name  value``; intervals in brackets, and a line for each row of a table."""
-    rows = {name: _number(value) for name, value in card.items() if name != "command" and _number(value)}
+    rows = {name: number(value) for name, value in card.items() if name != "command" and number(value)}
     rows |= {name: text for table in card.items() for name, text in _lines_of(*table)}
     width = max(map(len, rows), default=0)
     return "\n".join(f"{indent}{name:<{width}}  {text}" for name, text in rows.items())
@@ -52,12 +52,13 @@ def _lines_of(name: str, table: Any) -> list[tuple[str, str]]:
         return []
     named = [(row, next(iter(row))) for row in table if row and isinstance(next(iter(row.values())), str)]
     return [
-        (f"{name}/{row[key]}", "  ".join(f"{k} {_number(v)}" for k, v in row.items() if k != key and _number(v)))
+        (f"{name}/{row[key]}", "  ".join(f"{k} {number(v)}" for k, v in row.items() if k != key and number(v)))
         for row, key in named
     ]
 
 
-def _number(value: Any) -> str:
+def number(value: Any) -> str:
+    """A figure or an interval in a few characters; empty for what is neither."""
     if isinstance(value, (list, tuple)) and value and all(isinstance(v, (int, float)) for v in value):
         return "[" + ", ".join(f"{v:.4g}" for v in value) + "]"
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
