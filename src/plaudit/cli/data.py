@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterable
 from typing import Any, get_args
 
-from plaudit.cli.parser import Parser, add_field_flag, show
+from plaudit.cli.parser import Parser, add_field_flag, answer, show
 from plaudit.config.load import pairs_of
 from plaudit.data.lint import Finding, lint, lint_split
-from plaudit.data.load import load_records
+from plaudit.data.load import Loaded, load_records
 from plaudit.data.reading.rows import LARGEST_GB
 from plaudit.data.write import Layout, check_target, write_records
 from plaudit.errors import DataError
@@ -53,6 +54,7 @@ class _Sub(Parser):
 def check(given: Any) -> int:
     """Report on each file, and on those before it that share prompts with it; 65 if any of them cannot be used."""
     bad = 0
+    files: list[dict[str, Any]] = []
     before: dict[str, tuple[Record, ...]] = {}
     for source in given.files:
         try:
@@ -63,15 +65,19 @@ def check(given: Any) -> int:
             show(f"{source}: cannot be used")
             print(error, file=sys.stderr)
             bad += 1
+            files.append({"file": source, "error": error.what, "where": error.where, "cure": error.cure})
             continue
         show(f"{source}: {len(loaded.records)} x {loaded.kind} from {loaded.rows} rows · {loaded.format}")
         _show_notes(loaded.notes)
-        for finding in lint(loaded.records):
+        findings = lint(loaded.records)
+        for finding in findings:
             _show_finding(finding, finding.code)
+        files.append(_figures(source, loaded) | {"findings": [dataclasses.asdict(finding) for finding in findings]})
         for other, records in before.items():
             for finding in lint_split(records, loaded.records):
                 _show_finding(finding, f"{finding.code}  with {other}:")
         before[source] = tuple(loaded.records)
+    answer({"files": files})
     return EXIT_BAD if bad else 0
 
 
@@ -84,7 +90,15 @@ def convert(given: Any) -> int:
     changed = write_records(loaded.records, given.target, given.layout)
     show(f"{given.target}: {len(loaded.records)} x {loaded.kind}, read from {loaded.format}")
     _show_notes((*loaded.notes, *changed))
+    answer(_figures(given.target, loaded) | {"changed": changed})
     return 0
+
+
+def _figures(name: str, loaded: Loaded) -> dict[str, Any]:
+    return {
+        "file": name, "records": len(loaded.records), "kind": loaded.kind, "rows": loaded.rows,
+        "format": loaded.format, "notes": loaded.notes,
+    }  # fmt: skip
 
 
 def _show_finding(finding: Finding, title: str) -> None:

@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from plaudit.cli.outcome import figures
-from plaudit.cli.parser import Parser, add_field_flag, show
+from plaudit.cli.parser import Parser, add_field_flag, answer, show
 from plaudit.config.load import pairs_of
 from plaudit.errors import ConfigError, DataError
 from plaudit.evaluation.benchmarks.table import as_text
@@ -106,6 +106,7 @@ def _reward(directory: Path, given: Namespace) -> int:
         directory = score_dataset(directory, given.dataset, pairs_of(given.field) or None)
     is_benchmark = (directory / BENCHMARK).is_file()
     card = KINDS["benchmark" if is_benchmark else "reward"].card(directory)
+    answer({"run": str(directory), **card})
     if is_benchmark:
         show(f"\n{as_text(card)}\n\n{in_words(directory)}\n\nreport  {write_report(directory)}")
     else:
@@ -150,6 +151,7 @@ def _policy(directory: Path, given: Namespace) -> int:
     if given.judgements:
         _add_people(directory, given.judgements)
     card = KINDS["policy"].card(directory)
+    answer({"run": str(directory), **card})
     show(figures({name: card[name] for name in KINDS["policy"].headline if name in card}))
     for table in KINDS["policy"].tables(load_run(directory)):
         show(f"\n{table.as_text()}")

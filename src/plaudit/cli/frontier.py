@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
-from plaudit.cli.parser import Parser, show
+from plaudit.cli.parser import Parser, answer, show
 from plaudit.runs.reading import run_directory
 
 ABOUT = """Reward and gold reward over the root of the KL to the start, at every evaluation of a run, with the curves of
@@ -22,6 +23,7 @@ def run(command: str, argv: list[str]) -> int:
     from plaudit.evaluation.frontier import frontier
 
     fits = frontier(run_directory(given.run), given.form)
+    answer({"run": str(given.run), "fits": [dataclasses.asdict(one) | {"words": one.words} for one in fits]})
     columns = "".join(f"{one.judge:>10}" for one in fits)
     show(f"{'KL, nats':>10}{'root of KL':>12}{columns}   (change since the start)")
     for index, (distance, _) in enumerate(fits[0].points):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plaudit.cli.parser import ANYWAY, parse_flags, show, split_files
+from plaudit.cli.parser import ANYWAY, answer, parse_flags, show, split_files
 from plaudit.jobs.loop import LoopJob
 
 
@@ -16,7 +16,9 @@ def run(command: str, argv: list[str]) -> int:
     from plaudit.runs.files import LOOP, read_json
 
     out = run_loop(read_plan(files, overrides), anyway=anyway)
-    for number, steps in enumerate(read_json(out / LOOP)["rounds"], 1):
+    rounds = read_json(out / LOOP)["rounds"]
+    answer({"run": str(out), "rounds": rounds})
+    for number, steps in enumerate(rounds, 1):
         show(f"round {number}  {_figures(steps['evaluate'])}")
     show(f"\npolicy  {out / f'round-{number}' / steps['policy']['command'] / 'model'}\nreport  {out / 'report.html'}")
     return 0

@@ -40,6 +40,8 @@ COMMANDS = {
     "completion": ("completion", "a script that makes bash, zsh or fish complete commands and flags"),
 }
 
+AS_JSON = (*TRAINING, "quickstart", "loop", "evaluate", "select", "frontier", "data")
+"""Commands whose figures `--json` prints; those that write or list rows have a flag of that name of their own."""
 RESUME = "the same command with --out DIR --resume goes on from the last checkpoint"
 
 
@@ -82,6 +84,11 @@ def _dispatch(words: list[str]) -> int:
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # so that "my_module:MyAlgorithm" and reward functions are found
     run = importlib.import_module(f"plaudit.cli.{COMMANDS[name][0]}").run
+    if name in AS_JSON and "--json" in words:
+        from plaudit.cli.parser import json_only
+
+        with json_only():
+            return int(run(name, [word for word in words[1:] if word != "--json"]) or 0)
     return int(run(name, words[1:]) or 0)
 
 
@@ -103,7 +110,8 @@ def overview() -> str:
     return (
         "Plaudit: reinforcement learning from human feedback, measured.\n\n"
         f"usage: plaudit COMMAND ...\n\n{rows}\n\n"
-        "`plaudit COMMAND --help` lists the command's settings; --debug shows the traceback of an error.\n"
+        "`plaudit COMMAND --help` lists the command's settings; --debug shows the traceback of an error;\n"
+        "--json prints the figures as one JSON object to stdout, and everything else to stderr.\n"
         "First time here: `plaudit quickstart`."
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from plaudit.cli.parser import show
+from plaudit.cli.parser import answer, show
 from plaudit.evaluation import kinds
 from plaudit.evaluation.report import write_report
 from plaudit.jobs.reward_tables import members_of
@@ -18,6 +18,7 @@ def finish(run: Path) -> None:
     """Compute the card of the run's kind, write report.html, print both."""
     card = kinds.card(run)
     report = write_report(run)
+    answer({"run": str(run), "report": str(report), **card})
     show(f"\n{kinds.in_words(run)}\n\n{figures(card)}")
     made = [f"{name:<6}  {run / file}" for name, file in MADE.items() if (run / file).exists()]
     members = members_of(run)
@@ -34,6 +35,7 @@ def finish_pipeline(out: Path) -> None:
         if names:  # the rest is in the report
             show(f"{run.command}\n{figures({name: run.summary[name] for name in names}, indent='  ')}")
     last = runs[-1].path
+    answer({"run": str(out), **{run.path.name: run.summary for run in runs}})
     show("\n" + kinds.in_words(last))
     show(f"\nmodel   {last / 'model'}\nreport  {write_report(out)}")
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import re
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from itertools import takewhile
 from typing import Any, NoReturn
 
@@ -247,3 +250,32 @@ def _short(value: Any) -> str:
 def show(text: str) -> None:
     """Print to stdout: what the user asked for, as opposed to progress and errors, which go to stderr."""
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+_FIGURES: ContextVar[dict[str, Any] | None] = ContextVar("figures", default=None)
+
+
+def answer(values: Mapping[str, Any]) -> None:
+    """The figures that a command has found; the last call counts. Without ``--json`` nothing is done with them."""
+    figures = _FIGURES.get()
+    if figures is not None:
+        figures.clear()
+        figures.update(values)
+
+
+@contextlib.contextmanager
+def json_only() -> Iterator[None]:
+    """Within it, what is printed goes to stderr; at its end the answer goes to stdout, also after an error."""
+    from plaudit.runs.files import jsonable
+
+    figures: dict[str, Any] = {}
+    token = _FIGURES.set(figures)
+    stdout = sys.stdout
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _FIGURES.reset(token)
+        # A run that a limit or an alarm has ended leaves with an error, and has its figures all the same.
+        if figures:
+            stdout.write(json.dumps(jsonable(figures), indent=2, ensure_ascii=False) + "\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from plaudit.cli.parser import Parser, add_field_flag, show
+from plaudit.cli.parser import Parser, add_field_flag, answer, show
 from plaudit.config.load import pairs_of
 from plaudit.errors import ConfigError
 
@@ -51,5 +51,6 @@ def run(command: str, argv: list[str]) -> int:
         fields=pairs_of(given.field),
     )
     write_rows([{"id": key, "priority": value} for key, value in priorities.items()], given.out)
+    answer({"out": str(given.out), "pairs": len(priorities), "by": given.by})
     show(f"{given.out}: {len(priorities)} pairs by {given.by}")
     return 0

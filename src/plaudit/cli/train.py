@@ -12,7 +12,7 @@ from pathlib import Path
 
 from plaudit.cli.config import require
 from plaudit.cli.outcome import finish
-from plaudit.cli.parser import ANYWAY, SEEDS, chosen, parse_flags, show, split_files
+from plaudit.cli.parser import ANYWAY, SEEDS, answer, chosen, parse_flags, show, split_files
 from plaudit.config.load import Layer, load_job
 from plaudit.config.sections import Job
 from plaudit.errors import ConfigError, Ended, Stopped, TrainingError
@@ -130,5 +130,6 @@ def train_with_seeds(command: str, job: Job, sources: Mapping[str, str], count: 
         runs.append(run)
     found = over_seeds(trials_of(runs))
     write_text(out / RESULTS, json.dumps(found, indent=2) + "\n")
+    answer({"run": str(out), **found})
     show("\n".join(["", *in_words(found), "", f"seeds   {out / RESULTS}", f"report  {write_report(out)}"]))
     return code
