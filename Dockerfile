@@ -5,10 +5,12 @@ FROM python:3.12-slim
 RUN useradd --create-home --uid 1000 plaudit
 WORKDIR /app
 
-# PyTorch first, from the index of CPU builds: the default one brings several gigabytes of CUDA.
+# PyTorch first: its usual package brings several gigabytes of CUDA, its index for a CPU does not. PyTorch's own page
+# names that index; give it as `docker build --build-arg TORCH_INDEX=...`.
+ARG TORCH_INDEX=""
 COPY constraints.txt ./
 RUN grep '^torch==' constraints.txt > torch.txt \
-    && pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu --requirement torch.txt
+    && pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} --requirement torch.txt
 
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
