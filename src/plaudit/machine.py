@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -154,6 +155,34 @@ def _refused(path: Path, what: str, needed: int, reason: str, cure: str) -> Mach
     with contextlib.suppress(OSError):
         room = f"{room}, {size(free_bytes(path))} free" if room else f"{size(free_bytes(path))} free"
     return MachineError(f"could not write {what}: {reason}{f' ({room})' if room else ''}", where=str(path), cure=cure)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a directory, are on the disk."""
+    windows = sys.platform == "win32"  # which waits for files alone, and for those only that may be written
+    if windows and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Make a directory and those that it lies in, which a power cut does not take away again."""
+    # A directory that is synced keeps what it holds; its own name is kept by the one that it lies in.
+    new = [one for one in (path, *path.parents) if not one.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for one in new:
+        sync(one.parent)
+
+
+def sync_all(folder: Path) -> None:
+    """Wait until all files below a directory are on the disk, and their names."""
+    for path in (*folder.rglob("*"), folder):
+        if not path.is_symlink() and (path.is_file() or path.is_dir()):
+            sync(path)
 
 
 def check_threads(threads: int | str) -> None:

@@ -29,10 +29,20 @@ from plaudit.loop.answers import majority, open_annotators
 from plaudit.loop.implicit import preferences_of, read_feedback
 from plaudit.loop.plan import Plan
 from plaudit.loop.state import State, check_free
-from plaudit.machine import check_writable
+from plaudit.machine import check_writable, make_folder
 from plaudit.records import Prompt
 from plaudit.runs.directory import announce, set_threads
-from plaudit.runs.files import EVENTS, SUMMARY, Row, merge_json, read_json, read_lines, write_lines
+from plaudit.runs.files import (
+    CONFIG,
+    EVENTS,
+    SUMMARY,
+    Row,
+    merge_json,
+    read_json,
+    read_lines,
+    write_lines,
+    write_text,
+)
 from plaudit.runs.lock import MANIFEST, only_writer, sign
 from plaudit.stages import stage_of
 from plaudit.stages.online.again import evaluate_against
@@ -60,11 +70,11 @@ def run_loop(plan: Plan, *, annotators: Annotators | None = None, anyway: bool =
     check_writable(out)
     check_free(out)
     set_threads(job.compute)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with only_writer(out):
         state = State.open(plan)
         sign(out)
-        (out / "config.toml").write_text(plan.as_toml(), encoding="utf-8")
+        write_text(out / CONFIG, plan.as_toml())
         loop = Loop(plan, state, annotators or open_annotators(job), anyway)
         try:
             for number in range(1, job.rounds + 1):

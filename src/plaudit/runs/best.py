@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from plaudit.errors import MachineError
-from plaudit.machine import check_space, writing
-from plaudit.runs.checkpoint import NamedFile, needed_by_all, sync
+from plaudit.machine import check_space, make_folder, sync, writing
+from plaudit.runs.checkpoint import NamedFile, needed_by_all
 
 FIRST_FORMAT = "best.safetensors"
 """A checkpoint of the first release holds a copy of the best weights under this name."""
@@ -81,7 +81,7 @@ class BestWeights:
         if not (checkpoint / FIRST_FORMAT).is_file():
             return  # nothing had been kept yet
         path = self._path(step)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         temporary = path.with_name(f".tmp-{path.name}")
         shutil.copyfile(checkpoint / FIRST_FORMAT, temporary)
         self._commit(temporary, path)
@@ -107,7 +107,7 @@ class BestWeights:
         check_space(path, what, needed)
         try:
             with writing(path, what, needed=needed):
-                path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(path.parent)
                 save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
                 self._commit(temporary, path)
         except MachineError:

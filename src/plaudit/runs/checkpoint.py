@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from plaudit.errors import MachineError, TrainingError
-from plaudit.machine import check_space, writing
+from plaudit.machine import check_space, make_folder, sync, writing
 
 MANIFEST = "MANIFEST.json"
 TRAINER = "trainer.json"
@@ -126,8 +125,9 @@ def save(
     check_space(directory, what, last)
     try:
         with writing(directory, what, needed=last):
+            make_folder(directory)
             clean(directory)
-            temporary.mkdir(parents=True)
+            temporary.mkdir()
             for write in writers:
                 write(temporary)
             (temporary / TRAINER).write_text(json.dumps(trainer), encoding="utf-8")
@@ -315,18 +315,6 @@ def _rotate(directory: Path, keep: int) -> None:
             _discard(doomed)
         path.rename(doomed)
         _discard(doomed)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a directory, are on the disk."""
-    windows = sys.platform == "win32"  # which waits for files alone, and for those only that may be written
-    if windows and path.is_dir():
-        return
-    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sha256(path: Path) -> str:

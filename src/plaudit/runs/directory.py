@@ -19,7 +19,7 @@ from plaudit.config.sections import ComputeSection, Job
 from plaudit.config.show import to_toml
 from plaudit.errors import ConfigError
 from plaudit.jobs.registry import command_of
-from plaudit.machine import check_threads, check_writable
+from plaudit.machine import check_threads, check_writable, make_folder, sync_all, writing
 from plaudit.runs.checkpoint import steps
 from plaudit.runs.files import CONFIG, EVENTS, PARTIAL, merge_json, write_text
 from plaudit.runs.lock import LOCK, MANIFEST, is_leftover, only_writer, read_manifest, sign
@@ -49,7 +49,7 @@ def open_run(
     # Before the lock as well: a directory that is refused must stay as it is, without even a lock file in it.
     if _is_taken(path):
         _refuse(path, job)
-    path.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     with only_writer(path):
         # Again: between the look and the lock another process may have made a run of it.
         if _is_taken(path):
@@ -65,6 +65,9 @@ def open_run(
         write_text(path / CONFIG, to_toml(job, dict(sources or {})))
         _write_manifest(path, job, now, changed)
         yield path
+        # Before anything says that the run is finished: after a power cut nobody would make again what is missing.
+        with writing(path, "the run"):
+            sync_all(path)
         # Not in a `finally`: after an error the run is unfinished, and --resume goes on with it.
         merge_json(path / MANIFEST, {"finished": True})
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.errors import DataError, MachineError
-from plaudit.machine import writing
+from plaudit.machine import make_folder, sync, writing
 
 Row = dict[str, Any]
 Key = tuple[str, type]
@@ -87,11 +87,6 @@ class Lines:
         with writing(self.path, f"a line of {self.path.name}"):
             self._file.write(_json(row) + "\n")
             self._file.flush()
-
-    def sync(self) -> None:
-        """Wait until all rows are on the disk."""
-        with writing(self.path, self.path.name):
-            os.fsync(self._file.fileno())
 
     def keep(self, wanted: Callable[[Row], bool], *, has: Key = STEP) -> tuple[int, str]:
         """Rewrite the file with the rows for which ``wanted`` is true.
@@ -236,16 +231,18 @@ def write_text(path: Path, text: str) -> None:
     """
     # Write beside, sync, rename: the rename is atomic within one directory (POSIX), so at every moment the name
     # refers to a complete file. Without the sync the rename could reach the disk before the content, and a power cut
-    # would leave an empty file under the name.
+    # would leave an empty file under the name. Without the one after it a later file could be there and this one not:
+    # a loop's record of a step, and not the step.
     temporary = path.with_name(path.name + PARTIAL)
     try:
         with writing(path, path.name, needed=len(text)):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             with temporary.open("w", encoding="utf-8", errors="replace") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
+            sync(path.parent)
     except MachineError:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from plaudit.config.sections import LogSection
 from plaudit.errors import PlauditError, Stopped
-from plaudit.runs.checkpoint import sync
+from plaudit.machine import sync, writing
 from plaudit.runs.files import (
     CONFIG,
     EVALUATION,
@@ -85,11 +85,10 @@ class Files:
         return dropped
 
     def sync(self) -> None:
-        """Wait until all that was recorded is on the disk."""
-        for lines in (self._metrics, self._samples, self._events):
-            lines.sync()
-        if (self._run_dir / EVALUATION).exists():
-            sync(self._run_dir / EVALUATION)
+        """Wait until all that was recorded is on the disk, in files of other writers (kept responses) too."""
+        for path in (*self._run_dir.glob("*.jsonl"), self._run_dir):
+            with writing(path, path.name):
+                sync(path)
 
     def close(self) -> None:
         """Close the three files."""
