@@ -24,6 +24,7 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,6 +67,7 @@ class Disk:
     def __init__(self, root: Path, at: int = 0, fault: str = "kill") -> None:
         self.root, self.at, self.fault = str(root.resolve()), at, fault
         self.seen: list[str] = []
+        self._lock = threading.Lock()  # a checkpoint is written by a thread of its own
         self._open, self._sync = io.open, os.fsync
         self._save = safetensors.torch.save_file
 
@@ -81,8 +83,9 @@ class Disk:
 
     def operation(self, kind: str, path: str, half: Callable[[], None] | None = None) -> None:
         """Something is about to be done with a file."""
-        self.seen.append(f"{kind} {path.removeprefix(self.root)}")
-        now = len(self.seen)
+        with self._lock:
+            self.seen.append(f"{kind} {path.removeprefix(self.root)}")
+            now = len(self.seen)
         if not self.at or now < self.at:
             return
         if self.fault == "kill":

@@ -20,6 +20,7 @@ import random
 import shutil
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ class Disk:
         self.names: dict[int, dict[str, int]] = {}
         self._sync = os.fsync
         self._busy = False
+        self._lock = threading.RLock()  # a checkpoint is written by a thread of its own
         for folder, _, files in os.walk(self.root):
             self._keep(folder)
             for name in files:
@@ -79,19 +81,25 @@ class Disk:
 
     def _synced(self, descriptor: int) -> None:
         path = os.readlink(f"/proc/self/fd/{descriptor}")
-        if self._is_mine(path):
+        if not self._is_mine(path):
+            return
+        with self._lock:
             self._operation()
             self._sync(descriptor)
             self._keep(path)
 
     def _audit(self, event: str, args: tuple[Any, ...]) -> None:
-        if self._busy:
-            return
+        if event == "open" or event in EVENTS:
+            with self._lock:
+                if not self._busy:
+                    self._about_to(event, args)
+
+    def _about_to(self, event: str, args: tuple[Any, ...]) -> None:
         if event == "open":
             path, _, flags = args
             if isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR) and self._path(path):
                 self._operation()
-        elif event in EVENTS:
+        else:
             ends = event in ("os.remove", "os.rmdir")
             path = self._path(args[0], args[-1] if ends or event == "os.mkdir" else args[2] if len(args) > 2 else -1)
             if not path:

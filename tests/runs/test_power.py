@@ -3,8 +3,7 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,7 @@ from plaudit.runs.directory import finished, open_run
 from plaudit.runs.keeper import Keeper
 from plaudit.runs.recorder import Recorder
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-STEPS = 4
+STEPS = 3
 
 
 class Counter:
@@ -27,14 +25,18 @@ class Counter:
         self.step = 0
 
     def save(self, directory):
-        (directory / "policy.safetensors").write_bytes(bytes([self.step]) * 64)
+        self.snapshot()(directory)
+
+    def snapshot(self):
+        now = bytes([self.step]) * 64
+        return lambda directory: (directory / "policy.safetensors").write_bytes(now)
 
     def restore(self, directory):
         self.step = (directory / "policy.safetensors").read_bytes()[0]
 
 
 def train(run):
-    """A run of four steps with all files of a run; the same call goes on with it."""
+    """A run of three steps with all files of a run; the same call goes on with it."""
     section = CheckpointSection(every=1, keep=2, resume=True)
     job = SFTJob(out=str(run), checkpoint=section)
     if finished(job):
@@ -47,6 +49,7 @@ def train(run):
             learner.step = step
             recorder.metrics(step, {"loss": 1 / step})
             keeper.after(step, dict)
+        keeper.finish()
         (path / "model").mkdir(exist_ok=True)
         (path / "model" / "model.safetensors").write_bytes(bytes([learner.step]) * 64)
         recorder.summary({"loss": 1 / learner.step})
@@ -65,6 +68,8 @@ def with_power_cut(place, at, left):
         train(place / "here" / "runs" / "run")
         (place / "count").write_text(str(disk.count))
         code = 0
+    except BaseException:
+        (place / "error").write_text(traceback.format_exc())
     finally:
         os._exit(code)
 
@@ -79,22 +84,21 @@ def contents(run):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    monkeypatch.setattr("plaudit.runs.directory._git_revision", str)  # a process each time
+    monkeypatch.setenv("PATH", "")  # without git, which would be a process each time
     (tmp_path / "here").mkdir()
     return tmp_path
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks Linux which file a descriptor is")
-@pytest.mark.parametrize("left", LEFT)
-def test_nothing_that_was_reported_is_lost_at_any_operation(place, left, capsys):
-    assert with_power_cut(place, 0, left) == 0
+def test_nothing_that_was_reported_is_lost_at_any_operation(place):
+    assert with_power_cut(place, 0, LEFT[0]) == 0, (place / "error").read_text()
     whole, count = contents(place / "here" / "runs" / "run"), int((place / "count").read_text())
     assert whole[0] == [(step, 1 / step) for step in range(1, STEPS + 1)] and count > 60
     for at in range(1, count + 1):
         for name in ("here", "after"):
             shutil.rmtree(place / name, ignore_errors=True)
         (place / "here").mkdir()
-        assert with_power_cut(place, at, left) == CUT
+        assert with_power_cut(place, at, LEFT[at % len(LEFT)]) == CUT
         assert missing(place / "here" / "runs" / "run", place / "after" / "runs" / "run") == "", at
         train(place / "after" / "runs" / "run")
         assert contents(place / "after" / "runs" / "run") == whole, f"operation {at} of {count}"
@@ -114,15 +118,3 @@ def test_the_disk_forgets_what_was_not_synced(place):
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == CUT
     assert {path.name: path.read_text() for path in (place / "after").iterdir()} == {"a": "", "b": ""}
-
-
-@pytest.mark.parametrize("command", [
-    ["kills.py", "--kills", "3", "--trainers", "GRPO", "--threads", "1"],
-    ["power_loss.py", "--trainers", "SFT", "--every", "50"],
-])  # fmt: skip
-def test_the_studies_in_short(command):
-    """SIGKILL, a jumping clock, two writers and power cuts, on real trainers."""
-    source = {"PYTHONPATH": str(SCRIPTS.parent / "src"), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, str(SCRIPTS / command[0]), *command[1:]]
-    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | source, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
