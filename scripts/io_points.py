@@ -1,59 +1,43 @@
 """Every instant at which a run touches the disk: kill it there, or let the disk refuse, and go on with --resume.
 
-python scripts/io_points.py                                    all trainers, all points, three faults (an hour or two)
-python scripts/io_points.py --trainers sft --faults kill --every 10      each tenth point
+python scripts/io_points.py --save docs/why/never-lose-work.json --every 7     all trainers, each seventh point (hours)
+python scripts/io_points.py --trainers SFT --faults kill --every 10            some points, on the console
 
 A run of a tiny model is made once undisturbed, and its operations on the disk are counted: files opened for writing,
 writes, syncs, renames, folders made and removed. Then it is made again for each of them. At that operation it is killed
 (a write is done by half before), or the system says that the disk is full, from then on, or that there was an input or
 output error, once. Where the system refuses, the error must be one of the machine (exit code 74) that names a file.
-Then the same command with --resume must come to its end with the same weights, figures and evaluations, bit for bit.
+Then the same command must come to its end with the same weights, figures, checkpoints and evaluations, bit for bit.
 
-Each run is a process of its own, forked from one that has only imported.
+Each run is a process of its own, forked from one that has only imported. What is in the file of the figures is not
+tried again.
 """
 
 from __future__ import annotations
 
 import argparse
 import builtins
-import contextlib
 import errno
-import hashlib
 import io
-import json
 import os
+import shutil
 import sys
 import tempfile
 import threading
-import traceback
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
 import safetensors.torch
-from tests.stages.conftest import World
-
-from plaudit.algorithms.grpo import GRPO
-from plaudit.cli.main import explain
-from plaudit.cli.outcome import finish
-from plaudit.config.sections import CheckpointSection
-from plaudit.errors import Ended
-from plaudit.jobs.online import GRPOJob
-from plaudit.jobs.preference import DPOJob
-from plaudit.stages.online.rl import run_rl
-from plaudit.stages.preference.dpo import run_dpo
-from plaudit.stages.reward.train import run_reward
-from plaudit.stages.sft import run_sft
+from small_runs import TRAINERS, SmallRuns, differing, in_child, keep, kept, plaudit, results, tail
 
 FAULTS = ("kill", "full", "error")
 NUMBERS = {"full": errno.ENOSPC, "error": errno.EIO}
-REFUSED, OTHERS = 74, 99
-"""Exit codes of a trial: the machine's, and an error that it must not be."""
+KILLED, REFUSED = 137, 74
+"""Exit codes of a run that is disturbed."""
 OPERATIONS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
 GIVES_SPACE = {"os.remove", "os.rmdir", "os.rename"}
-TIMES = ("time", "throughput", "memory")
-"""Metrics of these roles differ from run to run."""
 
 
 class Disk:
@@ -91,7 +75,7 @@ class Disk:
         if self.fault == "kill":
             if half is not None:
                 half()
-            os._exit(137)
+            os._exit(KILLED)
         # A full disk stays full, and can be freed; an error comes once.
         if now == self.at or (self.fault == "full" and kind not in GIVES_SPACE):
             number = NUMBERS[self.fault]
@@ -158,157 +142,96 @@ class _Raw(io.FileIO):
         return super().write(content) or 0
 
 
-def likes_good(rollouts: Any) -> list[Any]:
-    """A reward: how often the response says "good"."""
-    from plaudit.records import RewardResult
+class Subject:
+    """One trainer: its undisturbed end, and the operations on the way there."""
 
-    return [RewardResult(float(rollout.response.count("good"))) for rollout in rollouts]
+    def __init__(self, runs: SmallRuns, name: str) -> None:
+        self.runs, self.name = runs, name
+        self.place = runs.root / "points" / name
+        disk = Disk(self.place / "calm")
+        code = self._carried_out(self._config("calm"), disk)
+        if code:
+            raise SystemExit(f"{name}, undisturbed: exit code {code}: {tail(self.log)}")
+        self.seen = (self.place / "seen.txt").read_text(encoding="utf-8").splitlines()
+        self.calm = results(self.place / "calm" / "run")
 
+    @property
+    def log(self) -> Path:
+        """The console."""
+        return self.place / "console.txt"
 
-def trainers(world: World) -> dict[str, Callable[[Path, bool], Path]]:
-    """By name: a run into a directory, resumed or not."""
+    def _config(self, label: str) -> Path:
+        shutil.rmtree(self.place / label, ignore_errors=True)
+        config = self.runs.config(self.name, self.place / label / "run", threads=1)
+        self.log.write_text("", encoding="utf-8")
+        return config
 
-    def checkpoint(resume: bool) -> CheckpointSection:
-        return CheckpointSection(every=1, keep=2, resume=resume)
-
-    def dpo(out: Path, resume: bool) -> Path:
-        like = world.reward(out)
-        given = {name: getattr(like, name) for name in like.model_fields_set if name != "model"}
-        return run_dpo(DPOJob(**{**given, "policy": world.lm, "checkpoint": checkpoint(resume)}))
-
-    def grpo(out: Path, resume: bool) -> Path:
-        like = world.rl(out)
-        given = {name: getattr(like, name) for name in like.model_fields_set if name != "algorithm"}
-        changes = {"algorithm": GRPO(group_size=3), "iterations": 2, "eval_every": 1, "checkpoint": checkpoint(resume)}
-        return run_rl(GRPOJob(**{**given, **changes}), reward=likes_good)
-
-    def ppo(out: Path, resume: bool) -> Path:
-        changes = {"iterations": 3, "eval_every": 1, "checkpoint": checkpoint(resume)}
-        return run_rl(world.rl(out, **changes), reward=likes_good)
-
-    return {
-        "sft": lambda out, resume: run_sft(world.sft(out, checkpoint=checkpoint(resume))),
-        "reward": lambda out, resume: run_reward(world.reward(out, epochs=2, checkpoint=checkpoint(resume))),
-        "dpo": dpo,
-        "ppo": ppo,
-        "grpo": grpo,
-    }
-
-
-def carried_out(make: Callable[[Path, bool], Path], out: Path, resume: bool, disk: Disk | None, log: Path) -> int:
-    """A run with its report in a process of its own; its exit code. What it touched, or said, is in ``log``."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    code = 0
-    with log.open("w") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-        sys.stdout = sys.stderr = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), write_through=True)
-        if disk is not None:
+    def _carried_out(self, config: Path, disk: Disk | None) -> int:
+        def work() -> int:
+            if disk is None:
+                return plaudit(self.runs.words(self.name, config))
             disk.install()
-        try:
-            finish(make(out, resume))
-        except Ended as end:
-            code = end.exit_code
-        except BaseException as error:
-            failure = explain(error)
-            is_fine = failure.code == "SYSTEM" and failure.where
-            code = REFUSED if is_fine else OTHERS
-            print(failure)
-            if not is_fine:
-                traceback.print_exc()
-        if disk is not None and not disk.at:
-            log.with_suffix(".seen").write_text("\n".join(disk.seen), encoding="utf-8")
-        sys.stdout.flush()
-    os._exit(code)
+            code = plaudit(self.runs.words(self.name, config))
+            if not disk.at:
+                (self.place / "seen.txt").write_text("\n".join(disk.seen), encoding="utf-8")
+            return code
+
+        return in_child(work, self.log)
+
+    def spoiled(self, at: int, fault: str) -> str:
+        """Spoil one operation and go on; what is wrong, or nothing."""
+        config = self._config("spoiled")
+        out = config.with_suffix("")
+        code = self._carried_out(config, Disk(config.parent, at, fault))
+        said = self.log.read_text(encoding="utf-8", errors="replace")
+        if code != 0 and code != (KILLED if fault == "kill" else REFUSED):
+            return f"exit code {code}: {tail(self.log)}"
+        if code == REFUSED and ("BUG" in said or str(config.parent) not in said):
+            return f"no file is named: {tail(self.log)}"
+        went_on = code == 0
+        if not went_on and (again := self._carried_out(config, None)):
+            return f"the same command again: exit code {again}: {tail(self.log)}"
+        differ = differing(results(out), self.calm)
+        how = "it went on" if went_on else "after the same command"
+        return f"{how}, other content in {', '.join(differ)}" if differ else ""
 
 
-def digest(run: Path) -> dict[str, str]:
-    """SHA-256 of what must not depend on how often a run was interrupted."""
-
-    def rows(name: str) -> list[Any]:
-        found = [json.loads(line) for line in (run / name).read_text(encoding="utf-8").splitlines()]
-        return [{k: v for k, v in row.items() if k.split("/")[0] not in TIMES} for row in found]
-
-    found = {
-        path.relative_to(run).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted((run / "model").glob("*.safetensors"))
-    }
-    for name in ("metrics.jsonl", "evaluation.jsonl", "samples.jsonl"):
-        if (run / name).exists():
-            found[name] = hashlib.sha256(json.dumps(rows(name)).encode()).hexdigest()
-    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    return found | {"ended": str(summary.get("ended")), "page": str((run / "report.html").is_file())}
-
-
-def trial(make: Callable[[Path, bool], Path], place: Path, at: int, fault: str, whole: dict[str, str]) -> str:
-    """Spoil one operation and resume; what is wrong, or nothing."""
-    out, log = place / "run", place / "log.txt"
-    code = carried_out(make, out, False, Disk(place / "run", at, fault), log)
-    if fault == "kill" and code != 137:
-        return f"it was not killed: exit code {code}: {_end(log)}"
-    if fault != "kill" and code not in (0, REFUSED):
-        return f"exit code {code}: {_end(log)}"
-    if code == 0:
-        return "" if digest(out) == whole else "it went on, with other results"
-    if code == REFUSED and "BUG" in log.read_text(encoding="utf-8"):
-        return _end(log)
-    again = carried_out(make, out, True, None, log)
-    if again != 0:
-        return f"resumed: exit code {again}: {_end(log)}"
-    differ = [name for name in whole if digest(out).get(name) != whole[name]]
-    return f"resumed, it differs in {', '.join(differ)}" if differ else ""
-
-
-def _end(log: Path) -> str:
-    return " | ".join(log.read_text(encoding="utf-8").splitlines()[-12:])
-
-
-def points(make: Callable[[Path, bool], Path]) -> tuple[list[str], dict[str, str]]:
-    """The operations of an undisturbed run, and its results."""
-    with places() as place:
-        code = carried_out(make, place / "run", False, Disk(place / "run"), place / "log.txt")
-        assert code == 0, _end(place / "log.txt")
-        return (place / "log.seen").read_text(encoding="utf-8").splitlines(), digest(place / "run")
-
-
-@contextlib.contextmanager
-def places() -> Iterator[Path]:
-    """A directory for one trial."""
-    with tempfile.TemporaryDirectory() as place:
-        yield Path(place)
+def study(runs: SmallRuns, given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Spoil each n-th operation of every trainer, those that the file of the figures already holds left out."""
+    rows: list[dict[str, Any]] = kept(given.save).get("points", [])
+    until = time.monotonic() + 60 * given.minutes
+    for name in given.trainers.split(";"):
+        subject = Subject(runs, name)
+        for fault in given.faults.split(","):
+            new = {"trainer": name, "fault": fault, "points": len(subject.seen), "tried": [], "wrong": []}
+            row = next((row for row in rows if (row["trainer"], row["fault"]) == (name, fault)), new)
+            rows += [row] if row is new else []
+            for at in range(1 + given.every // 2, len(subject.seen) + 1, given.every):
+                if at in row["tried"] or time.monotonic() > until:
+                    continue
+                said = subject.spoiled(at, fault)
+                row["tried"].append(at)
+                if said:
+                    row["wrong"].append(f"operation {at}, {subject.seen[at - 1]}: {said[:1500]}")
+                    print(f"{name}, {fault}, {row['wrong'][-1]}", flush=True)
+                keep(given.save, "points", rows)
+            good = len(row["tried"]) - len(row["wrong"])
+            print(f"{name}, {fault}: {good} of {len(row['tried'])} ({len(subject.seen)} operations)", flush=True)
+    return rows
 
 
 def main() -> int:
-    """All points of all trainers."""
+    """The exit code: 1 where something was lost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trainers", default="sft,reward,dpo,ppo,grpo")
+    parser.add_argument("--trainers", default=";".join(TRAINERS), help="separated by semicolons")
     parser.add_argument("--faults", default=",".join(FAULTS))
     parser.add_argument("--every", type=int, default=1, help="each n-th point only")
+    parser.add_argument("--minutes", type=float, default=1e9, help="end after so many, whatever was reached")
     parser.add_argument("--save", type=Path, help="file of the figures")
     given = parser.parse_args()
-    figures, bad = [], 0
-    with places() as root:
-        world = World(root)
-        for name in given.trainers.split(","):
-            make = trainers(world)[name]
-            seen, whole = points(make)
-            for fault in given.faults.split(","):
-                tried, wrong = 0, []
-                for at in range(1, len(seen) + 1, given.every):
-                    with places() as place:
-                        said = trial(make, place, at, fault, whole)
-                    tried += 1
-                    if said:
-                        wrong.append({"at": at, "operation": seen[at - 1], "said": said[:2000]})
-                        print(f"{name} {fault} {at} {seen[at - 1]}: {said}", flush=True)
-                bad += len(wrong)
-                print(f"{name} {fault}: {tried - len(wrong)} of {tried} points ({len(seen)} in all)", flush=True)
-                figures.append({"trainer": name, "fault": fault, "points": len(seen), "tried": tried, "wrong": wrong})
-                if given.save:
-                    given.save.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    return 1 if bad else 0
+    with tempfile.TemporaryDirectory() as root:
+        rows = study(SmallRuns(Path(root)), given)
+    return int(any(row["wrong"] for row in rows))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ python scripts/kills.py --save docs/why/never-lose-work.json             500 kil
 python scripts/kills.py --kills 6 --trainers "SFT;GRPO" --threads 1      some, on the console
 
 A run is killed again and again, each time after another amount of work that is drawn at random; so it is killed while
-it starts, trains, saves, resumes, evaluates and writes its page. After at most twelve kills it may go to its end. Then
+it starts, trains, saves, resumes, evaluates and writes its page. After at most six kills it may go to its end. Then
 weights, optimizer states, counters, figures, samples and summary must be those of the undisturbed run, bit for bit, and
 the newest checkpoint must never be older than one that was reported as saved. Kills in the file of the figures count.
 
@@ -27,9 +27,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from small_runs import TRAINERS, SmallRuns, differing, ended, in_child, plaudit, results, start, tail
+from small_runs import (
+    TRAINERS,
+    SmallRuns,
+    differing,
+    ended,
+    in_child,
+    keep,
+    kept,
+    plaudit,
+    results,
+    start,
+    tail,
+)
 
-CHAIN = 12
+CHAIN = 6
 """Kills of one run before it is left alone."""
 SHARES = (0.15, 0.5, 0.9)
 """A kill comes after up to one of these shares of what the whole run takes; the small ones hit start and resume."""
@@ -174,7 +186,7 @@ def acknowledged_and_lost(out: Path) -> str:
 
 def study(runs: SmallRuns, given: argparse.Namespace) -> dict[str, Any]:
     """Kill every trainer in turn until there were enough kills, those of earlier calls with the same file included."""
-    found = (_saved(given.save) or {}).get("kills") or {"rows": [], "moments": {}, "others": {}}
+    found = kept(given.save).get("kills") or {"rows": [], "moments": {}, "others": {}}
     subjects: dict[tuple[str, int], Subject] = {}
     names, threads = given.trainers.split(";"), [int(count) for count in given.threads.split(",")]
     began, turn = time.monotonic(), 0
@@ -188,7 +200,7 @@ def study(runs: SmallRuns, given: argparse.Namespace) -> dict[str, Any]:
             if turn == 0:
                 _others(found["others"], subject, rng)
             _chain(found, subject, rng)
-            _save(given.save, found)
+            keep(given.save, "kills", found)
         turn += 1
 
 
@@ -219,15 +231,6 @@ def _say(entry: dict[str, Any], what: str, wrong: str, subject: Subject) -> None
     if wrong:
         entry["wrong"].append(f"{subject.name}, {subject.threads} threads: {wrong[:1500]}")
     print(f"{subject.name}, {subject.threads} threads, {what}: {wrong or 'equal'}", flush=True)
-
-
-def _saved(path: Path | None) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path and path.exists() else {}
-
-
-def _save(path: Path | None, found: dict[str, Any]) -> None:
-    if path:
-        path.write_text(json.dumps(_saved(path) | {"kills": found}, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> int:

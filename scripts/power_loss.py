@@ -21,10 +21,11 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
-from small_runs import SmallRuns, differing, in_child, plaudit, results, tail
+from small_runs import SmallRuns, differing, in_child, keep, kept, plaudit, results, tail
 
 LEFT = ("only what was synced", "all names, contents as synced", "by chance")
 EVENTS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate"}
@@ -230,6 +231,30 @@ def missing(before: Path, after: Path) -> str:
     return ""
 
 
+def study(runs: SmallRuns, given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Cut the power at each n-th operation of every trainer that is not in the file of the figures."""
+    rows: list[dict[str, Any]] = kept(given.save).get("power", [])
+    until = time.monotonic() + 60 * given.minutes
+    for name in given.trainers.split(";"):
+        subject = Subject(runs, name)
+        row = next((row for row in rows if row["trainer"] == name), {"trainer": name, "tried": [], "wrong": []})
+        rows += [] if row in rows else [row]
+        row["points"] = subject.count
+        for number, at in enumerate(range(1, subject.count + 1, given.every)):
+            if at in row["tried"] or time.monotonic() > until:
+                continue
+            left = LEFT[number % len(LEFT)]
+            said = subject.cut(at, left)
+            row["tried"].append(at)
+            if said:
+                row["wrong"].append(f"operation {at}, {left}: {said[:1000]}")
+                print(f"{name}, {row['wrong'][-1]}", flush=True)
+            keep(given.save, "power", rows)
+        good = len(row["tried"]) - len(row["wrong"])
+        print(f"{name}: {good} of {len(row['tried'])} ({subject.count} operations)", flush=True)
+    return rows
+
+
 def main() -> int:
     """The exit code: 1 where something was lost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -238,25 +263,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=1e9, help="end after so many, whatever was reached")
     parser.add_argument("--save", type=Path, help="file of the figures")
     given = parser.parse_args()
-    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as root:
-        runs = SmallRuns(Path(root))
-        for name in given.trainers.split(";"):
-            subject = Subject(runs, name)
-            row: dict[str, Any] = {"trainer": name, "points": subject.count, "tried": 0, "equal": 0, "wrong": []}
-            rows.append(row)
-            for number, at in enumerate(range(1, subject.count + 1, given.every)):
-                left = LEFT[number % len(LEFT)]
-                said = subject.cut(at, left)
-                row["tried"] += 1
-                row["equal"] += not said
-                if said:
-                    row["wrong"].append(f"operation {at}, {left}: {said[:1000]}")
-                    print(f"{name}, operation {at} of {subject.count}, {left}: {said}", flush=True)
-            print(f"{name}: {row['equal']} of {row['tried']} ({subject.count} operations)", flush=True)
-            if given.save:
-                known = json.loads(given.save.read_text(encoding="utf-8")) if given.save.exists() else {}
-                given.save.write_text(json.dumps(known | {"power": rows}, indent=1) + "\n", encoding="utf-8")
+        rows = study(SmallRuns(Path(root)), given)
     return int(any(row["wrong"] for row in rows))
 
 

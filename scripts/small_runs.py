@@ -221,3 +221,25 @@ def _without_times(value: Any) -> Any:
 def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
     """The files in which two ends differ."""
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+
+
+def kept(path: Path | None) -> dict[str, Any]:
+    """The figures that a study has saved so far, by the name of the study."""
+    return json.loads(path.read_text(encoding="utf-8")) if path and path.exists() else {}
+
+
+def keep(path: Path | None, study: str, figures: Any) -> None:
+    """Save the figures of a study beside those of others; and on which processor."""
+    if path:
+        known = {"processor": processor()} | kept(path) | {study: figures}
+        temporary = path.with_suffix(".partial")  # so that a study that is killed loses nothing
+        temporary.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+        temporary.replace(path)
+
+
+def processor() -> str:
+    """The name of this machine's processor, and its number of cores."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else 'unknown'}, {os.cpu_count()} cores"

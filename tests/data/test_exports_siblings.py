@@ -232,6 +232,28 @@ def test_argilla_several_numbers_are_axes(tmp_path: Path) -> None:
     assert loaded.records == (Rating("r1/ann", "Q", "A", 3.0, {"clear": 2.0, "true": 4.0}),)
 
 
+@pytest.mark.parametrize("names", [
+    ("rating_a", "rating_b"), ("response_a-rating", "response_b-rating"), ("quality a", "quality b"),
+])  # fmt: skip
+def test_argilla_ratings_of_both_responses_are_judgements(names: tuple[str, str], tmp_path: Path) -> None:
+    given = {"ann": (2, 5), "bob": (4, 4), "eve": (3, None)}
+    answers = {
+        name: [{"value": pair[i], "user_id": user} for user, pair in given.items() if pair[i] is not None]
+        for i, name in enumerate(names)
+    }
+    loaded = read(tmp_path, argilla(responses=answers))
+    found = [(r.annotator, r.strength, r.margin) for r in loaded.records if isinstance(r, Judgement)]
+    assert found == [("ann", 1, 3), ("bob", 0, 0)]
+    assert "1 answers that rate some of the responses only, left out" in loaded.notes
+
+
+def test_argilla_ratings_of_three_responses_are_a_ranking(tmp_path: Path) -> None:
+    fields = {"prompt": "Q", **{f"generations-{i}": str(i) for i in range(3)}}
+    answers = {f"generations-{i}-rating": [{"value": n, "user_id": "ann"}] for i, n in enumerate((2, 5, 2))}
+    row = argilla(fields=fields, responses=answers)
+    assert read(tmp_path, row).records == (Ranking("r1/ann", "Q", ("0", "1", "2"), (2, 1, 2)),)
+
+
 def task(**changes: Any) -> dict[str, Any]:
     return copy.deepcopy(rows_of("label_studio.json")[0]) | changes
 
@@ -265,6 +287,51 @@ def test_label_studio_stars_are_ratings(tmp_path: Path) -> None:
     star = {"type": "rating", "from_name": "stars", "to_name": "txt", "value": {"rating": 4}}
     row = task(data={"prompt": "Q", "response": "A"}, annotations=[{"id": 1, "completed_by": 9, "result": [star]}])
     assert read(tmp_path, row).records == (Rating("1/9", "Q", "A", 4.0),)
+
+
+def listed(*orders: Any) -> dict[str, Any]:
+    items = [{"id": "x", "body": "one"}, {"id": "y", "body": "two", "title": "T"}, {"id": "z", "html": "three"}]
+    done = [
+        {"id": i, "completed_by": i, "result": [
+            {"type": "ranker", "from_name": "rank", "to_name": "answers", "value": {"ranker": order}}
+        ]}
+        for i, order in enumerate(orders, 1)
+    ]  # fmt: skip
+    return task(data={"prompt": "Q", "items": items}, annotations=done)
+
+
+def test_label_studio_rankers_are_rankings_by_annotator(tmp_path: Path) -> None:
+    loaded = read(tmp_path, listed({"rank": ["z", "x", "y"]}, ["y", "z", "x"]))
+    texts = ("one", "two", "three")
+    assert loaded.records == (Ranking("1/1", "Q", texts, (2, 3, 1)), Ranking("1/2", "Q", texts, (3, 1, 2)))
+    assert "data.items.title" in loaded.unused
+
+
+def test_label_studio_ranker_that_places_two_is_a_judgement(tmp_path: Path) -> None:
+    loaded = read(tmp_path, listed({"rank": ["z", "x"]}))
+    (judgement,) = loaded.records
+    assert isinstance(judgement, Judgement)
+    assert (judgement.response_a, judgement.response_b, judgement.strength) == ("one", "three", 1)
+    assert "1 items that were not ranked, left out" in loaded.notes
+
+
+@pytest.mark.parametrize("order, found", [
+    ({"good": ["x"], "bad": ["y", "z"]}, "the buckets good, bad"),
+    ({"rank": ["x", "w"]}, "no list that holds x, w"),
+    ("x", "x"),
+])  # fmt: skip
+def test_label_studio_rankers_that_give_no_order_are_refused(order: Any, found: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=found):
+        read(tmp_path, listed(order))
+
+
+def test_label_studio_stars_for_each_of_two_are_a_judgement(tmp_path: Path) -> None:
+    stars = [
+        {"type": "rating", "from_name": f"stars{i}", "to_name": f"txt-{i}", "value": {"rating": number}}
+        for i, number in ((2, 5), (1, 3))
+    ]
+    (judgement,) = read(tmp_path, task(annotations=[{"id": 1, "completed_by": 9, "result": stars}])).records
+    assert isinstance(judgement, Judgement) and (judgement.strength, judgement.margin) == (1, 2)
 
 
 def test_label_studio_table(tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from plaudit.data.reading.exports.item import Item, OwnRow, as_number
+from plaudit.data.reading.exports.item import Item, OwnRow, as_number, unpacked
 from plaudit.data.reading.exports.shapes import (
     PROMPTS,
     RESPONSES,
+    between,
     compared,
     hint,
     is_chat,
@@ -18,6 +19,7 @@ from plaudit.data.reading.exports.shapes import (
     name_of,
     prompt_of,
     ranked,
+    rated_sides,
     sides_of,
     strength_of,
     verdict,
@@ -36,6 +38,8 @@ def label_studio(item: Item) -> list[OwnRow]:
     done = [each for each in item.items(item.has("annotations", "completions")) if _is_kept(each)]
     if not done:
         return leave_unanswered(item)
+    if any(result.peek("type") == "ranker" for each in done for result in each.items("result")):
+        return _label_studio_rankings(item, data, done, identity)
     sides = sides_of(data)
     if not sides:
         return _label_studio_ratings(item, data, done, identity)
@@ -43,9 +47,9 @@ def label_studio(item: Item) -> list[OwnRow]:
     row |= models_of(data)
     rows: list[OwnRow] = []
     for each in done:
-        strength = _result(each, item, data, sides)
-        if strength is not None:
-            rows += judged(row, [(_annotator(each), strength, None)])
+        told = _result(each, item, sides)
+        if told is not None:
+            rows += judged(row, [(_annotator(each), *told)])
     return rows
 
 
@@ -64,8 +68,11 @@ def _annotator(annotation: Item) -> str:
     return annotation.label("completed_by")
 
 
-def _result(annotation: Item, item: Item, data: Item, sides: list[str]) -> int | None:
-    """The verdict in the results of an annotation; None, counted or at fault, if there is not one."""
+def _result(annotation: Item, item: Item, sides: list[str]) -> tuple[int, float | None] | None:
+    """The verdict in the results of an annotation, or that of a rating of each side, as strength and margin.
+
+    None, counted or at fault, if there is not one.
+    """
     asked = item.asked.get("label")
     found: list[tuple[Item, str, Any, list[str]]] = []
     for result in annotation.items("result"):
@@ -78,6 +85,8 @@ def _result(annotation: Item, item: Item, data: Item, sides: list[str]) -> int |
         is_meant = result.peek("from_name") == asked if asked else strength_of(word, order) is not None
         if key and is_meant:
             found.append((value, key, word, order))
+    if not found and len(sides) == 2 and (ratings := rated_sides(_numbers(annotation), sides)) is not None:
+        return between(ratings)
     if not found:
         annotation.log.leave_out("annotations without a verdict on the responses, left out")
         annotation.dismiss()
@@ -93,7 +102,74 @@ def _result(annotation: Item, item: Item, data: Item, sides: list[str]) -> int |
             result.take(name)
     strength = verdict(value, key, word, order)
     # The first object that is shown is the left one.
-    return strength if strength is None or order == sides else -strength
+    return None if strength is None else (strength if order == sides else -strength, None)
+
+
+def _numbers(annotation: Item) -> dict[str, float]:
+    """The numbers that an annotator gave, by the name of the question."""
+    numbers = {}
+    for result in annotation.items("result"):
+        value = result.item("value")
+        if (number := as_number(value.peek("rating", "number"))) is not None:
+            value.take("rating", "number")
+            numbers[result.label("from_name")] = number
+    return numbers
+
+
+def _label_studio_rankings(item: Item, data: Item, done: list[Item], identity: str) -> list[OwnRow]:
+    """Items of a list in the order of each annotator."""
+    rows: list[OwnRow] = []
+    for each in done:
+        orders = [one for one in each.items("result") if one.peek("type") == "ranker"]
+        order = _order(orders[0]) if orders else []
+        if not order:
+            each.log.leave_out("annotations without a ranking, left out")
+            each.dismiss()
+            continue
+        name = next((str(key) for key in data.values if set(order) <= set(_ids(data, str(key)))), "")
+        if not name:
+            item.fault("data", f"no list that holds {shorten_names(order)}", "expected the items that were ranked")
+            return []
+        by_id = dict(zip(_ids(data, name), data.items(name), strict=True))
+        left = len(by_id) - len(order)
+        item.log.leave_out("items that were not ranked, left out", left)
+        row: OwnRow = {"id": identity, "prompt": prompt_of(data, [name])}
+        # As they were shown, so that the order of the responses tells nothing.
+        contents = {key: _item_text(by_id[key]) for key in by_id if key in order}
+        annotator = _annotator(each)
+        if len(contents) == 2:
+            first, second = contents
+            row |= {"response_a": contents[first], "response_b": contents[second]}
+            rows += judged(row, [(annotator, -1 if order[0] == first else 1, None)])
+        else:
+            named = {**row, "id": f"{identity}/{annotator}" if annotator else identity}
+            rows += ranked(named, list(contents.values()), [order.index(key) + 1.0 for key in contents], item)
+    return rows
+
+
+def _order(result: Item) -> list[str]:
+    """The ids of a ranking, the best first; none, at fault, if they were sorted into buckets."""
+    for name in ("to_name", "from_name", "type"):
+        result.take(name)
+    order = unpacked(result.item("value").take("ranker"))
+    lists = list(order.values()) if isinstance(order, dict) else [order]
+    if len(lists) != 1 or not isinstance(lists[0], list):
+        found = f"the buckets {shorten_names(order)}" if isinstance(order, dict) else shorten(order)
+        result.fault("value", found, "expected one order of the items; which bucket is better is not said in the file")
+        return []
+    return [str(each) for each in lists[0]]
+
+
+def _ids(data: Item, name: str) -> list[str]:
+    """The ids of the objects in a field; none if it is no list of such."""
+    value = data.peek(name)
+    are_items = isinstance(value, list) and all(isinstance(each, dict) and "id" in each for each in value)
+    return [str(each["id"]) for each in value] if are_items else []
+
+
+def _item_text(item: Item) -> Any:
+    item.take("id")
+    return item.content(item.has("body", "html", *RESPONSES, "title") or "body")
 
 
 def _label_studio_ratings(item: Item, data: Item, done: list[Item], identity: str) -> list[OwnRow]:
@@ -105,13 +181,7 @@ def _label_studio_ratings(item: Item, data: Item, done: list[Item], identity: st
     row = {"prompt": prompt_of(data, [response]), "response": data.content(response)}
     rows: list[OwnRow] = []
     for each in done:
-        numbers = {}
-        for result in each.items("result"):
-            value = result.item("value")
-            if (number := as_number(value.peek("rating", "number"))) is not None:
-                value.take("rating", "number")
-                numbers[result.label("from_name")] = number
-        annotator = _annotator(each)
+        numbers, annotator = _numbers(each), _annotator(each)
         name = f"{identity}/{annotator}" if annotator else identity
         if not numbers:
             item.log.leave_out("annotations without a number, left out")

@@ -11,6 +11,7 @@ from plaudit.data.reading.exports.shapes import (
     PROMPTS,
     RESPONSES,
     SYSTEMS,
+    between,
     compared,
     contents_of,
     hint,
@@ -21,6 +22,7 @@ from plaudit.data.reading.exports.shapes import (
     normal,
     prompt_of,
     ranked,
+    rated_sides,
     sides_of,
     strength_of,
     verdict,
@@ -137,6 +139,8 @@ def _compared(
     row, sides = compared(fields, identity, leave)
     asked = item.asked.get("label", "")
     candidates = [q for q in _questions(answers) if q == asked or (not asked and _tells(q, answers, sides))]
+    if not candidates and (rated := _rated_sides(item, answers, sides)):
+        return _by_ratings(item, row, rated)
     if len(candidates) != 1:
         found = f"the questions {shorten_names(_questions(answers))} about {' and '.join(sides)}"
         item.fault("responses", found, hint("label").replace("NAME", "QUESTION"))
@@ -158,6 +162,33 @@ def _compared(
         elif ranks is not None:
             named = {**row, "id": f"{identity}/{answer.annotator}" if answer.annotator else identity}
             rows += ranked(named, row["responses"], ranks, item)
+    return rows
+
+
+def _rated_sides(item: Item, answers: Sequence[Answer], sides: Sequence[str]) -> dict[str, list[float]]:
+    """The ratings of all sides by annotator, where each side has a question of its own; empty if it is not so."""
+    numbers = [answer for answer in answers if as_number(answer.value) is not None]
+    if rated_sides({answer.question: 0.0 for answer in numbers}, sides) is None:
+        return {}
+    by_annotator: dict[str, dict[str, float]] = {}
+    for answer in numbers:
+        answer.of.take(answer.key)
+        by_annotator.setdefault(answer.annotator, {})[answer.question] = float(answer.value)
+    found = {name: rated_sides(own, sides) for name, own in by_annotator.items()}
+    whole = {name: ratings for name, ratings in found.items() if ratings is not None}
+    item.log.leave_out("answers that rate some of the responses only, left out", len(found) - len(whole))
+    return whole
+
+
+def _by_ratings(item: Item, row: OwnRow, rated: Mapping[str, list[float]]) -> list[OwnRow]:
+    """A judgement or a ranking for each annotator, from ratings of the responses, where higher is better."""
+    if "responses" not in row:
+        known = item.item("metadata") if isinstance(item.peek("metadata"), dict) else item
+        return judged(row | models_of(known), [(name, *between(ratings)) for name, ratings in rated.items()])
+    rows: list[OwnRow] = []
+    for name, ratings in rated.items():
+        named = {**row, "id": f"{row['id']}/{name}" if name else row["id"]}
+        rows += ranked(named, row["responses"], [-rating for rating in ratings], item)
     return rows
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from plaudit.data.reading.exports.item import Item, OwnRow
@@ -209,6 +209,32 @@ def sides_of(item: Item, leave: Sequence[str] = ()) -> list[str]:
     if len(whole) > 1:
         whole = {s: g for s, g in whole.items() if any(word in normal(s) for word in RESPONSES)}
     return [name for _, name in sorted(next(iter(whole.values())).items())] if len(whole) == 1 else []
+
+
+def rated_sides(numbers: Mapping[str, float], sides: Sequence[str]) -> list[float] | None:
+    """The number of each side where each was rated on its own, by the names of the questions; None if they do not tell.
+
+    >>> rated_sides({"rating_2": 4, "rating_1": 3}, ["answer1", "answer2"])
+    [3, 4]
+    >>> rated_sides({"generations-0-rating": 3, "clear": 4}, ["generations-0", "generations-1"])
+    """
+    found: dict[str, list[float]] = {side: [] for side in sides}
+    for question, number in numbers.items():
+        about = [side for side in sides if f" {normal(side)} " in f" {normal(question)} "]
+        about = about or [side for side in sides if _split_name(question)[1] == _split_name(side)[1] != ""]
+        if len(about) == 1:
+            found[about[0]].append(number)
+    return [each[0] for each in found.values()] if all(len(each) == 1 for each in found.values()) else None
+
+
+def between(ratings: Sequence[float]) -> tuple[int, float]:
+    """Two ratings, higher is better, as strength and margin.
+
+    >>> between([3, 4.5])
+    (1, 1.5)
+    """
+    first, second = ratings
+    return (second > first) - (second < first), abs(second - first)
 
 
 def _runs(length: int) -> list[list[int]]:

@@ -78,7 +78,7 @@ EXPORTS: tuple[Export, ...] = (
         "Argilla 2 table", "as its records", (), argilla.table_2, argilla.is_table_2, source=_CODE,
     ),
     Export(
-        "Label Studio", "judgement or rating by annotator; skipped annotations are counted",
+        "Label Studio", "judgement, ranking or rating by annotator; skipped annotations are counted",
         ("data", "annotations|completions"), annotation.label_studio, annotation.is_task, source=_DOCS,
     ),
     Export(
