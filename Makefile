@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # An environment variable rather than -c: it also holds inside pip's isolated build environment.
 PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help setup dev check test test-slow test-models test-trackers test-gpu fuzz mutants bench limits intervals hacking report-cards docs quickstart constraints memory loop rates clean
+.PHONY: help setup dev check test test-slow test-models test-trackers test-gpu fuzz mutants bench limits intervals hacking report-cards kills docs quickstart constraints memory loop rates clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -83,6 +83,14 @@ report-cards: export OMP_NUM_THREADS = 1
 report-cards: $(VENV)/.dev ## reward models of SmolLM2 on ../shared/data, cross-fitted: docs/why/report-cards.md (hours)
 	$(BIN)/python scripts/report_cards.py --keep build/report-cards --save docs/why/report-cards.json
 	$(BIN)/python scripts/report_cards.py --page
+
+kills: export OMP_NUM_THREADS = 1
+kills: $(VENV)/.dev ## runs of every trainer killed, refused by the disk, without power: docs/why/never-lose-work.md (hours; goes on)
+	$(BIN)/python scripts/kills.py --save docs/why/never-lose-work.json
+	$(BIN)/python scripts/io_points.py --every 7 --save docs/why/never-lose-work.json
+	$(BIN)/python scripts/power_loss.py --save docs/why/never-lose-work.json
+	$(BIN)/python scripts/kills_page.py
+
 loop: export OMP_NUM_THREADS = 1
 loop: $(VENV)/.dev ## three rounds against one, active choice against random, on simulated annotators: docs/why/loop.md (an hour)
 	$(BIN)/python scripts/loop.py --keep build/loop --save docs/why/loop.json

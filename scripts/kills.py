@@ -100,6 +100,7 @@ class Subject:
         config = self._config("killed")
         kills = 0
         while kills < wanted:
+            before = recorded(self.out("killed"))
             child = start(self.work(config), self.log)
             code = killed_after(child, rng.uniform(0, rng.choice(SHARES)) * self.cost)
             if code == DONE:
@@ -107,7 +108,7 @@ class Subject:
             if code != -signal.SIGKILL:
                 return kills, f"exit code {code} after {kills} kills: {tail(self.log)}"
             kills += 1
-            self.moments[moment(self.out("killed"))] += 1
+            self.moments[moment(before, self.out("killed"))] += 1
             if lost := acknowledged_and_lost(self.out("killed")):
                 return kills, lost
         code = in_child(self.work(config), self.log)
@@ -159,13 +160,18 @@ def killed_after(child: int, seconds: float) -> int:
         time.sleep(0.002)
 
 
-def moment(out: Path) -> str:
-    """What a run did when it was killed."""
-    rows = [rows_of(path) for path in sorted(out.rglob("events.jsonl"), key=lambda path: path.stat().st_mtime)]
-    if not rows or not rows[-1] or rows[-1][-1]["event"] == "started":
+def moment(before: dict[Path, int], out: Path) -> str:
+    """What a process did when it was killed, by the events that it has recorded since there were so many."""
+    new = [row for path in out.rglob("events.jsonl") for row in rows_of(path)[before.get(path, 0) :]]
+    kinds = {(row["event"], "step" in row) for row in new}
+    if not {event for event, _ in kinds} - {"started", "resumed"}:
         return "starting or resuming"
-    kinds = {(row["event"], "step" in row) for row in rows[-1]}
     return "evaluating and writing the page" if ("saved", False) in kinds else "training and saving"
+
+
+def recorded(out: Path) -> dict[Path, int]:
+    """How many events there are, by file."""
+    return {path: len(rows_of(path)) for path in out.rglob("events.jsonl")}
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -186,7 +192,7 @@ def acknowledged_and_lost(out: Path) -> str:
 
 def study(runs: SmallRuns, given: argparse.Namespace) -> dict[str, Any]:
     """Kill every trainer in turn until there were enough kills, those of earlier calls with the same file included."""
-    found = kept(given.save).get("kills") or {"rows": [], "moments": {}, "others": {}}
+    found = kept(given.save).get("kills") or {"rows": [], "instants": {}, "others": {}}
     subjects: dict[tuple[str, int], Subject] = {}
     names, threads = given.trainers.split(";"), [int(count) for count in given.threads.split(",")]
     began, turn = time.monotonic(), 0
@@ -223,7 +229,7 @@ def _chain(found: dict[str, Any], subject: Subject, rng: random.Random) -> None:
     row["runs"] += 1
     row["kills"] += killed
     row["equal"] += 0 if wrong else killed
-    found["moments"] = dict(Counter(found["moments"]) + (subject.moments - before))
+    found["instants"] = dict(Counter(found["instants"]) + (subject.moments - before))
     _say(row, f"{killed} kills", wrong, subject)
 
 

@@ -157,6 +157,14 @@ def _refused(path: Path, what: str, needed: int, reason: str, cure: str) -> Mach
     return MachineError(f"could not write {what}: {reason}{f' ({room})' if room else ''}", where=str(path), cure=cure)
 
 
+def reach_cure() -> str:
+    """What to do where the hub of Hugging Face was not reached: a variable may forbid to ask."""
+    # The three that its libraries read, and the words that they take for yes.
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+    is_set = [name for name in names if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")]
+    return f"unset {is_set[0]}, which forbids to ask the hub" if is_set else "check the network"
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or the names in a directory, are on the disk."""
     windows = sys.platform == "win32"  # which waits for files alone, and for those only that may be written

@@ -21,6 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging as logs
 
 from plaudit.errors import ModelError
+from plaudit.machine import reach_cure
 from plaudit.models.files.integrity import refuse_non_finite
 from plaudit.models.files.layout import merge_into
 from plaudit.models.files.outline import outline, outlining
@@ -239,4 +240,4 @@ def _cure(text: str, source: str) -> str:
         return "the file has another number of labels or another vocabulary; use the model as it was saved"
     if Path(source).exists():
         return "check that the directory holds config.json, tokenizer files and *.safetensors, all complete"
-    return "check the network and that the download is complete, or give a local directory"
+    return f"{reach_cure()}; check that the download is complete, or give a local directory"

@@ -18,6 +18,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
 )
 
 from plaudit.errors import ModelError
+from plaudit.machine import reach_cure
 from plaudit.models.files.integrity import verify
 from plaudit.models.files.layout import CONFIG_FILE, base_named, is_adapter
 
@@ -130,7 +131,7 @@ def _check_hub(name: str) -> None:
     except (OSError, HTTPError) as error:
         raise ModelError(
             f"{name!r} is no directory here, and the hub cannot be reached to look for it",
-            cure=f"check the spelling{near} and the network, or give a local directory",
+            cure=f"check the spelling{near}; {reach_cure()}, or give a local directory",
         ) from error
 
 

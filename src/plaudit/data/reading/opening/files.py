@@ -17,6 +17,7 @@ from plaudit.data.reading.opening.guards import check_is_file, check_start
 from plaudit.data.reading.opening.json_rows import is_spread, json_rows, jsonl_rows
 from plaudit.data.reading.rows import ReadLog, Row
 from plaudit.errors import DataError
+from plaudit.machine import reach_cure
 
 Encoding = Literal["JSONL", "JSON", "CSV", "Parquet", "Arrow", "lines of text"]
 
@@ -157,7 +158,7 @@ def hub_rows(source: str, log: ReadLog, *, limit: int = 0) -> Iterator[Row]:
         table: Any = datasets.load_dataset(name, subset, split=f"{split}[:{limit}]" if limit else split)
     except Exception as error:  # the package raises whatever its network, disk and parsers raise
         why = (str(error).splitlines() or [type(error).__name__])[0]
-        cure = "check the name, the split and the network, or give a local file"
+        cure = f"check the name and the split; {reach_cure()}, or give a local file"
         raise DataError(f"cannot load it from the hub: {why[:300]}", where=source, cure=cure) from error
     for number, values in enumerate(table, 1):
         yield Row(f"{source} row {number}", number, dict(values), nulls=True)
