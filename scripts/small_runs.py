@@ -69,10 +69,12 @@ class Trainer:
     tables: str = ""
     data: str = ""
     """The data it reads, where that is not prompts."""
+    flags: tuple[str, ...] = ()
 
 
 TRAINERS = {
     "SFT": Trainer("sft", OFFLINE, data="demonstrations"),
+    "SFT, two seeds": Trainer("sft", OFFLINE, data="demonstrations", flags=("--seeds", "2")),
     "reward model": Trainer("reward", OFFLINE, data="preferences"),
     "DPO": Trainer("dpo", OFFLINE, data="preferences"),
     "KTO": Trainer("dpo", OFFLINE, '[algorithm]\ntype = "kto"\n', "preferences"),
@@ -140,10 +142,10 @@ class SmallRuns:
 
     def words(self, name: str, config: Path) -> list[str]:
         """The command line that starts a run and goes on with it: each time the same one."""
-        command = TRAINERS[name].command
+        command, flags = TRAINERS[name].command, TRAINERS[name].flags
         more = [] if command == "loop" else ["--resume"]
         online = "reward = " in TRAINERS[name].settings or command == "loop"
-        return [command, str(config), *more, *(["--anyway"] if online else [])]
+        return [command, str(config), *flags, *more, *(["--anyway"] if online else [])]
 
 
 def start(work: Callable[[], int], log: Path) -> int:
@@ -192,7 +194,7 @@ def results(out: Path) -> dict[str, str]:
         if "checkpoints" in path.parts:
             kept = path.parent in newest and path.name != "MANIFEST.json"
         else:
-            kept = path.name in ("summary.json", "loop.json", "report.html") or (
+            kept = path.name in ("summary.json", "loop.json", "seeds.json", "report.html") or (
                 path.suffix in (".safetensors", ".jsonl") and path.name != "events.jsonl"
             )
         if kept and path.is_file():

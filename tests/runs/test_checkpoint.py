@@ -1,7 +1,11 @@
 """Checkpoints: what does not verify is never loaded."""
 
 import dataclasses
+import itertools
 import json
+import os
+import random
+import shutil
 
 import pytest
 import torch
@@ -61,6 +65,47 @@ def test_damage_is_found_and_the_one_before_is_used(tmp_path, damage):
     found, told = latest(tmp_path)
     assert found.step == 1
     assert [name for name, _ in told] == ["step-000002"]
+
+
+def damages(directory, rng):
+    """Damage of every kind at every file, as what it is and what does it."""
+    files = sorted(path for path in directory.iterdir() if path.is_file())
+    for _ in range(200):
+        path = rng.choice(files)
+        at, bit = rng.randrange(path.stat().st_size), 1 << rng.randrange(8)
+        yield f"bit {bit} of byte {at} of {path.name}", lambda c=path, a=at, b=bit: c.write_bytes(
+            bytes(byte ^ (b if i == a else 0) for i, byte in enumerate(c.read_bytes()))
+        )
+    for path in files:
+        for _ in range(20):
+            size = rng.randrange(path.stat().st_size)
+            yield f"{path.name} cut to {size}", lambda c=path, s=size: os.truncate(c, s)
+        yield f"{path.name} deleted", path.unlink
+        yield f"{path.name} twice as long", lambda c=path: c.write_bytes(2 * c.read_bytes())
+    for one, other in itertools.combinations(files, 2):
+        yield f"{one.name} and {other.name} swapped", lambda a=one, b=other: swap(a, b)
+
+
+def swap(one, other):
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+
+
+def test_no_damage_anywhere_in_a_checkpoint_is_loaded(tmp_path):
+    write(tmp_path / "whole", 1)
+    write(tmp_path / "whole", 2)
+    newest = tmp_path / "now" / "step-000002"
+    shutil.copytree(tmp_path / "whole", tmp_path / "now")
+    tried = 0
+    for what, damage in list(damages(newest, random.Random(0))):
+        shutil.rmtree(tmp_path / "now")
+        shutil.copytree(tmp_path / "whole", tmp_path / "now")
+        damage()
+        found, told = latest(tmp_path / "now")
+        assert found.step == 1 and [name for name, _ in told] == ["step-000002"], what
+        tried += 1
+    assert tried == 200 + 3 * 22 + 3
 
 
 def test_leftovers_of_a_crash_are_cleaned(tmp_path):

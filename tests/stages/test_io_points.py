@@ -1,6 +1,7 @@
 """A short form of scripts/io_points.py: a run is killed, or the disk refuses, at some of the points where it writes."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,7 @@ def test_runs_are_killed_or_refused_at_points_spread_over_them_and_go_on():
     done = subprocess.run(
         words, capture_output=True, text=True, cwd=ROOT, env=os.environ | source, check=False, timeout=1800
     )
-    lines = [line.split(", ") for line in done.stdout.splitlines() if line.endswith(" operations)")]
+    found = re.findall(r"^(.+), (\w+): (\d+) of (\d+) \(\d+ operations\)$", done.stdout, re.MULTILINE)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    assert [line[:2] for line in lines] == [[name, fault] for name in chosen for fault in ("kill", "full", "error")]
-    for _, _, figures in lines:  # "2 of 2 (248 operations)"
-        good, _, tried = figures.split()[:3]
-        assert int(good) == int(tried) >= 1, lines
+    assert [row[:2] for row in found] == [(name, fault) for name in chosen for fault in ("kill", "full", "error")]
+    assert all(int(good) == int(tried) >= 1 for _, _, good, tried in found), found
