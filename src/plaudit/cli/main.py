@@ -32,6 +32,7 @@ COMMANDS = {
     "report": ("report", "one self-contained HTML page about a run, or several side by side"),
     "runs": ("runs", "the runs of a directory with their figures, or several side by side"),
     "frontier": ("frontier", "reward and gold over the distance from the start, with the predicted peak"),
+    "export": ("export", "a trained model for transformers, vLLM, llama.cpp and Ollama, verified"),
     "chat": ("chat", "talk to a model or a run"),
     "annotate": ("annotate", "a web app on which people compare, rank, rate and write responses"),
     "data": ("data", "check data files, convert between formats"),

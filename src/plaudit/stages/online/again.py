@@ -76,7 +76,7 @@ class Beside:
 
 def evaluate_again(
     run: Path, *, samples: int = 0, prompts: str = "", gold: str = "", fields: dict[str, str] | None = None,
-    beside: Beside | None = None,
+    beside: Beside | None = None, model: Path | None = None,
 ) -> Path:  # fmt: skip
     """Sample the start and the trained policy of a run anew, with luck that no evaluation of the run has had.
 
@@ -89,6 +89,7 @@ def evaluate_again(
         gold: another gold reward, written as --gold is; "": that of the run.
         fields: which column each field of the prompts is read from.
         beside: what is measured beside the rewards.
+        model: measured in place of the run's ``model/``: what was exported of it.
 
     Returns:
         A directory below the run with an evaluation.jsonl, which the card of a policy reads, and beside it
@@ -112,14 +113,16 @@ def evaluate_again(
     named = {"limit": 0, "fields": fields or {}} if prompts else {}
     data = job.data.model_copy(update=named)
     records, places = load_prompts(prompts or job.dataset, data, None, said, least=1 if prompts else 2)
-    runtime = backends.open_measuring(job, str(run / "model"), columns_of(records), judge=judge, harm=harm)
+    runtime = backends.open_measuring(
+        job, str(model or run / "model"), columns_of(records), judge=judge, harm=harm
+    )
     data = readable(runtime.format, data, said)
     said.note(runtime.notes)
     own = None if prompts else job.eval_prompts
     tokenised = _tokenised(job, data, runtime, (records, places), own, said, all_judge=not opened.rewarded)
     replying = _replying(run, job, data, runtime, said)
     anew = _Anew(job, runtime, data, said, Measurement(runtime, job, model_step, replying), opened.rewarded)
-    with _recorder(run, prompts) as recorder:
+    with _recorder(run, str(model or prompts)) as recorder:
         anew.measure(recorder, tokenised, samples or PER_PROMPT)
         if judge:
             anew.compare(recorder.run_dir)

@@ -1,0 +1,38 @@
+"""`plaudit export`: a trained model for transformers, vLLM, llama.cpp and Ollama, verified."""
+
+from __future__ import annotations
+
+from plaudit.cli.parser import Parser, show
+
+ABOUT = """Write what a run trained for other programs: merged (a safetensors directory for transformers and vLLM,
+adapters merged), adapter (PEFT's layout), gguf:f16, gguf:q8_0, gguf:q4_0 (llama.cpp, Ollama). Each is loaded again and
+compared with the trained model: tokens, distributions, perplexity, and with --samples the rewards of the run. The
+directory has a model card, README.md, and the figures in export.json.
+
+  plaudit export runs/ppo --to merged gguf:q8_0
+  plaudit export runs/ppo --to gguf:q4_0 --require "gold_kept >= 0.9" """
+
+
+def run(command: str, argv: list[str]) -> int:
+    """Export, print the figures; a condition that does not hold ends with exit code 4."""
+    parser = Parser("export", ABOUT)
+    parser.add_argument("source", help="run, model or adapter directory, hub name, or GGUF file")
+    parser.add_argument("--to", nargs="+", required=True, metavar="FORMAT", help="formats, one or several")
+    parser.add_argument("--out", default="", metavar="DIR", help="where to (default: SOURCE/export)")
+    parser.add_argument(
+        "--require", action="append", default=[], metavar="CONDITION",
+        help='exit code 4 unless it holds of every format, as "kl <= 0.05"; can be given several times',
+    )  # fmt: skip
+    parser.add_argument(
+        "--samples", type=int, default=0, help="measure rewards with so many responses to each prompt of the run"
+    )
+    given = parser.parse_args(argv)
+    from plaudit.stages.export import run_export
+
+    out, figures, notes = run_export(given.source, given.to, given.out, require=given.require, samples=given.samples)
+    for target, values in figures.items():
+        show(f"{target}\n" + "\n".join(f"  {name:<20}{value}" for name, value in values.items()))
+    for note in notes:
+        show(f"note  {note}")
+    show(f"written to {out}; README.md is the model card")
+    return 0

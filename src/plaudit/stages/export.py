@@ -1,0 +1,187 @@
+"""`plaudit export`: a trained model in the formats of other programs, loaded again, measured, and judged by a gate."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from plaudit.errors import ConfigError, Refused
+from plaudit.export.card import KEPT, as_json, card
+from plaudit.export.nearness import FIGURES, nearness, probes
+from plaudit.export.write import Exported, targets_of
+from plaudit.machine import check_writable
+from plaudit.runs.files import EVALUATION, SAMPLES, SUMMARY, read_json, read_lines
+from plaudit.runs.lock import MANIFEST
+from plaudit.stages.online.again import evaluate_again
+from plaudit.statistics.clustered import ratio_over
+from plaudit.statistics.intervals import Estimate
+
+TEXTS = 100
+COMPARES = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One condition on a figure, as ``gold_kept >= 0.9``."""
+
+    name: str
+    sign: str
+    bound: float
+
+    @classmethod
+    def of(cls, text: str) -> Requirement:
+        """Read what a user wrote.
+
+        Raises:
+            ConfigError: no condition, or a figure that is not measured.
+        """
+        read = re.fullmatch(r"\s*(\w+)\s*(>=|<=|>|<)\s*([-+0-9.eE]+)\s*", text)
+        known = FIGURES | KEPT
+        try:
+            if read is not None and read[1] in known:
+                return cls(read[1], read[2], float(read[3]))
+        except ValueError:
+            pass
+        raise ConfigError(
+            f"{text!r} is no condition on a figure of an export", where="command line, --require",
+            cure=f'write it as "gold_kept >= 0.9"; figures are {", ".join(known)}',
+        )  # fmt: skip
+
+    def holds(self, figure: Estimate) -> bool:
+        """Whether the value, not its interval, meets the bound; an undefined one does not."""
+        return bool(COMPARES[self.sign](figure.value, self.bound))
+
+
+def run_export(
+    source: str, words: Sequence[str], out: str = "", *, require: Sequence[str] = (), samples: int = 0
+) -> tuple[Path, dict[str, dict[str, Estimate]], list[str]]:
+    """Write a model in several formats and measure each as it loads again.
+
+    Args:
+        source: run, model or adapter directory, hub name, or GGUF file.
+        words: formats, see `targets_of`.
+        out: directory; "": ``export/`` in the source's directory.
+        require: conditions, see `Requirement`; ``tokens_equal >= 1`` unless another is given for it.
+        samples: responses to each prompt of the run by which gold reward and reward are measured; 0: not, unless a
+            condition asks for it.
+
+    Returns:
+        The directory with README.md (the model card) and export.json; the figures of each format; and what is to be
+        known of the formats.
+
+    Raises:
+        Refused: a condition does not hold; everything has been written.
+        ConfigError, ModelError, MachineError: before work, with the cure.
+    """
+    targets = targets_of(list(words))
+    gates = [Requirement.of(text) for text in require]
+    if "tokens_equal" not in {gate.name for gate in gates}:
+        gates.append(Requirement("tokens_equal", ">=", 1.0))
+    folder = Path(source)
+    if not out and not folder.is_dir():
+        raise ConfigError(f"{source} is no directory", where="command line, --out", cure="say where with --out DIR")
+    target_dir = Path(out or folder / "export")
+    check_writable(target_dir)
+    samples = _samples(folder, targets, gates, samples)
+    exported = Exported(source, targets)
+    texts = _texts(folder)
+    files: dict[str, str] = {}
+    figures: dict[str, dict[str, Estimate]] = {}
+    for target in targets:
+        path = exported.write(target, target_dir)
+        files[target] = path.name
+        if target != "adapter" and not exported.is_reward:
+            trained = exported.load(), exported.tokenizer
+            figures[target] = nearness(trained, exported.reload(target, path), texts)
+            if samples and target.startswith("gguf:"):
+                figures[target] |= _kept(folder, path, samples)
+    text = card(exported.name, _facts(folder, exported.base), files, figures, exported.notes)
+    exported.describe(target_dir, text)
+    (target_dir / "export.json").write_text(as_json(figures, exported.notes), encoding="utf-8")
+    _judge(gates, figures, target_dir)
+    return target_dir, figures, exported.notes
+
+
+def _samples(folder: Path, targets: Sequence[str], gates: Sequence[Requirement], samples: int) -> int:
+    """How many responses to a prompt are needed; refuses what could not be measured, before anything is loaded."""
+    asked = [gate.name for gate in gates if gate.name in KEPT]
+    if not samples and not asked:
+        return 0
+    summary = read_json(folder / SUMMARY) if (folder / SUMMARY).is_file() else {}
+    needed = {"gold_kept": "gold_start", "reward_kept": "reward_start"}
+    for name in asked or ["reward_kept"]:
+        if summary.get(needed[name]) is None:
+            raise ConfigError(
+                f"{name} cannot be measured: the summary of {folder} has no {needed[name]}", where="command line",
+                cure="export a run that was trained with --gold, or leave the condition and --samples out",
+            )  # fmt: skip
+    if not any(target.startswith("gguf:") for target in targets):
+        raise ConfigError(
+            f"{(asked or ['--samples'])[0]} is measured of GGUF files", where="command line, --to",
+            cure="--to gguf:q8_0",
+        )
+    return samples or 2
+
+
+def _texts(folder: Path) -> list[str]:
+    """Up to a hundred texts: what the run's policy read and wrote, then texts on which tokenizers differ."""
+    rows = [*read_lines(folder / SAMPLES)] if (folder / SAMPLES).is_file() else []
+    whole = [row for row in rows if isinstance(row.get("prompt"), str) and isinstance(row.get("response"), str)]
+    own = [row["prompt"] + row["response"] for row in whole]
+    chosen = list(dict.fromkeys(own))[-TEXTS // 2 :]
+    return [*chosen, *probes(TEXTS - len(chosen))]
+
+
+def _kept(run: Path, path: Path, samples: int) -> dict[str, Estimate]:
+    """Gain over the start as a share of the trained model's: both answer the run's held-out prompts anew."""
+    sides = [_gains(evaluate_again(run, samples=samples, model=model)) for model in (None, path)]
+    made = {}
+    for name in ("gold", "reward"):
+        whole, kept = (side.get(name, {}) for side in sides)
+        prompts = sorted(whole.keys() & kept.keys())
+        if prompts:
+            made[f"{name}_kept"] = ratio_over([kept[p] for p in prompts], [whole[p] for p in prompts])
+    return made
+
+
+def _gains(directory: Path) -> dict[str, dict[str, float]]:
+    """Reward -> prompt -> mean of the trained side less that of the start."""
+    found: dict[tuple[str, str, bool], list[float]] = {}
+    for row in read_lines(directory / EVALUATION):
+        for name in ("gold", "reward"):
+            if row.get(name) is not None:
+                found.setdefault((name, str(row["prompt_id"]), row["step"] > 0), []).append(float(row[name]))
+    gains: dict[str, dict[str, float]] = {}
+    for name, prompt, trained in found:
+        if trained and (name, prompt, False) in found:
+            before, after = found[name, prompt, False], found[name, prompt, True]
+            gains.setdefault(name, {})[prompt] = fmean(after) - fmean(before)
+    return gains
+
+
+def _facts(folder: Path, base: str) -> dict[str, Any]:
+    """What a run directory says of how its model was made."""
+    if not (folder / MANIFEST).is_file():
+        return {"base": base}
+    manifest, summary = read_json(folder / MANIFEST), read_json(folder / SUMMARY)
+    inputs = {str(key): str(value) for key, value in (manifest.get("inputs") or {}).items()}
+    return {"command": summary.get("command", ""), "inputs": inputs, "summary": summary}
+
+
+def _judge(gates: Sequence[Requirement], figures: dict[str, dict[str, Estimate]], where: Path) -> None:
+    failed = [
+        f"{target}: {gate.name} is {values[gate.name].value:.4g}, not {gate.sign} {gate.bound:g}"
+        for gate in gates
+        for target, values in figures.items()
+        if gate.name in values and not gate.holds(values[gate.name])
+    ]
+    if failed:
+        raise Refused(
+            "; ".join(failed), where=str(where / "export.json"),
+            cure="export to a format with more bits, or loosen the condition (--require); the files were written",
+        )  # fmt: skip

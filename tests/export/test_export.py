@@ -1,0 +1,142 @@
+"""Models in other formats: read back with gguf and transformers, compared, refused by name, and gated."""
+
+import json
+import math
+
+import pytest
+import torch
+from gguf import GGUFReader
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Gemma2Config,
+    Gemma3TextConfig,
+    Phi3Config,
+    Qwen3Config,
+)
+
+from plaudit.cli.main import main
+from plaudit.errors import ConfigError, ModelError
+from plaudit.export.gguf import write_gguf
+from plaudit.export.nearness import nearness, probes, prove_ends
+from plaudit.export.write import targets_of
+from plaudit.models.files.load import load_causal_lm, quiet
+from plaudit.models.files.saving import save_causal_lm
+from plaudit.models.tiny import tiny_classifier, tiny_lm, tiny_tokenizer
+from plaudit.stages.export import Requirement, run_export
+
+TEXTS = ["the film was good and bad and it's 1234 times better than others"] * 3
+SHAPE = {
+    "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "intermediate_size": 128, "max_position_embeddings": 128, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3,
+    "initializer_range": 0.2,
+}  # fmt: skip
+CONFIGS = {
+    "qwen3": lambda v: Qwen3Config(vocab_size=v, head_dim=32, **SHAPE),
+    "gemma2": lambda v: Gemma2Config(vocab_size=v, head_dim=16, **SHAPE),
+    "gemma3_text": lambda v: Gemma3TextConfig(vocab_size=v, head_dim=16, **SHAPE),
+    "phi3": lambda v: Phi3Config(vocab_size=v, **SHAPE),
+}
+
+
+@pytest.fixture(scope="module")
+def byte_pairs():
+    return tiny_tokenizer(TEXTS, 400, kind="bpe")
+
+
+def model_of(family, tokenizer):
+    if family in CONFIGS:
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(CONFIGS[family](len(tokenizer))).eval()
+    return tiny_lm(family, tokenizer, hidden=64, layers=2, scale=0.2)
+
+
+@pytest.fixture
+def saved(byte_pairs, tmp_path):
+    save_causal_lm(tiny_lm("llama", byte_pairs, hidden=64, scale=0.1), tmp_path / "m", byte_pairs)
+    return tmp_path / "m"
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2", *CONFIGS])
+def test_a_gguf_read_back_is_the_same_function(family, byte_pairs, tmp_path):
+    model = model_of(family, byte_pairs)
+    write_gguf(model, byte_pairs, tmp_path / "a.gguf", "f16", ends=(3,), name="tiny")
+    again = load_causal_lm(tmp_path / "a.gguf", tokenizer=byte_pairs, config=model.config)
+    with quiet():
+        tokenizer = AutoTokenizer.from_pretrained(str(tmp_path), gguf_file="a.gguf")
+    figures = nearness((model, byte_pairs), (again, tokenizer), probes(20))
+    assert figures["tokens_equal"].value == 1.0
+    # Rounding of F16 is 2^-11 of a weight; a wrong order of rows or a lost tensor gives a KL of the order of 1.
+    assert 0 <= figures["kl"].value < 1e-4
+    assert figures["top1"].value > 0.97
+
+
+def test_types_of_tensors_and_keys_are_what_llama_cpp_reads(saved, byte_pairs, tmp_path):
+    out, figures, notes = run_export(str(saved), ["gguf:q4_0", "gguf:q8_0"], str(tmp_path / "out"))
+    reader = GGUFReader(str(out / "m-q4_0.gguf"))
+    types = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
+    assert types["token_embd.weight"] == "Q8_0" and types["blk.0.attn_q.weight"] == "Q4_0"
+    assert types["blk.0.attn_norm.weight"] == "F32"
+    # 170 = 8 * 64 // 3 is no multiple of 32: these rows are not cut into blocks, and it is said.
+    assert types["blk.0.ffn_down.weight"] == "F16" and "ffn_down" in " ".join(notes)
+    value = {name: field.contents() for name, field in reader.fields.items() if name.startswith(("llama.", "tok"))}
+    assert value["llama.attention.head_count_kv"] == 2 and value["llama.rope.dimension_count"] == 16
+    assert value["tokenizer.ggml.model"] == "gpt2" and value["tokenizer.ggml.pre"] == "gpt-2"
+    assert value["tokenizer.ggml.eos_token_id"] == 3 and value["tokenizer.ggml.add_bos_token"] is True
+    assert value["tokenizer.chat_template"] == byte_pairs.chat_template
+    assert value["tokenizer.ggml.tokens"][3] == "</s>" and value["tokenizer.ggml.token_type"][3] == 3
+    assert figures["gguf:q8_0"]["kl"].value < figures["gguf:q4_0"]["kl"].value
+
+
+def test_merged_has_a_card_and_stops(saved, tmp_path):
+    out, figures, _ = run_export(str(saved), ["merged"], str(tmp_path / "out"))
+    assert figures["merged"]["kl"].value == pytest.approx(0.0, abs=1e-9)
+    text = (out / "merged" / "README.md").read_text(encoding="utf-8")
+    for part in ("license:", "## Method", "## Limits", "## Licence", "vllm serve merged", "tokens_equal"):
+        assert part in text
+    stored = json.loads((out / "export.json").read_text(encoding="utf-8"))
+    assert stored["figures"]["merged"]["perplexity_ratio"]["value"] == pytest.approx(1.0)
+    model = AutoModelForCausalLM.from_pretrained(str(out / "merged"))
+    model.generation_config.eos_token_id = 9
+    with pytest.raises(ModelError, match="goes on after token 3"):
+        prove_ends(model, [3])
+
+
+def test_kl_is_that_of_the_definition(saved, byte_pairs):
+    one, two = load_causal_lm(saved), load_causal_lm(saved)
+    two.get_output_embeddings().weight.data[5] += 0.3
+    figures = nearness((one, byte_pairs), (two, byte_pairs), TEXTS[:1])
+    ids = torch.tensor([byte_pairs(TEXTS[0])["input_ids"]])
+    with torch.no_grad():
+        p, q = (m(input_ids=ids).logits[0, :-1].double().softmax(-1) for m in (one, two))
+    assert figures["kl"].value == pytest.approx(float((p * (p / q).log()).sum(-1).mean()), rel=1e-3)
+    ratio = (p.gather(1, ids[0, 1:, None]) / q.gather(1, ids[0, 1:, None])).log().mean().exp()
+    assert figures["perplexity_ratio"].value == pytest.approx(float(ratio), rel=1e-4)
+    assert math.isnan(figures["kl"].low)  # one text does not tell how much texts differ
+
+
+def test_what_gguf_cannot_hold_is_refused_by_name(byte_pairs, tmp_path):
+    words = tiny_tokenizer(TEXTS, 64)
+    save_causal_lm(tiny_lm("llama", words, hidden=16, layers=1), tmp_path / "words", words)
+    with pytest.raises(ModelError, match="word-level tokenizer"):
+        run_export(str(tmp_path / "words"), ["gguf:f16"])
+    classifier = tiny_classifier("llama", byte_pairs)
+    classifier.save_pretrained(tmp_path / "reward")
+    byte_pairs.save_pretrained(tmp_path / "reward")
+    with pytest.raises(ModelError, match="reward model"):
+        run_export(str(tmp_path / "reward"), ["gguf:f16"])
+    with pytest.raises(ModelError, match="no LoRA adapter"):
+        run_export(str(tmp_path / "words"), ["adapter"])
+    assert not (tmp_path / "words" / "export").exists()
+
+
+def test_the_gate_and_what_it_takes(saved, capsys):
+    command = ["export", str(saved), "--to", "gguf-q4_0", "--require"]
+    assert main([*command, "kl <= 1e-9"]) == 4
+    assert "gguf:q4_0: kl is" in capsys.readouterr().err
+    assert (saved / "export" / "m-q4_0.gguf").is_file()
+    assert main([*command, "gold_kept >= 0.9"]) == 78  # no run, so no gold reward: refused before work
+    assert main([*command, "glod >= 0.9"]) == 78
+    with pytest.raises(ConfigError, match="int3"):
+        targets_of(["int3"])
+    assert Requirement.of("top1>0.5") == Requirement("top1", ">", 0.5)
