@@ -72,7 +72,8 @@ def test_a_gguf_read_back_is_the_same_function(family, byte_pairs, tmp_path):
 
 
 def test_types_of_tensors_and_keys_are_what_llama_cpp_reads(saved, byte_pairs, tmp_path):
-    out, figures, notes = run_export(str(saved), ["gguf:q4_0", "gguf:q8_0"], str(tmp_path / "out"))
+    made = run_export(str(saved), ["gguf:q4_0", "gguf:q8_0"], str(tmp_path / "out"))
+    out, figures, notes = made.folder, made.figures, made.notes
     reader = GGUFReader(str(out / "m-q4_0.gguf"))
     types = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
     assert types["token_embd.weight"] == "Q8_0" and types["blk.0.attn_q.weight"] == "Q4_0"
@@ -89,7 +90,8 @@ def test_types_of_tensors_and_keys_are_what_llama_cpp_reads(saved, byte_pairs, t
 
 
 def test_merged_has_a_card_and_stops(saved, tmp_path):
-    out, figures, _ = run_export(str(saved), ["merged"], str(tmp_path / "out"))
+    made = run_export(str(saved), ["merged"], str(tmp_path / "out"))
+    out, figures = made.folder, made.figures
     assert figures["merged"]["kl"].value == pytest.approx(0.0, abs=1e-9)
     text = (out / "merged" / "README.md").read_text(encoding="utf-8")
     for part in ("license:", "## Method", "## Limits", "## Licence", "vllm serve merged", "tokens_equal"):
@@ -132,8 +134,10 @@ def test_what_gguf_cannot_hold_is_refused_by_name(byte_pairs, tmp_path):
 
 def test_the_gate_and_what_it_takes(saved, capsys):
     command = ["export", str(saved), "--to", "gguf-q4_0", "--require"]
-    assert main([*command, "kl <= 1e-9"]) == 4
-    assert "gguf:q4_0: kl is" in capsys.readouterr().err
+    assert main([*command, "kl <= 1e-9", "--json"]) == 4
+    said = capsys.readouterr()
+    assert "gguf:q4_0: kl is" in said.err
+    assert json.loads(said.out)["figures"]["gguf:q4_0"]["kl"]["value"] > 1e-9
     assert (saved / "export" / "m-q4_0.gguf").is_file()
     assert main([*command, "gold_kept >= 0.9"]) == 78  # no run, so no gold reward: refused before work
     assert main([*command, "glod >= 0.9"]) == 78

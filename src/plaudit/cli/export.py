@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from plaudit.cli.parser import Parser, show
+from plaudit.cli.parser import Parser, answer, show
+from plaudit.errors import Refused
 
 ABOUT = """Write what a run trained for other programs: merged (a safetensors directory for transformers and vLLM,
 adapters merged), adapter (PEFT's layout), gguf:f16, gguf:q8_0, gguf:q4_0 (llama.cpp, Ollama). Each is loaded again and
@@ -27,12 +28,19 @@ def run(command: str, argv: list[str]) -> int:
         "--samples", type=int, default=0, help="measure rewards with so many responses to each prompt of the run"
     )
     given = parser.parse_args(argv)
+    from plaudit.export.card import as_values
     from plaudit.stages.export import run_export
 
-    out, figures, notes = run_export(given.source, given.to, given.out, require=given.require, samples=given.samples)
-    for target, values in figures.items():
+    made = run_export(given.source, given.to, given.out, require=given.require, samples=given.samples)
+    for target, values in made.figures.items():
         show(f"{target}\n" + "\n".join(f"  {name:<20}{value}" for name, value in values.items()))
-    for note in notes:
+    for note in made.notes:
         show(f"note  {note}")
-    show(f"written to {out}; README.md is the model card")
+    show(f"written to {made.folder}; README.md is the model card")
+    answer(as_values(made.figures, made.notes) | {"failed": made.failed})
+    if made.failed:
+        raise Refused(
+            "; ".join(made.failed), where=str(made.folder / "export.json"),
+            cure="export to a format with more bits, or loosen the condition (--require); the files were written",
+        )  # fmt: skip
     return 0

@@ -31,7 +31,7 @@ COMMANDS = {
     "compare": ("compare", "which of several models people prefer; the pairs to ask them about"),
     "report": ("report", "one self-contained HTML page about a run, or several side by side"),
     "runs": ("runs", "the runs of a directory with their figures, or several side by side"),
-    "frontier": ("frontier", "reward and gold over the distance from the start, with the predicted peak"),
+    "frontier": ("report", "reward and gold over the distance from the start, with the predicted peak"),
     "export": ("export", "a trained model for transformers, vLLM, llama.cpp and Ollama, verified"),
     "chat": ("chat", "talk to a model or a run"),
     "annotate": ("annotate", "a web app on which people compare, rank, rate and write responses"),
@@ -41,7 +41,7 @@ COMMANDS = {
     "completion": ("completion", "a script that makes bash, zsh or fish complete commands and flags"),
 }
 
-AS_JSON = (*TRAINING, "quickstart", "loop", "evaluate", "select", "frontier", "data")
+AS_JSON = (*TRAINING, "quickstart", "loop", "evaluate", "select", "frontier", "export", "data")
 """Commands whose figures `--json` prints; those that write or list rows have a flag of that name of their own."""
 RESUME = "the same command with --out DIR --resume goes on from the last checkpoint"
 

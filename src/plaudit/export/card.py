@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -92,7 +91,7 @@ def _commands(files: Mapping[str, str]) -> list[str]:
     return parts
 
 
-def as_json(figures: Mapping[str, Mapping[str, Estimate]], notes: Sequence[str]) -> str:
+def as_values(figures: Mapping[str, Mapping[str, Estimate]], notes: Sequence[str]) -> dict[str, Any]:
     """The same figures for programs."""
     values = {
         form: {
@@ -101,4 +100,4 @@ def as_json(figures: Mapping[str, Mapping[str, Estimate]], notes: Sequence[str])
         }
         for form, of in figures.items()
     }
-    return json.dumps({"figures": values, "notes": list(notes)}, indent=2) + "\n"
+    return {"figures": values, "notes": list(notes)}

@@ -10,12 +10,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from plaudit.errors import ConfigError, Refused
-from plaudit.export.card import KEPT, as_json, card
+from plaudit.errors import ConfigError
+from plaudit.export.card import KEPT, as_values, card
 from plaudit.export.nearness import FIGURES, nearness, probes
 from plaudit.export.write import Exported, targets_of
 from plaudit.machine import check_writable
-from plaudit.runs.files import EVALUATION, SAMPLES, SUMMARY, read_json, read_lines
+from plaudit.runs.files import EVALUATION, SAMPLES, SUMMARY, merge_json, read_json, read_lines
 from plaudit.runs.lock import MANIFEST
 from plaudit.stages.online.again import evaluate_again
 from plaudit.statistics.clustered import ratio_over
@@ -57,9 +57,23 @@ class Requirement:
         return bool(COMPARES[self.sign](figure.value, self.bound))
 
 
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What was written, and how near it is."""
+
+    folder: Path
+    """Holds the formats, README.md (the model card) and export.json."""
+    figures: dict[str, dict[str, Estimate]]
+    """Format -> figure -> value."""
+    notes: list[str]
+    """What is to be known of the formats."""
+    failed: list[str]
+    """Conditions that do not hold, in words."""
+
+
 def run_export(
     source: str, words: Sequence[str], out: str = "", *, require: Sequence[str] = (), samples: int = 0
-) -> tuple[Path, dict[str, dict[str, Estimate]], list[str]]:
+) -> Export:
     """Write a model in several formats and measure each as it loads again.
 
     Args:
@@ -70,12 +84,7 @@ def run_export(
         samples: responses to each prompt of the run by which gold reward and reward are measured; 0: not, unless a
             condition asks for it.
 
-    Returns:
-        The directory with README.md (the model card) and export.json; the figures of each format; and what is to be
-        known of the formats.
-
     Raises:
-        Refused: a condition does not hold; everything has been written.
         ConfigError, ModelError, MachineError: before work, with the cure.
     """
     targets = targets_of(list(words))
@@ -102,9 +111,8 @@ def run_export(
                 figures[target] |= _kept(folder, path, samples)
     text = card(exported.name, _facts(folder, exported.base), files, figures, exported.notes)
     exported.describe(target_dir, text)
-    (target_dir / "export.json").write_text(as_json(figures, exported.notes), encoding="utf-8")
-    _judge(gates, figures, target_dir)
-    return target_dir, figures, exported.notes
+    merge_json(target_dir / "export.json", as_values(figures, exported.notes))
+    return Export(target_dir, figures, exported.notes, _failed(gates, figures))
 
 
 def _samples(folder: Path, targets: Sequence[str], gates: Sequence[Requirement], samples: int) -> int:
@@ -173,15 +181,10 @@ def _facts(folder: Path, base: str) -> dict[str, Any]:
     return {"command": summary.get("command", ""), "inputs": inputs, "summary": summary}
 
 
-def _judge(gates: Sequence[Requirement], figures: dict[str, dict[str, Estimate]], where: Path) -> None:
-    failed = [
+def _failed(gates: Sequence[Requirement], figures: dict[str, dict[str, Estimate]]) -> list[str]:
+    return [
         f"{target}: {gate.name} is {values[gate.name].value:.4g}, not {gate.sign} {gate.bound:g}"
         for gate in gates
         for target, values in figures.items()
         if gate.name in values and not gate.holds(values[gate.name])
     ]
-    if failed:
-        raise Refused(
-            "; ".join(failed), where=str(where / "export.json"),
-            cure="export to a format with more bits, or loosen the condition (--require); the files were written",
-        )  # fmt: skip
