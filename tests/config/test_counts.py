@@ -30,8 +30,10 @@ what is mixed. Its steps have the settings of the commands that they are, and no
 OF_FAULTS = 4
 """How long a step may take after SIGTERM, how much time a crash may cost, what a reward function is given, and when a
 run hangs."""
-MOST_FIELDS = 151 + OF_THE_LOOP + OF_FAULTS
-MOST_NAMES = 140 + 12 + OF_FAULTS
+OF_THE_CLUSTER = 4
+"""Which backend, how many workers and generators, and where the cluster is."""
+MOST_FIELDS = 151 + OF_THE_LOOP + OF_FAULTS + OF_THE_CLUSTER
+MOST_NAMES = 140 + 12 + OF_FAULTS + OF_THE_CLUSTER
 
 
 def tables_in(owner: type) -> Iterator[type]:

@@ -1,4 +1,4 @@
-"""The contract of scorers and learners. Every implementation runs it: in this process, and in another one."""
+"""The contract of scorers and learners. Every implementation runs it: here, in another process, on a Ray worker."""
 
 import math
 
@@ -17,13 +17,17 @@ SECTION = OptimizerSection(lr=0.01, schedule="linear", warmup_fraction=0.0)
 MAKERS = {"local": build, "another process": ProcessLearner}
 
 
-@pytest.fixture(params=MAKERS)
+@pytest.fixture(params=[*MAKERS, pytest.param("ray", marks=pytest.mark.ray)])
 def make(request, tiny_model):
     """Makes learners of the same model, and ends their processes."""
     made = []
 
     def learner(role="policy", total_steps=10):
-        made.append(MAKERS[request.param](tiny_model, role, SECTION, total_steps))
+        if request.param == "ray":
+            place = len([one for one in made if one.role == role])
+            made.append(request.getfixturevalue("on_workers")(role, place, total_steps))
+        else:
+            made.append(MAKERS[request.param](tiny_model, role, SECTION, total_steps))
         return made[-1]
 
     yield learner
@@ -165,7 +169,8 @@ def test_saved_and_restored_it_goes_on_to_the_last_bit(make, batch, tmp_path):
 
 def test_the_files_of_another_model_are_refused(make, tmp_path):
     make("critic").save(tmp_path)
-    (tmp_path / "critic.safetensors").rename(tmp_path / "policy.safetensors")
+    [written] = tmp_path.iterdir()
+    written.rename(written.with_name(written.name.replace("critic", "policy")))
     with pytest.raises(TrainingError, match="another model"):
         make().restore(tmp_path)
 

@@ -40,6 +40,10 @@ _BUILDERS = {
     "best_of_n:BestOfNJob": "online:build_best_of_n",
 }
 """Job class below ``plaudit.jobs`` -> what builds its runtime, below a backend."""
+_CHECKS = {"local": "precision:check", "ray": "cluster:check"}
+"""Backend -> what makes sure that its device or cluster is there."""
+_PLANS = {"local": "memory.plan:memory_plan", "ray": "cluster:memory_plan"}
+"""Backend -> what works out the memory that a job needs."""
 
 
 @overload
@@ -62,7 +66,7 @@ def open(job: Job, **values: Any) -> OfflineRuntime | RewardRuntime | OnlineRunt
         ConfigError, ModelError, RewardError: with the cure.
     """
     builder = next(_BUILDERS[name] for name in names_of(type(job)) if name in _BUILDERS)
-    runtime: OfflineRuntime | RewardRuntime | OnlineRuntime = _local(builder)(job, **values)
+    runtime: OfflineRuntime | RewardRuntime | OnlineRuntime = _of(job.compute.backend, builder)(job, **values)
     return runtime
 
 
@@ -78,17 +82,17 @@ def plan(job: Job, records: Sequence[Record], *, in_full: bool = True) -> Memory
         ConfigError, ModelError: the settings of a model cannot be read, or do not fit.
         Unplanned: the models are of a kind of which it cannot be known in advance.
     """
-    found: MemoryPlan = _local("memory.plan:memory_plan")(job, records, in_full=in_full)
+    found: MemoryPlan = _of(job.compute.backend, _PLANS[job.compute.backend])(job, records, in_full=in_full)
     return found
 
 
 def check(compute: ComputeSection) -> None:
-    """Make sure that the device that is asked for is there, before anything is loaded for it.
+    """Make sure that the device or the cluster that is asked for is there, before anything is loaded for it.
 
     Raises:
         ConfigError, MachineError: with the cure.
     """
-    _local("precision:resolve_device")(compute.device)
+    _of(compute.backend, _CHECKS[compute.backend])(compute)
 
 
 def precision(job: Job) -> tuple[Literal["fp32", "bf16"], str]:
@@ -155,5 +159,10 @@ def open_text_scorer(source: str) -> tuple[TextScorer, float]:
 
 def _local(name: str) -> Any:
     """A function of the backend in this process."""
+    return _of("local", name)
+
+
+def _of(backend: str, name: str) -> Any:
+    """A function of a backend."""
     module, _, function = name.partition(":")
-    return getattr(importlib.import_module(f"plaudit.backends.local.{module}"), function)
+    return getattr(importlib.import_module(f"plaudit.backends.{backend}.{module}"), function)

@@ -123,6 +123,14 @@ class ComputeSection(Section):
     """Recompute activations in the backward pass: about 1.3x the time, a fraction of the memory."""
     threads: Annotated[int, Ge(1)] | Auto = "auto"
     """CPU threads; auto leaves PyTorch's choice. In the manifest, because it changes the last bits."""
+    backend: Literal["local", "ray"] = "local"
+    """local: all models in this process. ray: sharded over workers of a Ray cluster; needs the package ray."""
+    workers: int = Field(1, ge=1)
+    """Of the ray backend: processes that each model that is trained or read is sharded over."""
+    generators: int = Field(1, ge=1)
+    """Of the ray backend: processes that draw responses, each with a whole policy."""
+    ray_address: str = ""
+    """Of a Ray cluster that runs already, as host:port or auto; empty: one is started on this machine."""
 
 
 class SamplingSection(Section):

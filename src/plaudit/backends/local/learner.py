@@ -10,19 +10,17 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from plaudit.awaited import beat
 from plaudit.backends.local.microbatch import microbatches
 from plaudit.backends.local.precision import autocast, product_dtype, resolve_device
+from plaudit.backends.local.shards import Shards
 from plaudit.config.sections import ComputeSection, OptimizerSection
-from plaudit.errors import TrainingError
 from plaudit.experience import Batch, Loss
 from plaudit.functional.precision import as_in_forward, without_gradients
 from plaudit.machine import memory_limit
-from plaudit.models.files.integrity import refuse_non_finite
 from plaudit.runtime import LossFunction, SignalName
 
 PER_ROW = ("scores", "features", "heads")
@@ -163,6 +161,8 @@ class LocalLearner(LocalScorer):
         reduction: Reduction | None = None,
     ) -> None:
         super().__init__(module, compute)
+        self.place = (0, 1)
+        """Its rank, and of how many."""
         self.reduction = reduction or Alone()
         self.name, self.section, self.partners = name, optimizer, dict(partners or {})
         # A partner steps along with this learner and also by itself: both are decided over the same ranks.
@@ -207,7 +207,7 @@ class LocalLearner(LocalScorer):
         with autocast(self.compute, self.device):  # around all of them: each weight is cast once
             for part, its_loss in parts:
                 beat()
-                result = self._backward(part.to(self.device), its_loss)
+                result = self._backward(part, its_loss)
                 limits |= result.limits
                 for name, value in result.metrics.items():
                     sums[name] = sums.get(name, 0.0) + float(value)
@@ -220,6 +220,7 @@ class LocalLearner(LocalScorer):
 
     def _backward(self, part: Batch, loss: LossFunction) -> Loss:
         """Add the gradient of one microbatch."""
+        part = part.to(self.device)
         result = loss(part, self.module(part))
         with as_in_forward(self.device):
             result.value.backward()
@@ -298,34 +299,31 @@ class LocalLearner(LocalScorer):
 
     @torch.no_grad()
     def restore(self, directory: Path) -> None:
-        """Strict inverse of `save`.
+        """Strict inverse of `save`, also where several ranks wrote it.
 
         Raises:
-            TrainingError: the file is of another model.
-            ModelError: a tensor in it is not finite.
+            TrainingError: the files are of another model.
+            ModelError: a tensor in them is not finite.
         """
-        path = directory / f"{self.name}.safetensors"
-        with safe_open(path, "pt") as file:
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            step = (file.metadata() or {}).get("step")
-        expected = {f"weight/{name}" for name in self.parameters}
-        stored = {name for name in tensors if name.startswith("weight/")}
-        if expected != stored:
-            odd = sorted(expected ^ stored)
-            raise TrainingError(
-                f"the checkpoint is of another model: {len(odd)} tensors differ, the first is {odd[0]}",
-                where=str(path),
-                cure="resume with the model and the LoRA settings the run was started with",
-            )
-        refuse_non_finite(tensors.items(), path)
-        for name, parameter in self.parameters.items():
-            parameter.copy_(tensors[f"weight/{name}"])
-            state = {key: tensors[f"{key}/{name}"] for key in MOMENTS if f"{key}/{name}" in tensors}
-            if state:
-                # `step` too: the fused kernel reads it on the device.
-                moved = {k: v.to(parameter.device, copy=True) for k, v in state.items()}
-                self.optimizer.state[parameter] = moved
-        self._step_count = int(step) if step is not None else _first_format_step(directory, self.name)
+        with Shards.of(directory, self.name) as shards:
+            shards.check(self.parameters)
+            for name, parameter in self.parameters.items():
+                self._own(parameter).copy_(shards.part(f"weight/{name}", *self.place))
+                kept = [key for key in MOMENTS if shards.has(f"{key}/{name}")]
+                parts = {key: shards.part(f"{key}/{name}", *self.place) for key in kept}
+                if parts:
+                    self.optimizer.state[parameter] = {key: self._moment(parameter, p) for key, p in parts.items()}
+            step = shards.step
+        self._step_count = step if step is not None else _first_format_step(directory, self.name)
+
+    def _own(self, tensor: Tensor) -> Tensor:
+        """What this process has of a tensor: all of it."""
+        return tensor.detach()
+
+    def _moment(self, parameter: nn.Parameter, part: Tensor) -> Tensor:
+        """Of AdamW for a parameter, from what this process has of it."""
+        # `step` too: the fused kernel reads it on the device.
+        return part.to(parameter.device, copy=True)
 
 
 def _first_format_step(directory: Path, name: str) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from torch import nn
+
 from plaudit.backends.local.backbone import Backbone
 from plaudit.backends.local.rewards import same_tokenizer
 from plaudit.config.sections import ComputeSection, LoraSection
@@ -18,6 +20,7 @@ from plaudit.models.files.vocabulary import Words, end_ids_of, set_end_ids
 from plaudit.models.forward.reading import ANY
 from plaudit.models.forward.trunk import position_limit
 from plaudit.models.lora import add_lora, quantization_options
+from plaudit.models.pairs import longest_text
 from plaudit.models.policy import Policy, ReferencePolicy
 from plaudit.models.reward_extras import auxiliary_head
 from plaudit.models.reward_model import RewardModel
@@ -75,6 +78,12 @@ def policy_format(tokenizer: Any, lm: Any, template: Literal["auto", "never"]) -
     chat = ChatFormat(tokenizer, template, end_ids_of(lm))
     set_end_ids(lm, chat.end_ids)
     return TextFormat(tokenizer, chat, position_limit(lm))
+
+
+def reward_format(tokenizer: Any, model: nn.Module, template: Literal["auto", "never"], *, encoder: bool) -> TextFormat:
+    """How a reward model reads texts and chats."""
+    longest_pair = longest_text(model, tokenizer) if encoder else None
+    return TextFormat(tokenizer, ChatFormat(tokenizer, template), position_limit(model), longest_pair)
 
 
 def at_temperature_one(policy: Policy, tokenizer: Any, compute: ComputeSection) -> Policy:

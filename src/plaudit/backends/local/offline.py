@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from plaudit.backends.local.learner import LocalLearner, LocalScorer
-from plaudit.backends.local.models import load_policy, load_reward_model, policy_format
+from plaudit.backends.local.models import load_policy, load_reward_model, policy_format, reward_format
 from plaudit.backends.local.rates import Trained, rated
 from plaudit.backends.local.rewards import RewardModelScorer
 from plaudit.config.sections import ComputeSection
@@ -22,9 +21,7 @@ from plaudit.jobs.preference import DPOJob
 from plaudit.jobs.reward import RewardJob
 from plaudit.jobs.sft import SFTJob
 from plaudit.models.files.load import load_causal_lm, load_tokenizer
-from plaudit.models.forward.trunk import position_limit
 from plaudit.models.length import LengthRule
-from plaudit.models.pairs import longest_text
 from plaudit.models.reward_extras import LastStates, set_head
 from plaudit.models.reward_model import RewardModel
 from plaudit.rewards.model import Scorer as TextScorer
@@ -35,7 +32,6 @@ from plaudit.runtime import (
     OfflineRuntime,
     RewardRuntime,
     ScoringRuntime,
-    TextFormat,
     TrainedOn,
 )
 
@@ -83,7 +79,7 @@ def build_reward_model(job: RewardJob) -> RewardRuntime:
         )
     optimizer, notes = rated(job.optimizer, "reward", model, adapters=job.lora.rank > 0)
     learner = LocalLearner(model, optimizer, job.compute, total_steps=UNPLANNED, name="reward_model")
-    text = _format(tokenizer, model.model, job.data.chat_template, encoder=model.is_encoder)
+    text = reward_format(tokenizer, model.model, job.data.chat_template, encoder=model.is_encoder)
     return RewardRuntime(learner, text, LocalRewardHead(model, job.compute), (*model.notes, *notes))
 
 
@@ -95,7 +91,7 @@ def load_scoring(directory: Path, job: RewardJob) -> ScoringRuntime:
     """
     tokenizer = load_tokenizer(str(directory))
     model = RewardModel.load(directory, tokenizer)
-    text = _format(tokenizer, model.model, job.data.chat_template, encoder=model.is_encoder)
+    text = reward_format(tokenizer, model.model, job.data.chat_template, encoder=model.is_encoder)
     return ScoringRuntime(LocalScorer(model, job.compute), text, LocalRewardHead(model, job.compute))
 
 
@@ -120,11 +116,6 @@ def load_text_scorer(source: str) -> tuple[TextScorer, float]:
     tokenizer = load_tokenizer(source)
     model = RewardModel.load(source, tokenizer)
     return RewardModelScorer(model, tokenizer, ComputeSection()), model.std
-
-
-def _format(tokenizer: Any, model: nn.Module, template: Any, encoder: bool = False) -> TextFormat:
-    longest_pair = longest_text(model, tokenizer) if encoder else None
-    return TextFormat(tokenizer, ChatFormat(tokenizer, template), position_limit(model), longest_pair)
 
 
 class LocalRewardHead:

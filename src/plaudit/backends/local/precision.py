@@ -43,6 +43,15 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def check(compute: ComputeSection) -> None:
+    """Make sure that the device that is asked for is there.
+
+    Raises:
+        ConfigError, MachineError: see `resolve_device`.
+    """
+    resolve_device(compute.device)
+
+
 def _count(kind: str) -> int:
     """How many devices of a kind there are here that can compute."""
     if kind == "cpu":

@@ -1,0 +1,183 @@
+"""Ray: what the driver cuts and puts together, the same numbers on two workers, and processes that die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tests.contracts.other_backends import build, likelihood
+from tests.models.conftest import make_batch, make_rows
+
+from plaudit import backends
+from plaudit.backends.local.shards import Shards, bounds, part_of, shard_name
+from plaudit.backends.ray.remote import shares
+from plaudit.config.sections import ComputeSection, OptimizerSection, SamplingSection
+from plaudit.errors import ConfigError, MachineError, TrainingError
+from plaudit.experience import Experience
+from plaudit.jobs.sft import SFTJob
+from plaudit.models.tiny import tiny_lm, tiny_tokenizer
+from plaudit.records import Prompt
+from plaudit.runtime import TokenPrompt
+
+WORDS = "the cat sat on a mat and saw dogs run far away from big old trees near water"
+SECTION = OptimizerSection(lr=0.01, schedule="constant", warmup_fraction=0.0)
+COMPUTE = ComputeSection(
+    device="cpu", precision="fp32", tokens_per_microbatch=16, backend="ray", workers=2, generators=2
+)
+
+
+def rows(*lengths: int, groups: Any = None) -> Experience:
+    batch = make_batch(make_rows(lengths=lengths))
+    weights = batch.response_mask / batch.response_mask.sum()
+    return batch.replace(loss_weights=weights, group_ids=None if groups is None else torch.tensor(groups))
+
+
+def test_rows_are_shared_by_tokens_and_rows_of_one_prompt_stay_together() -> None:
+    batch = rows(12, 3, 4, 5, 12, 3, groups=[7, 1, 1, 2, 7, 2])
+    cut = shares(batch, 2)
+    # Groups of 24, 8 and 7 tokens: the first goes to rank 0, the others to rank 1.
+    assert [units.tolist() for units, _, _ in cut] == [[0, 4], [1, 2, 3, 5]]
+    assert all(own for _, _, own in cut)
+    assert torch.equal(cut[1][1].tokens, batch.select(torch.tensor([1, 2, 3, 5])).tokens)
+
+
+def test_a_rank_without_rows_gets_a_copy_that_does_not_count() -> None:
+    cut = shares(rows(5, 6), 3)
+    assert sorted(units.tolist() for units, _, own in cut if own) == [[0], [1]]
+    assert [own for _, _, own in cut] == [True, True, False]
+    assert len(cut[2][1]) == 1
+
+
+@pytest.mark.parametrize("wrote", [1, 2, 3])
+@pytest.mark.parametrize("reads", [1, 2, 4])
+def test_what_some_ranks_wrote_any_number_reads(wrote: int, reads: int, tmp_path: Path) -> None:
+    whole = {"weight/a": torch.arange(10.0).reshape(5, 2), "weight/b": torch.arange(3.0), "step/a": torch.tensor(4.0)}
+    for rank in range(wrote):
+        parts = {name: part_of(tensor, rank, wrote).contiguous() for name, tensor in whole.items()}
+        save_file(parts, tmp_path / shard_name("policy", rank, wrote), {"step": "7"})
+    with Shards.of(tmp_path, "policy") as shards:
+        assert shards.step == 7
+        shards.check(["a", "b"])
+        for name, tensor in whole.items():
+            found = [shards.part(name, rank, reads) for rank in range(reads)]
+            assert torch.equal(found[0] if tensor.dim() == 0 else torch.cat(found), tensor)
+        with pytest.raises(TrainingError, match=r"1 tensors differ, the first is weight/c"):
+            shards.check(["a", "b", "c"])
+
+
+def test_a_missing_file_of_a_rank_is_said(tmp_path: Path) -> None:
+    save_file({"weight/a": torch.zeros(2)}, tmp_path / shard_name("policy", 0, 2), {"step": "1"})
+    with pytest.raises(TrainingError, match="has 1 of the 2 files of policy"):
+        Shards.of(tmp_path, "policy")
+    with pytest.raises(TrainingError, match="no file of critic"):
+        Shards.of(tmp_path, "critic")
+
+
+def test_the_rows_of_a_rank_by_hand() -> None:
+    assert [bounds(5, rank, 4) for rank in range(4)] == [(0, 2), (2, 4), (4, 5), (5, 5)]
+    assert [bounds(4, rank, 2) for rank in range(2)] == [(0, 2), (2, 4)]
+
+
+def test_without_ray_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match="needs the package ray") as error:
+        backends.check(COMPUTE)
+    assert "plaudit[ray]" in error.value.cure
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> SFTJob:
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = tiny_tokenizer([WORDS, WORDS.replace("cat", "fox")], 64)
+    tiny_lm("llama", tokenizer, hidden=16, layers=2, scale=0.3).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "d.jsonl").write_text('{"prompt": "the", "response": " cat"}\n')
+    return SFTJob(model=str(folder), dataset=str(folder / "d.jsonl"), out="never", optimizer=SECTION, compute=COMPUTE)
+
+
+@pytest.fixture(scope="module")
+def runtime(job: SFTJob) -> Any:
+    ray = pytest.importorskip("ray", reason="pip install 'plaudit[ray]'")
+    yield backends.open(job)
+    ray.shutdown()
+
+
+def apart(first: Any, second: Any, before: dict[str, torch.Tensor]) -> float:
+    """How far the weights of two learners are apart, as a share of how far they went.
+
+    Not weight by weight: where a gradient is all rounding, AdamW makes a whole step of it.
+    """
+    ours, theirs = first.weights().tensors(), second.weights().tensors()
+    difference, way = (
+        torch.cat([(ours[name] - other[name]).flatten() for name in ours]).norm() for other in (theirs, before)
+    )
+    return float(difference / way)
+
+
+@pytest.mark.ray
+def test_two_workers_train_as_one_process_does_and_read_each_others_files(
+    job: SFTJob, runtime: Any, tmp_path: Path
+) -> None:
+    here, there = build(job.model, "policy", SECTION, 10), runtime.learner
+    there.plan(10)
+    first = here.weights().tensors()
+    batches = [rows(11, 5, 8, 9, 7, 12), rows(6), rows(4, 9, 9)]  # the second has no row for the other rank
+    for batch in batches:
+        assert torch.allclose(here.read(batch, "logprobs")[0], there.read(batch, "logprobs")[0], atol=1e-5)
+        ours, theirs = here.update(batch, likelihood), there.update(batch, likelihood)
+        assert theirs == pytest.approx(ours, rel=1e-4, abs=1e-6)
+    assert apart(there, here, first) < 0.01
+
+    there.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [shard_name("policy", r, 2) for r in range(2)]
+    here.restore(tmp_path)
+    assert here.step == 3
+    kept = there.weights().tensors()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in here.weights().tensors().items())
+    here.update(batches[0], likelihood)
+    there.update(batches[0], likelihood)
+    assert apart(there, here, kept) < 0.01, "the moments came along"
+
+    there.restore(tmp_path)
+    assert all(torch.equal(kept[name], tensor) for name, tensor in there.weights().tensors().items())
+    with_one = tmp_path / "one"
+    with_one.mkdir()
+    here.save(with_one)
+    there.restore(with_one)
+    assert there.step == 4
+    assert all(torch.equal(there.weights().tensors()[name], t) for name, t in here.weights().tensors().items())
+
+
+@pytest.mark.ray
+def test_what_a_generator_was_asked_that_died_is_drawn_again_the_same(runtime: Any) -> None:
+    generators = runtime.generator
+    generators.publish(runtime.learner.weights(), 3)
+    prompts = [TokenPrompt(Prompt(f"p{i}", ""), (5 + i, 6, 7)) for i in range(4)]
+
+    def drawn() -> list[Any]:
+        return generators.generate(prompts, 2, SamplingSection(max_new_tokens=8), seed=1, iteration=2)
+
+    before = drawn()
+    assert [(r.group_id, r.policy_version) for r in before] == [(i // 2, 3) for i in range(8)]
+    cluster = generators._cluster
+    os.kill(cluster.ray.get(generators._samplers[1].ping.remote()), signal.SIGKILL)
+    again = drawn()
+    assert [r.response_ids for r in again] == [r.response_ids for r in before]
+    assert [r.logprobs for r in again] == [r.logprobs for r in before]
+    assert {r.policy_version for r in again} == {3}, "it was told the weights anew"
+
+
+@pytest.mark.ray
+def test_a_worker_that_dies_ends_the_run_with_the_cure(runtime: Any) -> None:
+    group = runtime.learner.group
+    os.kill(group.cluster.ray.get(group.workers[1].ping.remote()), signal.SIGKILL)
+    with pytest.raises(MachineError, match="a process of the cluster has ended") as error:
+        for _ in range(2):  # the call in which it dies may be the one after
+            runtime.learner.update(rows(5, 6), likelihood)
+    assert "--resume" in error.value.cure
