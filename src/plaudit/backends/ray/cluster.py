@@ -1,4 +1,4 @@
-"""Ray itself: starting or joining it, placing processes, and waiting for their answers. The only file that imports it."""
+"""Ray itself: starting or joining it, placing processes on it, and waiting for their answers."""
 
 from __future__ import annotations
 
