@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # An environment variable rather than -c: it also holds inside pip's isolated build environment.
 PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help setup dev check test test-slow test-models test-trackers test-gpu fuzz mutants bench limits intervals hacking report-cards kills docs quickstart constraints memory loop rates clean
+.PHONY: help setup dev check test test-slow test-models test-trackers test-gpu fuzz mutants bench limits intervals hacking report-cards kills docs quickstart constraints memory loop rates clean test-ray
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -37,6 +37,9 @@ check: $(VENV)/.dev ## lint, formatting of imports, types
 
 test: $(VENV)/.dev ## the tests that take seconds each
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+test-ray: $(VENV)/.dev ## all tests on Ray workers: minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray tests/backends/test_ray.py tests/contracts/test_learner.py
 
 test-slow: $(VENV)/.dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

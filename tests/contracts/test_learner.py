@@ -17,7 +17,7 @@ SECTION = OptimizerSection(lr=0.01, schedule="linear", warmup_fraction=0.0)
 MAKERS = {"local": build, "another process": ProcessLearner}
 
 
-@pytest.fixture(params=[*MAKERS, pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.fixture(params=[*MAKERS, pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])])
 def make(request, tiny_model):
     """Makes learners of the same model, and ends their processes."""
     made = []

@@ -37,7 +37,9 @@ def shard(module: nn.Module, model: nn.Module, device: str) -> None:
     mesh = init_device_mesh(device, (dist.get_world_size(),))
     layers = next((m for m in body(model).modules() if isinstance(m, nn.ModuleList)), nn.ModuleList())
     for each in (*layers, module):
-        sharded: Any = fully_shard(each, mesh=mesh)
+        # Given up after each forward pass, the outermost part too: after a pass without a backward one FSDP2 would keep
+        # the gathered weights, and the next pass would read those although `put_back` or `restore` had changed them.
+        sharded: Any = fully_shard(each, mesh=mesh, reshard_after_forward=True)
         # A loss is a sum whose weights were fixed for the whole step, so the gradients of ranks add up. FSDP2 would
         # take their mean, which is too small by the number of ranks.
         sharded.set_gradient_divide_factor(1.0)
