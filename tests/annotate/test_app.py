@@ -31,7 +31,7 @@ from plaudit.preferences.annotation import (
     answer_from_json,
     answer_to_json,
 )
-from plaudit.preferences.store import history, projects
+from plaudit.preferences.store import content, history, projects
 from plaudit.preferences.store.engine import Store
 from plaudit.preferences.store.schema import judgements
 from plaudit.records import Preference
@@ -124,6 +124,27 @@ def test_importing_twice_adds_once_and_gold_is_marked(store: Store, tmp_path: Pa
         assert projects.progress(conn, gold.project).gold == 3
     with pytest.raises(ConfigError, match="asks pairwise"):
         import_file(store, path, task="ranking", slug="gold")
+
+
+def test_rows_without_an_id_are_known_by_their_texts(store: Store, tmp_path: Path) -> None:
+    """A second file of the same name adds its rows, a row inserted on top adds itself alone, a changed row is said."""
+    path = tmp_path / "batch.jsonl"
+
+    def add(*prompts: str, **more: str) -> tuple[int, int, tuple[str, ...]]:
+        rows = [{"prompt": p, "chosen": f"yes {p}", "rejected": "no", **more} for p in prompts]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        done = import_file(store, path, slug="batch")
+        return done.added, done.known, done.changed
+
+    assert add("one", "two", "three") == (3, 0, ())
+    assert add("four", "five", "six") == (3, 0, ()), "another file of the same name"
+    assert add("zero", "one", "two", "three") == (1, 3, ()), "a row on top"
+    assert add("one", "one", "seven") == (1, 2, ()), "twice in one file"
+    assert add("eight", id="mine") == (1, 0, ())
+    assert add("eight", id="mine") == (0, 1, ())
+    assert add("nine", id="mine") == (0, 0, ("mine",)), "the id of other texts is said, not taken for the same"
+    with store.read() as conn:
+        assert content.count_items(conn, projects.get_project(conn, "batch")) == 9
 
 
 def test_guidelines_name_only_answers_that_the_task_has() -> None:

@@ -391,8 +391,10 @@ def test_answers_of_others_and_wrong_ones_are_refused(store: Store) -> None:
 def test_items_are_added_once_and_all_or_none(store: Store) -> None:
     project = make_project(store, items=[])
     with store.write() as conn:
-        assert content.add_items(conn, project, pairs(3)) == (3, 0)
-        assert content.add_items(conn, project, pairs(5)) == (2, 3)
+        assert content.add_items(conn, project, pairs(3)) == (3, 0, ())
+        assert content.add_items(conn, project, pairs(5)) == (2, 3, ())
+        first, second = pairs(2)
+        assert content.add_items(conn, project, [replace(first, prompt="another"), second]) == (0, 1, (first.key,))
     one = Item("lonely", "p", (ItemResponse("x"),))
     with pytest.raises(DataError, match="has 1 responses"), store.write() as conn:
         content.add_items(conn, project, [*pairs(9), one])

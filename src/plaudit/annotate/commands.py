@@ -90,6 +90,7 @@ def _import_rows(store: Store, args: Namespace, *, gold: bool) -> Imported:
         guidelines=body,
     )
     already = f", {done.known} were in it already" if done.known else ""
+    already += f", {len(done.changed)} changed" if done.changed else ""
     _say(
         f"{args.file}: {done.added} items for {done.project.slug} ({done.project.task}){already} \u00b7 {done.format}"
     )

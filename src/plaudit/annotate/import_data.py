@@ -37,7 +37,9 @@ class Imported:
     format: str
     added: int
     known: int
-    """Items whose key was in the project before; they are left as they are."""
+    """Items that were in the project before, or twice in the file."""
+    changed: tuple[str, ...]
+    """Ids of rows whose id the project has with other texts; its items are left as they are."""
     notes: tuple[str, ...]
 
 
@@ -64,6 +66,7 @@ def read_file(
     if not items:
         cure = f"the file holds {loaded.kind} data; choose a task that fits them with --task"
         raise DataError(f"nothing in the file can be asked about as {chosen}", where=str(path), cure=cure)
+    items = [_keyed(item, loaded.unnamed) for item in items]
     return chosen, items, loaded.format, (*loaded.notes, *(f"{n} x {what}" for what, n in counts.items()))
 
 
@@ -125,9 +128,22 @@ def import_file(
                 f"the project {name} asks {project.task}, not {chosen_task}", where="--task", cure=cure
             )
         marked = [_marked(item, source.name, digest) for item in items]
-        added, already = content.add_items(conn, project, marked)
-        people.record(conn, "imported", name, by=None, file=source.name, sha256=digest, added=added)
-    return Imported(project, form, added, already, notes)
+        done = content.add_items(conn, project, marked)
+        people.record(conn, "imported", name, by=None, file=source.name, sha256=digest, added=done.new)
+    if done.changed:
+        cure = "left as they are; for a new item, give the row another id"
+        first = ", ".join(map(repr, done.changed[:3]))
+        notes = (*notes, f"{len(done.changed)} ids that the project has with other texts ({first}): {cure}")
+    return Imported(project, form, done.new, done.same, done.changed, notes)
+
+
+def _keyed(item: Item, unnamed: frozenset[str]) -> Item:
+    """The item under a key made of its texts, where its row has no id."""
+    # A row number is no name: a second file of the same name, or a row inserted on top, would give it to other texts.
+    ends = [k for k, mark in enumerate(item.key) if mark in "/>#"]
+    if unnamed.isdisjoint(item.key[:end] for end in (*ends, len(item.key))):
+        return item
+    return replace(item, key=f"row-{content.digest_of(item)}")
 
 
 def _find(conn: Transaction, slug: str) -> Project | None:

@@ -39,6 +39,8 @@ class Loaded:
     """Rows, or pairs of a list, that gave no record."""
     places: Places = Places("")
     """File and line of each record."""
+    unnamed: frozenset[str] = frozenset()
+    """Ids made from file and row number, for rows without one: another file, or a row inserted, gives others."""
 
 
 class SeveralKinds(DataError):
@@ -147,7 +149,7 @@ def records_of(
     records = [record for each in kinds for record in _of_kind(unique, each, kind or each, log)]
     return Loaded(
         tuple(records), kind or kinds[0], _describe(layouts, exports, encodings, log), log.source, count, log.notes,
-        tuple(log.unused), log.dropped, Places(log.source, places),
+        tuple(log.unused), log.dropped, Places(log.source, places), frozenset(log.unnamed),
     )  # fmt: skip
 
 

@@ -121,17 +121,17 @@ def remove_member(request: Request, slug: Slug, number: Person) -> None:
 @router.post(
     "/projects/{slug}/items",
     status_code=201,
-    responses=shows({"added": 1, "there_already": 0}, status=201),
+    responses=shows({"added": 1, "there_already": 0, "changed": []}, status=201),
     openapi_extra=needs("admin"),
 )
-def add_items(request: Request, slug: Slug, body: ItemsBody) -> dict[str, int]:
-    """Add items."""
+def add_items(request: Request, slug: Slug, body: ItemsBody) -> dict[str, int | list[str]]:
+    """Add items. Keys that the project has with other texts are listed as changed; their items stay as they are."""
     site, project, visitor = site_of(request), project_of(request), visitor_of(request)
     new = [_item(item) for item in body.items]
     with site.store.write() as conn:
-        added, known = content.add_items(conn, project, new)
-        people.record(conn, "added items", slug, by=visitor.me.id, address=visitor.address, added=added)
-    return {"added": added, "there_already": known}
+        done = content.add_items(conn, project, new)
+        people.record(conn, "added items", slug, by=visitor.me.id, address=visitor.address, added=done.new)
+    return {"added": done.new, "there_already": done.same, "changed": list(done.changed)}
 
 
 @router.put("/projects/{slug}/priorities", responses=shows({"changed": 1}), openapi_extra=needs("admin"))

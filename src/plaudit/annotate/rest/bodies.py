@@ -73,7 +73,8 @@ class ItemBody(_Body):
     """What people are asked about."""
 
     key: Annotated[str, Field(min_length=1, max_length=400)]
-    """Your own name for it; an item that the project has already is left as it is."""
+    """Your own name for it; an item that the project has already is left as it is, and listed as changed if its texts
+    differ."""
     prompt: Text | Annotated[list[TurnBody], Field(min_length=1, max_length=200)]
     """Text, or a chat."""
     responses: Annotated[list[ResponseBody], Field(max_length=9)] = []

@@ -182,7 +182,10 @@ def parse_rows(rows: Sequence[Row], layout: Layout, columns: Columns, stem: str,
         for saying in found.sayings:
             log.note(saying)
         tools = fields.tools
-        parsed = layout.parse(fields, fields.label("id") or f"{stem}-{row.number}")
+        own = fields.label("id")
+        parsed = layout.parse(fields, own or f"{stem}-{row.number}")
+        if not own:
+            log.unnamed.add(f"{stem}-{row.number}")
         if tools and not fields.faulty:
             parsed = [with_tools_of(record, tools, "tools", fields) for record in parsed]
         unused.update(

@@ -99,6 +99,8 @@ class ReadLog:
         """Fields that no record holds."""
         self.places: list[str] = []
         """Where the row of each record stands, in the order of the records."""
+        self.unnamed: set[str] = set()
+        """Ids made from file and row number, of rows that have none."""
         self.dropped = 0
         """Rows that gave no record, and were not faulty."""
         self._notes: dict[str, int] = {}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
@@ -41,23 +42,56 @@ def uniform(*parts: object) -> float:
     return int.from_bytes(digest, "big") / 2**64
 
 
-def add_items(conn: Connection, project: Project, new: Iterable[Item]) -> tuple[int, int]:
-    """Add items; those whose key is there already are left as they are.
+class Added(NamedTuple):
+    """What became of items that were to be added."""
 
-    Returns:
-        How many were added, and how many were there already.
+    new: int
+    same: int
+    """Items that the project has under their key with the same texts."""
+    changed: tuple[str, ...]
+    """Keys that the project has with other texts; they are left as they are, for answers belong to the texts seen."""
+
+
+def add_items(conn: Connection, project: Project, new: Iterable[Item]) -> Added:
+    """Add items; those whose key is there already are left as they are.
 
     Raises:
         DataError: an item that does not fit the task: nothing of the call is stored.
     """
     checked = [_checked(item, project) for item in new]
-    known = {key for (key,) in conn.execute(select(items.c.key).where(items.c.project_id == project.id))}
-    # Of several new items with one key the first counts: a dict keeps the last value, hence the two reversals.
-    fresh = list({item.key: item for item in reversed(checked) if item.key not in known}.values())[::-1]
-    now = time.time()
-    for start in range(0, len(fresh), ROWS_AT_ONCE):
-        _insert(conn, project, fresh[start : start + ROWS_AT_ONCE], now)
-    return len(fresh), len(checked) - len(fresh)
+    rows_there = conn.execute(select(items.c.key, items.c.id).where(items.c.project_id == project.id))
+    known = {row.key: row.id for row in rows_there}
+    # Of several new items with one key the first counts.
+    fresh: dict[str, Item] = {}
+    repeated: list[Item] = []
+    for item in checked:
+        if item.key in known or item.key in fresh:
+            repeated.append(item)
+        else:
+            fresh[item.key] = item
+    rows, now = list(fresh.values()), time.time()
+    changed: dict[str, None] = {}
+    for start in range(0, len(repeated), ROWS_AT_ONCE):
+        part = repeated[start : start + ROWS_AT_ONCE]
+        stored = read_items(conn, project, [known[item.key] for item in part if item.key in known])
+        for item in part:
+            there = stored[known[item.key]] if item.key in known else fresh[item.key]
+            if digest_of(there) != digest_of(item):
+                changed[item.key] = None
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        _insert(conn, project, rows[start : start + ROWS_AT_ONCE], now)
+    other = sum(item.key in changed for item in repeated)
+    return Added(len(rows), len(repeated) - other, tuple(changed))
+
+
+def digest_of(item: Item) -> str:
+    """A fingerprint of what annotators see of an item: its prompt and its responses, in whatever order.
+
+    Imports shuffle responses, hence no order; who wrote them and the known answer do not count.
+    """
+    texts = sorted(json.dumps(to_json(response.content), sort_keys=True) for response in item.responses)
+    whole = json.dumps([to_json(item.prompt), texts], sort_keys=True)
+    return blake2b(whole.encode(), digest_size=8).hexdigest()
 
 
 def _insert(conn: Connection, project: Project, new: Sequence[Item], now: float) -> None:
