@@ -201,6 +201,8 @@ def study(runs: SmallRuns, given: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = kept(given.save).get("points", [])
     until = time.monotonic() + 60 * given.minutes
     for name in given.trainers.split(";"):
+        if time.monotonic() > until:
+            break
         subject = Subject(runs, name)
         for fault in given.faults.split(","):
             new = {"trainer": name, "fault": fault, "points": len(subject.seen), "tried": [], "wrong": []}

@@ -236,6 +236,8 @@ def study(runs: SmallRuns, given: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = kept(given.save).get("power", [])
     until = time.monotonic() + 60 * given.minutes
     for name in given.trainers.split(";"):
+        if time.monotonic() > until:
+            break
         subject = Subject(runs, name)
         row = next((row for row in rows if row["trainer"] == name), {"trainer": name, "tried": [], "wrong": []})
         rows += [] if row in rows else [row]

@@ -151,6 +151,20 @@ def test_the_best_weights_that_a_checkpoint_needs_stay_while_it_is_written(recor
     assert not first.is_file(), "no checkpoint names it any more"
 
 
+def test_best_weights_that_nothing_names_any_more_are_removed_when_a_run_goes_on(recorder):
+    """A kill after a rotation, before the file that only the rotated checkpoint named was removed."""
+    best, learner = BestWeights(recorder.run_dir), Weights()
+    best.keep(2, {"value": torch.tensor([2.0])})
+    first = keeper(recorder, learner, best=best)
+    first.save(3, {})
+    first.finish()
+    left = recorder.run_dir / "best" / "step-000000.safetensors"
+    left.write_bytes(b"of a checkpoint that is gone")
+    again = keeper(recorder, Weights(), best=BestWeights(recorder.run_dir), resume=True)
+    assert again.restore()[0] == 3
+    assert [path.name for path in left.parent.iterdir()] == ["step-000002.safetensors"]
+
+
 def test_a_snapshot_is_what_save_writes_of_that_moment(tmp_path):
     learner = LocalLearner(nn.Linear(3, 2), OptimizerSection(lr=0.1), ComputeSection(), total_steps=9)
     learner.module(torch.ones(1, 3)).sum().backward()

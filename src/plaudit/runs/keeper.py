@@ -146,6 +146,8 @@ class Keeper:
             )
         elif self.best and "best" in steps:
             self.best.resume(latest.path, steps["best"], next(iter(latest.needs), None))
+        if self.best:  # what a kill left between the end of a checkpoint and that of the file it named
+            self.best.prune(self.directory)
         dropped = self.recorder.rewind(latest.step)
         self.recorder.event("resumed", step=latest.step, lines_recorded_again=dropped)
         return latest.step, latest.trainer["state"]
