@@ -127,6 +127,23 @@ def test_chat(world: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     assert said[0] == said[1] and len(said[0].splitlines()) == 2
 
 
+def test_chat_against_a_second_model_answers_each_message_twice(
+    world: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def talk(*words: str) -> list[str]:
+        monkeypatch.setattr(sys, "stdin", io.StringIO("the film was\nthe plot was\n/quit\n"))
+        assert main(["chat", *words, "--max-new-tokens", "4"]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    first, second = talk(str(world.sft)), talk(str(world.ppo))
+    both = talk(str(world.sft), "--against", str(world.ppo))
+    assert both == [
+        f"{model}: {response}"
+        for pair in zip(first, second, strict=True)
+        for model, response in zip((world.sft, world.ppo), pair, strict=True)
+    ]
+
+
 def test_evaluate_says_which_run_it_was_given(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "reward", str(world.ppo)]) == 78
     assert f"plaudit evaluate policy {world.ppo}" in capsys.readouterr().err

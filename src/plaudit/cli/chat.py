@@ -10,14 +10,16 @@ from plaudit.config.load import load_section
 from plaudit.config.sections import SamplingSection
 from plaudit.records import Content, Message
 
-ABOUT = """Talk to a model. An empty line or /quit ends, /new starts over.
+ABOUT = """Talk to a model, or to two side by side. An empty line or /quit ends, /new starts over.
 A model without a chat template goes on from your text."""
+GREETING = "Type a message and press Enter. /new starts over; an empty line or /quit ends."
 
 
 def run(command: str, argv: list[str]) -> int:
     """Load the model and loop over the lines of stdin."""
     parser = Parser("chat", ABOUT)
     parser.add_argument("model", help="a run directory, a model directory, a GGUF file, or a hub name")
+    parser.add_argument("--against", help="a second model, which answers the same messages")
     parser.add_argument(
         "--temperature", type=float, default=0.7, help="lower is more predictable (default: 0.7)"
     )
@@ -31,19 +33,23 @@ def run(command: str, argv: list[str]) -> int:
     sampling = load_section(SamplingSection, chosen)
     from plaudit.stages.respond.policy import TrainedPolicy
 
-    policy = TrainedPolicy(given.model)
+    names = [given.model, given.against] if given.against else [given.model]
+    policies = [TrainedPolicy(name) for name in names]
     opening = (Message("system", given.system),) if given.system else ()
-    turns: tuple[Message, ...] = opening
+    histories: list[tuple[Message, ...]] = [opening] * len(policies)
+    if sys.stdin.isatty():
+        print(GREETING, file=sys.stderr)
     with contextlib.suppress(KeyboardInterrupt):  # as good a way to leave as any
         for count, line in enumerate(iter(_ask, "")):
             if line == "/new":
-                turns = opening
+                histories = [opening] * len(policies)
                 continue
-            turns += (Message("user", line),)
-            content: Content = turns if policy.has_template else line
-            response = policy.respond(content, sampling, seed=given.seed, turn=count)
-            show(response)
-            turns += (Message("assistant", response),)
+            for which, policy in enumerate(policies):
+                turns = (*histories[which], Message("user", line))
+                content: Content = turns if policy.has_template else line
+                response = policy.respond(content, sampling, seed=given.seed, turn=count)
+                show(f"{names[which]}: {response}" if given.against else response)
+                histories[which] = (*turns, Message("assistant", response))
     return 0
 
 
