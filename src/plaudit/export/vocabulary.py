@@ -1,7 +1,7 @@
 """A tokenizer as GGUF holds it: pieces, their kinds, merges, and the name of how llama.cpp splits a text.
 
 GGUF has no general tokenizer: llama.cpp has a few of its own, and a file names one of them. What has none is refused.
-The keys are those of the GGUF specification (ggml-org/ggml, docs/gguf.md).
+The keys are those of the GGUF specification (in the repository ggml-org/ggml).
 """
 
 from __future__ import annotations
