@@ -144,3 +144,19 @@ def test_the_gate_and_what_it_takes(saved, capsys):
     with pytest.raises(ConfigError, match="int3"):
         targets_of(["int3"])
     assert Requirement.of("top1>0.5") == Requirement("top1", ">", 0.5)
+
+
+def test_what_is_kept_of_the_rewards_is_measured_by_the_runs_own_prompts(saved, tmp_path):
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps({"prompt": f"the film {i}"}) + "\n" for i in range(30)))
+    rewards = tmp_path / "rewards.py"
+    rewards.write_text("def good(response): return response.count('a')\n\ndef gold(response): return -len(response)\n")
+    run = tmp_path / "run"
+    command = f"grpo --policy {saved} --dataset {tmp_path / 'p.jsonl'} --out {run} --reward {rewards}:good --lr 1e-3"
+    command += f" --gold {rewards}:gold --iterations 2 --prompts-per-iteration 4 --group-size 2 --max-new-tokens 4"
+    assert main([*command.split(), "--eval-prompts", "4", "--device", "cpu", "--precision", "fp32"]) == 0
+    made = run_export(str(run), ["gguf:f16"], require=["gold_kept >= -99"], samples=2)
+    assert {"gold_kept", "reward_kept"} <= made.figures["gguf:f16"].keys()
+    # The same function draws the same responses: nothing is lost. Where nothing was gained, nothing can be kept.
+    kept = made.figures["gguf:f16"]["gold_kept"].value
+    assert math.isnan(kept) or kept == pytest.approx(1.0, abs=0.5)
+    assert sorted(path.name for path in made.folder.iterdir()) == ["README.md", "export.json", "run-f16.gguf"]

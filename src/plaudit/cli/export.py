@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from plaudit.cli.parser import Parser, answer, show
 from plaudit.errors import Refused
 
@@ -33,7 +35,8 @@ def run(command: str, argv: list[str]) -> int:
 
     made = run_export(given.source, given.to, given.out, require=given.require, samples=given.samples)
     for target, values in made.figures.items():
-        show(f"{target}\n" + "\n".join(f"  {name:<20}{value}" for name, value in values.items()))
+        lines = [f"  {name:<20}{f'{v.value:.3g}' if math.isnan(v.low) else v}" for name, v in values.items()]
+        show(f"{target}\n" + "\n".join(lines))
     for note in made.notes:
         show(f"note  {note}")
     show(f"written to {made.folder}; README.md is the model card")

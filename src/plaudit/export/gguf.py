@@ -1,6 +1,6 @@
 """GGUF files, as llama.cpp, Ollama and LM Studio read them: names, keys and types of tensors, and the tokenizer.
 
-The layout is that of the GGUF specification (in the repository ggml-org/ggml); names of tensors come from the package gguf.
+The layout is that of the GGUF specification (repository ggml-org/ggml); names of tensors come from the package gguf.
 """
 
 from __future__ import annotations

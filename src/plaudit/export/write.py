@@ -136,6 +136,14 @@ class Exported:
             prove_ends(again, self.ends)
         return again, load_tokenizer(path)
 
+    def unpack(self, target: str, path: Path, place: Path) -> None:
+        """Write the weights that an exported language model loads with as a directory, with the tokenizer it came from.
+
+        From a GGUF file transformers makes a tokenizer with a token more, and for some architectures a wrong config: a
+        model that is sampled again by the run's own commands has neither.
+        """
+        save_causal_lm(self.reload(target, path)[0], place, self.tokenizer)
+
     def _copy(self, target: str, path: Path) -> None:
         place = resolve(self.source)
         origin = self.adapter if target == "adapter" else Path(place.name)

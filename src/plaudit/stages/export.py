@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from plaudit.errors import ConfigError
@@ -108,7 +109,9 @@ def run_export(
             trained = exported.load(), exported.tokenizer
             figures[target] = nearness(trained, exported.reload(target, path), texts)
             if samples and target.startswith("gguf:"):
-                figures[target] |= _kept(folder, path, samples)
+                with TemporaryDirectory(dir=target_dir) as place:
+                    exported.unpack(target, path, Path(place) / "model")
+                    figures[target] |= _kept(folder, Path(place) / "model", samples)
     text = card(exported.name, _facts(folder, exported.base), files, figures, exported.notes)
     exported.describe(target_dir, text)
     merge_json(target_dir / "export.json", as_values(figures, exported.notes))
