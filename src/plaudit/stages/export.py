@@ -109,9 +109,7 @@ def run_export(
             trained = exported.load(), exported.tokenizer
             figures[target] = nearness(trained, exported.reload(target, path), texts)
             if samples and target.startswith("gguf:"):
-                with TemporaryDirectory(dir=target_dir) as place:
-                    exported.unpack(target, path, Path(place) / "model")
-                    figures[target] |= _kept(folder, Path(place) / "model", samples)
+                figures[target] |= _kept(folder, exported, target, path, samples)
     text = card(exported.name, _facts(folder, exported.base), files, figures, exported.notes)
     exported.describe(target_dir, text)
     merge_json(target_dir / "export.json", as_values(figures, exported.notes))
@@ -148,9 +146,12 @@ def _texts(folder: Path) -> list[str]:
     return [*chosen, *probes(TEXTS - len(chosen))]
 
 
-def _kept(run: Path, path: Path, samples: int) -> dict[str, Estimate]:
+def _kept(run: Path, exported: Exported, target: str, path: Path, samples: int) -> dict[str, Estimate]:
     """Gain over the start as a share of the trained model's: both answer the run's held-out prompts anew."""
-    sides = [_gains(evaluate_again(run, samples=samples, model=model)) for model in (None, path)]
+    with TemporaryDirectory(dir=path.parent) as place:
+        unpacked = Path(place) / "model"
+        exported.unpack(target, path, unpacked)
+        sides = [_gains(evaluate_again(run, samples=samples, model=model)) for model in (None, unpacked)]
     made = {}
     for name in ("gold", "reward"):
         whole, kept = (side.get(name, {}) for side in sides)
