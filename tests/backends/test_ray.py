@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,22 @@ def test_without_ray_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="needs the package ray") as error:
         backends.check(COMPUTE)
     assert "plaudit[ray]" in error.value.cure
+
+
+@pytest.mark.parametrize("address", ["here", "ray://here:10001", "here:port", ":6379"])
+def test_what_is_no_address_of_a_cluster_is_said(address: str) -> None:
+    pytest.importorskip("ray", reason="pip install 'plaudit[ray]'")
+    with pytest.raises(ConfigError, match="is no address of a Ray cluster"):
+        backends.check(COMPUTE.model_copy(update={"ray_address": address}))
+
+
+def test_a_cluster_that_does_not_answer_is_said_at_once() -> None:
+    pytest.importorskip("ray", reason="pip install 'plaudit[ray]'")
+    with socket.socket() as nobody:  # bound and not listening: the system refuses whoever comes
+        nobody.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        with pytest.raises(MachineError, match=f"no Ray cluster can be reached at {address}"):
+            backends.check(COMPUTE.model_copy(update={"ray_address": address}))
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 import weakref
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,8 @@ from plaudit.errors import ConfigError, MachineError, PlauditError, Unplanned
 from plaudit.records import Record
 from plaudit.runtime import MemoryPlan
 
+ANSWERS = 10.0
+"""Seconds within which a cluster has to take a connection."""
 PLACED = 60.0
 """Seconds within which a cluster has to find room for the workers."""
 GONE = 5.0
@@ -36,12 +39,32 @@ def require_ray() -> Any:
 
 
 def check(compute: ComputeSection) -> None:
-    """Make sure that Ray is installed; the cluster is asked when a run opens it.
+    """Make sure that Ray is installed, and that something answers at the address of a cluster.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: it is not installed, or that is no address.
+        MachineError: nothing answers there.
     """
     require_ray()
+    address = compute.ray_address
+    if address in ("", "auto"):
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        raise ConfigError(
+            f"{address!r} is no address of a Ray cluster",
+            where="--ray-address",
+            cure="give host:port, as `ray start --head` prints it (usually port 6379), or auto for one on this machine",
+        )
+    try:
+        # Asked here, because Ray itself would try for minutes.
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS).close()
+    except (OSError, OverflowError) as error:
+        raise MachineError(
+            f"no Ray cluster can be reached at {address}: {error}",
+            where="--ray-address",
+            cure="start one there with `ray start --head`, or leave --ray-address out to start one here",
+        ) from None
 
 
 def memory_plan(job: Job, records: Sequence[Record], *, in_full: bool = True) -> MemoryPlan:
