@@ -77,7 +77,7 @@ def test_flags_files_and_metrics_named_in_text_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     reference = "".join((ROOT / "docs" / "reference" / name).read_text("utf-8") for name in ("config.md", "metrics.md"))
     general = {"--help", "--debug", "--dataset", "--kind", "--layout", "--limit", "--no-progress", "--no-tensorboard"}
-    general.add("--repository")  # of scripts/release.py
+    general |= {"--repository", "--head"}  # of scripts/release.py and `ray start`
     parsers = "".join(path.read_text("utf-8") for path in (ROOT / "src" / "plaudit" / "cli").glob("*.py"))
     parsers += "".join(path.read_text("utf-8") for path in (ROOT / "examples").rglob("*.py"))
     general |= set(re.findall(r'"(--[a-z][a-z-]+)"', parsers))  # of commands that are no training jobs, and examples
