@@ -17,6 +17,7 @@ from tests.models.conftest import make_batch, make_rows
 
 from plaudit import backends
 from plaudit.backends.local.shards import Shards, bounds, part_of, shard_name
+from plaudit.backends.ray.cluster import Cluster
 from plaudit.backends.ray.remote import shares
 from plaudit.config.sections import ComputeSection, OptimizerSection, SamplingSection
 from plaudit.errors import ConfigError, MachineError, TrainingError
@@ -169,6 +170,12 @@ def test_two_workers_train_as_one_process_does_and_read_each_others_files(
     there.restore(with_one)
     assert there.step == 4
     assert all(torch.equal(there.weights().tensors()[name], t) for name, t in here.weights().tensors().items())
+
+
+@pytest.mark.ray
+def test_more_workers_than_processors_are_refused(runtime: Any) -> None:
+    with pytest.raises(ConfigError, match="4999 workers need 4999 CPUs, and the cluster has"):
+        Cluster(COMPUTE.model_copy(update={"workers": 4999}))
 
 
 @pytest.mark.ray

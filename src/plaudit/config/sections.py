@@ -122,7 +122,8 @@ class ComputeSection(Section):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about 1.3x the time, a fraction of the memory."""
     threads: Annotated[int, Ge(1)] | Auto = "auto"
-    """CPU threads; auto leaves PyTorch's choice. In the manifest, because it changes the last bits."""
+    """CPU threads; auto leaves PyTorch's choice, in processes of the ray backend it is 1. In the manifest, because it
+    changes the last bits."""
     backend: Literal["local", "ray"] = "local"
     """local: all models in this process. ray: sharded over workers of a Ray cluster; needs the package ray."""
     workers: int = Field(1, ge=1)

@@ -271,7 +271,7 @@ class Cluster:
     def _error(self, ref: Any) -> Exception | None:
         try:
             self.ray.get(ref)
-        except Exception as error:  # noqa: BLE001 - whatever the process raised, and what Ray says of processes that are gone
+        except Exception as error:  # noqa: BLE001 - whatever the process raised, or Ray of one that is gone
             return error
         return None
 

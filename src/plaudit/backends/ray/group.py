@@ -46,7 +46,7 @@ def open_group(job: Job) -> tuple[Group, TextFormat, tuple[str, ...]]:
     found = group.ask_each(
         "join", [(address, rank, ranks, job) for rank in range(ranks)], "the workers, which load their models"
     )
-    text, notes, _ = found[0]
+    text, notes = found[0]
     return group, text, notes
 
 

@@ -17,7 +17,7 @@ def build_policy(job: SFTJob | DPOJob) -> OfflineRuntime:
         ConfigError, MachineError, ModelError: with the cure.
     """
     group, text, notes = open_group(job)
-    load = (job.model, job.lora, job.compute, job.seed, 1.0)
+    load = (job.model, job.lora, job.compute, job.seed, 1.0, text.chat.ends)
     generators = RemoteGenerators(group.cluster, samplers(group, job), load)
     return OfflineRuntime(RemoteLearner(group, "policy"), text, generators, (*notes, *generators.notes))
 

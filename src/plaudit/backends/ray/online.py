@@ -39,7 +39,7 @@ def _build(
     job: OnlineJob | BestOfNJob, reward: Given, gold: Given, columns: Collection[str], *, critic: bool
 ) -> OnlineRuntime:
     group, text, notes = open_group(job)
-    load = (job.policy, job.lora, job.compute, job.seed, job.sampling.temperature)
+    load = (job.policy, job.lora, job.compute, job.seed, job.sampling.temperature, text.chat.ends)
     generators = RemoteGenerators(group.cluster, samplers(group, job), load)
     policy = RemoteLearner(group, "policy")
     judge = _reward(group, job, reward or job.reward, "reward", columns)

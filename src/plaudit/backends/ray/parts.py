@@ -32,6 +32,7 @@ from plaudit.jobs.preference import DPOJob
 from plaudit.jobs.reward import RewardJob
 from plaudit.jobs.sft import SFTJob
 from plaudit.models.critic import Critic
+from plaudit.models.forward.reading import ANY
 from plaudit.models.policy import Policy
 from plaudit.models.reward_model import RewardModel
 from plaudit.runtime import TextFormat
@@ -60,6 +61,8 @@ def build_parts(job: Job) -> Parts:
     Raises:
         ConfigError, ModelError: with the cure.
     """
+    if isinstance(job, SFTJob | DPOJob | RewardJob | OnlineJob | BestOfNJob) and job.lora.quantize == "4bit":
+        raise _refusal("a base in 4 bit", "[lora] quantize")
     if isinstance(job, SFTJob | DPOJob):
         return _policy_parts(job)
     if isinstance(job, RewardJob):
@@ -172,7 +175,13 @@ def _refusal(what: str, where: str) -> ConfigError:
     )
 
 
-def _shard(job: Job, module: nn.Module, model: nn.Module) -> None:
+def _shard(job: Job, module: Policy | Critic | RewardModel, model: nn.Module) -> None:
+    """Shard a model, after what would call its layers more often on one rank than on another is off or refused."""
+    if module.together < ANY:
+        raise _refusal("an architecture that reads rows one by one", "[compute] backend")
+    # A rank that has the states of a row does not call the lower layers, and another one that has not would wait for it
+    # to gather them.
+    module.lower = None
     device = resolve_device(job.compute.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)

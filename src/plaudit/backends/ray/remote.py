@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from plaudit.backends.local.learner import PER_ROW
 from plaudit.backends.ray.cluster import Cluster
 from plaudit.backends.ray.group import Group
 from plaudit.config.sections import SamplingSection
@@ -71,9 +72,9 @@ class RemoteScorer:
         asked = [(self.role, part, signals) for _, part, _ in cut]
         answers = self.group.ask_each("read", asked, f"the {self.role}, which reads {len(batch)} rows")
         results: list[Tensor] = []
-        for i in range(len(signals)):
+        for i, signal in enumerate(signals):
             found = [answer[i] for answer in answers]
-            per_token = found[0].shape[1:] == cut[0][1].tokens.shape[1:]
+            per_token = signal not in PER_ROW
             shape = batch.tokens.shape if per_token else (len(batch.tokens), *found[0].shape[1:])
             result = torch.zeros(shape)
             for (units, _, own), values in zip(cut, found, strict=True):

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from plaudit.backends.local.learner import Exported
-from plaudit.backends.local.models import load_policy, policy_format
+from plaudit.backends.local.models import load_policy
 from plaudit.backends.local.offline import LocalRewardHead
 from plaudit.backends.local.precision import product_dtype, resolve_device
 from plaudit.backends.local.rewards import build_reward
@@ -59,19 +59,18 @@ class Worker(_Process):
             port = opened.getsockname()[1]
         return f"tcp://{_own_address()}:{port}"
 
-    def join(self, address: str, rank: int, ranks: int, job: Job) -> tuple[TextFormat, tuple[str, ...], list[str]]:
+    def join(self, address: str, rank: int, ranks: int, job: Job) -> tuple[TextFormat, tuple[str, ...]]:
         """Meet the other ranks and load the models.
 
         Returns:
-            How the main model reads texts, what to say of the models, and the roles that are there.
+            How the main model reads texts, and what to say of the models.
         """
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
         kind = resolve_device(job.compute.device).type
         backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
         dist.init_process_group(backend, init_method=address, rank=rank, world_size=ranks, timeout=COLLECTIVE)
         self._job, self._parts = job, build_parts(job)
-        roles = [*self._parts.learners, *self._parts.scorers]
-        return self._parts.format, self._parts.notes, roles
+        return self._parts.format, self._parts.notes
 
     def read(self, role: str, batch: Batch, signals: Sequence[SignalName]) -> list[Tensor]:
         """See `Scorer.read`: of this rank's rows."""
@@ -150,16 +149,18 @@ class Worker(_Process):
 class Sampler(_Process):
     """A whole policy to draw responses from."""
 
-    def load(self, source: str, lora: LoraSection, compute: ComputeSection, seed: int, temperature: float) -> None:
-        """Load the policy that the workers train, as it is at the start."""
+    def load(
+        self, source: str, lora: LoraSection, compute: ComputeSection, seed: int, temperature: float,
+        ends: Sequence[int | str],
+    ) -> None:  # fmt: skip
+        """Load the policy that the workers train, as it is at the start; ``ends`` as of `NativeGenerator`."""
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
         tokenizer, policy = load_policy(source, lora, compute, seed=seed, temperature=temperature)
         device = resolve_device(compute.device)
         policy.to(device)
-        text = policy_format(tokenizer, policy.lm, "auto")
         self._policy = policy
         self._generator = NativeGenerator(
-            policy.lm, tokenizer, text.chat.ends, precision=product_dtype(compute, device), cuda_graphs=compute.packing
+            policy.lm, tokenizer, ends, precision=product_dtype(compute, device), cuda_graphs=compute.packing
         )
 
     def notes(self) -> tuple[str, ...]:
