@@ -188,6 +188,8 @@ class MeasuringRuntime:
     """A reward that compares the two responses of a group."""
     harm: Reward | None = None
     """A reward that says how harmful a response is, from 0 to 1."""
+    is_scored: bool = True
+    """Whether the job names a reward. Without one responses have none, and the reward of both sides is not asked."""
     notes: tuple[str, ...] = ()
     """As of `OnlineRuntime`."""
 

@@ -204,6 +204,27 @@ def test_judges_are_told_apart_by_the_hash_of_a_model_and_of_a_function_given_in
     assert one.judge("reward") == '{"kind" = "model", "weight" = 2.0, "path" = "ab12"}' and one.judge("gold") == "cd34"
 
 
+def test_judges_are_the_same_by_what_their_files_hold_and_not_by_where_they_lie(tmp_path):
+    def judge(name, table, **manifest):
+        run = trial(tmp_path, name)
+        (run / "config.toml").write_text(f"[[reward]]\n{table}\n")
+        (run / "manifest.json").write_text(json.dumps(manifest))
+        return trials_of([run])[0].judge("reward")
+
+    function = 'kind = "function"\npath = "{}"'
+    one = judge("a", function.format("a.py:f"), given={"reward 0": "11"})
+    assert one == judge("b", function.format("there/b.py:f"), given={"reward 0": "11"})
+    assert one != judge("c", function.format("a.py:f"), given={"reward 0": "22"}), "the file was edited"
+    assert one != judge("d", function.format("a.py:g"), given={"reward 0": "11"}), "another function in it"
+    asked = 'kind = "judge"\nurl = "http://127.0.0.1:1/v1"\nmodel = "m"\nrubric = "{}"\n{}'
+    rubric = {"reward 0 rubric": {"source": "r.md", "sha256": "33"}}
+    first = judge("e", asked.format("r.md", ""), inputs=rubric)
+    assert first == judge("f", asked.format("s.md", 'cache = "other.jsonl"'), inputs=rubric)
+    rubric = {"reward 0 rubric": {"source": "r.md", "sha256": "44"}}
+    assert first != judge("g", asked.format("r.md", ""), inputs=rubric), "the rubric was edited"
+    judge("h", 'kind = "model"\npath = ["a", "b"]')
+
+
 def test_a_directory_of_trials_is_compared_and_a_pipeline_is_a_story(tmp_path):
     story = make_quickstart(tmp_path / "story")
     assert trials_in(story) == []

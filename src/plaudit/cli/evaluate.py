@@ -13,8 +13,8 @@ from plaudit.evaluation.benchmarks.table import as_text
 from plaudit.evaluation.kinds import KINDS, in_words, kind_of, load_run
 from plaudit.evaluation.report import write_report
 from plaudit.records import Judgement
-from plaudit.runs.files import BENCHMARK, METRICS, PAIRS, SUMMARY, merge_json
-from plaudit.runs.reading import is_run, read_run, run_directory
+from plaudit.runs.files import BENCHMARK, PAIRS, SUMMARY, merge_json
+from plaudit.runs.reading import is_run, read_run, run_directory, runs_in
 
 ABOUT = """Compute the figures of a run again and write them to its summary.json. For a reward model: accuracy
 with its interval, Kendall's tau, calibration, and what length alone would reach; with --dataset on other
@@ -23,7 +23,8 @@ perplexity, win rate against its start (also at equal length), repetition and ph
 
 With any of the flags below from --samples on, the start and the trained policy answer anew, and more is measured: the
 KL exactly, how each reads what the other writes, held-out text that must not be forgotten, and what is refused of a
-small set of requests. It becomes a page of its own. A run of sft or dpo has no reward, and needs --gold.
+small set of requests. It becomes a page of its own. A run of sft or dpo has no reward: without these flags its own
+card is shown, and its responses are judged by what --gold or --judge names.
 
   plaudit evaluate policy runs/ppo --samples 8 --gold rewards.py:score
   plaudit annotate serve runs/ppo/evaluations/again-final/pairs.jsonl
@@ -37,7 +38,7 @@ def run(command: str, argv: list[str]) -> int:
     given = _parser().parse_args(argv)
     directory = run_directory(given.run)
     if not is_run(directory):
-        inside = ", ".join(sorted(str(p.parent) for p in directory.glob(f"*/{METRICS}")))
+        inside = ", ".join(str(path) for path in runs_in(directory))
         raise DataError(
             "the directory holds several runs, not one", where=str(directory), cure=f"give one of {inside}"
         )
@@ -150,10 +151,11 @@ def _policy(directory: Path, given: Namespace) -> int:
         )
     if given.judgements:
         _add_people(directory, given.judgements)
-    card = KINDS["policy"].card(directory)
+    kind = kind_of(read_run(directory))
+    card = kind.card(directory)
     answer({"run": str(directory), **card})
-    show(figures({name: card[name] for name in KINDS["policy"].headline if name in card}))
-    for table in KINDS["policy"].tables(load_run(directory)):
+    show(figures({name: card[name] for name in kind.headline if name in card}))
+    for table in kind.tables(load_run(directory)):
         show(f"\n{table.as_text()}")
     show(f"\n{in_words(directory)}\n\nall {len(card)} figures are in {directory / 'summary.json'}")
     if anew or given.judgements:

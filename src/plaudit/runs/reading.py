@@ -200,7 +200,7 @@ def run_directory(path: Path) -> Path:
         raise DataError(
             "there is no such run directory", where=str(path), cure="the runs are usually under runs/"
         )
-    if not is_run(path) and not any(path.glob(f"**/{METRICS}")):
+    if not is_run(path) and not any(is_run(inside) for inside in path.glob("**/")):
         raise DataError(
             "the directory holds no run: it has no metrics.jsonl, and no rows of an evaluation",
             where=str(path),

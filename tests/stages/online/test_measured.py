@@ -215,8 +215,8 @@ def test_a_policy_that_had_no_reward_is_judged_by_the_gold_reward_that_is_named(
         values |= {"data.eval_fraction": 0.5, "optimizer.lr": 0.01, "sampling.max_new_tokens": 5, "log.trackers": []}
         made = run_dpo(load_job(DPOJob, [], values).job)
     capsys.readouterr()
-    assert main(["evaluate", "policy", str(made), "--samples", "2", "--red-team", "none"]) == 78
-    assert f"a run of `{'sft' if kind == 'sft' else 'dpo'}` has no reward" in capsys.readouterr().err
+    assert main(["evaluate", "policy", str(made)]) == 0, "the figures of its own kind"
+    assert "heldout_loss_difference_ci" in (shown := capsys.readouterr().out) and "sample anew" in shown
     assert main(["evaluate", "reward", str(made)]) == 78
     assert "this is a run of a policy" in capsys.readouterr().err
     flags = ["--samples", "2", "--gold", "rule:length:4", "--red-team", "none"]
@@ -233,8 +233,50 @@ def test_a_policy_that_had_no_reward_is_judged_by_the_gold_reward_that_is_named(
     words = capsys.readouterr().out
     assert "gold_difference" in words and "everything about its responses" not in words
     assert main(["report", str(target)]) == 0
-    assert "on which it was never trained" in (target / "report.html").read_text()
+    page = (target / "report.html").read_text()
+    assert "on which it was never trained" in page
+    assert f"{'Supervised fine-tuning' if kind == 'sft' else 'Preferences'}, evaluated" in page
+    assert "Reinforcement learning" not in page
     assert main(["report", str(made)]) == 0, "the page of the run itself is of its own kind still"
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo", "kto", "orpo"])
+def test_without_any_reward_all_else_is_measured(world, tmp_path, kind, capsys):
+    if kind == "sft":
+        made = run_sft(world.sft(tmp_path / "run", data=DataSection(eval_fraction=0.5)))
+    else:
+        values = {"model": world.lm, "dataset": world.preferences, "out": str(tmp_path / "run"), "algorithm.type": kind}
+        values |= {"data.eval_fraction": 0.5, "optimizer.lr": 0.01, "sampling.max_new_tokens": 5, "log.trackers": []}
+        made = run_dpo(load_job(DPOJob, [], values).job)
+    assert main(["evaluate", "policy", str(made), "--samples", "2"]) == 0
+    words = capsys.readouterr().out
+    assert "Measured, and judged by no reward." in words and "whether its responses are better" in words
+    target = made / "evaluations" / "again-final"
+    rows, summary = read_lines(target / "evaluation.jsonl"), read_json(target / "summary.json")
+    assert rows and not any({"reward", "gold"} & row.keys() for row in rows)
+    assert summary["kl_exact"] >= 0 and summary["refusal_rate"] is not None and summary["verdict"] is None
+    assert (target / "pairs.jsonl").is_file() and "No reward was named" in (target / "report.html").read_text()
+
+
+def test_a_judge_of_pairs_judges_a_policy_that_had_no_reward(world, tmp_path, capsys):
+    made = run_sft(world.sft(tmp_path / "run", data=DataSection(eval_fraction=0.5)))
+    judge = tmp_path / "judge.py"
+    judge.write_text("def longer(prompt, response):\n    return float(len(response))\n")
+    assert main(["evaluate", "policy", str(made), "--judge", f"{judge}:longer", "--red-team", "none"]) == 0
+    assert "By a judge of pairs it wins" in capsys.readouterr().out
+    assert read_json(made / "evaluations" / "again-final" / "summary.json")["judge_win_rate"] is not None
+
+
+def test_a_gold_reward_that_gave_no_value_is_not_called_missing(world, tmp_path, capsys, monkeypatch):
+    made = run_sft(world.sft(tmp_path / "run", data=DataSection(eval_fraction=0.5)))
+    assert main(["evaluate", "policy", str(made), "--samples", "2", "--red-team", "none"]) == 0
+    target = made / "evaluations" / "again-final"
+    rows = [row | {"gold": None} for row in read_lines(target / "evaluation.jsonl")]
+    (target / "evaluation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    capsys.readouterr()
+    assert main(["evaluate", "policy", str(target)]) == 0
+    words = capsys.readouterr().out
+    assert "The gold reward gave no value" in words and "there is no gold reward" not in words
 
 
 def test_a_reward_model_is_no_policy(world, tmp_path, capsys):
@@ -244,3 +286,5 @@ def test_a_reward_model_is_no_policy(world, tmp_path, capsys):
     assert main(["evaluate", "reward", str(made), "--dataset", world.preferences]) == 0
     [target] = (made / "evaluations").iterdir()
     assert main(["report", str(target)]) == 0 and (target / "report.html").is_file()
+    assert main(["report", str(target.parent)]) == 0 and (target.parent / "report.html").is_file()
+    assert main(["report", str(made), str(target.parent), "--out", str(tmp_path / "both.html")]) == 0

@@ -36,6 +36,7 @@ from plaudit.models.exact_kl import ExactKL
 from plaudit.models.forward.trunk import bare
 from plaudit.models.policy import Policy, ReferencePolicy
 from plaudit.models.shared_trunk import SharedTrunk, TrunkCritic
+from plaudit.records import RewardResult, Rollout
 from plaudit.rewards.build import Given, RewardSource, notes_of
 from plaudit.runtime import MeasuringRuntime, OnlineRuntime, Reward, Runtime, TextFormat
 
@@ -137,7 +138,7 @@ def build_measuring(
     texts = [policy_format(words, policy.lm, job.data.chat_template) for words, policy in loaded]
     backbone = load_backbone(start, compute)
     opened = partial(_reward, tokenizer=tokenizer, compute=compute, columns=columns, backbone=backbone)
-    reward = opened(job.reward, "reward")
+    reward = opened(job.reward, "reward") if job.reward else NotAsked()
     gold, compares, harmful = (
         opened(given, where) if given else None
         for given, where in ((job.gold, "gold"), (judge, "judge"), (harm, "harm"))
@@ -156,7 +157,18 @@ def build_measuring(
         for generator, learner in zip(generators, learners, strict=True)
     ]
     notes = (*start.notes, *generators[0].notes, *backbone.notes, *_reward_notes(job, None, None))
-    return MeasuringRuntime(sides[0], sides[1], (plain[0], plain[1]), texts[0], compares, harmful, notes)
+    scored = bool(job.reward)
+    return MeasuringRuntime(sides[0], sides[1], (plain[0], plain[1]), texts[0], compares, harmful, scored, notes)
+
+
+class NotAsked:
+    """In the place of a reward where none is named: responses are measured without one."""
+
+    name = "none"
+
+    def __call__(self, rollouts: Sequence[Rollout]) -> list[RewardResult]:
+        """Never called."""
+        raise AssertionError("there is no reward to ask")
 
 
 def _generator(

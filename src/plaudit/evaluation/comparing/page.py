@@ -21,7 +21,7 @@ from plaudit.evaluation.comparing.distance import (
 from plaudit.evaluation.comparing.seeds import REPEATED, in_groups, value_of
 from plaudit.evaluation.comparing.trials import Group, Trial, by_kind, differing, groups_of
 from plaudit.evaluation.curves import HELD_OUT
-from plaudit.evaluation.kinds import KINDS, verdict
+from plaudit.evaluation.kinds import KINDS, kind_of, verdict
 from plaudit.evaluation.page import Cell, Chart
 from plaudit.evaluation.words import THIN, number, signed, span
 from plaudit.runs.reading import Run
@@ -85,7 +85,7 @@ def _section(kind: str, trials: Sequence[Trial]) -> Section:
     sound = {trial.name: tracks[trial.name] for trial in trials if trial.name in tracks and not trial.failed}
     kl = common_kl(list(sound.values()))
     return Section(
-        title=f"{KINDS[kind].title}: {_count(len(trials), 'run')}",
+        title=f"{' / '.join(dict.fromkeys(kind_of(t.run).title for t in trials))}: {_count(len(trials), 'run')}",
         lead=_lead(groups, sound, kl) if kind == "policy" else "",
         results=_results(kind, trials, tracks, kl),
         repeated=_repeated(groups, tracks, kl),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from plaudit.config.show import toml_value
 from plaudit.evaluation.kinds import kind_of, load_runs
@@ -14,8 +15,11 @@ from plaudit.runs.reading import Run, is_run, read_run
 FREE = ("out", "overwrite", "seed", "log.", "checkpoint.", "compute.")
 """Settings that make no other trial: where a run is written, what it shows, how fast it is. Seeds have a column."""
 NOT_SET = "–"
-SPEED = ("name", "timeout", "concurrency", "batch_size")
-"""Keys of the table of a reward that change no value."""
+NO_VALUE = (
+    *("name", "timeout", "concurrency", "batch_size"),
+    *("prices", "cost_limit", "cache", "key_env"),
+)
+"""Keys of the table of a reward that change no value: what it is called, how fast it is, what it costs."""
 
 
 @dataclass(frozen=True)
@@ -42,20 +46,15 @@ class Trial:
     def judge(self, role: str) -> str:
         """What gives its "reward" or "gold", so that equal texts mean the same judge; "" where nothing is recorded.
 
-        A model counts by the hash of its files, a function by that of its code.
+        A model counts by the hash of its files, a function and a rubric by that of their text, wherever they lie.
         """
         manifest = dict(self.run.manifest)
-        hashes = {
-            manifest.get(f"{key.removesuffix('sha256')}source"): digest
-            for key, digest in manifest.items()
-            if key.startswith(f"inputs.{role} ") and key.endswith("sha256") and digest
-        }
         parts = [manifest.get(f"given.{role}", "")]
         text = next((s.value for s in self.run.settings if s.key == role), "")
         for i, table in enumerate(tomllib.loads(f"tables = [{text}]")["tables"]):
             if isinstance(table, dict):
-                table = {k: hashes.get(v, v) if k == "path" else v for k, v in table.items() if k not in SPEED}
-                table |= {"code": code} if (code := manifest.get(f"given.{role} {i}")) else {}
+                table = {k: v for k, v in table.items() if k not in NO_VALUE}
+                table |= _contents(manifest, f"{role} {i}", table)
             parts.append(toml_value(table) if table else "")
         return ", ".join(part for part in parts if part)
 
@@ -63,6 +62,19 @@ class Trial:
     def seed(self) -> str:
         """Its seed; "–" where no settings were recorded."""
         return next((s.value for s in self.run.settings if s.key == "seed"), NOT_SET)
+
+
+def _contents(manifest: Mapping[str, str], place: str, table: Mapping[str, Any]) -> dict[str, str]:
+    """What stands in the files that a table of a reward names, as hashes under the keys that name them."""
+    found = {}
+    if digest := manifest.get(f"inputs.{place}.sha256"):
+        found["path"] = digest
+    if digest := manifest.get(f"inputs.{place} rubric.sha256"):
+        found["rubric"] = digest
+    if digest := manifest.get(f"given.{place}"):
+        _, colon, function = str(table.get("path", "")).rpartition(":")
+        found |= {"path": function if colon else "", "code": digest}
+    return found
 
 
 @dataclass(frozen=True)

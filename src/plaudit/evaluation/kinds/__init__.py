@@ -30,8 +30,10 @@ def kind_of(run: Run) -> Kind:
         # `best-of-n` answers prompts (best.jsonl), or trains in rounds: then it makes a policy, evaluated as any other.
         trains = row.kind == BEST_OF_N.name and not (run.path / BEST).is_file()
         # A policy of any command that answered prompts anew after its run.
-        anew = not run.metrics and (run.path / POLICY.rows).is_file()
-        return POLICY if trains or anew else KINDS[row.kind]
+        if not run.metrics and (run.path / POLICY.rows).is_file():
+            own = POLICY if trains else KINDS[row.kind]
+            return dataclasses.replace(POLICY, title=f"{own.title}, evaluated")
+        return POLICY if trains else KINDS[row.kind]
     # The command of a user's own algorithm is in no table: the files of measured rows decide.
     for kind in (PREFERENCE, POLICY, BEST_OF_N, BENCHMARK, REWARD):
         if (run.path / kind.rows).is_file():

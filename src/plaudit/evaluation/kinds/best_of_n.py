@@ -171,10 +171,11 @@ def verdict(run: Run) -> Verdict:
     kl = f"at a KL of at most {number(card.get('kl_bound'))} nats"
     wins = f"{percent(card.get('win_rate'))} of the comparisons with one further sample by the reward"
     if card.get("gold_gain") is None:
+        mend = "mend the gold reward, which gave no value"
         evidence = (
             f"Over {card.get('prompts')} prompts the reward is higher by {rose}, {kl}, and wins {wins}. It chose these "
             "responses, so this would be so whatever it pays for. It does not show that they are better; for that, "
-            "give a gold reward (--gold), or let people compare them."
+            f"{mend if _gold_failed(card) else 'give a gold reward (--gold)'}, or let people compare them."
         )
         return Verdict("flat", f"The best of {n} has more of the reward that chose it.", evidence)
     found = judged(card)
@@ -237,7 +238,8 @@ def unchecked(run: Run) -> list[str]:
     if card.get("reward_gain") is None:
         return ["everything about its responses (none were compared)"]
     if card.get("gold_gain") is None:
-        missing.append("whether the best is better, or exploits the reward (there is no gold reward: --gold)")
+        why = "the gold reward gave no value" if _gold_failed(card) else "there is no gold reward: --gold"
+        missing.append(f"whether the best is better, or exploits the reward ({why})")
     elif card.get("gold_tied_share") == 1:
         missing.append("whether the best is better (the gold reward gave all responses to a prompt the same value)")
     if card.get("prompts", 0) < ENOUGH:
@@ -246,6 +248,11 @@ def unchecked(run: Run) -> list[str]:
         few = f"fewer than {ENOUGH_TEXTS} prompts had a best and a worst response"
         missing.append(f"what the reward pays for in the texts ({few})")
     return missing
+
+
+def _gold_failed(card: Row) -> bool:
+    """Whether there is a gold reward, and it gave no value at all."""
+    return card.get("gold_failed_share") == 1
 
 
 def _best_and_worst(run: Run) -> tuple[Texts, Texts]:
@@ -309,4 +316,5 @@ BEST_OF_N = Kind(
     panels=panels,
     rows=BEST,
     computed="curve",
+    headline=("reward_gain", "reward_gain_ci", "gold_gain", "gold_gain_ci", "win_rate", "win_rate_ci"),
 )

@@ -64,6 +64,8 @@ def _is_doubted(card: Row) -> bool:
 
 def _not_judged(run: Run) -> Verdict:
     """Where the weights that were handed out were not sampled on prompts kept for the end."""
+    if not run.metrics and run.summary.get("evaluated_step"):
+        return _unscored(run.summary)
     if not run.metrics:
         return Verdict("flat", "Nothing was trained yet.", "The run has recorded no iteration.")
     moved = f"from {signed(run.first('reward/mean'))} to {signed(run.last('reward/mean'))}"
@@ -74,6 +76,22 @@ def _not_judged(run: Run) -> Verdict:
     else:
         why = "it ended before its weights were judged on the held-out prompts"
     return Verdict("flat", "Not evaluated on held-out prompts.", f"In training the reward went {moved}; {why}.")
+
+
+def _unscored(card: Row) -> Verdict:
+    """Where a policy was sampled anew and no reward has judged what it wrote."""
+    failed = card.get("gold_error_share") == 1
+    why = "The gold reward gave no value" if failed else "No reward was named"
+    moved = f"On {card.get('prompts')} prompts it is at a KL of {number(card.get('kl'), 1)} nats per response."
+    wins = [
+        f" By {who} it wins {percent(card[f'{name}_win_rate'])} ({span(card.get(f'{name}_win_rate_ci'), 'percent')}) "
+        "of the comparisons with its start."
+        for name, who in (("judge", "a judge of pairs"), ("people", "people"))
+        if card.get(f"{name}_win_rate") is not None
+    ]
+    more = f"{'mend it' if failed else 'name one with --gold'}, or let people compare its pairs."
+    evidence = f"{why}, so no figure says whether its responses are better than those of its start: {more} {moved}"
+    return Verdict("flat", "Measured, and judged by no reward.", evidence + "".join(wins))
 
 
 def _evidence(run: Run, judge: str) -> str:

@@ -7,9 +7,10 @@ figures, and what to do. None of them changes a verdict.
 from __future__ import annotations
 
 from plaudit.evaluation.choice import ENOUGH
-from plaudit.evaluation.kinds.policy_card import compared
+from plaudit.evaluation.kinds.policy_card import REWARDS, compared
 from plaudit.evaluation.responses.forgetting import PERPLEXITY_RISE
 from plaudit.evaluation.words import number, percent, signed
+from plaudit.jobs.registry import COMMANDS
 from plaudit.runs.reading import Run
 
 MAX_KL = 10.0
@@ -26,12 +27,14 @@ def warnings(run: Run) -> list[str]:
 def unchecked(run: Run) -> list[str]:
     """What needs a gold reward, or held-out prompts."""
     card, missing = run.summary, []
-    if all(card.get(f"{name}_mean") is None or card.get(f"{name}_mean_before") is None for name in ("reward", "gold")):
+    both = ("mean", "mean_before")
+    judged = [name for name, _ in REWARDS if all(card.get(f"{name}_{when}") is not None for when in both)]
+    if not judged and card.get("kl_exact") is None:
         return ["everything about its responses (none were judged on held-out prompts)"]
     if card.get("gold_mean") is None:
+        what = "whether the reward is being exploited" if judged else "whether its responses are better"
         failed = card.get("gold_error_share") == 1
-        why = "the gold reward gave no value" if failed else "there is no gold reward: --gold"
-        missing.append(f"whether the reward is being exploited ({why})")
+        missing.append(f"{what} ({'the gold reward gave no value' if failed else 'there is no gold reward: --gold'})")
     judge = "reward" if card.get("gold_difference") is None else "gold"
     if compared(card, judge) < ENOUGH:
         missing.append(f"any change at all (fewer than {ENOUGH} prompts judge it)")
@@ -72,8 +75,8 @@ def _over_optimisation(run: Run) -> list[str]:
     kl = card.get("kl")
     if kl is not None and kl > MAX_KL:
         messages.append(
-            f"The KL is {number(kl, 1)} nats per response, over {MAX_KL:g}: far from the texts that the "
-            "reward model was trained on. Raise kl_coef, or stop earlier."
+            f"The KL is {number(kl, 1)} nats per response, over {MAX_KL:g}: far from what its start writes, and from "
+            f"the texts that a reward model knows. {_nearer(run)}."
         )
     before, after = card.get("length_mean_before"), card.get("length_mean")
     if before and after and after > 1.5 * before:
@@ -92,6 +95,14 @@ def _over_optimisation(run: Run) -> list[str]:
             f"Reward follows length more than before (Spearman {signed(rho_before)}, now {signed(rho)})."
         )
     return messages
+
+
+def _nearer(run: Run) -> str:
+    """What keeps a policy nearer to its start, by how it was trained."""
+    row = COMMANDS.get(run.command)
+    if row is None or row.kind not in ("sft", "preference"):
+        return "Raise kl_coef, or stop earlier"
+    return f"Fewer epochs, or a lower lr{', or a larger beta' if row.kind == 'preference' else ''}"
 
 
 def _by_length(run: Run) -> list[str]:
@@ -113,8 +124,8 @@ def _lost(run: Run) -> list[str]:
     ratio, ends = card.get("heldout_perplexity_ratio"), card.get("heldout_perplexity_ratio_ci")
     if ratio is not None and ends and ends[0] > 1 and ratio > 1 + PERPLEXITY_RISE:
         messages.append(
-            f"It has forgotten: the perplexity of held-out texts is {number(ratio)} times that of the start. Raise "
-            "kl_coef, or train on demonstrations beside the reward (ptx_coef)."
+            f"It has forgotten: the perplexity of held-out texts is {number(ratio)} times that of the start. "
+            f"{_nearer(run)}, or train on demonstrations as well."
         )
     for name, sign, words in (
         ("refusal_rate", -1, "It refuses fewer requests that should be refused"),

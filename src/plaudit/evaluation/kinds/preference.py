@@ -211,4 +211,5 @@ PREFERENCE = Kind(
     rows=PREFERENCES,
     computed="accuracy",
     curves=("loss", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected"),
+    headline=("accuracy", "accuracy_ci", "heldout_loss_before", "heldout_loss", "heldout_loss_difference_ci"),
 )

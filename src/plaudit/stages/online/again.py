@@ -80,7 +80,8 @@ def evaluate_again(
 ) -> Path:  # fmt: skip
     """Sample the start and the trained policy of a run anew, with luck that no evaluation of the run has had.
 
-    A run of sft or dpo has no reward: ``gold`` judges both sides, and prompts are those of its held-out rows.
+    A run of sft or dpo has no reward: ``gold`` judges both sides, or nobody does, and all else is measured; prompts are
+    those of its held-out rows.
 
     Args:
         run: of a policy, with its ``model/``.
@@ -331,14 +332,14 @@ class _Opened(NamedTuple):
 
     job: OnlineJob
     rewarded: bool
-    """It has learned from a reward. Else the reward of ``job`` is the gold reward that was asked for."""
+    """It has learned from a reward. Else the reward of ``job`` is the gold reward that was asked for, if one was."""
 
 
 def _opened(run: Path, gold: str) -> _Opened:
     """The settings of a run, as a job of today; ``gold``: another gold reward, "" for that of the run.
 
     Raises:
-        ConfigError: it trains no policy, or has no reward and none is named.
+        ConfigError: it trains no policy.
     """
     name, config = read_run(run).command, run / "config.toml"
     command = COMMANDS.get(name)
@@ -352,13 +353,9 @@ def _opened(run: Path, gold: str) -> _Opened:
         # A cast: a type checker does not see that all jobs with a reward sample and evaluate alike.
         job = cast("OnlineJob", load_job(job_class, [config], {"gold": [gold]} if gold else {}).job)
         return _Opened(job, True)
-    if not gold:
-        raise ConfigError(
-            f"a run of `{name}` has no reward, so nothing says which responses are better", where=str(run),
-            cure="name a reward that judges them: --gold REWARD_RUN, file.py:function, rule:NAME, judge:MODEL@ADDRESS",
-        )  # fmt: skip
     offline = cast("SFTJob | DPOJob", load_job(job_class, [config]).job)
     same = {part: getattr(offline, part) for part in ("dataset", "seed", "data", "lora", "compute", "log", "sampling")}
     # A job of best-of-n has what is measured, and nothing that is trained on-line.
-    job = cast("OnlineJob", BestOfNJob(policy=offline.model, reward=tables_of(gold, "gold"), **same))
+    judge = tables_of(gold, "gold") if gold else ()
+    job = cast("OnlineJob", BestOfNJob(policy=offline.model, reward=judge, **same))
     return _Opened(job, False)

@@ -53,14 +53,16 @@ class Measurement:
         """``n`` responses of each side to each prompt: rows of evaluation.jsonl.
 
         Beside the columns of every evaluation, those of the trained policy have ``full_kl``, the KL to the start along
-        the sampled prefixes summed over positions, and those of the start ``trained_logprob``, in nats.
+        the sampled prefixes summed over positions, and those of the start ``trained_logprob``, in nats. Without a
+        reward there is no column "reward".
         """
         chat, rows = self.runtime.format.chat, []
         sides = ((self.runtime.start, 0), (self.runtime.trained, self.step))
         drawn = []
         for side, step in sides:
             sampler = Sampler(replace(side, generator=self.replying(side.generator)), self.job, chat)
-            drawn.append(sampler.drawn(prompts, n, step, "anew"))
+            draw = sampler.drawn if self.runtime.is_scored else sampler.unscored
+            drawn.append(draw(prompts, n, step, "anew"))
             rows.append(sampler.rows_of(drawn[-1], n, step, "anew"))
         self.rollouts = (drawn[0], drawn[1])
         crossed = _sums(self.runtime.trained.policy, drawn[0], "logprobs")
@@ -68,7 +70,11 @@ class Measurement:
         exact = _sums(self.runtime.trained.full_kl, drawn[1], "full_kl")
         before = [row | {"trained_logprob": value} for row, value in zip(rows[0], crossed, strict=True)]
         after = [row | {"full_kl": value} for row, value in zip(rows[1], exact, strict=True)]
-        return [row | {"set": "final"} for row in (*before, *after)]
+        left_out = () if self.runtime.is_scored else ("reward",)
+        return [
+            {name: value for name, value in row.items() if name not in left_out} | {"set": "final"}
+            for row in (*before, *after)
+        ]
 
     def compare(self, judge: Reward) -> list[Row]:
         """Rows of judged.jsonl: each response of the trained policy beside one of the start, in both orders.

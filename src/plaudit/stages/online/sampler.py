@@ -82,13 +82,17 @@ class Sampler:
 
     def drawn(self, prompts: Sequence[TokenPrompt], n: int, step: int, purpose: Purpose) -> list[Rollout]:
         """``n`` responses to each prompt, with their rewards."""
+        return scored(self.runtime.reward, self.unscored(prompts, n, step, purpose))
+
+    def unscored(self, prompts: Sequence[TokenPrompt], n: int, step: int, purpose: Purpose) -> list[Rollout]:
+        """``n`` responses to each prompt, before any reward has seen them."""
         rollouts = self.runtime.generator.generate(
             prompts, n, self.job.sampling, seed=self.job.seed, iteration=draw_of(step, purpose), progress=self._go_on
         )
         self._go_on()
         # The row says "after this iteration", and by it weights are chosen and judged: they must be those it is of.
         refuse_stale(rollouts, step, self.max_staleness)
-        return scored(self.runtime.reward, rollouts)
+        return rollouts
 
     def rows_of(self, rollouts: list[Rollout], n: int, step: int, purpose: Purpose) -> list[dict[str, Any]]:
         """Rows of evaluation.jsonl for what was `drawn`."""
