@@ -108,8 +108,8 @@ def respond(client: httpx.Client, slug: str, text: str, line: str) -> str:
 
 
 def answer_fields(page: str) -> tuple[str, str, str]:
-    """Number of the assignment, key of the form, and index of the response shown first."""
-    ways = (r'data-assignment="(\d+)"', r'name="key" value="(\w+)"', r'data-index="(\d)"')
+    """Number of the assignment, key of the form, and letter of the response shown first."""
+    ways = (r'data-assignment="(\d+)"', r'name="key" value="(\w+)"', r'data-letter="([A-I])"')
     found = [re.search(way, page) for way in ways]
     number, key, index = (match[1] for match in found if match)
     return number, key, index

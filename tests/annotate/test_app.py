@@ -16,7 +16,7 @@ from annotating import Served, Team, Unlimited, free_port, make_people, make_pro
 
 from plaudit.annotate import commands
 from plaudit.annotate.import_data import default_guidelines, import_file
-from plaudit.annotate.pages.forms import as_stored, filled, in_words
+from plaudit.annotate.pages.forms import filled, in_words
 from plaudit.annotate.server.limits import Limit, Limiter, TooMany
 from plaudit.cli.main import main
 from plaudit.data.load import load_records
@@ -25,11 +25,14 @@ from plaudit.preferences.annotation import (
     Choice,
     Ranks,
     Scores,
+    Skip,
     Task,
     Thumbs,
     Written,
     answer_from_json,
     answer_to_json,
+    in_order,
+    inverse,
 )
 from plaudit.preferences.store import content, history, projects
 from plaudit.preferences.store.engine import Store
@@ -58,7 +61,7 @@ def test_from_a_file_to_training_data(tmp_path: Path, monkeypatch: Any, capsys: 
         token = people.issue_token(conn, user.id, "api")
     with Served(store) as served, served.client(headers={"authorization": f"Bearer {token}"}) as client:
         work = client.post("/api/v1/projects/pairs/next").json()["work"]
-        assert set(work) == {"assignment", "prompt", "responses", "order"}, "no name that says gold or again"
+        assert set(work) == {"assignment", "prompt", "responses"}, "no name that says gold or again"
         while work:
             strength = 1 if work["responses"][1] == "no" else -1
             answer = {"type": "choice", "strength": strength}
@@ -386,8 +389,14 @@ def test_what_is_no_answer(value: Any) -> None:
 
 
 def test_strengths_are_turned_with_the_order() -> None:
-    assert [as_stored(s, (0, 1)) for s in (-2, 0, 1)] == [-2, 0, 1]
-    assert [as_stored(s, (1, 0)) for s in (-2, 0, 1)] == [2, 0, -1]
+    assert [in_order(Choice(s), (0, 1)) for s in (-2, 0, 1)] == [Choice(s) for s in (-2, 0, 1)]
+    assert [in_order(Choice(s), (1, 0)) for s in (-2, 0, 1)] == [Choice(s) for s in (2, 0, -1)]
+    assert in_order(Choice(1, edit=Written("x", 1)), (1, 0)) == Choice(-1, edit=Written("x", 0))
+    rows, order = ({"helpfulness": 1}, {"helpfulness": 2}, {"helpfulness": 3}), (2, 0, 1)
+    assert in_order(Scores(rows), order) == Scores((rows[2], rows[0], rows[1]))
+    assert in_order(Thumbs((True, False, False)), order) == Thumbs((False, True, False))
+    for answer in (Ranks((1, 3, 2), Written("x", 0)), Scores(rows), Written("x", 2), Written("x"), Skip("no")):
+        assert in_order(in_order(answer, order), inverse(order)) == answer
     assert in_words(Choice(-2), (1, 0)) == "B much better"
     assert in_words(Ranks((2, 1, 1)), (0, 1, 2)) == "B = C > A"
     assert in_words(Choice(1, edit=Written("x", 1)), (1, 0)) == "A better; A edited"
@@ -402,8 +411,11 @@ def test_a_form_starts_from_the_answer_given(sqlite_store: Store) -> None:
     with sqlite_store.write() as conn:
         work = leases.lease(conn, project, user.id, time.time())
     assert work
-    seen = filled(Choice(1), work)["choice"]
-    assert as_stored(int(seen), work.order) == 1
+    seen = filled(Choice(1), work.order)["choice"]
+    assert in_order(Choice(int(seen)), inverse(work.order)) == Choice(1)
+    assert filled(Ranks((1, 3, 2), Written("x", 0)), (2, 0, 1)) == {
+        "rank-A": "2", "rank-B": "1", "rank-C": "3", "text": "x", "base": "B",
+    }  # fmt: skip
 
 
 def test_a_bucket_fills_again() -> None:

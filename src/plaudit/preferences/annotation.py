@@ -12,7 +12,8 @@ one person to one item is an ``Annotation``. Answers always name responses by th
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from plaudit.errors import DataError
@@ -168,6 +169,53 @@ def best_of(answer: Choice | Ranks) -> tuple[int, ...]:
     if answer.verdict == "cannot_judge":
         return ()
     return (0, 1) if answer.strength == 0 else (int(answer.strength > 0),)
+
+
+def in_order(answer: Answer, order: Sequence[int]) -> Answer:
+    """An answer about responses 0, 1, ... as one about the same responses put in another order.
+
+    Args:
+        answer: names responses by their index.
+        order: the index of the response that comes first, second, ... now.
+
+    Returns:
+        The answer, unchanged where it does not fit the number of responses: `check_answer` says so.
+
+    >>> in_order(Choice(2), (1, 0)), in_order(Ranks((1, 3, 2)), (2, 0, 1))
+    (Choice(strength=-2, verdict='', edit=None), Ranks(ranks=(2, 1, 3), edit=None))
+    """
+    if isinstance(answer, Written):
+        places = {index: place for place, index in enumerate(order)}
+        return replace(answer, base=places.get(answer.base, answer.base)) if answer.base is not None else answer
+    if isinstance(answer, (Choice, Ranks)) and answer.edit is not None:
+        edit = in_order(answer.edit, order)
+        assert isinstance(edit, Written), "the edit is a text in any order"
+        answer = replace(answer, edit=edit)
+    if isinstance(answer, Choice):
+        return answer if tuple(order) != (1, 0) else replace(answer, strength=-answer.strength)
+    if isinstance(answer, Ranks) and len(answer.ranks) == len(order):
+        return replace(answer, ranks=tuple(answer.ranks[i] for i in order))
+    if isinstance(answer, Scores) and len(answer.scores) == len(order):
+        return Scores(tuple(answer.scores[i] for i in order))
+    if isinstance(answer, Thumbs) and len(answer.up) == len(order):
+        return Thumbs(tuple(answer.up[i] for i in order))
+    return answer
+
+
+def inverse(order: Sequence[int]) -> tuple[int, ...]:
+    """The order that undoes another one.
+
+    >>> inverse((2, 0, 1))
+    (1, 2, 0)
+    """
+    return tuple(sorted(range(len(order)), key=order.__getitem__))
+
+
+def unsigned(content: Content) -> Content:
+    """A response without the names of those who speak as the assistant: such a name may be that of a model."""
+    if isinstance(content, str):
+        return content
+    return tuple(replace(turn, name=None) if turn.role == "assistant" else turn for turn in content)
 
 
 def check_answer(answer: Answer, task: Task, responses: int, axes: tuple[str, ...] = AXES) -> Answer:

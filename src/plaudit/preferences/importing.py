@@ -94,8 +94,8 @@ def _item(record: Record) -> Item:
 
 def _shuffled(item: Item, record: Record, seed: int) -> Item:
     """The item of a preference or a ranking with its responses in random order, and the known answer to match."""
-    # Preferences have the chosen response first, and rankings often the best one. Annotators see the index of a
-    # response (in the names of form fields, over the API), and must not learn from it which one was preferred.
+    # Preferences have the chosen response first, and rankings often the best one. Annotators see an order of their own,
+    # but reviewers see an item's responses in this one, and must not learn from it which one was preferred.
     if not isinstance(record, (Preference, Ranking)):
         return item
     order = sorted(range(len(item.responses)), key=lambda i: uniform(seed, "import", item.key, i))

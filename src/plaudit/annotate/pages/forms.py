@@ -1,11 +1,10 @@
 """From the fields of a task's form to an answer, and from an answer to the values that the form starts with.
 
-Fields name responses by their index in the item (``rank-2`` is about ``item.responses[2]``), never by where they were
-shown. Only the strength of a pairwise answer is sent as seen, and turned here.
+Fields name responses by the letter under which they were shown (``rank-B`` is about the second one on the page).
 """
 
-# Why the pairwise strength differs: its buttons stand between the two responses, "left better" to "right better", so it
-# means a place on the page. Turning it on the server keeps the page the same for both orders, and its keys too.
+# Why not by their index in the item: rows often come with the responses of one model first, so the index would tell
+# annotators who wrote what. ``answers.submit`` turns answers as seen into answers as stored.
 
 from __future__ import annotations
 
@@ -24,6 +23,7 @@ from plaudit.preferences.annotation import (
     Thumbs,
     Verdict,
     Written,
+    in_order,
 )
 from plaudit.preferences.store.answers import Submission
 from plaudit.preferences.store.leases import Work
@@ -32,6 +32,8 @@ from plaudit.records import Content
 
 STEPS = ((-2, "much better"), (-1, "better"), (0, "about the same"), (1, "better"), (2, "much better"))
 """Strengths as seen: negative for the response shown first."""
+LETTERS = "ABCDEFGHI"
+"""The names of responses on a page, the one shown first A."""
 VERDICTS: dict[str, Verdict] = {"both_bad": "both_bad", "cannot_judge": "cannot_judge"}
 
 
@@ -41,7 +43,7 @@ def read_submission(form: Form, work: Work, project: Project) -> Submission:
     answer = Skip(form.text("reason")[:200]) if skip else read_answer(form, work, project)
     supersedes = form.number("supersedes", 0) or None
     comment, shown = form.text("comment").strip(), form.number("guidelines", 0) or None
-    return Submission(form.text("key"), answer, form.texts("flag"), comment, supersedes, shown)
+    return Submission(form.text("key"), answer, form.texts("flag"), comment, supersedes, shown, as_seen=True)
 
 
 def read_answer(form: Form, work: Work, project: Project) -> Answer:
@@ -65,11 +67,11 @@ def _choice(form: Form, work: Work) -> Choice:
         raise DataError(
             "nothing is chosen yet", where="choice", cure="say which response is better, and how much"
         )
-    return Choice(as_stored(int(choice), work.order), edit=_edit(form, work))
+    return Choice(int(choice), edit=_edit(form, work))
 
 
 def _ranks(form: Form, work: Work) -> Ranks:
-    ranks = [form.number(f"rank-{i}", 0) for i in range(len(work.item.responses))]
+    ranks = [form.number(f"rank-{letter}", 0) for letter in LETTERS[: len(work.order)]]
     if not all(1 <= rank <= len(ranks) for rank in ranks):
         raise DataError("some responses have no rank yet", where="ranks", cure="rank every response")
     # People may use ranks 1, 1, 3: stored ranks leave none out, so that the same order is always the same answer.
@@ -79,10 +81,20 @@ def _ranks(form: Form, work: Work) -> Ranks:
 
 def _edit(form: Form, work: Work) -> Written | None:
     """The best response as the annotator edited it; None where nothing was changed."""
-    text, base = _text(form), form.number("base", -1)
-    if not text or 0 <= base < len(work.item.responses) and text == source(work.item.responses[base].content):
+    text, base = _text(form), _base(form, work)
+    if not text or base is not None and text == source(work.item.responses[work.order[base]].content):
         return None
     return Written(text, base)
+
+
+def _base(form: Form, work: Work) -> int | None:
+    """The place of the response that a text was edited from; None without one."""
+    letter = form.text("base")
+    if not letter:
+        return None
+    if letter not in list(LETTERS[: len(work.order)]):
+        raise DataError(f"there is no response {letter[:40]!r}", where="base", cure="load the page again")
+    return LETTERS.index(letter)
 
 
 def source(content: Content) -> str:
@@ -98,8 +110,8 @@ def _text(form: Form) -> str:
 
 def _scores(form: Form, work: Work, axes: tuple[str, ...]) -> Scores:
     rows = []
-    for i in range(len(work.item.responses)):
-        row = {axis: form.number(f"score-{i}-{n}", 0) for n, axis in enumerate(axes)}
+    for letter in LETTERS[: len(work.order)]:
+        row = {axis: form.number(f"score-{letter}-{n}", 0) for n, axis in enumerate(axes)}
         missing = [axis for axis, value in row.items() if not value]
         if missing:
             cure = "give every response a number on every scale"
@@ -109,7 +121,7 @@ def _scores(form: Form, work: Work, axes: tuple[str, ...]) -> Scores:
 
 
 def _thumbs(form: Form, work: Work) -> Thumbs:
-    thumbs = [form.text(f"thumb-{i}") for i in range(len(work.item.responses))]
+    thumbs = [form.text(f"thumb-{letter}") for letter in LETTERS[: len(work.order)]]
     if not set(thumbs) <= {"up", "down"}:
         raise DataError(
             "some responses have no thumb yet", where="thumbs", cure="say of each whether it is good"
@@ -123,38 +135,35 @@ def _written(form: Form, work: Work) -> Written:
         raise DataError(
             "nothing is written yet", where="text", cure="write the response you would like to read"
         )
-    base = form.text("base")
-    return Written(text, form.number("base") if base else None)
+    return Written(text, _base(form, work))
 
 
-def as_stored(seen: int, order: tuple[int, ...]) -> int:
-    """A strength as seen (negative: shown first) in terms of the stored order. The function is its own inverse."""
-    return seen if order[:1] == (0,) else -seen
+def filled(answer: Answer | None, order: tuple[int, ...]) -> dict[str, str]:
+    """The values of the form's fields for a stored answer; none where there is no answer yet."""
+    return {} if answer is None else _filled(in_order(answer, order))
 
 
-def filled(answer: Answer | None, work: Work) -> dict[str, str]:
-    """The values of the form's fields for this answer; none where there is no answer yet."""
+def _filled(answer: Answer) -> dict[str, str]:
+    """The same for an answer as it was seen."""
     if isinstance(answer, Choice):
-        choice = {"choice": answer.verdict or str(as_stored(answer.strength, work.order))}
-        return choice | filled(answer.edit, work)
+        choice = {"choice": answer.verdict or str(answer.strength)}
+        return choice | (_filled(answer.edit) if answer.edit else {})
     if isinstance(answer, Ranks):
-        return {f"rank-{i}": str(rank) for i, rank in enumerate(answer.ranks)} | filled(answer.edit, work)
+        ranks = {f"rank-{letter}": str(rank) for letter, rank in zip(LETTERS, answer.ranks, strict=False)}
+        return ranks | (_filled(answer.edit) if answer.edit else {})
     if isinstance(answer, Thumbs):
-        return {f"thumb-{i}": "up" if up else "down" for i, up in enumerate(answer.up)}
+        return {f"thumb-{LETTERS[k]}": "up" if up else "down" for k, up in enumerate(answer.up)}
     if isinstance(answer, Written):
-        return {"text": answer.text, "base": "" if answer.base is None else str(answer.base)}
+        return {"text": answer.text, "base": "" if answer.base is None else LETTERS[answer.base]}
     if isinstance(answer, Scores):
-        return {
-            f"score-{i}-{n}": str(v)
-            for i, row in enumerate(answer.scores)
-            for n, v in enumerate(row.values())
-        }
+        rows = zip(LETTERS, answer.scores, strict=False)
+        return {f"score-{letter}-{n}": str(v) for letter, row in rows for n, v in enumerate(row.values())}
     return {}
 
 
 def in_words(answer: Answer, order: tuple[int, ...]) -> str:
     """An answer in a few words, with responses named by letters in the order given (A was shown first)."""
-    letters = {index: "ABCDEFGHI"[place] for place, index in enumerate(order)}
+    letters = {index: LETTERS[place] for place, index in enumerate(order)}
     if isinstance(answer, (Choice, Ranks)) and answer.edit is not None and answer.edit.base is not None:
         return f"{in_words(replace(answer, edit=None), order)}; {letters[answer.edit.base]} edited"
     if isinstance(answer, Choice):

@@ -10,10 +10,10 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
-from plaudit.annotate.pages.forms import STEPS, filled, in_words, read_submission, source
+from plaudit.annotate.pages.forms import LETTERS, STEPS, filled, in_words, read_submission, source
 from plaudit.annotate.server.access import Number, Posted, needs
 from plaudit.annotate.server.site import project_of, see, site_of, visitor_of
-from plaudit.preferences.annotation import Answer
+from plaudit.preferences.annotation import Answer, unsigned
 from plaudit.preferences.store import answers, history, leases, projects
 from plaudit.preferences.store.answers import Head
 from plaudit.preferences.store.leases import Work
@@ -185,11 +185,12 @@ def work_context(request: Request, view: WorkView) -> dict[str, Any]:
     """The values that the template of a task needs; the view must have an item."""
     project, work, head = project_of(request), view.work, view.head
     assert work is not None, "there is an item to show"
-    values = filled(view.before, work)
+    values = filled(view.before, work.order)
+    shown = [unsigned(work.item.responses[index].content) for index in work.order]
     compares = project.task in ("pairwise", "ranking")
     return {
         "work": work,
-        "shown": [(index, work.item.responses[index]) for index in work.order],
+        "shown": list(zip(LETTERS, shown, strict=False)),
         "head": head,
         "values": values,
         "editing": compares and (project.settings.edit_best or "text" in values),

@@ -39,6 +39,7 @@ from plaudit.preferences.annotation import (
     ItemResponse,
     answer_from_json,
     content_from_json,
+    unsigned,
 )
 from plaudit.preferences.store import answers, content, history, leases, people, projects
 from plaudit.preferences.store.answers import Submission
@@ -48,6 +49,8 @@ from plaudit.preferences.store.projects import Project
 from plaudit.preferences.store.transaction import Transaction
 from plaudit.records import to_json
 
+FOR_ANNOTATORS = ("lease_seconds", "axes", "flags", "skips", "edit_best")
+"""Settings that an answer needs. How many questions are gold or asked again is not among them."""
 router = APIRouter(prefix="/api/v1", tags=["api"], responses=REFUSED)
 
 
@@ -162,6 +165,7 @@ async def answer(request: Request, slug: Slug, number: Assignment, body: AnswerB
         body.comment,
         body.supersedes,
         body.guideline_version,
+        as_seen=True,
     )
 
     def store(conn: Transaction) -> tuple[int, Work | None]:
@@ -209,6 +213,8 @@ def _project_json(project: Project, user: User) -> dict[str, Any]:
     settings = to_json(project.settings)
     if not user.may("admin"):
         del settings["seed"]  # with it one can compute which of two imported responses was preferred
+    if not user.may("reviewer"):
+        settings = {name: settings[name] for name in FOR_ANNOTATORS}
     return {
         "slug": project.slug,
         "title": project.title,
@@ -233,12 +239,12 @@ def _item(body: ItemBody) -> Item:
 def _work_json(work: Work | None) -> dict[str, Any] | None:
     """The part of an assignment that an annotator may know."""
     # Left out on purpose: the models (answers would not be blind), the known answer, and the item's key and round, by
-    # which gold and repeated items could be told from others.
+    # which gold and repeated items could be told from others. The responses are in the order drawn for this person: in
+    # that of the item, those of one model often come first.
     if work is None:
         return None
     return {
         "assignment": work.id,
         "prompt": to_json(work.item.prompt),
-        "responses": [to_json(r.content) for r in work.item.responses],
-        "order": list(work.order),
+        "responses": [to_json(unsigned(work.item.responses[index].content)) for index in work.order],
     }

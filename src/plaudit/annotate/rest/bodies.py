@@ -113,8 +113,8 @@ class AnswerBody(_Body):
     """Made by the client, for example a UUID. The same key and answer sent again change nothing and give the same
     revision; another answer with the key of your newest one is stored as its correction."""
     answer: dict[str, Any]
-    """A choice (strength -2 to 2, negative for the response with index 0), ranks, scores, thumbs, a written text, or a
-    skip with its reason."""
+    """A choice (strength -2 to 2, negative for the first response), ranks, scores, thumbs, a written text, or a skip
+    with its reason. Responses count in the order in which the item came."""
     flags: Annotated[list[Annotated[str, Field(max_length=80)]], Field(max_length=20)] = []
     """Flags from the project's settings."""
     comment: Text = ""
@@ -183,7 +183,6 @@ WORK: dict[str, Any] = {
         "assignment": 17,
         "prompt": "Why is the sky blue?",
         "responses": ["Because of the sea.", "Air scatters blue light most."],
-        "order": [1, 0],
     }
 }
 ANSWERED = {"revision": 1200, **WORK}

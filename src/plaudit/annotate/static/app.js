@@ -194,10 +194,10 @@ function startWriting() {
 
 function best() {
   const list = ranks();
-  if (list) return all("li", list).filter((row) => $("input", row).value === "1").map((row) => row.dataset.index);
+  if (list) return all("li", list).filter((row) => $("input", row).value === "1").map((row) => row.dataset.letter);
   const said = $("input[name=choice]:checked")?.value;
   if (!said || said === "cannot_judge") return [];
-  const shown = all(".response").map((card) => card.dataset.index);
+  const shown = all(".response").map((card) => card.dataset.letter);
   const strength = Number(said) || 0;
   return strength ? [shown[strength < 0 ? 0 : 1]] : shown;
 }

@@ -17,6 +17,8 @@ from plaudit.preferences.annotation import (
     answer_from_json,
     answer_to_json,
     check_answer,
+    in_order,
+    inverse,
     written_in,
 )
 from plaudit.preferences.store.leases import (
@@ -62,6 +64,7 @@ _FACTS = (
         assignments.c.round,
         assignments.c.state,
         assignments.c.shown_at,
+        assignments.c.order,
         items.c.is_gold,
         select(func.count())
         .where(responses.c.item_id == assignments.c.item_id)
@@ -96,6 +99,8 @@ class Submission:
     """The row this corrects; None for a first answer."""
     guidelines: int | None = None
     """The version that was shown; None, or a version that does not exist: the newest."""
+    as_seen: bool = False
+    """Whether the answer names responses by their place on the page, and not by their index in the item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +159,9 @@ def submit(
     # ``decides`` is asked here and not when the page was shown: a reviewer may have lost the role since.
     if facts is None or (facts.round == ADJUDICATION and not decides):
         raise NotFound("there is no such assignment of yours", cure="go to the project's next item")
+    seen = sent
+    if sent.as_seen:
+        sent = replace(sent, answer=in_order(sent.answer, inverse(facts.order)))
     # Before any other check: a client that did not get the reply sends the same answer again, and must hear that it is
     # stored, not that "the item was answered in another window" (by itself).
     if facts.key_is_known:
@@ -161,7 +169,8 @@ def submit(
         if isinstance(again, int):
             return again
         sent = again
-    _check(sent, facts.n_responses, project)
+    # As it was seen: what an error says of a response must not tell its index, by which its author could be known.
+    _check(seen, facts.n_responses, project)
     # The client names the row that it saw as the newest. If another window has added one since, this answer would
     # silently replace one that its author never saw.
     if sent.supersedes != facts.head:
