@@ -26,11 +26,24 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-from small_runs import TRAINERS, SmallRuns, differing, in_child, keep, kept, plaudit, results, tail
+from small_runs import (
+    TRAINERS,
+    SmallRuns,
+    attempts,
+    differing,
+    in_child,
+    keep,
+    kept,
+    plaudit,
+    results,
+    row_of,
+    tail,
+)
 
 FAULTS = ("kill", "full", "error")
 NUMBERS = {"full": errno.ENOSPC, "error": errno.EIO}
@@ -205,20 +218,13 @@ def study(runs: SmallRuns, given: argparse.Namespace) -> list[dict[str, Any]]:
             break
         subject = Subject(runs, name)
         for fault in given.faults.split(","):
-            new = {"trainer": name, "fault": fault, "points": len(subject.seen), "tried": [], "wrong": []}
-            row = next((row for row in rows if (row["trainer"], row["fault"]) == (name, fault)), new)
-            rows += [row] if row is new else []
-            for at in range(1 + given.every // 2, len(subject.seen) + 1, given.every):
-                if at in row["tried"] or time.monotonic() > until:
-                    continue
-                said = subject.spoiled(at, fault)
-                row["tried"].append(at)
-                if said:
-                    row["wrong"].append(f"operation {at}, {subject.seen[at - 1]}: {said[:1500]}")
-                    print(f"{name}, {fault}, {row['wrong'][-1]}", flush=True)
-                keep(given.save, "points", rows)
-            good = len(row["tried"]) - len(row["wrong"])
-            print(f"{name}, {fault}: {good} of {len(row['tried'])} ({len(subject.seen)} operations)", flush=True)
+            row = row_of(rows, {"trainer": name, "fault": fault})
+            row["points"] = len(subject.seen)
+            points = [
+                (at, f"operation {at}, {subject.seen[at - 1]}", partial(subject.spoiled, at, fault))
+                for at in range(1 + given.every // 2, len(subject.seen) + 1, given.every)
+            ]
+            attempts(row, points, until, lambda: keep(given.save, "points", rows))
     return rows
 
 

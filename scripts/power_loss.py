@@ -22,10 +22,11 @@ import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from small_runs import SmallRuns, differing, in_child, keep, kept, plaudit, results, tail
+from small_runs import SmallRuns, attempts, differing, in_child, keep, kept, plaudit, results, row_of, tail
 
 LEFT = ("only what was synced", "all names, contents as synced", "by chance")
 EVENTS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate"}
@@ -239,21 +240,14 @@ def study(runs: SmallRuns, given: argparse.Namespace) -> list[dict[str, Any]]:
         if time.monotonic() > until:
             break
         subject = Subject(runs, name)
-        row = next((row for row in rows if row["trainer"] == name), {"trainer": name, "tried": [], "wrong": []})
-        rows += [] if row in rows else [row]
+        row = row_of(rows, {"trainer": name})
         row["points"] = subject.count
-        for number, at in enumerate(range(1, subject.count + 1, given.every)):
-            if at in row["tried"] or time.monotonic() > until:
-                continue
-            left = LEFT[number % len(LEFT)]
-            said = subject.cut(at, left)
-            row["tried"].append(at)
-            if said:
-                row["wrong"].append(f"operation {at}, {left}: {said[:1000]}")
-                print(f"{name}, {row['wrong'][-1]}", flush=True)
-            keep(given.save, "power", rows)
-        good = len(row["tried"]) - len(row["wrong"])
-        print(f"{name}: {good} of {len(row['tried'])} ({subject.count} operations)", flush=True)
+        points = [
+            (at, f"operation {at}, {left}", partial(subject.cut, at, left))
+            for number, at in enumerate(range(1, subject.count + 1, given.every))
+            for left in [LEFT[number % len(LEFT)]]
+        ]
+        attempts(row, points, until, lambda: keep(given.save, "power", rows))
     return rows
 
 

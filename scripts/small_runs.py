@@ -13,8 +13,9 @@ import io
 import json
 import os
 import sys
+import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,40 @@ def keep(path: Path | None, study: str, figures: Any) -> None:
         temporary = path.with_suffix(".partial")  # so that a study that is killed loses nothing
         temporary.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
         temporary.replace(path)
+
+
+def row_of(rows: list[dict[str, Any]], which: dict[str, Any]) -> dict[str, Any]:
+    """The row of the figures with these values, added where there is none yet."""
+    found = next((row for row in rows if which.items() <= row.items()), None)
+    if found is None:
+        found = {**which, "points": 0, "tried": [], "wrong": []}
+        rows.append(found)
+    return found
+
+
+def attempts(
+    row: dict[str, Any], points: Iterable[tuple[Any, str, Callable[[], str]]], until: float, save: Callable[[], None]
+) -> None:
+    """Try each point that a row of the figures lacks, and say how many ended well.
+
+    Args:
+        row: of `row_of`.
+        points: what stands in the row for it, its name in words, and what is done there: "" or what was wrong then.
+        until: no point is begun after this time of the monotonic clock.
+        save: called after each.
+    """
+    name = ", ".join(str(row[key]) for key in row if key not in ("points", "tried", "wrong"))
+    for point, words, attempt in points:
+        if point in row["tried"] or time.monotonic() > until:
+            continue
+        said = attempt()
+        row["tried"].append(point)
+        if said:
+            row["wrong"].append(f"{words}: {said[:1500]}")
+            print(f"{name}, {row['wrong'][-1]}", flush=True)
+        save()
+    good, tried = len(row["tried"]) - len(row["wrong"]), len(row["tried"])
+    print(f"{name}: {good} of {tried} ({row['points']} points)", flush=True)
 
 
 def processor() -> str:

@@ -373,6 +373,37 @@ def test_a_page_of_an_api_is_its_rows(tmp_path: Path) -> None:
     assert "meta" in loaded.unused and "rows are under the field 'data'" in loaded.notes
 
 
+@pytest.mark.parametrize("names", [("train", "test"), ("training", "validation"), ("train_sft", "test_sft")])
+def test_splits_in_one_object_are_read_as_those_of_a_folder_are(names: tuple[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "splits.json"
+    rows = [{"prompt": "a", "response": "b"}, {"prompt": "c", "response": "d"}]
+    path.write_text(json.dumps({"version": "1", names[0]: rows, names[1]: rows[:1]}), encoding="utf-8")
+    loaded = load_records(str(path))
+    assert [r.prompt for r in loaded.records] == ["a", "c"] and "version" in loaded.unused
+    assert any(f"not read: the splits '{names[1]}' (1); to read one" in note for note in loaded.notes)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ({"test": [{"prompt": "a"}], "dev": [{"prompt": "b"}]}, "several splits and not one to train on: test, dev"),
+        ({"train": {"prompt": ["a"], "response": ["b"]}, "test": {"prompt": ["c"]}}, "a table by columns"),
+    ],
+)
+def test_splits_that_do_not_tell_say_what_to_write(value: Any, found: str, tmp_path: Path) -> None:
+    path = tmp_path / "splits.json"
+    path.write_text(json.dumps(value), encoding="utf-8")
+    with pytest.raises(DataError, match=found):
+        load_records(str(path))
+
+
+def test_messages_under_several_fields_are_one_row(tmp_path: Path) -> None:
+    path = tmp_path / "row.json"
+    said = [[{"role": "assistant", "content": text}] for text in "AB"]
+    path.write_text(json.dumps({"prompt": [user("Q")], "chosen": said[0], "rejected": said[1]}))
+    assert len(load_records(str(path)).records) == 1
+
+
 def test_langfuse_input_that_does_not_tell_is_refused(tmp_path: Path) -> None:
     row = {"id": "i", "datasetId": "d", "input": {"one": "Q", "two": "R"}, "expectedOutput": "A"}
     with pytest.raises(DataError, match="--field prompt=NAME"):

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.data.reading.opening.files import READABLE, encoding_of
+from plaudit.data.reading.opening.splits import HELD_OUT, TRAINING, is_of
 from plaudit.data.reading.rows import ReadLog
 from plaudit.errors import DataError
 
-TRAINING = ("train", "training")
-HELD_OUT = ("test", "testing", "eval", "evaluation", "valid", "validation", "val", "dev", "heldout", "holdout")
 DESCRIPTIONS = {
     "dataset_info.json": "a description of data sets",
     "dataset_infos.json": "a description of data sets",
@@ -77,9 +76,9 @@ def _chosen(folder: Path, split: str, groups: Groups) -> str:
             cure = f"the splits are {', '.join(name or 'files without a split' for name in groups)}"
             raise DataError(f"there is no split {split!r}", where=str(folder), cure=cure)
         return split
-    training = [name for name in groups if _is_of(name, TRAINING)]
+    training = [name for name in groups if is_of(name, TRAINING)]
     exact = [name for name in training if name in TRAINING]
-    plain = [name for name in groups if name and name not in training and not _is_of(name, HELD_OUT)]
+    plain = [name for name in groups if name and name not in training and not is_of(name, HELD_OUT)]
     for names in (exact, training, [""] if "" in groups else [], plain, list(groups)):
         if len(names) == 1:
             return names[0]
@@ -87,10 +86,6 @@ def _chosen(folder: Path, split: str, groups: Groups) -> str:
             break
     cure = " or ".join(f"{folder}:{name}" for name in names[:4])
     raise DataError(f"several splits: {', '.join(names)}", where=str(folder), cure=f"name one: {cure}")
-
-
-def _is_of(name: str, words: Sequence[str]) -> bool:
-    return any(word in words for word in re.split(r"[\W_]+|(?<=[a-z])(?=\d)", name.lower()))
 
 
 # Three ways to find the splits
@@ -164,7 +159,7 @@ def _named(folder: Path) -> Groups:
         if here and not split and file.parent != folder:
             split = str(file.relative_to(folder).parent)
         groups.setdefault(split, []).append(file)
-    if not here and not any(_is_of(name, (*TRAINING, *HELD_OUT)) for name in groups) and "" in groups:
+    if not here and not any(is_of(name, (*TRAINING, *HELD_OUT)) for name in groups) and "" in groups:
         groups = {}
         for file in tables:
             groups.setdefault(str(file.relative_to(folder).parent), []).append(file)
@@ -174,10 +169,10 @@ def _named(folder: Path) -> Groups:
 def _split_in(path: Path) -> str:
     """The split that a path names: the last of its parts that holds such a word, without the number of a shard."""
     stem = path.name.split(".")[0]
-    around = "/".join(part for part in path.parts[:-1] if part != "data" and not _is_of(part, (*TRAINING, *HELD_OUT)))
+    around = "/".join(part for part in path.parts[:-1] if part != "data" and not is_of(part, (*TRAINING, *HELD_OUT)))
     for part in (stem, *reversed(path.parts[:-1])):
         name = _SHARD.sub("", part) or part
-        if _is_of(name, (*TRAINING, *HELD_OUT)):
+        if is_of(name, (*TRAINING, *HELD_OUT)):
             return f"{around}/{name}" if around else name
     return ""
 

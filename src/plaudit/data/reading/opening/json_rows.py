@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 from plaudit.data.reading.opening.decoding import numbered_lines, whole_text
+from plaudit.data.reading.opening.splits import HELD_OUT, TRAINING, is_of
 from plaudit.data.reading.rows import ReadLog, Row, shorten, shorten_names
 
 _BESIDE = ("meta", "pagination", "total", "count", "next", "next_page", "page", "cursors", "has_more")
@@ -204,12 +205,45 @@ def _object_rows(value: Any, where: str, log: ReadLog) -> Iterator[Row]:
             for number, item in enumerate(items, 1):
                 yield from _as_row(item, f"{where} item {number}", number, log)
             return
+    if isinstance(value, dict) and _are_splits(value):
+        yield from _rows_of_splits(value, where, log)
+        return
     if isinstance(value, dict) and _is_by_columns(value):
         found = f"a table by columns ({shorten_names(value)})"
         cure = "write it by rows; in pandas: to_json(path, orient='records', lines=True)"
         log.fault(where, "file", found, cure)
         return
     yield from _as_row(value, f"{where}:1", 1, log)
+
+
+def _are_splits(value: dict[str, Any]) -> bool:
+    """Whether an object holds the splits of a data set: each field with rows is named as one."""
+    names = _with_rows(value)
+    return len(names) > 1 and all(is_of(name, (*TRAINING, *HELD_OUT)) and _holds_rows(value[name]) for name in names)
+
+
+def _with_rows(value: dict[str, Any]) -> list[str]:
+    """The fields that may hold rows; the others say something of the whole, such as a version."""
+    return [name for name, inner in value.items() if name not in _BESIDE and isinstance(inner, (list, dict))]
+
+
+def _holds_rows(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and all(isinstance(item, dict) for item in value))
+
+
+def _rows_of_splits(value: dict[str, Any], where: str, log: ReadLog) -> Iterator[Row]:
+    """The rows of the split to train on; what is not read is said."""
+    names = _with_rows(value)
+    training = [name for name in names if is_of(name, TRAINING)]
+    if len(training) != 1:
+        found = f"several splits and not one to train on: {shorten_names(value)}"
+        log.fault(where, "file", found, "write the rows of one of them to a file of their own, and name it")
+        return
+    others = ", ".join(f"{shorten(name)} ({len(value[name])})" for name in names if name not in training)
+    log.note(f"not read: the splits {others}; to read one, write its rows to a file of its own")
+    log.unused += [name for name in value if name not in names]
+    rows = value[training[0]]
+    yield from _object_rows({training[0]: rows} if isinstance(rows, list) else rows, where, log)
 
 
 def _is_by_columns(value: dict[str, Any]) -> bool:
