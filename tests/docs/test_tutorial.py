@@ -78,7 +78,8 @@ def test_flags_files_and_metrics_named_in_text_exist(page: Path) -> None:
     reference = "".join((ROOT / "docs" / "reference" / name).read_text("utf-8") for name in ("config.md", "metrics.md"))
     general = {"--help", "--debug", "--dataset", "--kind", "--layout", "--limit", "--no-progress", "--no-tensorboard"}
     general |= {"--repository", "--head"}  # of scripts/release.py and `ray start`
-    parsers = "".join(path.read_text("utf-8") for path in (ROOT / "src" / "plaudit" / "cli").glob("*.py"))
+    general |= {"--nodes", "--gpus-per-node", "--signal", "--requeue", "--exclude", "--file", "--tag"}  # sbatch, docker
+    parsers = "".join(path.read_text("utf-8") for path in (ROOT / "src" / "plaudit" / "cli").rglob("*.py"))
     parsers += "".join(path.read_text("utf-8") for path in (ROOT / "examples").rglob("*.py"))
     general |= set(re.findall(r'"(--[a-z][a-z-]+)"', parsers))  # of commands that are no training jobs, and examples
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - general
