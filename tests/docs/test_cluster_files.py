@@ -18,7 +18,9 @@ from plaudit.jobs.registry import COMMANDS
 FOLDER = ROOT / "examples" / "cluster"
 FILES = sorted(path for path in FOLDER.iterdir() if path.is_file())
 SCRIPTS = [path for path in FILES if path.suffix in (".sh", ".sbatch")]
-PAGES = {"gpus.md": "one-node.sh", "slurm.md": "plaudit.sbatch", "kuberay.md": "kuberay.yaml", "cloud.md": "cloud-vm.sh"}
+PAGES = {
+    "gpus.md": "one-node.sh", "slurm.md": "plaudit.sbatch", "kuberay.md": "kuberay.yaml", "cloud.md": "cloud-vm.sh",
+}  # fmt: skip
 
 
 def kuberay() -> tuple[dict[str, Any], dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from plaudit.jobs.registry import names_of
 
 if TYPE_CHECKING:
+    from plaudit.backends.spread import Needs
     from plaudit.config.sections import ComputeSection, Job
     from plaudit.data.chat import ChatFormat
     from plaudit.jobs.best_of_n import BestOfNJob
@@ -42,7 +43,7 @@ _BUILDERS = {
 """Job class below ``plaudit.jobs`` -> what builds its runtime, below a backend."""
 _CHECKS = {"local": "precision:check", "ray": "cluster:check"}
 """Backend -> what makes sure that its device or cluster is there."""
-_PLANS = {"local": "memory.plan:memory_plan", "ray": "cluster:memory_plan"}
+_PLANS = {"local": "memory.plan:memory_plan", "ray": "memory:memory_plan"}
 """Backend -> what works out the memory that a job needs."""
 
 
@@ -83,6 +84,40 @@ def plan(job: Job, records: Sequence[Record], *, in_full: bool = True) -> Memory
         Unplanned: the models are of a kind of which it cannot be known in advance.
     """
     found: MemoryPlan = _of(job.compute.backend, _PLANS[job.compute.backend])(job, records, in_full=in_full)
+    return found
+
+
+def needs(job: Job, workers: int) -> Needs:
+    """What a job needs of memory on a cluster, before it is spread over any number of GPUs; nothing is loaded.
+
+    Args:
+        job: the settings. Its data are not read: every row is as long as they allow.
+        workers: that share its rows.
+
+    Raises:
+        ConfigError: workers cannot run it.
+        ModelError: the settings of a model cannot be read, or do not fit.
+        Unplanned: the models are of a kind of which it cannot be known in advance.
+    """
+    found: Needs = _of("ray", "memory:needs_of")(job, workers)
+    return found
+
+
+def stand_in(size: str, folder: Path, *, scores: bool = False) -> str:
+    """A directory with the settings of a model of a published size, such as 8B; empty if a name is no size.
+
+    Args:
+        size: by name.
+        folder: where it is written.
+        scores: a reward model of that size.
+    """
+    found: str = _local("models:stand_in")(size, folder, scores=scores)
+    return found
+
+
+def parameters(source: str) -> int:
+    """How many parameters the files of a model hold; 0 where they are not on this machine."""
+    found: int = _local("models:parameters")(source)
     return found
 
 

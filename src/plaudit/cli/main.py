@@ -38,6 +38,7 @@ COMMANDS = {
     "data": ("data", "check data files, convert between formats"),
     "config": ("config", "show the resolved settings, each with its source"),
     "doctor": ("doctor", "whether Plaudit works here; of a run: memory, template, rewards, time"),
+    "plan": ("cluster.plan", "what a run would take on a cluster: memory of each GPU, time from your own runs"),
     "completion": ("completion", "a script that makes bash, zsh or fish complete commands and flags"),
 }
 

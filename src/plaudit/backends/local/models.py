@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
@@ -15,6 +17,8 @@ from plaudit.errors import ConfigError, ModelError
 from plaudit.jobs.reward_tables import ModelTable, RewardTable
 from plaudit.models.critic import Critic
 from plaudit.models.files.load import load_causal_lm, load_tokenizer
+from plaudit.models.files.outline import Stored
+from plaudit.models.files.sizes import size_named, write_stand_in
 from plaudit.models.files.source import resolve
 from plaudit.models.files.vocabulary import Words, end_ids_of, set_end_ids
 from plaudit.models.forward.reading import ANY
@@ -187,6 +191,17 @@ def _as_critic(source: str, backbone: Backbone, tokenizer: Any, longest: int) ->
         " (as critic = 'sft')"
     )
     return None
+
+
+def stand_in(size: str, folder: Path, *, scores: bool = False) -> str:
+    """See `plaudit.backends.stand_in`."""
+    known = size_named(size)
+    return write_stand_in(known, folder, scores=scores) if known else ""
+
+
+def parameters(source: str) -> int:
+    """See `plaudit.backends.parameters`."""
+    return sum(math.prod(shape) for shape in Stored.of(resolve(source)).shapes.values())
 
 
 def _forward(compute: ComputeSection) -> dict[str, Any]:

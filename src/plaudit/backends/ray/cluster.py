@@ -9,10 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plaudit.awaited import awaiting, beat
-from plaudit.config.sections import ComputeSection, Job
-from plaudit.errors import ConfigError, MachineError, PlauditError, Unplanned
-from plaudit.records import Record
-from plaudit.runtime import MemoryPlan
+from plaudit.config.sections import ComputeSection
+from plaudit.errors import ConfigError, MachineError, PlauditError
 
 ANSWERS = 10.0
 """Seconds within which a cluster has to take a connection."""
@@ -65,20 +63,6 @@ def check(compute: ComputeSection) -> None:
             where="--ray-address",
             cure="start one there with `ray start --head`, or leave --ray-address out to start one here",
         ) from None
-
-
-def memory_plan(job: Job, records: Sequence[Record], *, in_full: bool = True) -> MemoryPlan:
-    """None yet: what each worker needs is not worked out.
-
-    Raises:
-        Unplanned: always.
-    """
-    raise Unplanned(
-        f"what {job.compute.workers} Ray workers need of memory is not worked out in advance",
-        where="[compute] backend",
-        cure="`plaudit doctor` with --backend local says it of one process; the optimizer's part of that is divided by"
-        " the number of workers",
-    )
 
 
 class Cluster:

@@ -61,14 +61,23 @@ def build_parts(job: Job) -> Parts:
     Raises:
         ConfigError, ModelError: with the cure.
     """
-    if isinstance(job, SFTJob | DPOJob | RewardJob | OnlineJob | BestOfNJob) and job.lora.quantize == "4bit":
-        raise _refusal("a base in 4 bit", "[lora] quantize")
+    refuse_job(job)
     if isinstance(job, SFTJob | DPOJob):
         return _policy_parts(job)
     if isinstance(job, RewardJob):
         return _reward_parts(job)
     assert isinstance(job, OnlineJob | BestOfNJob), type(job)
     return _online_parts(job)
+
+
+def refuse_job(job: Job) -> None:
+    """Raise ConfigError for settings that workers cannot run, as far as settings alone say it."""
+    if isinstance(job, SFTJob | DPOJob | RewardJob | OnlineJob | BestOfNJob) and job.lora.quantize == "4bit":
+        raise _refusal("a base in 4 bit", "[lora] quantize")
+    if isinstance(job, RewardJob) and (job.algorithm.lm_coef > 0 or "heads" in job.algorithm.needs):
+        raise _refusal("training with lm_coef or length = 'odin'", "[algorithm]")
+    if isinstance(job, OnlineJob | BestOfNJob):
+        _refuse_shared(job)
 
 
 def _policy_parts(job: SFTJob | DPOJob) -> Parts:
@@ -86,8 +95,6 @@ def _policy_parts(job: SFTJob | DPOJob) -> Parts:
 
 def _reward_parts(job: RewardJob) -> Parts:
     algorithm = job.algorithm
-    if algorithm.lm_coef > 0 or "heads" in algorithm.needs:
-        raise _refusal("training with lm_coef or length = 'odin'", "[algorithm]")
 
     def load() -> tuple[Any, RewardModel]:
         return load_reward_model(
@@ -104,8 +111,6 @@ def _reward_parts(job: RewardJob) -> Parts:
 
 
 def _online_parts(job: OnlineJob | BestOfNJob) -> Parts:
-    _refuse_shared(job)
-
     def load() -> tuple[Any, Policy]:
         return load_policy(
             job.policy, job.lora, job.compute, seed=job.seed, temperature=job.sampling.temperature,

@@ -39,12 +39,13 @@ def size_named(name: str) -> str:
     return next((size for size in SHAPES if size.lower() == name.lower()), "")
 
 
-def write_stand_in(size: str, folder: Path) -> str:
+def write_stand_in(size: str, folder: Path, *, scores: bool = False) -> str:
     """The settings of a model of a size, and a tokenizer with as many tokens as it has rows: no weights.
 
     Args:
         size: a key of `SHAPES`.
         folder: where they are written, below a folder of the model's name.
+        scores: of a reward model of that size.
 
     Returns:
         The directory, from which an outline can be made.
@@ -56,7 +57,10 @@ def write_stand_in(size: str, folder: Path) -> str:
         num_key_value_heads=kv_heads, max_position_embeddings=131072,
         **({"tie_word_embeddings": False} | more),
     )  # fmt: skip
-    place = folder / name
+    place = folder / (f"{name}-reward" if scores else name)
+    if scores:
+        kind = "Qwen2" if make is Qwen2Config else "Llama"
+        config.architectures, config.num_labels = [f"{kind}ForSequenceClassification"], 1
     config.save_pretrained(place)
     rows = int(config.vocab_size)
     # As many tokens as rows: ids without a token get no logits, and logits are a large part of what is needed.

@@ -20,7 +20,7 @@ from plaudit.backends.local.backbone import Backbone
 from plaudit.backends.local.learner import LocalLearner
 from plaudit.backends.local.memory.bound import upper_limit
 from plaudit.backends.local.memory.moments import Rehearsal
-from plaudit.backends.local.memory.rehearsal import LiveBytes
+from plaudit.backends.local.memory.rehearsal import Groups, LiveBytes
 from plaudit.backends.local.memory.traffic import Traffic, traffic_of
 from plaudit.backends.local.models import load_backbone, load_policy, load_reference, load_reward_model
 from plaudit.backends.local.online import UNPLANNED, build_learners, shares_trunk
@@ -61,6 +61,8 @@ class Figures:
     passing: dict[str, dict[str, int]] = field(default_factory=dict)
     source: dict[str, str] = field(default_factory=dict)
     """Name of a role or of a moment -> the model whose layers it follows."""
+    groups: dict[str, Groups] = field(default_factory=dict)
+    """By role, the parts of its model that a worker of a cluster puts together one at a time."""
 
 
 def memory_plan(job: Job, records: Sequence[Record], *, in_full: bool = True) -> MemoryPlan:
@@ -75,15 +77,32 @@ def memory_plan(job: Job, records: Sequence[Record], *, in_full: bool = True) ->
         ConfigError, ModelError: what loading the models would raise as well, as far as it can be known.
         Unplanned: an architecture that cannot be rehearsed.
     """
-    sources = _sources(job)
+    sources = sources_of(job)
     device = resolve_device(job.compute.device)
     if not in_full and (limit := upper_limit(job, records, sources)):
         held, passing = limit
         plan = MemoryPlan(str(device), held, {"at once, at most": passing}, room_of(device), rough=True)
         if plan.need < EASY * plan.room.free:
             return plan
+    traffic = traffic_of(job, records, sources[0], positions_of(sources[0]))
+    whole = figures_of(job, traffic, sources)
+    return MemoryPlan(str(device), whole.held, whole.passing, room_of(device))
+
+
+def figures_of(job: Job, traffic: Traffic, sources: Sequence[str]) -> Figures:
+    """What a job needs in one process, role by role.
+
+    Args:
+        job: the settings.
+        traffic: the rows that pass through it.
+        sources: see `sources_of`.
+
+    Raises:
+        ConfigError, ModelError: what loading the models would raise as well, as far as it can be known.
+        Unplanned: an architecture that cannot be rehearsed.
+    """
     try:
-        return _in_full(job, records, sources)
+        return _in_full(job, traffic, sources)
     except UNRUNNABLE as error:
         text = " ".join(str(error).split())[:200]
         raise Unplanned(
@@ -93,20 +112,16 @@ def memory_plan(job: Job, records: Sequence[Record], *, in_full: bool = True) ->
         ) from error
 
 
-def _in_full(job: Job, records: Sequence[Record], sources: Sequence[str]) -> MemoryPlan:
-    traffic = traffic_of(job, records, sources[0], _positions(sources[0]))
+def _in_full(job: Job, traffic: Traffic, sources: Sequence[str]) -> Figures:
     depths = {source: _layers(source) for source in sources}
     deepest = max(depths.values(), default=1)
     if deepest <= SHALLOW:
-        whole = _measured(job, traffic, None)
-    else:
-        # Layers are alike, or alike again after a few: two depths give what each repetition adds.
-        first = 1 + max(job.lora.last_layers, *(_repeats(source)[0] for source in depths))
-        second = first + max(_repeats(source)[1] for source in depths)
-        one, two = (_measured(job, traffic, depth) for depth in (first, second))
-        whole = _extended(one, two, depths, first, second)
-    device = resolve_device(job.compute.device)
-    return MemoryPlan(str(device), whole.held, whole.passing, room_of(device))
+        return _measured(job, traffic, None)
+    # Layers are alike, or alike again after a few: two depths give what each repetition adds.
+    first = 1 + max(job.lora.last_layers, *(_repeats(source)[0] for source in depths))
+    second = first + max(_repeats(source)[1] for source in depths)
+    one, two = (_measured(job, traffic, depth) for depth in (first, second))
+    return _extended(one, two, depths, first, second)
 
 
 def _measured(job: Job, traffic: Traffic, depth: int | None) -> Figures:
@@ -267,8 +282,8 @@ def _critic_source(job: OnlineJob | BestOfNJob, backbone: Backbone) -> str:
     return models[0] if models and wanted and not starts_at_policy else job.policy
 
 
-def _sources(job: Job) -> list[str]:
-    """The models of a job."""
+def sources_of(job: Job) -> list[str]:
+    """The models of a job, the one that is trained first."""
     if isinstance(job, (OnlineJob, BestOfNJob)):
         return [job.policy, *_model_sources(job.reward), *_model_sources(job.gold)]
     assert isinstance(job, OfflineJob), "every other job learns from a fixed data set"
@@ -279,7 +294,7 @@ def _layers(source: str) -> int:
     return layers_of(_config(source))
 
 
-def _positions(source: str) -> int | None:
+def positions_of(source: str) -> int | None:
     """The longest row that a model with a table of positions can read."""
     config = _config(source).get_text_config()
     return int(config.n_positions) if getattr(config, "n_positions", None) else None
@@ -329,6 +344,7 @@ def _hold(
                 moments += MOMENTS * tensor.nbytes if tensor.requires_grad else 0
         for module in modules:
             live.hold(module)
+            figures.groups[role] = Groups.of(module)
         figures.held[role] = total
         if moments:
             figures.held[f"optimizer, {role}"] = moments
@@ -352,4 +368,4 @@ def _extended(one: Figures, two: Figures, depths: Mapping[str, int], first: int,
         moment: {role: at(moment, value, two.passing[moment][role]) for role, value in roles.items()}
         for moment, roles in one.passing.items()
     }
-    return Figures(held, passing, one.source)
+    return Figures(held, passing, one.source, two.groups)

@@ -9,6 +9,7 @@ not seen.
 from __future__ import annotations
 
 import weakref
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -102,3 +103,33 @@ def _places(index: list[Tensor | None]) -> list[Tensor | None]:
         else:
             found.append(part)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Bytes of a model's parts: its layers, and what is outside of them (embeddings, head, the last norm)."""
+
+    root: int
+    layer: int
+    """The largest layer."""
+    learned_root: int
+    """The largest tensor outside of the layers that is trained: its gradient is there from the first moment on."""
+    learned_layer: int
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Groups:
+        """Those of a model; the list with most in it is that of the layers."""
+        lists = [m for m in module.modules() if isinstance(m, nn.ModuleList)]
+        layers = max(lists, key=_bytes, default=nn.ModuleList())
+        inside = {id(p) for p in layers.parameters()}
+        outside = [p for p in module.parameters() if id(p) not in inside]
+        return cls(
+            root=sum(p.nbytes for p in outside),
+            layer=max((_bytes(layer) for layer in layers), default=0),
+            learned_root=max((p.nbytes for p in outside if p.requires_grad), default=0),
+            learned_layer=max((_bytes(layer, learned=True) for layer in layers), default=0),
+        )
+
+
+def _bytes(module: nn.Module, *, learned: bool = False) -> int:
+    return sum(p.nbytes for p in module.parameters() if p.requires_grad or not learned)

@@ -125,6 +125,25 @@ def traffic_of(job: Job, records: Sequence[Record], source: str, positions: int 
     return Traffic(units, most, job.algorithm.group_size, max(1, min(job.prompts_per_iteration, len(records))))
 
 
+def as_allowed(job: Job, positions: int | None) -> Traffic:
+    """What passes through a job whose data are not there yet: every row as long as the settings allow.
+
+    Args:
+        job: the settings.
+        positions: most tokens that its model can read; None: any number.
+    """
+    longest = min(job.data.max_length, positions or job.data.max_length)
+    if isinstance(job, (OnlineJob, BestOfNJob)):
+        most = min(job.sampling.max_new_tokens, longest - 1)
+        best = isinstance(job, BestOfNJob)
+        prompts, group = ANSWERED if best else job.prompts_per_iteration, job.algorithm.group_size + best
+        row = RowLengths(max(1, longest - most), most)
+        return Traffic([(row,)] * min(prompts, SEEN - 1), row, group, prompts, prompts)
+    row = RowLengths(1, longest - 1)
+    unit = (row,) if isinstance(job, SFTJob) else (row, row)
+    return Traffic([unit] * READ, row, at_once=READ, records=READ)
+
+
 def _characters(record: Record) -> int:
     return sum(len(str(getattr(record, field.name))) for field in fields(record))
 
