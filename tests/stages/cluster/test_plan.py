@@ -10,12 +10,17 @@ from typing import Any
 
 import pytest
 
+from plaudit import backends
+from plaudit.backends.ray.memory import PROCESS
 from plaudit.backends.spread import Alone, Needs, Pass, Shared, fits, gpu
 from plaudit.cli.main import main
-from plaudit.errors import ConfigError, DataError
+from plaudit.config.sections import ComputeSection, DataSection, SamplingSection
+from plaudit.errors import ConfigError, DataError, Unplanned
 from plaudit.jobs.online import GRPOJob
+from plaudit.jobs.reward_tables import RuleTable
 from plaudit.models.files.sizes import SHAPES, size_named
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
+from plaudit.records import Prompt
 from plaudit.runtime import SLACK
 from plaudit.stages.cluster.times import Calibration, Measured, time_table
 
@@ -176,6 +181,26 @@ def test_what_is_no_calibration_is_said(tmp_path: Path, model: Path) -> None:
         one.check(job, 2 * one.runs[0].parameters, "grpo")
     with pytest.raises(ConfigError, match="times of one are none of the other"):
         one.check(job, one.runs[0].parameters, "ppo")
+
+
+def test_doctor_counts_all_processes_of_a_cluster_on_this_machine(model: Path) -> None:
+    compute = ComputeSection(device="cpu", precision="fp32", threads=1, backend="ray", workers=3, generators=2)
+    job = GRPOJob(
+        policy=str(model), dataset="never", compute=compute, data=DataSection(max_length=64),
+        reward=(RuleTable(rule="length", words=4),), sampling=SamplingSection(max_new_tokens=16),
+    )  # fmt: skip
+    plan = backends.plan(job, [Prompt(f"p{i}", "the cat") for i in range(40)])
+    policy = 4 * backends.parameters(str(model))
+    assert plan.held["policy"] == pytest.approx(policy, rel=0.01)
+    assert plan.held["optimizer, policy"] == pytest.approx(2 * policy, rel=0.01)
+    assert plan.held["generators"] == 2 * policy
+    assert plan.held["processes of the cluster"] == 6 * PROCESS, "three workers, two generators, the reward"
+    assert plan.passing["updating the policy"]["gradients"] == pytest.approx(policy, rel=0.01)
+    assert backends.plan(job, [], in_full=False).rough, "a small run does not wait for the whole plan"
+    far = job.model_copy(update={"compute": compute.model_copy(update={"ray_address": "10.0.0.1:6379"})})
+    with pytest.raises(Unplanned, match="runs elsewhere") as error:
+        backends.plan(far, [])
+    assert "plaudit plan" in error.value.cure
 
 
 def test_the_command(tmp_path: Path, model: Path, capsys: Any) -> None:

@@ -13,7 +13,9 @@ from plaudit.config.sections import Job, LoraSection
 from plaudit.errors import ConfigError, PlauditError
 from plaudit.jobs.best_of_n import BestOfNJob
 from plaudit.jobs.online import OnlineJob
+from plaudit.jobs.preference import DPOJob
 from plaudit.jobs.reward_tables import ClassifierTable, ModelTable
+from plaudit.jobs.sft import SFTJob
 from plaudit.runtime import Room
 from plaudit.stages.doctor.part import Part, in_units
 
@@ -91,7 +93,7 @@ def plan_memory(job: Job, asked: Asked) -> Planned:
         ModelError, Unplanned: see `plaudit.backends.needs`.
     """
     beside = _rewarded(job)
-    sampled = isinstance(job, OnlineJob | BestOfNJob) or hasattr(job, "sampling")
+    sampled = isinstance(job, OnlineJob | BestOfNJob | SFTJob | DPOJob)
     generators = (asked.generators or max(1, asked.gpus // A_QUARTER)) if sampled else 0
     workers = asked.gpus - generators - beside
     if workers < 1:
@@ -205,9 +207,11 @@ def _figures(processes: Sequence[Processes]) -> dict[str, Any]:
 def _host(needs: Needs, workers: int, generators: int) -> dict[str, int]:
     """Bytes of the memory of a host, of a node full of workers: models are whole until they are sharded."""
     here = min(workers, HOST_OF_A_NODE)
+    saved = sum(role.weights + role.moments for role in needs.roles.values() if role.moments)
     return {
         "a worker that loads": needs.loading,
         "a node of workers that load": here * needs.loading,
+        "a worker that saves a checkpoint": -(-saved // workers),
         "the first worker, to export": 2 * needs.model,
         "a generator that loads": needs.generator.weights if needs.generator and generators else 0,
     }
