@@ -20,7 +20,7 @@ from plaudit.jobs.reward_tables import RuleTable
 from plaudit.models.files.sizes import SHAPES, size_named
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 from plaudit.records import Prompt
-from plaudit.runtime import SLACK
+from plaudit.runtime import SLACK, Room
 from plaudit.stages.cluster.times import Calibration, Measured, time_table
 
 PUBLISHED = {
@@ -162,7 +162,7 @@ def test_what_is_no_calibration_is_said(tmp_path: Path, model: Path) -> None:
         one.check(job, one.runs[0].parameters, "ppo")
 
 
-def test_doctor_counts_all_processes_of_a_cluster_on_this_machine(model: Path) -> None:
+def test_doctor_counts_all_processes_of_a_cluster_on_this_machine(model: Path, monkeypatch: Any) -> None:
     compute = ComputeSection(device="cpu", precision="fp32", threads=1, backend="ray", workers=3, generators=2)
     job = GRPOJob(
         policy=str(model), dataset="never", compute=compute, data=DataSection(max_length=64),
@@ -172,9 +172,11 @@ def test_doctor_counts_all_processes_of_a_cluster_on_this_machine(model: Path) -
     policy = 4 * backends.parameters(str(model))
     assert plan.held["policy"] == pytest.approx(policy, rel=0.01)
     assert plan.held["optimizer, policy"] == pytest.approx(2 * policy, rel=0.01)
-    assert plan.held["generators"] == 2 * policy
+    assert plan.held["generators"] == pytest.approx(2 * policy, rel=0.01)
     assert plan.held["processes of the cluster"] == 6 * PROCESS, "three workers, two generators, the reward"
     assert plan.passing["updating the policy"]["gradients"] == pytest.approx(policy, rel=0.01)
+    large = Room(10**12, 10**12, "this machine", 10**9)
+    monkeypatch.setattr("plaudit.backends.ray.memory.room_of", lambda device: large)
     assert backends.plan(job, [], in_full=False).rough, "a small run does not wait for the whole plan"
     far = job.model_copy(update={"compute": compute.model_copy(update={"ray_address": "10.0.0.1:6379"})})
     with pytest.raises(Unplanned, match="runs elsewhere") as error:
@@ -197,7 +199,8 @@ def test_the_command(tmp_path: Path, model: Path, capsys: Any) -> None:
     # Five workers hold a fifth of the weights each, two moments of all of them, and the reference.
     held = separate["processes"][0]["held"]
     assert held["optimizer, policy"] == pytest.approx(2 * held["policy"], rel=0.01)
-    assert held["policy"] == held["reference"] == math.ceil(4 * found["memory"]["parameters"] / 5)
+    assert held["policy"] == pytest.approx(4 * found["memory"]["parameters"] / 5, rel=0.01)
+    assert held["reference"] == pytest.approx(held["policy"], rel=0.01)
     assert main([*words, "--gpus", "2"]) == 78
     assert "too few" in capsys.readouterr().err
     assert main(words) == 78
@@ -206,7 +209,7 @@ def test_the_command(tmp_path: Path, model: Path, capsys: Any) -> None:
 
 
 def test_what_does_not_fit_says_what_would(model: Path, capsys: Any) -> None:
-    words = ["plan", "sft", "--model", str(model), "--max-length", "64", "--threads", "1", "--batch-size", "256"]
+    words = ["plan", "sft", "--model", str(model), "--max-length", "16", "--threads", "1", "--batch-size", "768"]
     words += ["--gpus", "4", "--json"]
 
     def planned(*more: str) -> dict[str, Any]:

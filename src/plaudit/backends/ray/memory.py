@@ -24,7 +24,7 @@ from plaudit.runtime import MemoryPlan
 PROCESS = 450_000_000
 """Bytes of a process of Ray that has loaded PyTorch and transformers and no model yet, on a CPU."""
 MOMENTS = {"scoring": "policy", "updating the policy": "policy", "updating the reward model": "policy",
-           "the exact KL": "policy", "updating the critic": "critic"}  # fmt: skip
+           "updating the critic": "critic"}  # fmt: skip
 """Moment of a plan of one process -> the role that computes in it. The others are not a worker's."""
 
 

@@ -18,7 +18,6 @@ from plaudit import backends
 from plaudit.config.sections import Job
 from plaudit.errors import ConfigError, DataError
 from plaudit.jobs.online import OnlineJob
-from plaudit.runs.files import read_json
 from plaudit.runs.reading import Run, read_run
 from plaudit.stages.doctor.part import Part
 
@@ -105,11 +104,12 @@ class Calibration:
         Raises:
             DataError: no such file, or none that was written so.
         """
-        table = read_json(path) if path.is_file() else {}
         try:
-            assert table["format"] == FORMAT
+            table = json.loads(path.read_text(encoding="utf-8"))
+            if table["format"] != FORMAT:
+                raise ValueError(table["format"])
             return cls([Measured(**run) for run in table["runs"]])
-        except (KeyError, TypeError, AssertionError):
+        except (OSError, KeyError, TypeError, ValueError):
             raise DataError(
                 "this is no calibration file" if path.is_file() else "there is no such file",
                 where=str(path),

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from plaudit.config.sections import Job
+from plaudit.config.sections import Job, OfflineJob
 from plaudit.data.chat import ChatFormat
 from plaudit.errors import DataError, ModelError
 from plaudit.jobs.best_of_n import BestOfNJob
@@ -141,7 +141,8 @@ def as_allowed(job: Job, positions: int | None) -> Traffic:
         return Traffic([(row,)] * min(prompts, SEEN - 1), row, group, prompts, prompts)
     row = RowLengths(1, longest - 1)
     unit = (row,) if isinstance(job, SFTJob) else (row, row)
-    return Traffic([unit] * READ, row, at_once=READ, records=READ)
+    batch = job.batch_size if isinstance(job, OfflineJob) else READ
+    return Traffic([unit] * max(READ, min(batch, SEEN)), row, at_once=READ, records=READ)
 
 
 def _characters(record: Record) -> int:
