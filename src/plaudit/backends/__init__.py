@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         MemoryPlan,
         OfflineRuntime,
         OnlineRuntime,
+        Reward,
         RewardRuntime,
         ScoringRuntime,
     )
@@ -157,6 +158,17 @@ def open_measuring(
     """
     runtime: MeasuringRuntime = _local("online:build_measuring")(job, model, columns, judge, harm)
     return runtime
+
+
+def open_rewards(
+    job: BestOfNJob, *, reward: Given, gold: Given, columns: Collection[str]
+) -> tuple[Reward, Reward | None, tuple[str, ...]]:
+    """Reward and gold reward of a job whose policy answers elsewhere, and what to know of them, in words.
+
+    Args and errors as of `open`.
+    """
+    rewards: tuple[Reward, Reward | None, tuple[str, ...]] = _local("online:build_rewards")(job, reward, gold, columns)
+    return rewards
 
 
 def open_policy(source: str) -> tuple[Generator, ChatFormat]:

@@ -306,6 +306,11 @@ class Job(Section):
         return {}
 
     @property
+    def takes_endpoint(self) -> bool:
+        """Whether a model that only answers, over HTTP, may stand in the place of the model: nothing is trained."""
+        return False
+
+    @property
     def code(self) -> dict[str, str]:
         """Files and directories that a run computes with, by role: hashed too, but they may be mended on the way."""
         return {}

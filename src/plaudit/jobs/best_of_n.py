@@ -26,6 +26,11 @@ class BestOfNJob(RewardedJob, PassesJob):
     checkpoint: CheckpointSection = CheckpointSection(every=1)
 
     @property
+    def takes_endpoint(self) -> bool:
+        """Without rounds the model only answers."""
+        return not self.rounds
+
+    @property
     def iterations(self) -> int:
         """What the evaluation counts: rounds."""
         return self.rounds

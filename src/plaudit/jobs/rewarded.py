@@ -61,7 +61,8 @@ class RewardedJob(Job):
     )
 
     policy: str = ""
-    """The model to train, usually an SFT run's model: hub name, directory, or GGUF file. It is also the reference."""
+    """The model to train, usually an SFT run's model: hub name, directory, or GGUF file. It is also the reference.
+    best-of-n without rounds trains nothing, and takes judge:MODEL@ADDRESS as well."""
     reward: Rewards = ()
     """What is maximised: [[reward]] tables, or short texts: a reward model's directory or hub name, file.py:function,
     module:function, rule:NAME, owner/name#LABEL, an http address, judge:MODEL@ADDRESS. Several are added up."""

@@ -17,9 +17,10 @@ from plaudit.jobs.reward_tables import on_one_line
 from plaudit.loop.judge import ANSWERS
 from plaudit.preferences.sampling import random_order
 from plaudit.records import Comparison, Preference, Prompt
+from plaudit.rollouts.endpoint import endpoint_of, is_endpoint
 from plaudit.runs.files import write_lines
 from plaudit.stages.respond.ask import ask_next
-from plaudit.stages.respond.compare import endpoint_of, generate_comparisons, is_endpoint
+from plaudit.stages.respond.compare import generate_comparisons
 from plaudit.statistics.resampling import uniform
 
 SPARE = 1.25

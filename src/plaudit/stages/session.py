@@ -10,11 +10,12 @@ from typing import Any, Literal, TypeVar
 from plaudit import backends
 from plaudit.awaited import beat
 from plaudit.config.sections import Job
-from plaudit.errors import Ended, PlauditError, RewardError, Stopped
+from plaudit.errors import ConfigError, Ended, PlauditError, RewardError, Stopped
 from plaudit.jobs.registry import command_of
 from plaudit.machine import writing
 from plaudit.records import Rollout
 from plaudit.rewards.result import shortened
+from plaudit.rollouts.endpoint import is_endpoint
 from plaudit.runs.bad_batches import keep_batch
 from plaudit.runs.best import BestWeights
 from plaudit.runs.directory import announce, check_out, open_run, precision_of, set_threads
@@ -258,7 +259,14 @@ def ready(job: J) -> J:
     set_threads(job.compute)
     backends.check(job.compute)
     check_out(job)
-    if job.compute.precision != "auto":
+    role = "policy" if "policy" in job.inputs else "model"
+    answers = is_endpoint(job.inputs.get(role, ""))
+    if answers and not job.takes_endpoint:
+        raise ConfigError(
+            f"{job.inputs[role]} is an endpoint, which answers and cannot be trained", where=role,
+            cure="name a model that can be loaded; plaudit best-of-n without --rounds takes an endpoint",
+        )  # fmt: skip
+    if answers or job.compute.precision != "auto":
         return job
     begun = precision_of(job)
     precision, why = (begun, "as this run began") if begun else backends.precision(job)

@@ -119,6 +119,19 @@ def build_best_of_n(job: BestOfNJob, reward: Given, gold: Given, columns: Collec
     return OnlineRuntime(runtime, text, notes, peak_memory=_peak(learner), check=check)
 
 
+def build_rewards(
+    job: BestOfNJob, reward: Given, gold: Given, columns: Collection[str]
+) -> tuple[Reward, Reward | None, tuple[str, ...]]:
+    """The rewards of a job whose policy is not loaded here, and what to know of them.
+
+    Raises:
+        ConfigError, ModelError, RewardError: with the cure.
+    """
+    opened = partial(_reward, tokenizer=None, compute=job.compute, columns=columns)
+    second = opened(gold or job.gold, "gold") if gold or job.gold else None
+    return opened(reward or job.reward, "reward"), second, _reward_notes(job, reward, gold)
+
+
 def build_measuring(
     job: OnlineJob | BestOfNJob, model: str, columns: Collection[str], judge: Given, harm: Given
 ) -> MeasuringRuntime:

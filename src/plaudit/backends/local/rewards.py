@@ -68,7 +68,7 @@ class LocalModels:
     """Loads reward models and classifiers into this process: `plaudit.rewards.build.ModelRewards`."""
 
     tokenizer: Any
-    """Of the policy."""
+    """Of the policy; None: its tokens are not known, and all reward models are given texts."""
     compute: ComputeSection
     backbone: Backbone | None = None
 
@@ -98,7 +98,7 @@ class LocalModels:
         self._remember(model)
         scorer = RewardModelScorer(model, tokenizer, self.compute)
         token_in = scorer.model.trained_on != "labels" and not scorer.model.is_encoder
-        token_in = token_in and same_tokenizer(self.tokenizer, tokenizer)
+        token_in = token_in and self.tokenizer is not None and same_tokenizer(self.tokenizer, tokenizer)
         # The policy's ids are written in the policy's template. A model with another one was trained on other tokens.
         own = token_in and self.tokenizer.chat_template != tokenizer.chat_template
         if own and self.backbone is not None:

@@ -55,6 +55,8 @@ class Written:
 
     text: str = ""
     error: str = ""
+    finish: str = ""
+    """Why it ended, in the endpoint's word."""
 
 
 class Judge:
@@ -171,7 +173,7 @@ class Judge:
         reply, error = self._once(digest, lambda: self._read(self._send(body), body))
         if reply is not None and not reply.text:
             return Written(error="answered without a text")
-        return Written(reply.text if reply is not None else "", error)
+        return Written(reply.text, error, reply.finish) if reply is not None else Written(error=error)
 
     def _once(self, digest: str, ask: Callable[[], Reply]) -> tuple[Reply | None, str]:
         """The reply to what has this digest: the one that is kept, or what ``ask`` gives; or why there is none."""

@@ -7,17 +7,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from plaudit.algorithms.best_of_n import BestOfN
+from plaudit.data.reading.rows import Places
 from plaudit.errors import Stopped
 from plaudit.jobs.best_of_n import BestOfNJob
-from plaudit.records import Rollout
+from plaudit.records import Prompt, Rollout
 from plaudit.rewards.build import Given
+from plaudit.rollouts.collect import judged
+from plaudit.rollouts.endpoint import Endpoint, is_endpoint
 from plaudit.runs.directory import announce
 from plaudit.runs.files import Lines, Row, read_lines
 from plaudit.runs.recorder import Recorder
 from plaudit.runs.resume import Inputs
-from plaudit.runtime import OnlineRuntime, TokenPrompt
-from plaudit.stages.best_of_n.parts import metrics_of, open_sampling, preferences_of, sampled
+from plaudit.runtime import TokenPrompt
+from plaudit.stages.best_of_n.parts import (
+    Answering,
+    metrics_of,
+    open_endpoint,
+    open_sampling,
+    preferences_of,
+    sampled,
+)
 from plaudit.stages.best_of_n.rounds import run_rejection
 from plaudit.stages.online.gate import notes_on_rewards
 from plaudit.stages.online.prompts import load_prompts
@@ -49,13 +58,12 @@ def run_best_of_n(
         )
     said = Said()
     records, places = load_prompts(job.dataset, job.data, prompts, said, least=1)
-    opened, reader = open_sampling(job, records, places, said, reward=reward, gold=gold)
-    tokenised = reader.tokenise(records)
-    if not tokenised:
-        raise reader.nothing_left("answer")
+    if is_endpoint(job.policy):
+        answering, tokenised = open_endpoint(job, records, said, reward=reward, gold=gold)
+    else:
+        answering, tokenised = _open_model(job, records, places, said, reward=reward, gold=gold)
     announce({"prompts": f"{len(tokenised)} to answer"})
-    reader.tell(said)
-    said.note([*notes_on_rewards(job), *opened.notes, *job.sampling.cautions])
+    said.note([*notes_on_rewards(job), *job.sampling.cautions])
     # No records to compare: each prompt is answered by itself, so a resumed run may well have others.
     given = {"prompts": None if prompts is None else records, "reward": reward, "gold": gold}
     with open_session(
@@ -63,7 +71,7 @@ def run_best_of_n(
         on_iteration=on_iteration,
     ) as session:  # fmt: skip
         try:
-            _answer(job, opened, tokenised, session)
+            _answer(job, answering, tokenised, session)
         except Stopped as error:
             if read_lines(session.run / "best.jsonl"):
                 error.run = session.run  # what was answered has its figures and its page
@@ -71,11 +79,25 @@ def run_best_of_n(
     return session.run
 
 
-def _answer(job: BestOfNJob, opened: OnlineRuntime, prompts: Sequence[TokenPrompt], session: Session) -> None:
+def _open_model(
+    job: BestOfNJob, records: Sequence[Prompt], places: Places, said: Said, *, reward: Given, gold: Given
+) -> tuple[Answering, list[TokenPrompt]]:
+    """A policy that is loaded, with the judges of a job; and its prompts."""
+    opened, reader = open_sampling(job, records, places, said, reward=reward, gold=gold)
+    tokenised = reader.tokenise(records)
+    if not tokenised:
+        raise reader.nothing_left("answer")
+    reader.tell(said)
+    said.note(opened.notes)
+    machines = opened.machines
+    # Nothing is trained, but a generator with weights of its own has none until it is given some.
+    machines.generator.publish(machines.policy.weights(), 0)
+    return Answering(machines.generator, machines.reward, machines.gold, opened.format.chat.text), tokenised
+
+
+def _answer(job: BestOfNJob, answering: Answering, prompts: Sequence[TokenPrompt], session: Session) -> None:
     """One row a prompt. A resumed run goes on with those that have none: samples depend on the prompt alone."""
     run, recorder, n = session.run, session.recorder, job.algorithm.group_size
-    # Nothing is trained, but a generator with weights of its own has none until it is given some.
-    opened.machines.generator.publish(opened.machines.policy.weights(), 0)
     done = {row["prompt_id"] for row in read_lines(run / "best.jsonl")}
     left = [p for p in prompts if p.prompt.id not in done]
     if done:
@@ -89,25 +111,33 @@ def _answer(job: BestOfNJob, opened: OnlineRuntime, prompts: Sequence[TokenPromp
         if moved:
             recorder.event("caution", step=len(done), message=moved)
         # One more than n: a response that was not chosen from is what the best one is compared with.
-        for groups in sampled(opened.machines, left, n + 1, job, 0, session.keeper):
+        for groups in sampled(answering, left, n + 1, job, 0, session.keeper):
             candidates = [group[:-1] for group in groups]
             for pair in preferences_of(candidates, job.algorithm):
                 pairs.add(pair)
             for *group, other in (g for g in groups if job.algorithm.ranked(g[:-1])):
-                row = _row(opened, job.algorithm, group, other)
+                row = _row(answering, job, group, other)
                 best.add(row)
                 _show(recorder, row, other, len(done) < job.log.samples)
                 done.add(row["prompt_id"])
             rollouts = [rollout for group in candidates for rollout in group]
-            session.record(len(done), metrics_of(candidates, job.algorithm), rollouts)
+            spent = _spent(answering.endpoint) if answering.endpoint else {}
+            session.record(len(done), metrics_of(candidates, job.algorithm) | spent, rollouts)
 
 
-def _row(opened: OnlineRuntime, algorithm: BestOfN, group: Sequence[Rollout], other: Rollout) -> Row:
-    """All that the report card needs to know of one prompt."""
+def _spent(endpoint: Endpoint) -> dict[str, float]:
+    """What all replies in the file of an endpoint have taken so far."""
+    spent = endpoint.spent
+    return {"endpoint/calls": spent.calls, "endpoint/tokens": spent.tokens, "endpoint/cost": spent.cost}
+
+
+def _row(answering: Answering, job: BestOfNJob, group: Sequence[Rollout], other: Rollout) -> Row:
+    """All that the report card needs to know of one prompt; of a response of an endpoint also where it is from."""
+    algorithm = job.algorithm
     best = algorithm.ranked(group)[0]
     row: Row = {
         "prompt_id": best.prompt.id,
-        "prompt": opened.format.chat.text(best.prompt.content),
+        "prompt": answering.text(best.prompt.content),
         "response": best.response,
         "reward": best.reward,
         "length": len(best.response_ids),
@@ -117,10 +147,13 @@ def _row(opened: OnlineRuntime, algorithm: BestOfN, group: Sequence[Rollout], ot
         "best": next(i for i, r in enumerate(group) if r is best),
         "one_score": algorithm.score(other),
     }
-    gold = opened.machines.gold
+    gold = answering.gold
     if gold is not None:
-        *values, one = [result.value for result in gold([*group, other])]
+        *values, one = [result.value for result in judged(gold, [*group, other])]
         row |= {"gold_scores": values, "one_gold": one}
+    if answering.endpoint:
+        n = job.algorithm.group_size
+        row["provenance"] = {"source": job.policy, **job.sampling.origin(n, job.seed)}
     return row
 
 

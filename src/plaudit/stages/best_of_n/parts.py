@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from plaudit import backends
 from plaudit.algorithms.best_of_n import BestOfN
 from plaudit.data.reading.rows import Places
+from plaudit.data.reading.transcripts import plain_text
 from plaudit.errors import Stopped
 from plaudit.jobs.best_of_n import BestOfNJob
-from plaudit.records import Prompt, Rollout, to_json
+from plaudit.records import Content, Prompt, Rollout, to_json
 from plaudit.rewards.build import Given
 from plaudit.rollouts.collect import scored
+from plaudit.rollouts.endpoint import Endpoint
 from plaudit.runs.files import Row
 from plaudit.runs.keeper import Keeper
-from plaudit.runtime import OnlineRuntime, Runtime, TokenPrompt
+from plaudit.runtime import Generator, OnlineRuntime, Reward, Runtime, TokenPrompt
 from plaudit.stages.doctor.memory import check_memory
 from plaudit.stages.doctor.template import tell_template
 from plaudit.stages.online.prompts import PromptReader, columns_of
@@ -35,9 +38,33 @@ def open_sampling(
     return opened, PromptReader(job.data, job.sampling, opened.format.chat, places)
 
 
+class Answering(NamedTuple):
+    """What answers prompts and what judges the answers: the part of a run that best-of-n without rounds needs."""
+
+    generator: Generator
+    reward: Reward
+    gold: Reward | None
+    text: Callable[[Content], str]
+    """A prompt as it is shown."""
+    endpoint: Endpoint | None = None
+    """The generator, where it is one."""
+
+
+def open_endpoint(
+    job: BestOfNJob, records: Sequence[Prompt], said: Said, *, reward: Given, gold: Given
+) -> tuple[Answering, list[TokenPrompt]]:
+    """A policy that is asked over HTTP, with the judges of a job; and its prompts, whose tokens nobody knows here."""
+    endpoint = Endpoint(job.policy)
+    judge, second, notes = backends.open_rewards(job, reward=reward, gold=gold, columns=columns_of(records))
+    what = f"{job.policy} answers over HTTP and tells no tokens: lengths are those of texts, in bytes of UTF-8"
+    said.note([*notes, what])
+    return Answering(endpoint, judge, second, plain_text, endpoint), [TokenPrompt(one, ()) for one in records]
+
+
 def sampled(
-    machines: Runtime, prompts: Sequence[TokenPrompt], n: int, job: BestOfNJob, iteration: int, keeper: Keeper
-) -> Iterator[list[list[Rollout]]]:
+    machines: Runtime | Answering, prompts: Sequence[TokenPrompt], n: int, job: BestOfNJob, iteration: int,
+    keeper: Keeper,
+) -> Iterator[list[list[Rollout]]]:  # fmt: skip
     """Scored responses, n to a prompt, some prompts at a time.
 
     Raises:

@@ -8,19 +8,12 @@ from typing import Any, NamedTuple
 
 from plaudit.config.sections import SamplingSection
 from plaudit.data.load import load_records
-from plaudit.data.reading.transcripts import as_messages
-from plaudit.errors import ConfigError, DataError, RewardError
-from plaudit.jobs.reward_tables import JudgeTable
-from plaudit.jobs.reward_texts import parse
+from plaudit.errors import ConfigError, DataError
 from plaudit.preferences.annotation import MOST_RESPONSES
-from plaudit.records import Comparison, Message, Prompt, to_json
-from plaudit.rewards.remote.chat import Judge
+from plaudit.records import Comparison, Prompt
+from plaudit.rollouts.endpoint import Endpoint, endpoint_of, is_endpoint
 from plaudit.stages.respond.policy import TrainedPolicy
 from plaudit.statistics.resampling import uniform
-
-ENDPOINT = "a source of responses"
-MOST_FAILED = 0.2
-"""Share of its responses that an endpoint may not give."""
 
 
 def generate_comparisons(
@@ -85,24 +78,6 @@ def generate_comparisons(
     return comparisons, {reason: count for reason, count in left_out.items() if count}
 
 
-def is_endpoint(source: str) -> bool:
-    """Whether a source is asked over HTTP, and not loaded."""
-    return source.startswith(("judge:", "{"))
-
-
-def endpoint_of(source: str) -> JudgeTable:
-    """The table of an endpoint.
-
-    Raises:
-        ConfigError: it is that of something else.
-    """
-    table = parse(source, ENDPOINT)
-    if isinstance(table, JudgeTable):
-        return table
-    cure = "write judge:MODEL@ADDRESS, or the table of a judge on one line"
-    raise ConfigError(f"{source} is a {table.kind}, which writes no responses", where=ENDPOINT, cure=cure)
-
-
 def _by_model(
     source: str, prompts: Sequence[Prompt], sampling: SamplingSection, samples: int, seed: int
 ) -> list[str | None]:
@@ -113,28 +88,8 @@ def _by_endpoint(
     source: str, prompts: Sequence[Prompt], sampling: SamplingSection, samples: int, seed: int
 ) -> list[str | None]:
     """Of an endpoint; None where it gave none. What it wrote is kept in the table's file, and not asked for again."""
-    judge = Judge(endpoint_of(source), where=ENDPOINT)
-    judge.models()  # an endpoint that is not there, or takes no key, is an error before the first prompt
-    options: dict[str, Any] = {"temperature": sampling.temperature, "max_tokens": sampling.max_new_tokens}
-    options |= {"stop": list(sampling.stop)} if sampling.stop else {}
-    for name, all_of_it in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0)):
-        value = getattr(sampling, name)
-        options |= {name: value} if value != all_of_it else {}
-    chats = [[_turn(turn) for turn in as_messages(prompt.content, "user")] for prompt in prompts]
-    written = judge.write_all(chats, [f"{seed}.{k}" for k in range(samples)], options)
-    failed = [one.error for one in written if one.error]
-    if len(failed) > MOST_FAILED * len(written):
-        raise RewardError(
-            f"it gave {len(written) - len(failed)} of {len(written)} responses; it {failed[0]}",
-            where=source, cure="mend that, and run this again: what was answered is kept, and not asked twice",
-        )  # fmt: skip
+    written = Endpoint(source).write(prompts, sampling, samples, seed)
     return [None if one.error else one.text for one in written]
-
-
-def _turn(message: Message) -> dict[str, Any]:
-    """A turn as an endpoint takes it."""
-    turn: dict[str, Any] = to_json(message)
-    return {key: value for key, value in turn.items() if key not in ("train", "tools")}
 
 
 def _turned(prompt: Prompt, said: Sequence[_Said], seed: int) -> Comparison:
