@@ -10,7 +10,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from plaudit.cli.main import main
+from plaudit.cli.main import COMMANDS, main
+from plaudit.cli.parser import chosen, parse_flags, split_files
+from plaudit.config.load import Layer
+from plaudit.jobs.registry import COMMANDS as TRAINING
 
 ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(
@@ -26,7 +29,8 @@ LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 class Block:
     """One fenced code block. The marker is an HTML comment right above it:
 
-    ``not run: why``; ``file: NAME`` (written to disk before it is run); ``exit code: N`` (of its last command).
+    ``not run: why``; ``parsed: why`` (nor is this run, but its commands and flags are checked); ``file: NAME`` (written
+    to disk before it is run); ``exit code: N`` (of its last command).
     """
 
     language: str
@@ -42,7 +46,7 @@ class Block:
     @property
     def is_run(self) -> bool:
         """Whether nothing says that it is not."""
-        return not self.marker.startswith("not run")
+        return not self.marker.startswith(("not run", "parsed"))
 
 
 def blocks(path: Path) -> list[Block]:
@@ -61,6 +65,33 @@ def commands(block: Block) -> list[list[str]]:
     if block.language == "console":
         lines = [line[1:] for line in lines if line.startswith("$")]
     return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def unrun(path: Path) -> list[list[str]]:
+    """The `plaudit` commands of a page that `run_page` does not run: marked so, without a language, or indented."""
+    page = path.read_text(encoding="utf-8")
+    texts = [b.text for b in blocks(path) if not b.is_run or b.language in ("", "console")]
+    texts += re.findall(r"(?:^    .*\n)+", FENCE.sub("", page), re.MULTILINE)
+    lines = [line.strip() for text in texts for line in re.sub(r"\\\n\s*", " ", text).splitlines()]
+    starts = [re.sub(r"^(\$ )?(\.venv/bin/)?(?=plaudit )", "", line) for line in lines]
+    commands = [part.strip() for line in starts if line.startswith("plaudit ") for part in line.split("&&")]
+    return [shlex.split(line, comments=True) for line in commands if line.startswith("plaudit ")]
+
+
+def parse(words: list[str]) -> None:
+    """Check a command line without running it: the command, and the flags and files of one that trains.
+
+    Raises:
+        ConfigError: what the command itself would say.
+    """
+    if words[1] == "doctor" and len(words) > 2 and words[2] in TRAINING:
+        words = words[1:]
+    assert words[1] in COMMANDS, shlex.join(words)
+    if words[1] not in TRAINING or "--help" in words or "..." in words:
+        return
+    files, flags = split_files([word for word in words[2:] if word != "--json"])
+    layers = [Layer.read(ROOT / file) for file in files if (ROOT / file).is_file()]
+    parse_flags(words[1], chosen(TRAINING[words[1]].job, layers, flags), flags)
 
 
 def run_page(path: Path, monkeypatch: Any, folder: Path, *, shell: bool = True) -> None:

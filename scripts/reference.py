@@ -1,4 +1,4 @@
-"""Write docs/reference from the code: settings, metrics and exports. A test checks that the pages are current."""
+"""Write docs/reference from the code: settings, metrics, exports, names of other tools. A test checks the pages."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+
+import elsewhere
 
 from plaudit.config.algorithm import specialise, types
 from plaudit.config.fields import MISSING, Setting, settings
@@ -150,6 +152,7 @@ def pages() -> dict[Path, str]:
         FOLDER / "config.md": config_page(),
         FOLDER / "exports.md": exports_page(),
         FOLDER / "metrics.md": metrics_page(),
+        FOLDER / "elsewhere.md": elsewhere.page(NOTE),
     }
 
 

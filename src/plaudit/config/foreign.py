@@ -1,4 +1,4 @@
-"""Names of settings in TRL, OpenRLHF, LLaMA-Factory and the field's guides, and what says the same here.
+"""Names of settings in TRL, OpenRLHF, LLaMA-Factory, verl and the field's guides, and what says the same here.
 
 A name means a setting only where the meaning and the unit are the same. Every other one has a sentence that names what
 to write instead: a wrong guess would be worse than none.
@@ -42,6 +42,36 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "save_total_limit": ("checkpoint.keep",),
     "max_ckpt_num": ("checkpoint.keep",),
     "overwrite_output_dir": ("overwrite",),
+    "pref_beta": ("algorithm.beta",),
+    "dpo_label_smoothing": ("algorithm.label_smoothing",),
+    **dict.fromkeys(("desirable_weight", "kto_chosen_weight"), ("algorithm.up_weight",)),
+    **dict.fromkeys(("undesirable_weight", "kto_rejected_weight"), ("algorithm.down_weight",)),
+    "center_rewards_coefficient": ("algorithm.centering",),
+    "mask_truncated_completions": ("algorithm.filter_overlong",),
+    "ppo_target": ("algorithm.kl_target",),
+    **dict.fromkeys(("entropy_loss_coef", "entropy_coeff"), ("algorithm.entropy_coef",)),
+    # verl's, whole: what stands before the last dot says whose value it is.
+    "data.train_files": ("dataset",),
+    "data.train_batch_size": ("prompts_per_iteration",),
+    "data.max_response_length": ("sampling.max_new_tokens",),
+    "actor_rollout_ref.model.path": ("policy",),
+    "actor_rollout_ref.model.enable_gradient_checkpointing": ("compute.gradient_checkpointing",),
+    "actor_rollout_ref.actor.clip_ratio": ("algorithm.clip",),
+    "actor_rollout_ref.actor.grad_clip": ("optimizer.max_grad_norm",),
+    "actor_rollout_ref.actor.ppo_epochs": ("algorithm.epochs",),
+    "actor_rollout_ref.actor.entropy_coeff": ("algorithm.entropy_coef",),
+    "actor_rollout_ref.actor.optim.lr": ("optimizer.lr",),
+    "actor_rollout_ref.actor.optim.lr_warmup_steps_ratio": ("optimizer.warmup_fraction",),
+    "actor_rollout_ref.actor.optim.lr_scheduler_type": ("optimizer.schedule",),
+    "actor_rollout_ref.rollout.n": ("algorithm.group_size",),
+    "actor_rollout_ref.rollout.temperature": ("sampling.temperature",),
+    "actor_rollout_ref.rollout.top_p": ("sampling.top_p",),
+    "critic.optim.lr": ("algorithm.critic_lr",),
+    "reward_model.model.path": ("reward",),
+    "algorithm.lam": ("algorithm.gae_lambda",),
+    "algorithm.kl_ctrl.kl_coef": ("algorithm.kl_coef",),
+    "trainer.critic_warmup": ("algorithm.critic_warmup",),
+    "trainer.default_local_dir": ("out",),
 }  # fmt: skip
 """Name -> keys of the settings that mean the same, the first that a job has; used where it has none of that name."""
 
@@ -49,7 +79,12 @@ _MICRO = "--tokens-per-microbatch limits one backward pass in tokens, whatever t
 _LONG = "--iterations is the length of an online run, in batches of rollouts; --epochs that of one on a fixed data set"
 _LOGGED = "--trackers console,tensorboard,wandb names who gets the figures; every step is in metrics.jsonl too"
 _FILED = "the environment variable WANDB_PROJECT, MLFLOW_EXPERIMENT_NAME; the name of the run is that of --out"
-_CLUSTER = "leave it out: one process runs all models"
+_CLUSTER = "leave it out, or --backend ray --workers N: each model is then spread over N workers"
+_SAMPLED = "leave it out: the run samples by itself; with --backend ray, in --generators N processes"
+_NORMAL = "--reward-scaling normalize (plaudit ppo), which is the default, with --reward-clip"
+_SPREAD = "--whiten-advantages (plaudit ppo), --scale (plaudit grpo)"
+_KL_LOSS = "plaudit grpo has the KL in the loss, and plaudit ppo --kl-in loss; without it, it is in the reward"
+_NEEDLESS = "leave it out: it is done by itself, or has nothing to do here"
 REASONS: dict[str, str] = {
     "per_device_train_batch_size": f"--batch-size counts the whole optimizer step; {_MICRO}",
     "micro_train_batch_size": _MICRO,
@@ -100,8 +135,9 @@ REASONS: dict[str, str] = {
     "push_to_hub": "leave it out: model/ in the run directory can be uploaded as it stands",
     "deepspeed": _CLUSTER,
     "zero_stage": _CLUSTER,
-    "use_vllm": "leave it out: responses are sampled in the same process",
-    "vllm_num_engines": "leave it out: responses are sampled in the same process",
+    **dict.fromkeys(
+        ("use_vllm", "vllm_mode", "vllm_num_engines", "vllm_tensor_parallel_size", "vllm_gpu_memory_utilization",
+         "async_train", "colocate_all_models"), _SAMPLED),
     "flash_attn": "leave it out: the attention is chosen by itself",
     "attn_implementation": "leave it out: the attention is chosen by itself",
     "adam_beta1": "leave it out: AdamW has betas 0.9 and 0.95",
@@ -109,5 +145,60 @@ REASONS: dict[str, str] = {
     "torch_dtype": "--precision; weights are fp32 always",
     "mini_batch_size": "--minibatches is the number of optimizer steps in a pass, not their size",
     "query_dataset": "--dataset",
+    **dict.fromkeys(
+        ("use_score_scaling", "use_score_norm", "ppo_score_norm", "normalize_reward"), _NORMAL),
+    **dict.fromkeys(("whiten_rewards", "ppo_whiten_rewards", "no_advantage_std_norm"), _SPREAD),
+    "reward_clip_range": "--reward-clip takes one bound, for both sides, after scaling",
+    "reward_weights": "a table [[reward]] for each reward, with its weight",
+    "use_kl_loss": _KL_LOSS,
+    "horizon": "leave it out: --kl-target alone makes the coefficient adaptive",
+    "kl_horizon": "leave it out: --kl-target alone makes the coefficient adaptive",
+    "freezing_actor_steps": "--critic-warmup, in iterations",
+    "policy_loss_type": "--ratio-of response (plaudit grpo) is GSPO's; plaudit ppo has the other",
+    "importance_sampling_level": "--ratio-of response (plaudit grpo) is GSPO's; token is the default",
+    "dynamic_filtering": "--sampling-rounds N (plaudit grpo)",
+    "overlong_buffer_len": "--overlong-buffer, as a share of --max-new-tokens",
+    "num_sample_generations": "--samples is the number of held-out prompts whose responses are kept",
+    "generation_batch_size": "--prompts-per-iteration and --group-size say how many responses there are",
+    "steps_per_generation": "--minibatches says how many optimizer steps share the responses of an iteration",
+    **dict.fromkeys(
+        ("local_rollout_forward_batch_size", "forward_batch_size", "train_max_tokens_per_gpu",
+         "ppo_micro_batch_size_per_gpu", "ppo_max_token_len_per_gpu"), _MICRO),
+    "ppo_mini_batch_size": "--minibatches is the number of optimizer steps in a pass, not their size",
+    "ppo_buffer_size": "--prompts-per-iteration is the size of the batch that is sampled at once",
+    "completion_only_loss": "leave it out: only responses are trained on",
+    "assistant_only_loss": "leave it out: only turns of the assistant are trained on; --all-turns for all of them",
+    "adam_betas": "leave it out: AdamW has betas 0.9 and 0.95",
+    "dtype": "--precision; weights are fp32 always",
+    **dict.fromkeys(
+        ("dataset_num_proc", "preprocessing_num_workers", "overwrite_cache", "plot_loss", "padding_free",
+         "precompute_ref_log_probs", "packing_samples", "remove_unused_columns", "optimize_cuda_cache"), _NEEDLESS),
+    "sync_ref_model": "leave it out: the reference stays what the policy was at its start",
+    "prompt_split": "--dataset FOLDER:train names a split",
+    "dataset_train_split": "--dataset FOLDER:train names a split",
+    "custom_reward_function.path": "--reward FILE.py:FUNCTION",
+    "custom_reward_function.name": "--reward FILE.py:FUNCTION",
+    "data.prompt_key": "--field prompt=NAME",
+    "data.val_files": "--eval-fraction is the share of the prompts that is held out",
+    "data.train_max_samples": "--limit, where 0 means all",
+    "actor_rollout_ref.actor.kl_loss_coef": f"--kl-coef; {_KL_LOSS}",
+    "actor_rollout_ref.actor.kl_loss_type": "--kl-estimator k1, k2, k3 or full",
+    "actor_rollout_ref.actor.use_kl_loss": _KL_LOSS,
+    "actor_rollout_ref.actor.ppo_mini_batch_size": "--minibatches is the number of steps in a pass, not their size",
+    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": _MICRO,
+    "actor_rollout_ref.rollout.top_k": "--top-k, where 0 and not -1 switches it off",
+    "actor_rollout_ref.rollout.name": _SAMPLED,
+    "algorithm.adv_estimator": "each is a command: plaudit ppo, grpo, rloo, reinforce",
+    "algorithm.use_kl_in_reward": _KL_LOSS,
+    "algorithm.kl_ctrl.target_kl": "--kl-target, in nats per response and not per token",
+    "trainer.total_epochs": _LONG,
+    "trainer.save_freq": "--every N, in iterations; 0: none by their number",
+    "trainer.test_freq": "--eval-every N, in iterations; 0: none but the last",
+    "trainer.logger": _LOGGED,
+    "trainer.project_name": _FILED,
+    "trainer.experiment_name": "--out names the run directory",
+    "trainer.resume_mode": "--out DIR --resume goes on from the newest checkpoint in the run directory",
+    "trainer.nnodes": _CLUSTER,
+    "trainer.n_gpus_per_node": _CLUSTER,
 }  # fmt: skip
 """Name -> what to write here; for names that no alias of the job answers."""

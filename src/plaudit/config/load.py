@@ -208,8 +208,9 @@ def unknown(key: str, table: Table, where: str) -> ConfigError:
     else:
         close, named = meant and meant.key, key
         listed = f"the tables are {', '.join(sorted({s.section for s in table} - {''}))}"
-    name = key.rpartition(".")[2].replace("-", "_")
-    cure = REASONS.get(name, "")
+    whole = key.replace("-", "_")
+    name = whole.rpartition(".")[2]
+    cure = REASONS.get(whole, REASONS.get(name, ""))
     if not cure and name in ALIASES:
         cure = f"what it means elsewhere this command does not have; {listed}"
     if not cure:
