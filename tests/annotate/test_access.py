@@ -28,7 +28,7 @@ ALLOWED = {
 }
 """Of these, whoever is of another project (``OUTSIDE``) is told that there is none of that name."""
 REMOVALS = ("/admin/people/{number}/projects/{slug}/remove", "/api/v1/projects/{slug}/members/{number}")
-VALUES = {"slug": "demo", "number": "1", "what": "preferences", "secret": "nothing"}
+VALUES = {"slug": "demo", "number": "1", "what": "preferences", "secret": "nothing", "place": "prompt"}
 
 
 def routes(app: Any) -> list[tuple[str, str, str]]:

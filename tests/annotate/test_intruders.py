@@ -152,6 +152,10 @@ def test_people_of_an_older_database_are_still_found(sqlite_store: Store) -> Non
         conn.exec_driver_sql("DROP INDEX uq_users_name_key")
         conn.exec_driver_sql("ALTER TABLE users DROP COLUMN name_key")
         conn.exec_driver_sql("ALTER TABLE users DROP COLUMN everywhere")
+        conn.exec_driver_sql("DROP TABLE disputes")
+        conn.exec_driver_sql("ALTER TABLE projects DROP COLUMN read_up_to")
+        for index in ("assignments_decided", "judgements_flagged", "judgements_skipped"):
+            conn.exec_driver_sql(f"DROP INDEX ix_{index}")
         conn.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
         for name in ("ÄNNE", "änne", "Bob"):
             role = "reviewer" if name == "Bob" else "annotator"

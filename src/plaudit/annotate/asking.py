@@ -12,12 +12,13 @@ from pathlib import Path
 
 import uvicorn
 
-from plaudit.annotate.export_data import make_export
+from plaudit.annotate.export_data import read_answers
 from plaudit.annotate.import_data import default_guidelines
 from plaudit.annotate.server.app import create_app
 from plaudit.annotate.server.serve import listen, server_config
 from plaudit.annotate.server.settings import ServeSettings
 from plaudit.preferences.annotation import Item, ItemResponse
+from plaudit.preferences.exporting import export
 from plaudit.preferences.store import content, history, people, projects
 from plaudit.preferences.store.engine import Store
 from plaudit.preferences.store.projects import Project, ProjectSettings
@@ -85,5 +86,6 @@ def _answered(store: Store, project: Project) -> int:
 
 
 def _judgements(store: Store, project: Project) -> list[Judgement]:
-    made, _ = make_export(store, project, "judgements")
+    _, annotations, items = read_answers(store, project)
+    made = export("judgements", annotations, items)
     return [record for record in made.records if isinstance(record, Judgement)]

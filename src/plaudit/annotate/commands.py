@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from plaudit.annotate.export_data import make_export, read_answers
-from plaudit.annotate.import_data import Imported, import_file
+from plaudit.annotate.export_data import Wanted, read_answers, write_export
+from plaudit.annotate.import_data import Imported, ImportLimits, import_file, load_within
 from plaudit.annotate.server.serve import serve
 from plaudit.annotate.server.settings import ServeSettings
-from plaudit.data.load import load_records
 from plaudit.errors import ConfigError, DataError
 from plaudit.jobs.reward_tables import JudgeTable
 from plaudit.jobs.reward_texts import table_of
@@ -53,7 +54,9 @@ def _must_exist(name: str) -> None:
 
 
 def _serve(store: Store, args: Namespace) -> None:
-    settings = ServeSettings(args.host, args.port, args.auth, args.public_url, args.plain_http, args.proxy)
+    settings = ServeSettings(
+        args.host, args.port, args.auth, args.public_url, args.plain_http, args.proxy, _limits(args)
+    )
     path = "/"
     if args.file:
         done = _import_rows(store, args, gold=False)
@@ -77,10 +80,10 @@ def _import(store: Store, args: Namespace) -> None:
 
 
 def _import_rows(store: Store, args: Namespace, *, gold: bool) -> Imported:
-    body = _read(args.guidelines) if args.guidelines else ""
+    body, limits = _read(args.guidelines) if args.guidelines else "", _limits(args)
     done = import_file(
         store,
-        load_records(args.file, fields=args.fields),
+        load_within(args.file, limits, args.fields),
         slug=args.project,
         task=args.task,
         gold=gold,
@@ -88,6 +91,7 @@ def _import_rows(store: Store, args: Namespace, *, gold: bool) -> Imported:
             {"annotators_per_item": args.annotators, "edit_best": args.edit_best}
         ),
         guidelines=body,
+        limits=limits,
     )
     already = f", {done.known} were in it already" if done.known else ""
     already += f", {len(done.changed)} changed" if done.changed else ""
@@ -97,6 +101,10 @@ def _import_rows(store: Store, args: Namespace, *, gold: bool) -> Imported:
     for note in done.notes:
         _say(f"  note  {note}")
     return done
+
+
+def _limits(args: Namespace) -> ImportLimits:
+    return ImportLimits(args.max_gb, args.max_rows, args.max_text)
 
 
 def _read(name: str) -> str:
@@ -110,43 +118,49 @@ def _export(store: Store, args: Namespace) -> None:
     rule = Rule(args.method, args.min_votes, args.min_agreement, args.without_flagged)
     with store.read() as conn:
         project = projects.get_project(conn, args.project)
-    usual = WHAT_OF[project.task]
-    made, manifest = make_export(store, project, args.what or usual, rule, args.at)
-    left_out = "".join(f"\n  left out  {n} x {why}" for why, n in made.dropped.items())
-    if not made.rows:
-        other = (
-            f"; --what {usual} is what {project.task} projects give" if args.what not in ("", usual) else ""
-        )
-        cure = f"wait for answers, or ask for less agreement{other}{left_out}"
-        answers = len(read_answers(store, project, args.at)[1])
-        raise DataError(f"there is nothing to export of {answers} answers", where=args.project, cure=cure)
-    target = Path(args.target)
-    _write_files({target: made.to_jsonl(), target.with_suffix(".manifest.json"): _json(manifest)})
+    usual, target = WHAT_OF[project.task], Path(args.target)
+    with _replacing(target) as out:
+        manifest = write_export(store, Wanted(project, args.what or usual, rule, args.at), out)
+        left_out = "".join(f"\n  left out  {n} x {why}" for why, n in manifest["left_out"].items())
+        if not manifest["rows"]:
+            other = (
+                f"; --what {usual} is what {project.task} projects give" if args.what not in ("", usual) else ""
+            )
+            cure = f"wait for answers, or ask for less agreement{other}{left_out}"
+            answers = len(read_answers(store, project, args.at)[1])
+            raise DataError(f"there is nothing to export of {answers} answers", where=args.project, cure=cure)
+    with _replacing(target.with_suffix(".manifest.json")) as out:
+        out.write(_json(manifest))
     revision = manifest["revision"]
     with store.write() as conn:
         people.record(
             conn,
             "exported",
-            f"{project.slug}/{made.what}",
+            f"{project.slug}/{manifest['what']}",
             by=None,
             revision=revision,
             sha256=manifest["sha256"],
         )
-    _say(f"{target}: {len(made.rows)} {made.what} at revision {revision}{left_out}")
+    _say(f"{target}: {manifest['rows']} {manifest['what']} at revision {revision}{left_out}")
 
 
-def _write_files(files: dict[Path, bytes]) -> None:
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that gets its name at the end; nothing is left of it where the body fails."""
+    # Written beside the target and renamed: a reader sees the whole file or none, also after a full disk.
+    partial = path.with_name(f".{path.name}.partial")
     try:
-        for path, data in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Written beside the target and renamed: a reader sees the whole file or none, also after a full disk.
-            partial = path.with_name(f".{path.name}.partial")
-            partial.write_bytes(data)
-            os.replace(partial, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as out:
+            yield out
+        os.replace(partial, path)
     except OSError as error:
         raise DataError(
             f"cannot write: {error.strerror}", where=str(path), cure="choose another name"
         ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _json(value: Any) -> bytes:

@@ -15,7 +15,7 @@ from plaudit.annotate.export_data import read_answers
 from plaudit.data.reading.transcripts import plain_text
 from plaudit.errors import ConfigError, Refused
 from plaudit.jobs.reward_tables import JudgeTable
-from plaudit.preferences.aggregate import Pair, outcomes, usable
+from plaudit.preferences.aggregate import Pair, gold_among, outcomes, usable
 from plaudit.preferences.annotation import Annotation, Answer, Choice, Item, Ranks
 from plaudit.preferences.calibration import Calibration, Verdict, calibrate
 from plaudit.preferences.exporting import EVERYTHING
@@ -202,7 +202,7 @@ def account_of(table: JudgeTable, rubric: str) -> str:
 def votes_of_people(annotations: Sequence[Annotation], items: Mapping[str, Item]) -> list[PairVote]:
     """The votes that count for a judge's calibration: not those of judges, and none on items with a known answer."""
     own = [a for a in annotations if not a.annotator.startswith(ACCOUNT)]
-    kept, _ = usable(own, items, EVERYTHING)
+    kept, _ = usable(own, gold_among(items), EVERYTHING)
     return pair_votes(kept)
 
 

@@ -95,6 +95,11 @@ def _add_incoming(actions: Any) -> None:
         each.add_argument(
             "--responses", default="", metavar="OUT.jsonl", help="where they go [NAME.responses.jsonl]"
         )
+        each.add_argument("--max-gb", type=float, default=2.0, help="largest file, unpacked; uploads too [2]")
+        each.add_argument("--max-rows", type=int, default=1_000_000, help="most rows of a file [1000000]")
+        each.add_argument(
+            "--max-text", type=int, default=10_000_000, help="longest prompt or response, in characters [10000000]"
+        )
         add_sampling_flags(each)
         add_field_flag(each)
 

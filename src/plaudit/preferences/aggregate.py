@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -12,13 +13,16 @@ import numpy as np
 from plaudit.errors import ConfigError
 from plaudit.preferences.annotation import Annotation, Choice, Item, Skip
 from plaudit.preferences.reliability import dawid_skene
-from plaudit.preferences.votes import PairVote, Vote
+from plaudit.preferences.votes import PairVote, Vote, pair_votes
 from plaudit.statistics import bradley_terry
 from plaudit.statistics.majority import decide, margin
 
 Method = Literal["majority", "dawid_skene"]
 Pair = tuple[str, int, int]
 """Item, and the indices of two of its responses."""
+
+Weighed = Mapping[Pair, Mapping[int, float]]
+"""The probability of each side (-1, 0, 1) for each pair."""
 
 CONFLICT = 0.7
 """Pairs with less agreement than this are shown to a reviewer: 2 against 1 is, 3 against 1 is not."""
@@ -92,22 +96,28 @@ class Outcome:
 
 
 def usable(
-    annotations: Iterable[Annotation], items: Mapping[str, Item], rule: Rule
+    annotations: Iterable[Annotation], gold: Container[str], rule: Rule, flagged: Container[str] | None = None
 ) -> tuple[list[Annotation], Counter[str]]:
     """The answers that can become training data, and how many are left out for which reason.
 
     Reviewers' verdicts are among them. Answers to gold items and repeats measure annotators and are left out, as are
     skips, "cannot judge" and, if the rule says so, every answer to an item that somebody flagged.
+
+    Args:
+        annotations: the answers.
+        gold: the keys of the gold items.
+        rule: whether flagged items are left out.
+        flagged: the keys of the flagged items, where ``annotations`` are not all answers; None: those flagged in them.
     """
     answers = list(annotations)
     dropped: Counter[str] = Counter()
     if rule.without_flagged:
-        flagged = {a.item for a in answers if a.flags}
+        flagged = {a.item for a in answers if a.flags} if flagged is None else flagged
         dropped["answers to flagged items"] += sum(a.item in flagged for a in answers)
         answers = [a for a in answers if a.item not in flagged]
     kept = []
     for a in answers:
-        if items[a.item].gold is not None:
+        if a.item in gold:
             dropped["answers to gold items"] += 1
         elif a.round != 0 and not a.adjudicated:
             dropped["repeated answers"] += 1
@@ -120,23 +130,73 @@ def usable(
     return kept, dropped
 
 
-def outcomes(votes: Sequence[PairVote], method: Method = "majority") -> list[Outcome]:
+def gold_among(items: Mapping[str, Item]) -> frozenset[str]:
+    """The keys of those that have a known answer."""
+    return frozenset(key for key, item in items.items() if item.gold is not None)
+
+
+class Survey:
+    """What a row depends on besides the answers to its own item; gathered part by part, before the rows are made.
+
+    Args:
+        rule: how votes become preferences.
+        flagged: the keys of flagged items; None: those flagged in the first part, which is all then.
+    """
+
+    def __init__(self, rule: Rule, flagged: frozenset[str] | None = None) -> None:
+        self.rule, self.flagged = rule, flagged
+        self.items: dict[str, None] = {}
+        """The keys of items with usable answers, in the order in which they were first answered."""
+        # Without a single "much better" all strengths are 1, and a margin would claim a precision that nobody gave.
+        self.graded = False
+        self.left_out: Counter[str] = Counter()
+        """How many answers are not usable, by reason."""
+        self._votes: list[PairVote] = []
+
+    def add(self, answers: Sequence[Annotation], gold: Container[str]) -> None:
+        """Take a part into account: answers in the order of their rows, and the keys of gold items."""
+        if self.flagged is None:
+            self.flagged = frozenset(a.item for a in answers if a.flags)
+        kept, left_out = usable(answers, gold, self.rule, self.flagged)
+        self.left_out += left_out  # which leaves out the reasons that were counted zero times
+        votes = pair_votes(kept)
+        self.items.update(dict.fromkeys(a.item for a in kept))
+        self.graded = self.graded or any(abs(vote.strength) > 1 for vote in votes)
+        if self.rule.method == "dawid_skene":
+            self._votes += votes
+
+    @cached_property
+    def weighed(self) -> Weighed:
+        """How likely each side of each pair is, by all votes."""
+        return weigh(self._votes, self.rule.method)
+
+
+def outcomes(
+    votes: Sequence[PairVote], method: Method = "majority", weighed: Weighed | None = None
+) -> list[Outcome]:
     """One outcome per pair of responses, in the order in which the pairs first come up.
 
     Majority: a side wins with more votes than the other and than ties. Dawid and Skene: each pair's
     probabilities of (first, tie, second) given the votes and how reliable the voters are; the likeliest wins.
+
+    Args:
+        votes: on whole pairs.
+        method: how votes count.
+        weighed: what `weigh` gave for all votes, where these are a part of them; None: these are all.
     """
     groups: dict[Pair, list[PairVote]] = defaultdict(list)
     for vote in votes:
         groups[vote.item, vote.first, vote.second].append(vote)
-    # Verdicts of reviewers are no votes: they must not raise the estimated accuracy of those who agree with them.
-    own = [v for v in votes if not v.adjudicated]
-    weighed = _weighed(own) if method == "dawid_skene" and own else {}
+    weighed = weigh(votes, method) if weighed is None else weighed
     return [_outcome(pair, group, weighed.get(pair)) for pair, group in groups.items()]
 
 
-def _weighed(votes: Sequence[PairVote]) -> dict[Pair, dict[int, float]]:
-    """The probability of each side (-1, 0, 1) for each pair."""
+def weigh(votes: Iterable[PairVote], method: Method) -> Weighed:
+    """The probability of each side (-1, 0, 1) for each pair, by the method of Dawid and Skene; none by another one."""
+    # Verdicts of reviewers are no votes: they must not raise the estimated accuracy of those who agree with them.
+    votes = [v for v in votes if not v.adjudicated] if method == "dawid_skene" else []
+    if not votes:
+        return {}
     names = {(v.item, v.first, v.second): f"{i}" for i, v in enumerate(votes)}
     sides = [Vote(names[v.item, v.first, v.second], v.annotator, float(v.side)) for v in votes]
     # symmetric, one accuracy for each annotator: a full table of their errors would need many more votes than a project
@@ -149,7 +209,7 @@ def _weighed(votes: Sequence[PairVote]) -> dict[Pair, dict[int, float]]:
     }
 
 
-def _outcome(pair: Pair, group: Sequence[PairVote], weighed: dict[int, float] | None) -> Outcome:
+def _outcome(pair: Pair, group: Sequence[PairVote], weighed: Mapping[int, float] | None) -> Outcome:
     votes = [v for v in group if not v.adjudicated]
     verdicts = [v for v in group if v.adjudicated]
     count = Counter(v.side for v in votes)

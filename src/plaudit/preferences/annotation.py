@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from plaudit.errors import DataError
 from plaudit.records import Content, Message, to_json
@@ -124,6 +124,35 @@ class Item:
     priority: float = 0.0
     """Higher is shown earlier under the strategy ``priority`` (active selection writes it)."""
     meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def characters(self) -> int:
+        """Of the prompt and all responses: how much there is to read."""
+        return sum(_length(content) for content in (self.prompt, *(r.content for r in self.responses)))
+
+
+class Asked(Protocol):
+    """What statistics need to know of an item."""
+
+    @property
+    def gold(self) -> Answer | None:
+        """The known answer of a gold item."""
+
+    @property
+    def characters(self) -> int:
+        """How much there is to read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """An item without its texts."""
+
+    gold: Answer | None
+    characters: int
+
+
+def _length(content: Content) -> int:
+    return len(content) if isinstance(content, str) else sum(len(turn.text) for turn in content)
 
 
 @dataclass(frozen=True, slots=True)

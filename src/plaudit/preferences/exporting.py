@@ -12,13 +12,12 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from hashlib import sha256
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any, Literal
 
 from plaudit.errors import DataError
-from plaudit.preferences.aggregate import Outcome, Rule, keep, outcomes, ranks_of, usable
+from plaudit.preferences.aggregate import Outcome, Rule, Survey, gold_among, keep, outcomes, ranks_of, usable
 from plaudit.preferences.annotation import (
     Annotation,
     Choice,
@@ -49,6 +48,10 @@ WHAT_OF: dict[Task, What] = {
 """What the answers to a task are exported as where the person names nothing."""
 
 
+AGGREGATED: tuple[What, ...] = ("preferences", "rankings", "ratings", "kto")
+"""Kinds of which a row is made of all answers to an item; a row of the others is made of one answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Exported:
     """The result of an export."""
@@ -65,23 +68,6 @@ class Exported:
         """The rows as a file: the same bytes for the same annotations."""
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows).encode()
 
-    def manifest(self, *, revision: int, rule: Rule, **more: Any) -> dict[str, Any]:
-        """A description to keep beside the file, so that a run can name exactly what it was trained on.
-
-        Args:
-            revision: the state of the history that was exported.
-            rule: how votes became preferences.
-            more: further entries, such as the project and its task.
-        """
-        return {
-            **more,
-            "what": self.what,
-            "revision": revision,
-            "rule": to_json(rule),
-            "rows": len(self.rows),
-            "left_out": self.dropped,
-            "sha256": sha256(self.to_jsonl()).hexdigest(),
-        }
 
 
 def export(
@@ -112,17 +98,35 @@ def export(
         raise DataError(
             f"item {missing!r} is annotated but not there", cure="export items and answers together"
         )
+    survey = Survey(rule)
+    if what != "annotations":
+        survey.add(answers, gold_among(items))
+    made = export_part(what, answers, items, survey)
+    return replace(made, dropped=dict(survey.left_out + Counter(made.dropped)))
+
+
+def export_part(
+    what: What, answers: Sequence[Annotation], items: Mapping[str, Item], survey: Survey
+) -> Exported:
+    """A part of an export: for kinds that are `AGGREGATED`, of all answers to some items; for others, of any answers.
+
+    Args:
+        what: the kind.
+        answers: in the order of their rows.
+        items: by key.
+        survey: of all answers, of which these are a part; it has counted those that are not usable.
+    """
     dropped: Counter[str] = Counter()
     if what != "annotations":
-        answers, dropped = usable(answers, items, rule)
-    made = _EXPORTS[what](answers, items, rule, dropped)
+        answers, _ = usable(answers, gold_among(items), survey.rule, survey.flagged)
+    made = _EXPORTS[what](answers, items, survey, dropped)
     if what == "annotations":
         return Exported(what, tuple(origin for _, origin in made))
     rows = tuple(
         {**to_json(record), "provenance": origin} if record is not None else origin for record, origin in made
     )
     # The unary plus of a Counter leaves out the reasons that were counted zero times.
-    return Exported(what, rows, tuple(r for r, _ in made if r is not None), +dropped)
+    return Exported(what, rows, tuple(r for r, _ in made if r is not None), dict(+dropped))
 
 
 Made = list[tuple[Record | None, dict[str, Any]]]
@@ -133,12 +137,10 @@ Made = list[tuple[Record | None, dict[str, Any]]]
 
 
 def _preferences(
-    annotations: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]
+    annotations: Sequence[Annotation], items: Mapping[str, Item], survey: Survey, dropped: Counter[str]
 ) -> Made:
-    votes = pair_votes(annotations)
-    # Without a single "much better" all strengths are 1, and a margin would claim a precision that nobody gave.
-    graded = any(abs(vote.strength) > 1 for vote in votes)
-    kept, left_out = keep(outcomes(votes, rule.method), rule)
+    rule = survey.rule
+    kept, left_out = keep(outcomes(pair_votes(annotations), rule.method, survey.weighed), rule)
     dropped.update(left_out)
     voted = _by_item(annotations)
     made: Made = []
@@ -156,7 +158,7 @@ def _preferences(
             prompt=item.prompt,
             chosen=chosen.content,
             rejected=rejected.content,
-            margin=outcome.margin if graded else None,
+            margin=outcome.margin if survey.graded else None,
             agreement=outcome.agreement,
             annotator=only,
         )
@@ -179,12 +181,13 @@ def _origin_of_pair(
 
 
 def _rankings(
-    annotations: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]
+    annotations: Sequence[Annotation], items: Mapping[str, Item], survey: Survey, dropped: Counter[str]
 ) -> Made:
     """The reviewer's ranking, or one made of all annotators' pairs; agreement is the mean over the pairs."""
+    rule = survey.rule
     ranked = _by_item([a for a in annotations if isinstance(a.answer, (Ranks, Choice))])
     by_item: dict[str, list[Outcome]] = defaultdict(list)
-    for outcome in outcomes(pair_votes(annotations), rule.method):
+    for outcome in outcomes(pair_votes(annotations), rule.method, survey.weighed):
         by_item[outcome.item].append(outcome)
     every = [outcome for own in by_item.values() for outcome in own]
     ranks = ranks_of(every, {key: len(items[key].responses) for key in ranked})
@@ -206,12 +209,12 @@ def _rankings(
 
 
 def _ratings(
-    annotations: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]
+    annotations: Sequence[Annotation], items: Mapping[str, Item], survey: Survey, dropped: Counter[str]
 ) -> Made:
     """The mean score of each response: on each axis, and over the axes as its reward."""
     made: Made = []
     for key, answers in _by_item([a for a in annotations if isinstance(a.answer, Scores)]).items():
-        deciding = _deciding(answers)
+        deciding, rule = _deciding(answers), survey.rule
         if len(deciding) < rule.min_votes and not deciding[0].adjudicated:
             dropped[f"items with fewer than {rule.min_votes} ratings"] += 1
             continue
@@ -227,11 +230,13 @@ def _ratings(
     return made
 
 
-def _kto(annotations: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]) -> Made:
+def _kto(
+    annotations: Sequence[Annotation], items: Mapping[str, Item], survey: Survey, dropped: Counter[str]
+) -> Made:
     """1 or 0 for each response, by the majority of thumbs."""
     made: Made = []
     for key, answers in _by_item([a for a in annotations if isinstance(a.answer, Thumbs)]).items():
-        deciding = _deciding(answers)
+        deciding, rule = _deciding(answers), survey.rule
         thumbs = [a.answer.up for a in deciding if isinstance(a.answer, Thumbs)]
         for i, response in enumerate(items[key].responses):
             up = sum(each[i] for each in thumbs)
@@ -262,7 +267,7 @@ def _deciding(answers: Sequence[Annotation]) -> list[Annotation]:
 
 
 def _demonstrations(
-    annotations: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]
+    annotations: Sequence[Annotation], items: Mapping[str, Item], survey: Survey, dropped: Counter[str]
 ) -> Made:
     made: Made = []
     for a in annotations:
@@ -279,7 +284,7 @@ def _demonstrations(
 
 
 def _judgements(
-    annotations: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]
+    annotations: Sequence[Annotation], items: Mapping[str, Item], survey: Survey, dropped: Counter[str]
 ) -> Made:
     made: Made = []
     for a in annotations:
@@ -311,7 +316,7 @@ def _judgement(a: Annotation, item: Item, vote: PairVote) -> tuple[Record, dict[
 
 
 def _annotations(
-    annotations: Sequence[Annotation], items: Mapping[str, Item], rule: Rule, dropped: Counter[str]
+    annotations: Sequence[Annotation], items: Mapping[str, Item], survey: Survey, dropped: Counter[str]
 ) -> Made:
     made: Made = []
     for a in annotations:
@@ -327,7 +332,7 @@ def _annotations(
     return made
 
 
-_EXPORTS: dict[str, Callable[[Sequence[Annotation], Mapping[str, Item], Rule, Counter[str]], Made]] = {
+_EXPORTS: dict[What, Callable[[Sequence[Annotation], Mapping[str, Item], Survey, Counter[str]], Made]] = {
     "preferences": _preferences,
     "rankings": _rankings,
     "ratings": _ratings,

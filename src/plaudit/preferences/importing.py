@@ -72,6 +72,19 @@ def items_of(
     return [replace(item, gold=None) for item in items], dict(+notes)
 
 
+def texts_of(record: Record) -> tuple[Content, ...]:
+    """The prompt and the responses of a record."""
+    if isinstance(record, Prompt):
+        return (record.content,)
+    if isinstance(record, Preference):
+        return record.prompt, record.chosen, record.rejected
+    if isinstance(record, Judgement):
+        return record.prompt, record.response_a, record.response_b
+    if isinstance(record, (Ranking, Comparison)):
+        return record.prompt, *record.responses
+    return record.prompt, record.response
+
+
 def _item(record: Record) -> Item:
     if isinstance(record, Prompt):
         meta: dict[str, Any] = {} if record.answer is None else {"answer": record.answer}

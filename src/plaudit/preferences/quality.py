@@ -15,15 +15,14 @@ from statistics import fmean, median
 from plaudit.preferences.annotation import (
     Annotation,
     Answer,
+    Asked,
     Choice,
-    Item,
     Ranks,
     Scores,
     Skip,
     Thumbs,
 )
 from plaudit.preferences.votes import pair_votes
-from plaudit.records import Content
 from plaudit.statistics.intervals import Estimate, counted
 
 FAST = -3.5
@@ -75,7 +74,7 @@ class AnnotatorCard:
     pace: Pace
 
 
-def annotator_cards(annotations: Sequence[Annotation], items: Mapping[str, Item]) -> list[AnnotatorCard]:
+def annotator_cards(annotations: Sequence[Annotation], items: Mapping[str, Asked]) -> list[AnnotatorCard]:
     """One card for each annotator, by name. A reviewer's adjudications are not counted as answers.
 
     Args:
@@ -132,7 +131,7 @@ def credit(truth: Answer, answer: Answer) -> float | None:
     return None
 
 
-def gold_accuracy(annotations: Iterable[Annotation], items: Mapping[str, Item]) -> Estimate:
+def gold_accuracy(annotations: Iterable[Annotation], items: Mapping[str, Asked]) -> Estimate:
     """Mean credit of first answers to items with a known answer, with Wilson's interval."""
     gold = ((items[a.item].gold, a.answer) for a in annotations if a.item in items and a.round == 0)
     return _share([c for truth, answer in gold if truth and (c := credit(truth, answer)) is not None])
@@ -216,11 +215,11 @@ def binomial_test(wins: int, n: int) -> float:
 # Speed
 
 
-def _paces(annotations: Sequence[Annotation], items: Mapping[str, Item]) -> dict[str, Pace]:
+def _paces(annotations: Sequence[Annotation], items: Mapping[str, Asked]) -> dict[str, Pace]:
     """The pace of each annotator, after the usual effect of an item's length on the time is removed."""
     # Logarithms, because times of people are skewed: a pause of ten minutes would hide all fast answers in the spread.
     timed = [a for a in annotations if a.seconds > 0 and not isinstance(a.answer, Skip) and not _edited(a)]
-    sizes = [_characters(items[a.item]) for a in timed]
+    sizes = [items[a.item].characters for a in timed]
     scores = robust_scores(_less_usual([math.log(a.seconds) for a in timed], sizes))
     rows: dict[str, list[tuple[float, bool, bool]]] = {a.annotator: [] for a in annotations}
     for a, size, z in zip(timed, sizes, scores, strict=True):
@@ -268,14 +267,6 @@ def _less_usual(logs: Sequence[float], sizes: Sequence[int]) -> list[float]:
         for i in part:
             rest[i] -= usual
     return rest
-
-
-def _characters(item: Item) -> int:
-    return sum(_length(content) for content in (item.prompt, *(r.content for r in item.responses)))
-
-
-def _length(content: Content) -> int:
-    return len(content) if isinstance(content, str) else sum(len(turn.text) for turn in content)
 
 
 def _sign(x: float) -> int:

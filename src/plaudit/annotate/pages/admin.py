@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import tempfile
 from pathlib import Path
 from typing import get_args
@@ -25,7 +26,7 @@ SETTINGS = (
 )  # fmt: skip
 MOST_GUIDELINES = 65_536
 UPLOADS = (".jsonl", ".json", ".csv")
-"""Endings taken over the web. Compressed files, which can unpack to any size, only from the command line."""
+"""Endings taken over the web. A file that is packed all the same is unpacked within the limits of imports."""
 STRATEGY_SAYS: dict[Strategy, str] = {
     "random": "by chance",
     "least-annotated": "where there are fewest answers",
@@ -208,9 +209,11 @@ def upload(request: Request, slug: str, form: Posted) -> Response:
     with tempfile.TemporaryDirectory() as folder:
         # The name of the upload is the sender's: only its letters and digits become the name of a file here.
         copy = Path(folder) / f"{slug_of(sent.filename or 'upload')}{ending}"
-        with sent.file as body:
-            copy.write_bytes(body.read())
-        done = import_file(site.store, copy, slug=project.slug, task=project.task, gold=form.has("gold"))
+        with sent.file as body, copy.open("wb") as kept:
+            shutil.copyfileobj(body, kept)
+        done = import_file(
+            site.store, copy, slug=project.slug, task=project.task, gold=form.has("gold"), limits=site.settings.imports
+        )
     with site.store.write() as conn:
         people.record(
             conn, "uploaded", project.slug, by=visitor.me.id, address=visitor.address, added=done.added

@@ -12,9 +12,8 @@ from markupsafe import Markup
 
 from plaudit.annotate.pages.charts import Dot, bars, dots
 from plaudit.preferences.agreement import Agreement, Level, agreement
-from plaudit.preferences.annotation import Annotation, Choice, Item, Skip, Task, written_in
+from plaudit.preferences.annotation import Annotation, Asked, Choice, Skip, Task, written_in
 from plaudit.preferences.compare import Standings
-from plaudit.preferences.disputes import Dispute, disputes
 from plaudit.preferences.quality import (
     FAST,
     FASTEST_READER,
@@ -78,14 +77,13 @@ class Figures:
     agreement: Agreement | None
     position: PositionBias
     cards: tuple[AnnotatorCard, ...]
-    disputes: tuple[Dispute, ...]
     plots: dict[str, Markup]
     hints: dict[str, tuple[str, ...]]
     """What should be looked at, by annotator."""
 
 
 def figures(
-    task: Task, annotations: Sequence[Annotation], items: Mapping[str, Item], revision: int
+    task: Task, annotations: Sequence[Annotation], items: Mapping[str, Asked], revision: int
 ) -> Figures:
     """Everything that the dashboard shows."""
     votes = labels(annotations)
@@ -103,15 +101,9 @@ def figures(
         agreement=measured,
         position=position_bias(annotations),
         cards=cards,
-        disputes=tuple(open_disputes(annotations, items)),
         plots=_plots(annotations, cards, measured),
         hints={card.annotator: _hints(card) for card in cards},
     )
-
-
-def open_disputes(annotations: Sequence[Annotation], items: Mapping[str, Item]) -> list[Dispute]:
-    """What a reviewer should decide; gold items are left out, for their answer is known."""
-    return disputes([a for a in annotations if items[a.item].gold is None])
 
 
 def _plots(

@@ -40,6 +40,8 @@ COLOUR_SECONDS = 0.1
 """Part of that for all the code of a text."""
 MOST_LANGUAGES = 8
 """Programming languages coloured in one text; code in others is shown without colours."""
+FIRST_PART, NEXT_PART = 16_384, 131_072
+"""Characters that are shown of a text longer than ``MOST_RENDERED``, and that each further part adds."""
 TAGS = set(
     "p br hr h1 h2 h3 h4 h5 h6 ul ol li blockquote pre code em strong s a table thead tbody tr th td span div".split()
 )
@@ -164,6 +166,38 @@ def markdown(text: str) -> Markup:
 def plain(text: str) -> Markup:
     """The characters as they are, with control characters made visible."""
     return Markup('<pre class="plain" tabindex="0">{}</pre>').format(_HIDDEN.sub(_visible, text))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a long text."""
+
+    shown: Markup
+    turn: int
+    """Which turn of the content it belongs to."""
+    end: int
+    """Characters of the turn up to the end of this part."""
+    total: int
+    """Characters of the turn."""
+
+
+def first_part(words: str, turn: int) -> Part | None:
+    """The beginning of a text that is too long to be shown whole; None for others."""
+    # Browsers lay out a whole text at once, and freeze for seconds over some megabytes of it.
+    return _part(words, turn, 0, FIRST_PART) if len(words) > MOST_RENDERED else None
+
+
+def next_part(content: Content, turn: int, start: int) -> Part | None:
+    """The part of a turn from a character on; None where there is none."""
+    spoken = turns(content)
+    if not (0 <= turn < len(spoken) and 0 <= start < len(spoken[turn][1])):
+        return None
+    return _part(spoken[turn][1], turn, start, NEXT_PART)
+
+
+def _part(words: str, turn: int, start: int, most: int) -> Part:
+    end = min(len(words), start + most)
+    return Part(plain(words[start:end]), turn, end, len(words))
 
 
 def turns(content: Content) -> list[tuple[str, str]]:

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import json
+import os
+import tempfile
+import time
 from collections import defaultdict
 from dataclasses import replace
+from hashlib import blake2b
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import Response
+from fastapi.responses import FileResponse, Response
+from starlette.background import BackgroundTask
 
-from plaudit.annotate.export_data import ExportQuery, make_export
-from plaudit.annotate.pages.figures import COLUMNS, DRAWS, Figures, figures, model_plots, open_disputes
+from plaudit.annotate.export_data import ExportQuery, Wanted, export_parts, kind_of, write_export
+from plaudit.annotate.pages.figures import COLUMNS, DRAWS, Figures, figures, model_plots
 from plaudit.annotate.pages.forms import in_words
-from plaudit.annotate.pages.work import view_of, work_context
+from plaudit.annotate.pages.work import PartOfText, text_part, view_of, work_context
 from plaudit.annotate.server.access import Number, Posted, needs
+from plaudit.annotate.server.newest import Known
 from plaudit.annotate.server.site import Site, project_of, see, site_of, visitor_of
 from plaudit.errors import DataError
-from plaudit.preferences.annotation import Annotation, Choice, Item, Ranks, Skip, Task, written_in
-from plaudit.preferences.compare import compare
+from plaudit.preferences.aggregate import Survey
+from plaudit.preferences.annotation import Annotation, Choice, Item, Ranks, Task, written_in
+from plaudit.preferences.compare import Standings, compare
 from plaudit.preferences.exporting import What
-from plaudit.preferences.store import answers, content, history, people
+from plaudit.preferences.store import answers, content, digest, history, people
 from plaudit.preferences.store.projects import Project
-from plaudit.records import Judgement
+from plaudit.records import Judgement, to_json
 
 router = APIRouter()
 PAGE = 50
@@ -45,33 +53,59 @@ SAYS: dict[What, str] = {
 Page = Annotated[int, Query(ge=0, le=10**6)]
 Only = Annotated[Literal["", "flagged", "skipped"], Query()]
 MOST_CONFLICTS = 200
+SMALL = 2000
+"""Rows of a history whose figures are computed while the page waits; those of a longer one in the background."""
+BREATH = 0.002
+"""Seconds between two parts of a long piece of work."""
 
 
 @router.get("/p/{slug}/review", openapi_extra=needs("reviewer"))
 def dashboard(request: Request, slug: str) -> Response:
     """Agreement, bias, pace and gold accuracy."""
     site, project = site_of(request), project_of(request)
-    figures = current_figures(site, project)
-    edits = project.task == "demonstration" or project.settings.edit_best or figures.edits > 0
+    known = current_figures(site, project)
+    is_read = read_on(site, project)
+    edits = project.task == "demonstration" or project.settings.edit_best or (known.value and known.value.edits > 0)
     offered = [(w, SAYS[w]) for w in GIVES[project.task] if w != "demonstrations" or edits]
-    return site.page(request, "review.html", figures=figures, exports=offered, columns=COLUMNS)
+    with site.store.read() as conn:
+        disputed = digest.count_disputes(conn, project)
+    return site.page(
+        request,
+        "review.html",
+        figures=known.value,
+        fresh=known.fresh and is_read,
+        disputed=disputed,
+        exports=offered,
+        columns=COLUMNS,
+    )
 
 
 @router.get("/p/{slug}/conflicts", openapi_extra=needs("reviewer"))
 def conflicts(request: Request, slug: str) -> Response:
     """The items on which people disagree."""
     site, project = site_of(request), project_of(request)
+    fresh = read_on(site, project)
     with site.store.read() as conn:
-        annotations = history.read_annotations(conn, project)
-        loaded = content.read_items(conn, project)
-    numbers = {item.key: number for number, item in loaded.items()}
-    items = {item.key: item for item in loaded.values()}
-    rows = [
-        (dispute, numbers[dispute.item], items[dispute.item])
-        for dispute in open_disputes(annotations, items)[:MOST_CONFLICTS]
-    ]
-    decided = len({a.item for a in annotations if a.adjudicated})
-    return site.page(request, "conflicts.html", rows=rows, decided=decided)
+        found = digest.open_disputes(conn, project, MOST_CONFLICTS)
+        items = content.read_items(conn, project, [number for number, _ in found])
+        decided = digest.count_decided(conn, project)
+    rows = [(dispute, number, items[number]) for number, dispute in found]
+    return site.page(request, "conflicts.html", rows=rows, decided=decided, fresh=fresh)
+
+
+def read_on(site: Site, project: Project) -> bool:
+    """Read the newest answers into the table of disputed items; False while more are read in the background."""
+    if digest.catch_up(site.store, project, parts=2):
+        return True
+    with site.store.read() as conn:
+        newest = history.revision(conn, project)
+
+    def read_all() -> bool:
+        while not digest.catch_up(site.store, project):
+            time.sleep(BREATH)
+        return True
+
+    return site.newest.get(("disputes", project.id), newest, read_all, wait=False).fresh
 
 
 @router.get("/p/{slug}/conflicts/{number}", openapi_extra=needs("reviewer"))
@@ -84,7 +118,7 @@ def adjudicate_page(request: Request, slug: str, number: Number) -> Response:
         view = view_of(conn, project, me, work)
     context = work_context(request, view)
     with site.store.read() as conn:
-        answered = [a for a in history.read_annotations(conn, project) if a.item == work.item.key]
+        answered = history.read_annotations(conn, project, items=[number])
     # Each person saw the responses in another order. Their answers are shown in the letters of the reviewer's order, or
     # "A better" would mean another response in each line.
     context["votes"] = [(a, in_words(a.answer, work.order)) for a in answered if not a.adjudicated]
@@ -95,15 +129,32 @@ def adjudicate_page(request: Request, slug: str, number: Number) -> Response:
 def models(request: Request, slug: str) -> Response:
     """The models compared: win rates, strengths, position bias."""
     site, project = site_of(request), project_of(request)
-    made, _ = make_export(site.store, project, "judgements")
+    version, small = _version(site, project)
+    known = site.newest.get(("models", project.id), version, lambda: _standings(site, project), wait=small)
+    standings = known.value
+    plots = model_plots(standings) if standings else {}
+    return site.page(request, "models.html", standings=standings, plots=plots, fresh=known.fresh)
+
+
+def _standings(site: Site, project: Project) -> Standings | None:
+    with site.store.read() as conn:
+        wanted = Wanted(project, "judgements", at=history.revision(conn, project))
     named = [
-        r
-        for r in made.records
+        _without_texts(r)
+        for _, part in export_parts(site.store, wanted, Survey(wanted.rule, frozenset()))
+        for r in part.records
         if isinstance(r, Judgement) and r.model_a and r.model_b and r.model_a != r.model_b
     ]
-    standings = compare(named, draws=DRAWS) if named else None
-    plots = model_plots(standings) if standings else {}
-    return site.page(request, "models.html", standings=standings, plots=plots)
+    return compare(named, draws=DRAWS) if named else None
+
+
+def _without_texts(judgement: Judgement) -> Judgement:
+    """The judgement with a fingerprint for each text: comparisons ask only which texts are the same."""
+    prompt, a, b = (
+        blake2b(json.dumps(to_json(text)).encode(), digest_size=12).hexdigest()
+        for text in (judgement.prompt, judgement.response_a, judgement.response_b)
+    )
+    return replace(judgement, prompt=prompt, response_a=a, response_b=b)
 
 
 @router.get("/p/{slug}/items", openapi_extra=needs("reviewer"))
@@ -111,21 +162,16 @@ def item_list(request: Request, slug: str, page: Page = 0, only: Only = "") -> R
     """All items, or those that somebody flagged or left out, a page at a time."""
     site, project = site_of(request), project_of(request)
     with site.store.read() as conn:
-        by_item = _by_item(history.read_annotations(conn, project))
         if only:
-            wanted = {key for key, own in by_item.items() if any(_is(only, a) for a in own)}
-            matching = [one for one in content.read_items(conn, project).items() if one[1].key in wanted]
-            shown, total = matching[page * PAGE : (page + 1) * PAGE], len(matching)
+            numbers, total = history.marked_items(conn, project, only, page, PAGE)
+            shown = list(content.read_items(conn, project, numbers).items())
         else:
             shown = content.page_of_items(conn, project, page, PAGE)
             total = content.count_items(conn, project)
+        by_item = _by_item(history.read_annotations(conn, project, items=[number for number, _ in shown]))
     rows = [(number, item, by_item.get(item.key, [])) for number, item in shown]
     more = (page + 1) * PAGE < total
     return site.page(request, "items.html", rows=rows, page=page, only=only, total=total, more=more)
-
-
-def _is(only: str, annotation: Annotation) -> bool:
-    return bool(annotation.flags) if only == "flagged" else isinstance(annotation.answer, Skip)
 
 
 @router.get("/p/{slug}/items/{number}", openapi_extra=needs("reviewer"))
@@ -134,12 +180,22 @@ def one_item(request: Request, slug: str, number: Number) -> Response:
     site, project = site_of(request), project_of(request)
     item = _item(site, project, number)
     with site.store.read() as conn:
-        own = _by_item(history.read_annotations(conn, project)).get(item.key, [])
+        own = history.read_annotations(conn, project, items=[number])
     order = tuple(range(len(item.responses)))
     rows = [(a, in_words(a.answer, order), written_in(a.answer)) for a in own]
     known = in_words(item.gold, order) if item.gold else ""
     shown = list(enumerate(item.responses))
-    return site.page(request, "item.html", number=number, item=item, rows=rows, known=known, shown=shown)
+    texts = f"/p/{slug}/items/{number}/text/"
+    return site.page(
+        request, "item.html", number=number, item=item, rows=rows, known=known, shown=shown, texts=texts
+    )
+
+
+@router.get("/p/{slug}/items/{number}/text/{place}", openapi_extra=needs("reviewer"))
+def rest_of_text(request: Request, slug: str, number: Number, place: str, wanted: PartOfText) -> Response:
+    """A part of a text that is too long to be shown at once."""
+    item = _item(site_of(request), project_of(request), number)
+    return text_part(request, item.prompt, [response.content for response in item.responses], place, wanted)
 
 
 @router.post("/p/{slug}/items/{number}/gold", openapi_extra=needs("reviewer", "gold", "revision"))
@@ -149,7 +205,7 @@ def change_gold(request: Request, slug: str, number: Number, form: Posted) -> Re
     item = _item(site, project, number)
     chosen = form.number("revision", 0)
     with site.store.write() as conn:
-        own = _by_item(history.read_annotations(conn, project)).get(item.key, [])
+        own = history.read_annotations(conn, project, items=[number])
         answer = next((a.answer for a in own if a.revision == chosen), None)
         if chosen and answer is None:
             raise DataError(
@@ -174,35 +230,58 @@ def download(
     """An export as a file."""
     # It writes although it is a GET: the audit log records who took which data out.
     site, project, visitor = site_of(request), project_of(request), visitor_of(request)
-    made, manifest = make_export(site.store, project, what, wanted.rule(), wanted.at)
+    response, manifest = exported(site, project, what, wanted)
     with site.store.write() as conn:
         people.record(
             conn, "exported", f"{slug}/{what}", by=visitor.me.id, address=visitor.address, **_brief(manifest)
         )
-    name = f"{slug}-{made.what}-{manifest['revision']}.jsonl"
-    headers = {
-        "content-disposition": f'attachment; filename="{name}"',
-        "x-revision": str(manifest["revision"]),
-    }
-    return Response(made.to_jsonl(), media_type="application/x-ndjson", headers=headers)
+    name = f"{slug}-{manifest['what']}-{manifest['revision']}.jsonl"
+    response.headers["content-disposition"] = f'attachment; filename="{name}"'
+    return response
 
 
-def current_figures(site: Site, project: Project) -> Figures:
-    """The figures of the newest revision, computed once for each revision."""
+def exported(site: Site, project: Project, what: str, query: ExportQuery) -> tuple[Response, dict[str, Any]]:
+    """The response that sends an export, and its manifest."""
+    # Through a file, for its digest goes first, in a header, and the rows of a large project fill the memory. Between
+    # two parts the thread sleeps, so that answers are stored meanwhile.
+    wanted = Wanted(project, kind_of(what), query.rule(), query.at)
+    handle, name = tempfile.mkstemp(prefix="plaudit-export-")
+    try:
+        with os.fdopen(handle, "wb") as out:
+            manifest = write_export(site.store, wanted, out, lambda share: time.sleep(BREATH))
+    except BaseException:
+        os.unlink(name)
+        raise
+    headers = {"x-revision": str(manifest["revision"]), "x-sha256": manifest["sha256"]}
+    gone = BackgroundTask(os.unlink, name)
+    return FileResponse(name, media_type="application/x-ndjson", headers=headers, background=gone), manifest
+
+
+def current_figures(site: Site, project: Project) -> Known[Figures]:
+    """The figures of the newest revision, computed once for each; in a large project the last ones meanwhile."""
     # Bootstrap intervals take seconds in a large project, and several reviewers look at the same page. Only the last
-    # ones are kept: an older revision is not shown again. The number of items is part of the key, because new items
-    # make no new revision.
+    # ones are kept: an older revision is not shown again.
+
+    def make() -> Figures:
+        with site.store.read() as conn:
+            revision = history.revision(conn, project)
+            annotations = history.read_annotations(conn, project, revision)
+            briefs = content.read_briefs(conn, project)
+        return figures(project.task, annotations, briefs, revision)
+
+    version, small = _version(site, project)
+    return site.newest.get(("figures", project.id), version, make, wait=small)
+
+
+def _version(site: Site, project: Project) -> tuple[tuple[int, int, int], bool]:
+    """What changes with the answers and items of a project, and whether they are few."""
+    # The number of items is part of it, because new items make no new revision; that of gold items, because it changes
+    # what counts.
     with site.store.read() as conn:
-        revision = history.revision(conn, project)
-        key = (project.id, revision, content.count_items(conn, project))
-        if key in site.figures:
-            return site.figures[key]
-        annotations = history.read_annotations(conn, project)
-        items = {item.key: item for item in content.read_items(conn, project).values()}
-    made = figures(project.task, annotations, items, revision)
-    site.figures.clear()
-    site.figures[key] = made
-    return made
+        newest = history.revision(conn, project)
+        version = (newest, content.count_items(conn, project), len(content.gold_keys(conn, project)))
+        small = not history.has_more_rows(conn, project, SMALL)
+    return version, small
 
 
 def _by_item(annotations: list[Annotation]) -> dict[str, list[Annotation]]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict
 
 from plaudit.annotate.pages.forms import LETTERS, STEPS, filled, in_words, read_submission, source
-from plaudit.annotate.server.access import Number, Posted, needs
+from plaudit.annotate.pages.markup import next_part, turns
+from plaudit.annotate.server.access import MOST_NUMBER, Number, Posted, needs
 from plaudit.annotate.server.site import project_of, see, site_of, visitor_of
 from plaudit.preferences.annotation import Answer, unsigned
 from plaudit.preferences.store import answers, history, leases, projects
@@ -19,9 +22,28 @@ from plaudit.preferences.store.answers import Head
 from plaudit.preferences.store.leases import Work
 from plaudit.preferences.store.people import User
 from plaudit.preferences.store.projects import Progress, Project
-from plaudit.preferences.store.transaction import Transaction
+from plaudit.preferences.store.transaction import NotFound, Transaction
+from plaudit.records import Content
 
 router = APIRouter()
+MOST_TYPED = 65_000
+"""Characters that the fields for written texts take."""
+
+
+class TextQuery(BaseModel):
+    """Which part of a long text is wanted."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    turn: Annotated[int, Query(ge=0, le=MOST_NUMBER)] = 0
+    """Of a chat, from 0."""
+    start: Annotated[int, Query(ge=0, le=MOST_NUMBER)] = 0
+    """The first character."""
+    whole: bool = False
+    """The whole turn as plain text."""
+
+
+PartOfText = Annotated[TextQuery, Query()]
 
 
 @router.get("/", openapi_extra=needs("person"))
@@ -73,6 +95,15 @@ async def one_item(request: Request, slug: str, number: Number) -> Response:
     return await _show(request, await site.reader.run(find))
 
 
+@router.get("/p/{slug}/a/{number}/text/{place}", openapi_extra=needs("member"))
+async def rest_of_text(request: Request, slug: str, number: Number, place: str, wanted: PartOfText) -> Response:
+    """A part of a text that is too long to be shown at once, of an item that the person was shown."""
+    site, project, me = site_of(request), project_of(request), visitor_of(request).me
+    work = await site.reader.run(lambda conn: leases.get_work(conn, project, number, me.id))
+    shown = [unsigned(work.item.responses[index].content) for index in work.order]
+    return await run_in_threadpool(text_part, request, work.item.prompt, shown, place, wanted)
+
+
 @router.post(
     "/p/{slug}/a/{number}",
     openapi_extra=needs(
@@ -119,6 +150,24 @@ def guidelines(request: Request, slug: str) -> Response:
     return site_of(request).page(request, "guidelines.html")
 
 
+def text_part(
+    request: Request, prompt: Content, shown: Sequence[Content], place: str, wanted: TextQuery
+) -> Response:
+    """The next part of the prompt or of a response, or the whole of one turn as plain text.
+
+    Raises:
+        NotFound: there is no such text.
+    """
+    texts = {"prompt": prompt, **dict(zip(LETTERS, shown, strict=False))}
+    part = next_part(texts[place], wanted.turn, wanted.start) if place in texts else None
+    if part is None:
+        raise NotFound("there is no more of this text", cure="load the page again")
+    if wanted.whole:
+        words = turns(texts[place])[wanted.turn][1]
+        return Response(words.encode("utf-8", "replace"), media_type="text/plain; charset=utf-8")
+    return site_of(request).page(request, "part.html", shown=part, more=request.url.path)
+
+
 def _go(request: Request, path: str) -> Response:
     """Send the browser to another page, also after a request of htmx, which would load a redirect into the page."""
     if request.headers.get("hx-request"):
@@ -142,13 +191,15 @@ class WorkView:
     """The newest row of the assignment."""
     before: Answer | None = None
     """The answer that the form starts from."""
+    back_at: float | None = None
+    """Without an item: when the first one that somebody else holds can be shown."""
 
 
 def view_of(conn: Transaction, project: Project, me: User, work: Work | None) -> WorkView:
     """Everything that the page of an item needs to know of the person and the item."""
     counts = history.counts_of(conn, project, me.id)
     if work is None:
-        return WorkView(None, counts)
+        return WorkView(None, counts, back_at=leases.comes_back(conn, project, me.id))
     head = answers.get_head(conn, work.id)
     before = head.answer if head else None
     if head and before is None:  # taken back: the form starts from the answer before that
@@ -167,7 +218,13 @@ async def _show(request: Request, view: WorkView) -> Response:
 
 def _page(request: Request, view: WorkView) -> Response:
     name = "done" if view.work is None else "work"
-    context = {"mine": view.counts} if view.work is None else work_context(request, view)
+    # A minute more than is left, so that whoever comes back then finds the item.
+    minutes = None if view.back_at is None else max(1, int((view.back_at - time.time()) // 60) + 1)
+    context = (
+        {"mine": view.counts, "minutes": minutes, "back_at": view.back_at}
+        if view.work is None
+        else work_context(request, view)
+    )
     return site_of(request).page(request, f"{'_' * _in_page(request)}{name}.html", **context)
 
 
@@ -188,12 +245,17 @@ def work_context(request: Request, view: WorkView) -> dict[str, Any]:
     values = filled(view.before, work.order)
     shown = [unsigned(work.item.responses[index].content) for index in work.order]
     compares = project.task in ("pairwise", "ranking")
+    editing = compares and (project.settings.edit_best or "text" in values)
+    # What is longer than an answer may be cannot be edited.
+    short = [letter for letter, content in zip(LETTERS, shown, strict=False) if len(source(content)) <= MOST_TYPED]
     return {
         "work": work,
         "shown": list(zip(LETTERS, shown, strict=False)),
         "head": head,
         "values": values,
-        "editing": compares and (project.settings.edit_best or "text" in values),
+        "editing": editing,
+        "editable": short if editing or project.task == "demonstration" else [],
+        "texts": f"/p/{project.slug}/a/{work.id}/text/",
         "source": source,
         "given_flags": head.flags if head else (),
         "given_comment": head.comment if head else "",

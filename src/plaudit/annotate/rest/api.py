@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from plaudit.annotate.export_data import ExportQuery, make_export
+from plaudit.annotate.export_data import ExportQuery
 from plaudit.annotate.pages.admin import take_out
+from plaudit.annotate.pages.review import exported
 from plaudit.annotate.rest.bodies import (
     ANSWERED,
     LINE,
@@ -204,9 +205,8 @@ def export(
     wanted: Annotated[ExportQuery, Query()],
 ) -> Response:
     """An export as JSON lines; the header x-revision names the revision of the history."""
-    made, manifest = make_export(site_of(request).store, project_of(request), what, wanted.rule(), wanted.at)
-    headers = {"x-revision": str(manifest["revision"]), "x-sha256": manifest["sha256"]}
-    return Response(made.to_jsonl(), media_type="application/x-ndjson", headers=headers)
+    response, _ = exported(site_of(request), project_of(request), what, wanted)
+    return response
 
 
 def _project_json(project: Project, user: User) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import ipaddress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from plaudit.annotate.import_data import LIMITS, ImportLimits
 from plaudit.errors import ConfigError
 
 
@@ -19,6 +20,7 @@ class ServeSettings:
         auth: people log in; without it there is one local user, and only this machine may connect.
         public_url: the address that people type, such as https://label.example.org; needed for other machines.
         plain_http: that address may be http://, because the network is encrypted by other means (a VPN).
+        imports: how much a file that is uploaded may hold.
         proxy: the address of the reverse proxy whose X-Forwarded-For header tells who connects; empty: the header does
             not count, for anybody can send it.
 
@@ -35,6 +37,7 @@ class ServeSettings:
     public_url: str = ""
     plain_http: bool = False
     proxy: str = ""
+    imports: ImportLimits = LIMITS
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:

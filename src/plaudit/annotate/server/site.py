@@ -15,9 +15,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from plaudit import __version__
 from plaudit.annotate.pages import markup
-from plaudit.annotate.pages.figures import Figures
 from plaudit.annotate.server.batches import Batcher
 from plaudit.annotate.server.limits import Limiter
+from plaudit.annotate.server.newest import Newest
 from plaudit.annotate.server.settings import ServeSettings
 from plaudit.preferences.store.engine import Store
 from plaudit.preferences.store.people import User
@@ -63,8 +63,8 @@ class Site:
     store: Store
     settings: ServeSettings
     limiter: Limiter = field(default_factory=Limiter)
-    figures: dict[tuple[int, int, int], Figures] = field(default_factory=dict)
-    """The last figures computed, by project, revision and number of items."""
+    newest: Newest = field(default_factory=Newest)
+    """Results that take long to compute: figures, comparisons of models, tables of disputed items."""
     reader: Batcher = field(init=False)
     """Short reads that every request needs."""
     writer: Batcher = field(init=False)
@@ -136,6 +136,7 @@ def templates() -> Environment:
     env.filters.update(
         markdown=markup.markdown,
         plain=markup.plain,
+        first_part=markup.first_part,
         turns=markup.turns,
         when=_when,
         duration=_duration,

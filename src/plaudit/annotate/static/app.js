@@ -125,6 +125,7 @@ function number(sure) {
     $("input", row).value = sure ? rank : "";
   });
   offerEdit();
+  keepDraft();
 }
 
 function settle() { placed = all("li", ranks()).length; number(true); }
@@ -142,6 +143,7 @@ function startRanking() {
     });
     settle();
   } else number(false);
+  restoreRanking();
   if (window.Sortable) Sortable.create(list, { handle: ".grip, .snippet, .letter", animation: 120, ghostClass: "ghost", onEnd: settle });
   list.addEventListener("click", (event) => {
     const row = event.target.closest("li");
@@ -155,21 +157,61 @@ function startRanking() {
   $("#keep-order").addEventListener("click", settle);
 }
 
-/* Writing: start from a response; keep what was written if the page is lost. */
+/* Drafts: all that was entered is there again after a reload. The place names the row that the answer would correct, so that
+   what was sent from here is no draft of its correction. */
+
+const draftPlace = () => { const form = $("#answer"); return form && `plaudit draft ${form.getAttribute("action")} ${form.elements.supersedes.value}`; };
+let drafting = false; /* not while the page starts: what is put into the form then is no news */
+
+function readDraft() {
+  try { return JSON.parse(sessionStorage.getItem(draftPlace())); } catch { return null; }
+}
+
+function keepDraft() {
+  const form = $("#answer");
+  if (!form || !drafting) return;
+  const rows = ranks() ? all("li", ranks()) : [];
+  const draft = {
+    checked: all("input:checked", form).map((input) => `${input.name}=${input.value}`),
+    comment: $("[name=comment]", form).value, text: $("#text")?.value ?? "", base: $("#base")?.value ?? "", placed,
+    ranking: rows.map((row) => ({ letter: row.dataset.letter, tied: row.classList.contains("tied") })),
+  };
+  try { sessionStorage.setItem(draftPlace(), JSON.stringify(draft)); } catch { /* no room: then there is no draft */ }
+}
+
+function restoreDraft() {
+  const draft = readDraft(), form = $("#answer");
+  if (!draft || !form) return;
+  all("input[type=radio], input[type=checkbox]", form).forEach((input) => { input.checked = draft.checked.includes(`${input.name}=${input.value}`); });
+  $("[name=comment]", form).value = draft.comment;
+  if (draft.comment || $("[name=flag]:checked", form)) $("#more").open = true;
+  if ($("#text")) { $("#text").value = draft.text; $("#base").value = draft.base; }
+}
+
+function restoreRanking() {
+  const draft = readDraft();
+  if (!draft || !draft.placed) return;
+  draft.ranking.forEach(({ letter, tied }, i) => {
+    const row = $(`li[data-letter="${letter}"]`, ranks());
+    ranks().append(row);
+    tie(row, tied);
+    row.classList.toggle("ranked", i < draft.placed);
+  });
+  placed = draft.placed;
+  number(placed === draft.ranking.length);
+}
+
+document.addEventListener("input", keepDraft);
+document.addEventListener("change", keepDraft);
+
+/* Writing: start from a response. */
 
 function startWriting() {
   const text = $("#text");
   if (!text) return;
-  const place = `plaudit draft ${location.pathname.split("/")[2]} ${$("#work").dataset.assignment}`;
   const base = $("#base");
-  const saved = sessionStorage.getItem(place);
-  if (saved && !text.value) { text.value = saved; base.value = sessionStorage.getItem(`${place} base`) ?? ""; }
   const count = () => { $("#count").textContent = `${text.value.trim() ? text.value.trim().split(/\s+/).length : 0} words`; };
-  text.addEventListener("input", () => {
-    sessionStorage.setItem(place, text.value);
-    sessionStorage.setItem(`${place} base`, base.value);
-    count();
-  });
+  text.addEventListener("input", count);
   count();
   all("[data-copy]").forEach((button) => button.addEventListener("click", () => {
     if (!text.disabled && base.value === button.dataset.copy && $("#editing")) { text.focus(); return; }
@@ -178,13 +220,13 @@ function startWriting() {
     text.dataset.copied = text.value;
     base.value = button.dataset.copy;
     offerEdit();
-    text.dispatchEvent(new Event("input"));
+    text.dispatchEvent(new Event("input", { bubbles: true }));
     text.focus();
   }));
   $("#discard")?.addEventListener("click", () => {
     text.value = "";
     base.value = "";
-    text.dispatchEvent(new Event("input"));
+    text.dispatchEvent(new Event("input", { bubbles: true }));
     offerEdit();
   });
 }
@@ -208,7 +250,7 @@ function offerEdit() {
   const found = best();
   const base = $("#base");
   const open = found.includes(base.value);
-  offer.hidden = !found.length;
+  offer.hidden = !found.some((letter) => $(`[data-copy="${letter}"]`, offer)); // a text too long to be edited has no button
   all("[data-copy]", offer).forEach((button) => {
     button.hidden = button.disabled = !found.includes(button.dataset.copy);
     button.setAttribute("aria-pressed", String(button.dataset.copy === base.value));
@@ -222,6 +264,8 @@ function offerEdit() {
 /* The page, and every piece that htmx puts into it. */
 
 function start(first) {
+  drafting = false;
+  restoreDraft();
   startRanking();
   startWriting();
   setCurrent(0, false);
@@ -232,7 +276,10 @@ function start(first) {
   plainMode(sessionStorage.getItem("plaudit plain") === "1");
   $("#plain-toggle")?.addEventListener("click", () => plainMode(!document.body.classList.contains("plain-mode")));
   $("#show-keys")?.addEventListener("click", () => $("#keys").showModal());
-  if (!first) { window.scrollTo(0, 0); $("#prompt-title")?.focus({ preventScroll: true }); }
+  drafting = true;
+  if (!first) window.scrollTo(0, 0);
+  /* Here Tab begins: the way to the answer is the next stop. */
+  $("#prompt-title")?.focus({ preventScroll: true });
 }
 
 function plainMode(on) {

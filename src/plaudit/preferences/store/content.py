@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from plaudit.errors import DataError
 from plaudit.preferences.annotation import (
     RESPONSES,
     Answer,
+    Brief,
     Item,
     ItemResponse,
     answer_from_json,
@@ -32,6 +33,8 @@ ROWS_AT_ONCE = 500
 """Items of one INSERT: SQLite limits the number of parameters of a statement."""
 Loaded = tuple[int, Item]
 """An item with its row number."""
+Fingerprint = tuple[bool, str]
+"""Whether an item is gold, and the digest of its texts."""
 
 
 def uniform(*parts: object) -> float:
@@ -58,9 +61,10 @@ def add_items(conn: Connection, project: Project, new: Iterable[Item]) -> Added:
     Raises:
         DataError: an item that does not fit the task: nothing of the call is stored.
     """
-    checked = [_checked(item, project) for item in new]
-    rows_there = conn.execute(select(items.c.key, items.c.id).where(items.c.project_id == project.id))
-    known = {row.key: row.id for row in rows_there}
+    checked = [check_item(item, project) for item in new]
+    known: dict[str, int] = {}
+    for start in range(0, len(checked), ROWS_AT_ONCE):
+        known |= numbers_of(conn, project, [item.key for item in checked[start : start + ROWS_AT_ONCE]])
     # Of several new items with one key the first counts.
     fresh: dict[str, Item] = {}
     repeated: list[Item] = []
@@ -128,7 +132,8 @@ def _insert(conn: Connection, project: Project, new: Sequence[Item], now: float)
         conn.execute(insert(responses), response_rows)
 
 
-def _checked(item: Item, project: Project) -> Item:
+def check_item(item: Item, project: Project) -> Item:
+    """The item, if it fits the task of the project; a DataError says what does not fit."""
     low, high = RESPONSES[project.task]
     where = f"item {item.key[:80]!r}"
     if not item.key or len(item.key) > 400:
@@ -150,11 +155,48 @@ def read_items(conn: Connection, project: Project, ids: Sequence[int] | None = N
     # Two queries for all items, instead of one more for each item.
     of_responses = select(responses).join(items).where(items.c.project_id == project.id)
     if ids is not None:
-        query, of_responses = query.where(items.c.id.in_(ids)), of_responses.where(items.c.id.in_(ids))
+        query = query.where(items.c.id.in_(ids))
+        of_responses = select(responses).where(responses.c.item_id.in_(ids))
     by_item: dict[int, list[ItemResponse]] = defaultdict(list)
     for row in conn.execute(of_responses.order_by(responses.c.item_id, responses.c.number)):
         by_item[row.item_id].append(ItemResponse(content_from_json(row.content), row.model, row.provenance))
     return {row.id: _item(row, tuple(by_item[row.id])) for row in conn.execute(query)}
+
+
+def numbers_of(conn: Connection, project: Project, keys: Sequence[str]) -> dict[str, int]:
+    """The row numbers of items by their keys."""
+    query = select(items.c.key, items.c.id).where(items.c.project_id == project.id, items.c.key.in_(keys))
+    return {key: int(number) for key, number in conn.execute(query)}
+
+
+def gold_keys(conn: Connection, project: Project) -> frozenset[str]:
+    """The keys of the gold items."""
+    query = select(items.c.key).where(items.c.project_id == project.id, items.c.is_gold == 1)
+    return frozenset(conn.scalars(query))
+
+
+def read_briefs(conn: Connection, project: Project) -> dict[str, Brief]:
+    """What statistics need to know of all items, by key, without keeping their texts."""
+    return {item.key: Brief(item.gold, item.characters) for item in _each_item(conn, project)}
+
+
+def fingerprints(conn: Connection, project: Project) -> dict[Fingerprint, str]:
+    """The keys of all items of a project by their fingerprints."""
+    return {fingerprint(item): item.key for item in _each_item(conn, project)}
+
+
+def fingerprint(item: Item) -> Fingerprint:
+    """What two items share that ask the same: whether they are gold, and their texts."""
+    return item.gold is not None, digest_of(item)
+
+
+def _each_item(conn: Connection, project: Project) -> Iterator[Item]:
+    """All items; only a part of them is in memory at a time."""
+    last = 0
+    query = select(items.c.id).where(items.c.project_id == project.id).order_by(items.c.id).limit(ROWS_AT_ONCE)
+    while ids := list(conn.scalars(query.where(items.c.id > last))):
+        yield from read_items(conn, project, ids).values()
+        last = ids[-1]
 
 
 def page_of_items(conn: Connection, project: Project, page: int, size: int = 50) -> list[Loaded]:
@@ -176,7 +218,7 @@ def set_priorities(conn: Connection, project: Project, priorities: Mapping[str, 
 
 def set_gold(conn: Connection, project: Project, item_id: int, item: Item, gold: Answer | None) -> Item:
     """Make an item gold, with its known answer, or ordinary again (None)."""
-    changed = _checked(replace(item, gold=gold), project)
+    changed = check_item(replace(item, gold=gold), project)
     value = answer_to_json(gold) if gold is not None else None
     query = update(items).where(items.c.id == item_id, items.c.project_id == project.id)
     # Gold items take no places, so ``taken`` of a gold item is 0. When it becomes ordinary again the count must be that

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from sqlalchemy import Connection, Select, bindparam, func, select
 
 from plaudit.preferences.annotation import Annotation, Skip, answer_from_json
 from plaudit.preferences.store.leases import ADJUDICATION
 from plaudit.preferences.store.projects import Project
-from plaudit.preferences.store.schema import assignments, items, judgements, users
+from plaudit.preferences.store.schema import FLAGGED, SKIPPED, assignments, items, judgements, users
 
 
 def revision(conn: Connection, project: Project) -> int:
@@ -21,8 +22,20 @@ def revision(conn: Connection, project: Project) -> int:
     return int(conn.scalar(newest) or 0)
 
 
+def has_more_rows(conn: Connection, project: Project, than: int) -> bool:
+    """Whether the history of a project has more rows than so many."""
+    query = select(judgements.c.id).where(judgements.c.project_id == project.id).order_by(judgements.c.id)
+    return conn.scalar(query.offset(than).limit(1)) is not None
+
+
 def read_annotations(
-    conn: Connection, project: Project, at: int | None = None, user_id: int | None = None
+    conn: Connection,
+    project: Project,
+    at: int | None = None,
+    user_id: int | None = None,
+    items: Sequence[int] | None = None,
+    since: int = 0,
+    limit: int | None = None,
 ) -> list[Annotation]:
     """The answers that counted at a revision (None: now), in the order of their rows, with skips and gold items.
 
@@ -31,16 +44,24 @@ def read_annotations(
         project: which project.
         at: the revision.
         user_id: only the answers of this person.
+        items: only answers to items of these row numbers; what it costs depends on them alone.
+        since: only answers after this row.
+        limit: the first so many of them.
     """
     later = judgements.alias("later")
     replaced = select(later.c.id).where(later.c.supersedes == judgements.c.id)
-    query = _rows(project).where(judgements.c.answer.is_not(None))
+    query = (_rows(project) if items is None else _rows_of(project, items)).where(judgements.c.answer.is_not(None))
     if at is not None:
         query = query.where(judgements.c.id <= at)
         replaced = replaced.where(later.c.id <= at)
     if user_id is not None:
         query = query.where(judgements.c.user_id == user_id)
-    return [_annotation(row) for row in conn.execute(query.where(~replaced.exists()))]
+    if since:
+        query = query.where(judgements.c.id > since)
+    if limit is not None:
+        query = query.limit(limit)
+    found = [_annotation(row) for row in conn.execute(query.where(~replaced.exists()))]
+    return found if items is None else sorted(found, key=lambda a: a.revision)
 
 
 def raw_rows(
@@ -90,6 +111,38 @@ def latest_of(
     return [(row.assignment_id, _annotation(row)) for row in conn.execute(query.limit(limit))]
 
 
+Only = Literal["flagged", "skipped"]
+
+
+def marked_items(
+    conn: Connection, project: Project, only: Only, page: int = 0, size: int = 50
+) -> tuple[list[int], int]:
+    """A page of the row numbers of the items that somebody flagged or left out, and how many there are in all."""
+    mark, later = {"flagged": FLAGGED, "skipped": SKIPPED}[only], judgements.alias("later")
+    standing = ~select(later.c.id).where(later.c.supersedes == judgements.c.id).exists()
+    marked = (
+        select(judgements.c.item_id)
+        .where(judgements.c.project_id == project.id, judgements.c.answer.is_not(None), mark, standing)
+        .distinct()
+    )
+    total = conn.scalar(select(func.count()).select_from(marked.subquery()))
+    found = conn.scalars(marked.order_by(judgements.c.item_id).offset(page * size).limit(size))
+    return list(found), int(total or 0)
+
+
+def flagged_keys(conn: Connection, project: Project, at: int) -> frozenset[str]:
+    """The keys of the items that somebody had flagged at a revision."""
+    later = judgements.alias("later")
+    replaced = select(later.c.id).where(later.c.supersedes == judgements.c.id, later.c.id <= at).exists()
+    query = (
+        select(items.c.key)
+        .distinct()
+        .join(judgements, judgements.c.item_id == items.c.id)
+        .where(judgements.c.project_id == project.id, judgements.c.id <= at, FLAGGED, judgements.c.answer.is_not(None))
+    )
+    return frozenset(conn.scalars(query.where(~replaced)))
+
+
 _COUNTS = (
     select(assignments.c.state, func.count())
     .where(
@@ -115,16 +168,21 @@ def answered(annotations: list[Annotation]) -> list[Annotation]:
 
 def _rows(project: Project, *, newest_first: bool = False) -> Select[Any]:
     number = judgements.c.id.desc() if newest_first else judgements.c.id
-    return (
-        select(
-            judgements, items.c.key.label("item_key"), users.c.name, assignments.c.order, assignments.c.round
-        )
-        .join(assignments, judgements.c.assignment_id == assignments.c.id)
-        .join(items, judgements.c.item_id == items.c.id)
-        .join(users, judgements.c.user_id == users.c.id)
-        .where(judgements.c.project_id == project.id)
-        .order_by(number)
-    )
+    return _JOINED.where(judgements.c.project_id == project.id).order_by(number)
+
+
+def _rows_of(project: Project, item_ids: Sequence[int]) -> Select[Any]:
+    # Neither the project of the judgements nor an order by their number: each would let SQLite walk through the whole
+    # history of the project by the index of the two, to find the few rows of these items.
+    return _JOINED.where(items.c.id.in_(item_ids), items.c.project_id == project.id)
+
+
+_JOINED = (
+    select(judgements, items.c.key.label("item_key"), users.c.name, assignments.c.order, assignments.c.round)
+    .join(assignments, judgements.c.assignment_id == assignments.c.id)
+    .join(items, assignments.c.item_id == items.c.id)
+    .join(users, judgements.c.user_id == users.c.id)
+)
 
 
 def _annotation(row: Any) -> Annotation:

@@ -263,6 +263,35 @@ def open_items(conn: Connection, project: Project, user_id: int) -> list[int]:
     return list(conn.scalars(query.order_by(*_BY.get(project.settings.strategy, ()), items.c.shuffle)))
 
 
+def comes_back(conn: Connection, project: Project, user_id: int) -> float | None:
+    """When the first item that others hold can be asked of a person, if nobody answers it; None: there is none.
+
+    Returns:
+        Unix time in seconds.
+    """
+    mine = assignments.alias("mine")
+    had = exists().where(
+        mine.c.item_id == assignments.c.item_id,
+        mine.c.user_id == user_id,
+        mine.c.round == 0,
+        mine.c.state.in_(HELD),
+    )
+    # Gold items take no place, so nobody waits for them; and nothing here may tell which they are.
+    query = (
+        select(func.min(assignments.c.expires_at))
+        .join(items, items.c.id == assignments.c.item_id)
+        .where(
+            assignments.c.project_id == project.id,
+            assignments.c.state == "leased",
+            assignments.c.round == 0,
+            items.c.is_gold == 0,
+            ~had,
+        )
+    )
+    found: float | None = conn.scalar(query)
+    return found
+
+
 def lease_item(conn: Connection, project: Project, user_id: int, item_id: int, now: float) -> Work | None:
     """Lease a certain item to a person for the first time; None where its places went to others."""
     lock_history(conn)

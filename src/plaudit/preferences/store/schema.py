@@ -115,6 +115,7 @@ projects = _table(
     _required("guideline_version", Integer),
     _required("created_at", Number),
     Column("closed_at", Number),
+    _required("read_up_to", Integer, server_default="0"),  # the newest judgement that ``disputes`` takes into account
 )
 
 guidelines = _table(
@@ -174,6 +175,14 @@ responses = _table(
     UniqueConstraint("item_id", "number"),
 )
 
+# Conditions of indexes that hold few rows. A query must repeat them word for word for SQLite to use the index.
+DECIDED = text("assignments.round = -1")
+FLAGGED = text("judgements.flags <> '[]'")
+SKIPPED = text("substr(judgements.answer, 1, 14) = '{\"type\":\"skip\"'")
+_DECIDED, _FLAGGED, _SKIPPED = (
+    text(mark.text.replace("assignments.", "").replace("judgements.", "")) for mark in (DECIDED, FLAGGED, SKIPPED)
+)
+
 assignments = _table(
     "assignments",
     _ref("project_id", "projects"),
@@ -187,6 +196,9 @@ assignments = _table(
     UniqueConstraint("item_id", "user_id", "round"),
     Index("ix_assignments_lease", "state", "expires_at"),
     Index("ix_assignments_user", "project_id", "user_id", "state"),
+    Index(
+        "ix_assignments_decided", "project_id", "item_id", sqlite_where=_DECIDED, postgresql_where=_DECIDED
+    ),
 )
 
 judgements = _table(
@@ -213,9 +225,25 @@ judgements = _table(
         postgresql_where=text("supersedes IS NULL"),
     ),
     Index("ix_judgements_assignment", "assignment_id"),
+    Index(
+        "ix_judgements_flagged", "project_id", "item_id", sqlite_where=_FLAGGED, postgresql_where=_FLAGGED
+    ),
+    Index(
+        "ix_judgements_skipped", "project_id", "item_id", sqlite_where=_SKIPPED, postgresql_where=_SKIPPED
+    ),
     Index("ix_judgements_project", "project_id", "id"),
     Index("ix_judgements_user", "user_id", "project_id"),
 )
+
+disputes = _table(
+    "disputes",
+    _ref("project_id", "projects"),
+    _ref("item_id", "items", unique=True),
+    _required("summary", Words),
+    _required("agreement", Number),
+    Index("ix_disputes_project", "project_id", "agreement"),
+)
+"""Items on which people differ, as of the row ``projects.read_up_to``; ``store.digest`` keeps it up to date."""
 
 audit = _table(
     "audit",
