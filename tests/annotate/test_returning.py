@@ -32,7 +32,7 @@ def test_a_reload_keeps_all_that_was_entered(visit: Any, sqlite_store: Store) ->
     one_of(sqlite_store, "pairwise", 2, items=2, edit_best=True)
     page = visit("/p/job/work")
     page.locator("label", has_text="B much better").click()
-    page.get_by_text("Flags and comment").click()
+    page.locator("#more > summary").click()
     page.get_by_label("Comment").fill("for a reason")
     page.get_by_label("harmful").check()
     page.get_by_role("button", name="Edit B").click()
@@ -74,7 +74,7 @@ def test_a_correction_starts_from_what_is_stored(visit: Any, sqlite_store: Store
     page.locator("label", has_text="B much better").click()
     page.get_by_role("button", name="Send").click()
     page.get_by_role("link", name="Overview").first.click()
-    page.get_by_role("link", name="1", exact=True).click()
+    page.get_by_role("link", name="i0").click()
     assert page.locator("input[name=choice]:checked").input_value() == "2"
     page.locator("label", has_text="A much better").click()
     page.reload()
