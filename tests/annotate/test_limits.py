@@ -12,7 +12,7 @@ import httpx
 import pytest
 from annotating import Served, Team, Unlimited, make_project
 
-from plaudit.annotate.import_data import LIMITS, ImportLimits, import_file
+from plaudit.annotate.import_data import ImportLimits, import_file, load_within
 from plaudit.annotate.pages.markup import FIRST_PART, MOST_RENDERED, NEXT_PART
 from plaudit.cli.main import main
 from plaudit.errors import ConfigError, DataError
@@ -98,8 +98,8 @@ def test_texts_of_chats_count_whole(sqlite_store: Store, tmp_path: Path) -> None
     path = tmp_path / "chats.jsonl"
     path.write_text(json.dumps({"prompt": [*chat, chat[0]], "chosen": "y", "rejected": "n"}))
     with pytest.raises(DataError, match="1,601 characters"):
-        import_file(sqlite_store, path, limits=TIGHT)
-    assert import_file(sqlite_store, path, limits=LIMITS).added == 1
+        import_file(sqlite_store, load_within(str(path), TIGHT))
+    assert import_file(sqlite_store, path).added == 1
 
 
 LONG = "".join(f"<line {k}>\n" for k in range(90_000))

@@ -80,10 +80,10 @@ def _import(store: Store, args: Namespace) -> None:
 
 
 def _import_rows(store: Store, args: Namespace, *, gold: bool) -> Imported:
-    body, limits = _read(args.guidelines) if args.guidelines else "", _limits(args)
+    body = _read(args.guidelines) if args.guidelines else ""
     done = import_file(
         store,
-        load_within(args.file, limits, args.fields),
+        load_within(args.file, _limits(args), args.fields),
         slug=args.project,
         task=args.task,
         gold=gold,
@@ -91,7 +91,6 @@ def _import_rows(store: Store, args: Namespace, *, gold: bool) -> Imported:
             {"annotators_per_item": args.annotators, "edit_best": args.edit_best}
         ),
         guidelines=body,
-        limits=limits,
     )
     already = f", {done.known} were in it already" if done.known else ""
     already += f", {len(done.changed)} changed" if done.changed else ""

@@ -76,7 +76,7 @@ class Imported:
 
 
 def read_file(
-    path: str | Path | Loaded, task: Task | None, *, gold: bool = False, seed: int = 0, limits: ImportLimits = LIMITS
+    path: str | Path | Loaded, task: Task | None, *, gold: bool = False, seed: int = 0
 ) -> tuple[Task, list[Item], str, tuple[str, ...]]:
     """A data file as items: the task, the items, the format in words, and notes.
 
@@ -85,16 +85,14 @@ def read_file(
         task: what will be asked; None: what suits the kind of data.
         gold: the verdicts in the file become known answers.
         seed: shuffles responses whose order in the file tells which was preferred; annotators must not know it.
-        limits: how much the file may hold.
 
     Raises:
-        DataError: the file cannot be read, holds more than it may, or nothing in it fits the task.
+        DataError: the file cannot be read, holds more than `LIMITS`, or nothing in it fits the task.
     """
-    loaded = path if isinstance(path, Loaded) else load_within(str(path), limits)
+    loaded = path if isinstance(path, Loaded) else load_within(str(path))
     path = loaded.source
     if not loaded.records:
         raise DataError("there is nothing in the file", where=str(path), cure="check that it is complete")
-    _check_texts(loaded, limits)
     chosen = task or _task_of(loaded.kind, loaded.records)
     items, counts = items_of(loaded.records, chosen, gold=gold, seed=seed)
     if not items:
@@ -128,8 +126,8 @@ def _worth_asking(
     return kept, tuple(f"{n} x {what}" for what, n in notes.items())
 
 
-def load_within(source: str, limits: ImportLimits, fields: Mapping[str, str] | None = None) -> Loaded:
-    """The records of a source, which may hold so many rows and bytes.
+def load_within(source: str, limits: ImportLimits = LIMITS, fields: Mapping[str, str] | None = None) -> Loaded:
+    """The records of a source, which may hold so many rows and bytes, and texts of such a length.
 
     Raises:
         DataError: it cannot be read, or holds more.
@@ -139,6 +137,7 @@ def load_within(source: str, limits: ImportLimits, fields: Mapping[str, str] | N
     if loaded.rows > limits.max_rows:
         cure = f"split the file, or raise --max-rows (now {limits.max_rows:,})"
         raise DataError(f"more than {limits.max_rows:,} rows", where=source, cure=cure)
+    _check_texts(loaded, limits)
     return loaded
 
 
@@ -172,7 +171,6 @@ def import_file(
     gold: bool = False,
     settings: ProjectSettings | None = None,
     guidelines: str = "",
-    limits: ImportLimits = LIMITS,
 ) -> Imported:
     """Add a file to a project, which is made where there is none of that name.
 
@@ -184,7 +182,6 @@ def import_file(
         gold: the items are gold items.
         settings: of a new project.
         guidelines: of a new project; empty: the default ones for the task.
-        limits: how much the file may hold.
 
     Raises:
         ConfigError: the project asks another task.
@@ -199,7 +196,7 @@ def import_file(
     # The file is read before the writing transaction begins: reading may take minutes, and everybody else's answers
     # would wait for it. So the project is looked up again below.
     chosen_task, items, form, notes = read_file(
-        path, task or (existing.task if existing else None), gold=gold, seed=chosen.seed, limits=limits
+        path, task or (existing.task if existing else None), gold=gold, seed=chosen.seed
     )
     with store.write() as conn:
         project = _find(conn, name) or projects.create_project(
@@ -217,15 +214,19 @@ def import_file(
             )
     digest = _digest(source)
     items, more = _worth_asking(items, chosen_task, there)
-    notes = (*notes, *more)
     done = _add(store, project, [_marked(item, source.name, digest) for item in items])
     with store.write() as conn:
         people.record(conn, "imported", name, by=None, file=source.name, sha256=digest, added=done.new)
-    if done.changed:
-        cure = "left as they are; for a new item, give the row another id"
-        first = ", ".join(map(repr, done.changed[:3]))
-        notes = (*notes, f"{len(done.changed)} ids that the project has with other texts ({first}): {cure}")
-    return Imported(project, form, done.new, done.same, done.changed, notes)
+    return Imported(project, form, done.new, done.same, done.changed, (*notes, *more, *_of_changed(done.changed)))
+
+
+def _of_changed(changed: Sequence[str]) -> tuple[str, ...]:
+    """The note of rows whose ids the project has with other texts."""
+    if not changed:
+        return ()
+    cure = "left as they are; for a new item, give the row another id"
+    first = ", ".join(map(repr, changed[:3]))
+    return (f"{len(changed)} ids that the project has with other texts ({first}): {cure}",)
 
 
 def _add(store: Store, project: Project, items: Sequence[Item]) -> Added:

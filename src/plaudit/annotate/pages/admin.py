@@ -11,7 +11,7 @@ from typing import get_args
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from plaudit.annotate.import_data import default_guidelines, import_file, slug_of
+from plaudit.annotate.import_data import default_guidelines, import_file, load_within, slug_of
 from plaudit.annotate.server.access import Form, Number, Posted, needs
 from plaudit.annotate.server.site import project_of, see, site_of, visitor_of
 from plaudit.errors import DataError
@@ -211,9 +211,8 @@ def upload(request: Request, slug: str, form: Posted) -> Response:
         copy = Path(folder) / f"{slug_of(sent.filename or 'upload')}{ending}"
         with sent.file as body, copy.open("wb") as kept:
             shutil.copyfileobj(body, kept)
-        done = import_file(
-            site.store, copy, slug=project.slug, task=project.task, gold=form.has("gold"), limits=site.settings.imports
-        )
+        loaded = load_within(str(copy), site.settings.imports)
+        done = import_file(site.store, loaded, slug=project.slug, task=project.task, gold=form.has("gold"))
     with site.store.write() as conn:
         people.record(
             conn, "uploaded", project.slug, by=visitor.me.id, address=visitor.address, added=done.added
