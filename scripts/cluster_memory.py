@@ -44,15 +44,16 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "why" / "cluster-memory.md
 SIZES = {"tiny": (384, 1024, 6, 6), "small": (768, 2048, 8, 12)}
 """Width, width of the MLP, layers, heads."""
 WORDS = 8000
-CASES: dict[str, tuple[str, str, int, dict[str, Any]]] = {
-    "sft, small, 2 ranks": ("small", "sft", 2, {}),
-    "sft, small, adapters, 2 ranks": ("small", "sft", 2, {"rank": 8}),
-    "ppo, tiny, policy and critic, 2 ranks": ("tiny", "ppo", 2, {}),
-    "sft, small, recomputing, 2 ranks": ("small", "sft", 2, {"gradient_checkpointing": True}),
-    "sft, small, bf16, 2 ranks": ("small", "sft", 2, {"precision": "bf16"}),
-    "sft, small, 1 rank": ("small", "sft", 1, {}),
+RANKS = 2
+CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "sft, 16M": ("tiny", "sft", {}),
+    "ppo, 16M, with a critic and a reference": ("tiny", "ppo", {}),
+    "sft, 16M, recomputing": ("tiny", "sft", {"gradient_checkpointing": True}),
+    "sft, 16M, adapters": ("tiny", "sft", {"rank": 8}),
+    "sft, 63M": ("small", "sft", {}),
+    "sft, 16M, bf16": ("tiny", "sft", {"precision": "bf16"}),
 }
-"""Name -> model, method, ranks, changes."""
+"""Name -> model, method, changes. Each on two ranks."""
 
 
 def make_models(root: Path) -> None:
@@ -70,25 +71,25 @@ def make_models(root: Path) -> None:
 
 def job_of(name: str, root: Path) -> Job:
     """The job of a case."""
-    model, method, ranks, changes = CASES[name]
+    model, method, changes = CASES[name]
     compute = {name: value for name, value in changes.items() if name != "rank"}
     settings: dict[str, Any] = {
         "dataset": "never", "out": "never", "data": DataSection(max_length=128),
         "lora": LoraSection(rank=changes.get("rank", 0)),
-        "compute": ComputeSection(**({"device": "cpu", "precision": "fp32", "backend": "ray", "workers": ranks,
+        "compute": ComputeSection(**({"device": "cpu", "precision": "fp32", "backend": "ray", "workers": RANKS,
                                       "tokens_per_microbatch": 256, "threads": 1} | compute)),
     }  # fmt: skip
     if method == "sft":
-        return SFTJob(model=str(root / model), batch_size=4 * ranks, **settings)
+        return SFTJob(model=str(root / model), batch_size=4 * RANKS, **settings)
     return RLJob(
-        policy=str(root / model), prompts_per_iteration=4 * ranks, algorithm=PPO(minibatches=1),
+        policy=str(root / model), prompts_per_iteration=4 * RANKS, algorithm=PPO(minibatches=1),
         sampling=SamplingSection(max_new_tokens=64), **settings,
     )  # fmt: skip
 
 
-def rows_of(job: Job, ranks: int) -> Any:
+def rows_of(job: Job) -> Any:
     """As many rows as one of the ranks has, each as long as the settings allow."""
-    one = share_of(job, ranks)
+    one = share_of(job, RANKS)
     traffic = as_allowed(one, positions_of(sources_of(one)[0]))
     count = one.batch_size if isinstance(one, SFTJob) else one.responses_per_iteration  # type: ignore[attr-defined]
     units = traffic.largest(count)[:count]
@@ -118,18 +119,19 @@ def likelihood(batch: Any, out: Any) -> Loss:
     return Loss(value * 1e-3, {})
 
 
-def measure(rank: int, ranks: int, names: list[str], root: str, out: str) -> None:
-    """What a rank takes in each of some cases; the first one writes it down."""
+def measure(rank: int, names: list[str], root: str) -> None:
+    """What a rank takes in each of some cases; the first one writes it down after each."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{root}/meet-{ranks}", rank=rank, world_size=ranks)
+    dist.init_process_group("gloo", init_method=f"file://{root}/meet", rank=rank, world_size=RANKS)
     found = {}
-    for name in names:
+    # The first case is gone through before it is measured: libraries that compute for the first time take some 45 MB.
+    for name in [names[0], *names]:
         job = job_of(name, Path(root))
         _, before = resident(afresh=True)
         parts = build_parts(job)
         loading = resident()[0] - before
         _, held = resident(afresh=True)
-        batch = rows_of(job, ranks)
+        batch = rows_of(job)
         for learner in parts.learners.values():
             learner.plan(10)
         for _ in range(2):  # moments are there from the first step on, so the second one is the largest
@@ -137,18 +139,17 @@ def measure(rank: int, ranks: int, names: list[str], root: str, out: str) -> Non
                 learner.step_on([(batch, likelihood, True)])
         largest, after = resident()
         found[name] = {"loading": loading, "held": after - before, "peak": largest - before, "process": before}
+        if rank == 0:
+            (Path(root) / "measured.json").write_text(json.dumps(found))
         del parts, learner, held
         dist.barrier()
-    if rank == 0:
-        Path(out).write_text(json.dumps(found))
     dist.destroy_process_group()
 
 
 def planned(name: str, root: Path) -> dict[str, int]:
     """The plan of a worker of a case."""
-    job, ranks = job_of(name, root), CASES[name][2]
-    needs = backends.needs(job, ranks)
-    held, passing = needs.on_a_worker(ranks)
+    needs = backends.needs(job_of(name, root), RANKS)
+    held, passing = needs.on_a_worker(RANKS)
     updates = [sum(roles.values()) for moment, roles in passing.items() if moment.startswith("updating")]
     return {"loading": needs.loading, "held": sum(held.values()), "peak": sum(held.values()) + max(updates)}
 
@@ -175,16 +176,16 @@ def main(words: list[str]) -> int:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
             make_models(root)
-            for ranks in (2, 1):
-                names = [name for name in words or CASES if CASES[name][2] == ranks]
-                if not names:
-                    continue
-                out = root / f"{ranks}.json"
-                torch.multiprocessing.spawn(measure, (ranks, names, folder, str(out)), nprocs=ranks)
-                for name, real in json.loads(out.read_text()).items():
-                    rows[name] = {"planned": planned(name, root), "measured": real}
-                    print(table({name: rows[name]}).splitlines()[-1], flush=True)
-                data.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+            names = [*(words or CASES)]
+            ranks = torch.multiprocessing.spawn(measure, (names, folder), nprocs=RANKS, join=False)
+            plans = {name: planned(name, root) for name in names}  # meanwhile
+            print(json.dumps(plans), flush=True)
+            while not ranks.join():
+                pass
+            for name, real in json.loads((root / "measured.json").read_text()).items():
+                rows[name] = {"planned": plans[name], "measured": real}
+                print(table({name: rows[name]}).splitlines()[-1], flush=True)
+            data.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     page = PAGE.read_text(encoding="utf-8")
     page = re.sub(r"(?s)(<!-- table -->\n).*?(\n?<!-- end -->)", rf"\g<1>{table(rows)}\g<2>", page)
     PAGE.write_text(page, encoding="utf-8")

@@ -112,8 +112,9 @@ class Needs:
 
     @property
     def loading(self) -> int:
-        """Bytes of the host that each worker needs while it loads: its models are whole until they are sharded."""
-        return sum(role.weights for role in self.roles.values())
+        """Bytes of the host that each worker needs while it loads: the policy, and one copy of it at a time."""
+        copies = [role.weights for name, role in self.roles.items() if name != "policy"]
+        return self.model + max(copies, default=0)
 
 
 def fits(processes: Sequence[Processes]) -> bool:

@@ -58,7 +58,7 @@ def test_a_worker_by_hand() -> None:
     # What is put together: root and two layers; the head's gradient and two layers' gradients.
     assert passing["updating the policy"] == {"gradients": 200, "activations": 70, "gathered": 400 + 80 + 200}
     assert NEEDS.on_a_worker(3)[0]["policy"] == 267, "a part is rounded up"
-    assert NEEDS.loading == 1600
+    assert NEEDS.loading == 1600, "the policy and its copy"
 
 
 def test_layouts_by_hand() -> None:

@@ -122,18 +122,20 @@ def _online_parts(job: OnlineJob | BestOfNJob) -> Parts:
     trained: Trained = "online" if isinstance(job, OnlineJob) else "sft"
     optimizer, notes = rated(job.optimizer, trained, policy, adapters=job.lora.rank > 0)
     backbone = load_backbone(policy, job.compute)
-    # From the policy as it is loaded, before any of it is sharded: the critic and the frozen start are copies of it.
+    # From the policy as it is loaded, before it is sharded: the critic and the frozen start are copies of it. One copy
+    # at a time is whole, since the memory of the host holds those of all workers on it.
+    learners = {}
     critic = _critic(job, backbone, tokenizer)
-    frozen = load_reference(policy)
-    _shard(job, policy, policy.lm)
-    learners = {"policy": ShardedLearner(policy, optimizer, job.compute, total_steps=UNPLANNED)}
-    if not frozen.shared:
-        _shard(job, frozen.frozen, frozen.frozen.lm)
     if critic is not None:
         module, rate, more = critic
         notes += more
         _shard(job, module, module.trunk)
         learners["critic"] = ShardedLearner(module, rate, job.compute, total_steps=UNPLANNED, name="critic")
+    frozen = load_reference(policy)
+    if not frozen.shared:
+        _shard(job, frozen.frozen, frozen.frozen.lm)
+    _shard(job, policy, policy.lm)
+    learners["policy"] = ShardedLearner(policy, optimizer, job.compute, total_steps=UNPLANNED)
     scorers = {"reference": ShardedScorer(frozen, job.compute)}
     return Parts(text, lambda: load()[1], learners, scorers, (*policy.notes, *backbone.notes, *notes))
 
