@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # An environment variable rather than -c: it also holds inside pip's isolated build environment.
 PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help setup dev check test test-slow test-models test-trackers test-gpu fuzz mutants bench limits intervals hacking report-cards kills docs quickstart constraints memory loop rates clean test-ray
+.PHONY: help setup dev check test test-slow test-models test-trackers test-gpu fuzz mutants bench limits intervals hacking report-cards kills corruption docs quickstart constraints memory loop rates clean test-ray
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -92,6 +92,11 @@ kills: $(VENV)/.dev ## runs of every trainer killed, refused by the disk, withou
 	$(BIN)/python scripts/kills.py --save docs/why/never-lose-work.json
 	$(BIN)/python scripts/io_points.py --every 7 --save docs/why/never-lose-work.json
 	$(BIN)/python scripts/power_loss.py --save docs/why/never-lose-work.json
+	$(BIN)/python scripts/kills_page.py
+
+corruption: export OMP_NUM_THREADS = 1
+corruption: $(VENV)/.dev ## each file of a run and its model damaged in each way and read by each command (an hour; goes on)
+	$(BIN)/python scripts/corruption.py --save docs/why/never-lose-work.json
 	$(BIN)/python scripts/kills_page.py
 
 loop: export OMP_NUM_THREADS = 1

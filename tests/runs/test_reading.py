@@ -59,6 +59,21 @@ def test_a_config_that_is_no_toml_is_an_error_with_a_cure(tmp_path):
         read_run(make(tmp_path / "r", config_toml="seed = = 1\n"))
 
 
+@pytest.mark.parametrize("content", [b"seed = \xff\xfe", b"seed = " + b"9" * 5000, b"a = " + b"[" * 100_000, b"\x00"])
+def test_a_damaged_config_is_named_with_a_cure(tmp_path, content):
+    (tmp_path / "metrics.jsonl").write_text("")
+    (tmp_path / "config.toml").write_bytes(content)
+    with pytest.raises(DataError, match="not TOML") as caught:
+        read_run(tmp_path)
+    assert caught.value.where == str(tmp_path / "config.toml") and "manifest.json" in caught.value.cure
+
+
+def test_values_that_no_setting_has_are_shown_as_they_stand(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("")
+    (tmp_path / "config.toml").write_text("when = 1979-05-27\n[[data]]\nx = [07:32:00]\n")
+    assert [s.value for s in read_run(tmp_path).settings] == ["1979-05-27", '{"x" = [07:32:00]}']
+
+
 def test_the_manifest_is_flat_and_leaves_the_settings_to_the_config(tmp_path):
     manifest = {"seed": 3, "settings": {"lr": 1}, "versions": {"torch": "2.13.0"}, "changed": []}
     run = read_run(make(tmp_path / "r", manifest_json=json.dumps(manifest)))

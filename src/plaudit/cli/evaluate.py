@@ -11,10 +11,11 @@ from plaudit.config.load import pairs_of
 from plaudit.errors import ConfigError, DataError
 from plaudit.evaluation.benchmarks.table import as_text
 from plaudit.evaluation.kinds import KINDS, in_words, kind_of, load_run
+from plaudit.evaluation.kinds import card as card_of
 from plaudit.evaluation.report import write_report
 from plaudit.records import Judgement
 from plaudit.runs.files import BENCHMARK, PAIRS, SUMMARY, merge_json
-from plaudit.runs.reading import is_run, read_run, run_directory, runs_in
+from plaudit.runs.reading import is_run, naming_odd_rows, read_run, run_directory, runs_in
 
 ABOUT = """Compute the figures of a run again and write them to its summary.json. For a reward model: accuracy
 with its interval, Kendall's tau, calibration, and what length alone would reach; with --dataset on other
@@ -106,7 +107,8 @@ def _reward(directory: Path, given: Namespace) -> int:
 
         directory = score_dataset(directory, given.dataset, pairs_of(given.field) or None)
     is_benchmark = (directory / BENCHMARK).is_file()
-    card = KINDS["benchmark" if is_benchmark else "reward"].card(directory)
+    with naming_odd_rows(directory):
+        card = KINDS["benchmark" if is_benchmark else "reward"].card(directory)
     answer({"run": str(directory), **card})
     if is_benchmark:
         show(f"\n{as_text(card)}\n\n{in_words(directory)}\n\nreport  {write_report(directory)}")
@@ -152,7 +154,7 @@ def _policy(directory: Path, given: Namespace) -> int:
     if given.judgements:
         _add_people(directory, given.judgements)
     kind = kind_of(read_run(directory))
-    card = kind.card(directory)
+    card = card_of(directory)
     answer({"run": str(directory), **card})
     show(figures({name: card[name] for name in kind.headline if name in card}))
     for table in kind.tables(load_run(directory)):

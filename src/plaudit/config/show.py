@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -81,6 +82,8 @@ def toml_value(value: Any) -> str:
         return repr(value) if math.isfinite(value) else str(value)
     if isinstance(value, int):
         return str(value)
+    if isinstance(value, (datetime.date, datetime.time)):  # no setting is one, but TOML has them
+        return value.isoformat()
     if isinstance(value, Mapping):
         pairs = (f"{toml_value(str(k))} = {toml_value(v)}" for k, v in value.items() if v is not None)
         return "{" + ", ".join(pairs) + "}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import time
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from plaudit.evaluation.kinds import kind_of, load_run, load_runs, verdict
 from plaudit.evaluation.looping import write_loop_page
 from plaudit.evaluation.page import Chapter, environment
 from plaudit.runs.files import LOOP, write_text
-from plaudit.runs.reading import Run, is_run
+from plaudit.runs.reading import Run, is_run, naming_odd_rows
 from plaudit.tracking.console import duration
 
 
@@ -36,10 +37,13 @@ def write_report(run_dir: Path) -> Path:
     if run_dir.is_dir() and (trials := trials_in(run_dir)):
         return write_comparison(trials, run_dir / "report.html")
     runs = load_runs(run_dir)
-    page = _single(runs[0]) if is_run(run_dir) else _story(run_dir, runs)
-    path = run_dir / "report.html"
-    write_text(path, environment().get_template("report.html.j2").render(page))
-    return path
+    with contextlib.ExitStack() as stack:
+        for run in runs:
+            stack.enter_context(naming_odd_rows(run.path))
+        page = _single(runs[0]) if is_run(run_dir) else _story(run_dir, runs)
+        text = environment().get_template("report.html.j2").render(page)
+    write_text(run_dir / "report.html", text)
+    return run_dir / "report.html"
 
 
 def inline(run_dir: Path) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,23 @@ def read_json(path: Path, cure: str = "delete it; it is written again") -> Row:
     if row is None:
         raise DataError("this file is not a JSON object", where=str(path), cure=cure)
     return row
+
+
+def read_settings(path: Path) -> tuple[Row, str]:
+    """The tables of a run's config.toml, and its text with the comments; ({}, "") if the file does not exist.
+
+    Raises:
+        DataError: no TOML, such as a run writes.
+    """
+    if not path.exists():
+        return {}, ""
+    try:
+        text = path.read_bytes().decode()
+        return tomllib.loads(text), text
+    # Of a damaged file: no UTF-8, no TOML, a number of thousands of digits, tables in each other without end.
+    except (ValueError, RecursionError) as error:
+        cure = "mend the line; what the run was told stands in its manifest.json too"
+        raise DataError(f"this file is not TOML: {error}", where=str(path), cure=cure) from None
 
 
 def merge_json(path: Path, values: Mapping[str, Any]) -> Row:

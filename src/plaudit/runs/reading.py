@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -28,6 +28,7 @@ from plaudit.runs.files import (
     Row,
     read_json,
     read_lines,
+    read_settings,
 )
 from plaudit.runs.lock import MANIFEST
 
@@ -175,6 +176,58 @@ def read_run(path: Path) -> Run:
     )
 
 
+KNOWN: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("step", "k"), (int,)),
+    **dict.fromkeys(("id", "prompt_id"), (str, int)),
+    **dict.fromkeys(("time", "reward", "gold", "kl", "length", "loss", "logprob", "ref_logprob"), (int, float)),
+    **dict.fromkeys(("event", "message", "response", "finish_reason"), (str,)),
+}
+"""Columns that mean the same in every file of rows, with their types; beside them None."""
+_DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError)
+
+
+@contextlib.contextmanager
+def naming_odd_rows(run: Path) -> Iterator[None]:
+    """Within it rows of a run are used: what fails because one of them is damaged is an error that names the row.
+
+    The rows are only looked at once something has failed, so that runs of all versions are read as they are; where all
+    of them are sound, the failure is a bug and stays one.
+
+    Raises:
+        DataError: a row without a column that was asked for, or with a value of another type than it can have.
+    """
+    try:
+        yield
+    except _DAMAGE as error:
+        missing = error.args[0] if isinstance(error, KeyError) and error.args else None
+        where, what = next(_odd_rows(run, missing), ("", ""))
+        if not what:
+            raise
+        cure = "delete the line, or put the file back as it was"
+        raise DataError(f"this row is not what a run writes: {what}", where=where, cure=cure) from error
+
+
+def _odd_rows(run: Path, missing: str | None) -> Iterator[tuple[str, str]]:
+    """Rows that no run writes: file and line, and what is odd; ``missing``: a column that was asked for in vain."""
+    for path in sorted(run.glob("*.jsonl")):
+        rows = read_lines(path)
+        # A column that no sound row of the file has was not asked of it, or the failure is our own.
+        asked = any(missing in row for row in rows) or not any(row.keys() & KNOWN.keys() for row in rows)
+        wanted = missing if asked and path.name != METRICS else None  # whose rows have other columns at each step
+        for number, row in enumerate(rows, 1):
+            if what := _oddity(row, wanted):
+                yield f"{path}:{number}", what
+
+
+def _oddity(row: Row, missing: str | None) -> str:
+    """What is odd in a row, in words; "" if nothing is."""
+    for name, types in KNOWN.items():
+        value = row.get(name)
+        if value is not None and (not isinstance(value, types) or isinstance(value, bool)):
+            return f"{name} = {str(value)[:40]!r}"
+    return f"it has no {missing}" if missing is not None and missing not in row else ""
+
+
 def runs_in(path: Path) -> list[Path]:
     """``path`` itself if it is a run, else those of its sub-directories that are runs, by name.
 
@@ -223,14 +276,7 @@ def _settings(path: Path) -> list[Setting]:
     Raises:
         DataError: not TOML.
     """
-    if not path.is_file():
-        return []
-    text = path.read_text(encoding="utf-8")
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        cure = "mend the line; what the run was told stands in its manifest.json too"
-        raise DataError(f"this file is not TOML: {error}", where=str(path), cure=cure) from None
+    values, text = read_settings(path)
     settings = []
     for key, source in _sources(text).items():
         value: Any = values

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +24,7 @@ from plaudit.runs.files import (
     jsonable,
     merge_json,
     read_lines,
+    read_settings,
 )
 from plaudit.tracking.protocol import Tracker
 from plaudit.tracking.tracker import TRACKERS, Opening
@@ -263,8 +263,7 @@ class Recorder:
 
 def _settings(run_dir: Path) -> dict[str, Any]:
     """The settings of the run by dotted name, from its config.toml; empty where it has none."""
-    path = run_dir / CONFIG
-    tables: list[tuple[str, Any]] = [("", tomllib.loads(path.read_text("utf-8")))] if path.exists() else []
+    tables: list[tuple[str, Any]] = [("", read_settings(run_dir / CONFIG)[0])]
     flat: dict[str, Any] = {}
     while tables:
         above, table = tables.pop()

@@ -17,7 +17,7 @@ from plaudit.evaluation.kinds.sft import SFT
 from plaudit.evaluation.page import Kind, Verdict
 from plaudit.jobs.registry import COMMANDS
 from plaudit.runs.files import BEST, Row
-from plaudit.runs.reading import Run, read_run, runs_in
+from plaudit.runs.reading import Run, naming_odd_rows, read_run, runs_in
 
 KINDS = {kind.name: kind for kind in (SFT, REWARD, BENCHMARK, PREFERENCE, BEST_OF_N, POLICY)}
 """In the order of the pipeline."""
@@ -47,7 +47,8 @@ def card(run_dir: Path) -> Row:
     Raises:
         DataError: not a run, or nothing was measured in it.
     """
-    return kind_of(read_run(Path(run_dir))).card(Path(run_dir))
+    with naming_odd_rows(Path(run_dir)):
+        return kind_of(read_run(Path(run_dir))).card(Path(run_dir))
 
 
 def load_run(path: Path) -> Run:
@@ -59,7 +60,7 @@ def load_run(path: Path) -> Run:
     run = read_run(path)
     kind = kind_of(run)
     if kind.rows and (path / kind.rows).is_file() and kind.computed not in run.summary:
-        return dataclasses.replace(run, summary=run.summary | kind.card(path))
+        return dataclasses.replace(run, summary=run.summary | card(path))
     return run
 
 
@@ -103,9 +104,10 @@ def warnings(run: Run) -> list[str]:
 
 def in_words(run_dir: Path) -> str:
     """The verdict on a run and what to be wary of, one sentence or more a line."""
-    run = load_run(run_dir)
-    said, missing = verdict(run), kind_of(run).unchecked(run)
-    lines = [said.headline, said.evidence, *(f"! {warning}" for warning in warnings(run))]
+    with naming_odd_rows(run_dir):
+        run = load_run(run_dir)
+        said, missing = verdict(run), kind_of(run).unchecked(run)
+        lines = [said.headline, said.evidence, *(f"! {warning}" for warning in warnings(run))]
     return "\n".join([*lines, *([f"Not checked: {'; '.join(missing)}."] if missing else [])])
 
 

@@ -30,6 +30,7 @@ from plaudit.records import Message, Prompt
 from plaudit.rollouts.turns import TurnGenerator, load_environment
 from plaudit.runs.directory import announce, set_threads
 from plaudit.runs.files import (
+    CONFIG,
     EVALUATION,
     EVENTS,
     FORGETTING,
@@ -42,6 +43,7 @@ from plaudit.runs.files import (
     merge_json,
     read_json,
     read_lines,
+    read_settings,
     write_lines,
 )
 from plaudit.runs.reading import read_run
@@ -146,6 +148,9 @@ def _trained_step(run: Path) -> int:
             "the directory is not a finished run of a policy: it needs config.toml and model/", where=str(run),
             cure="give the directory that the training command printed",
         )  # fmt: skip
+    if not read_settings(run / CONFIG)[0]:
+        cure = "put the file back; what the run was told stands in its manifest.json too"
+        raise DataError("there are no settings in it", where=str(run / CONFIG), cure=cure)
     step = int(read_json(run / SUMMARY).get("model_step", 1))
     if step == 0:
         raise DataError(
