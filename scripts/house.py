@@ -38,6 +38,8 @@ FENCES = {
     "peft": ("models", "generation", "export"),
     "gguf": ("models", "export"),
     "bitsandbytes": ("models",),
+    "torchao": ("models", "export"),
+    "llama_cpp": ("export",),
     "datasets": ("data",),
     "pyarrow": ("data",),
     "ray": ("backends.ray",),

@@ -7,6 +7,7 @@ import pytest
 import torch
 from gguf import GGUFReader
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     Gemma2Config,
@@ -17,8 +18,8 @@ from transformers import (
 
 from plaudit.cli.main import main
 from plaudit.errors import ConfigError, ModelError
-from plaudit.export.gguf import write_gguf
-from plaudit.export.nearness import nearness, probes, prove_ends
+from plaudit.export.gguf import check, write_gguf
+from plaudit.export.nearness import Side, nearness, probes, prove_ends
 from plaudit.export.write import targets_of
 from plaudit.models.files.load import load_causal_lm, quiet
 from plaudit.models.files.saving import save_causal_lm
@@ -64,7 +65,7 @@ def test_a_gguf_read_back_is_the_same_function(family, byte_pairs, tmp_path):
     again = load_causal_lm(tmp_path / "a.gguf", tokenizer=byte_pairs, config=model.config)
     with quiet():
         tokenizer = AutoTokenizer.from_pretrained(str(tmp_path), gguf_file="a.gguf")
-    figures = nearness((model, byte_pairs), (again, tokenizer), probes(20))
+    figures = nearness(Side.of(model, byte_pairs), Side.of(again, tokenizer), probes(20))
     assert figures["tokens_equal"].value == 1.0
     # Rounding of F16 is 2^-11 of a weight; a wrong order of rows or a lost tensor gives a KL of the order of 1.
     assert 0 <= figures["kl"].value < 1e-4
@@ -107,7 +108,7 @@ def test_merged_has_a_card_and_stops(saved, tmp_path):
 def test_kl_is_that_of_the_definition(saved, byte_pairs):
     one, two = load_causal_lm(saved), load_causal_lm(saved)
     two.get_output_embeddings().weight.data[5] += 0.3
-    figures = nearness((one, byte_pairs), (two, byte_pairs), TEXTS[:1])
+    figures = nearness(Side.of(one, byte_pairs), Side.of(two, byte_pairs), TEXTS[:1])
     ids = torch.tensor([byte_pairs(TEXTS[0])["input_ids"]])
     with torch.no_grad():
         p, q = (m(input_ids=ids).logits[0, :-1].double().softmax(-1) for m in (one, two))
@@ -127,6 +128,10 @@ def test_what_gguf_cannot_hold_is_refused_by_name(byte_pairs, tmp_path):
     byte_pairs.save_pretrained(tmp_path / "reward")
     with pytest.raises(ModelError, match="reward model"):
         run_export(str(tmp_path / "reward"), ["gguf:f16"])
+    for kind in ("gemma", "phi"):
+        config = AutoConfig.for_model(kind)
+        with pytest.raises(ModelError, match=f"no GGUF of the architecture {kind} is written"):
+            check(kind, config, byte_pairs)
     with pytest.raises(ModelError, match="no LoRA adapter"):
         run_export(str(tmp_path / "words"), ["adapter"])
     assert not (tmp_path / "words" / "export").exists()

@@ -19,6 +19,7 @@ GIB = 2**30
 OPTIONAL = {
     **{name: name for name in ("tensorboard", "wandb", "mlflow", "trackio")},
     "bitsandbytes": "qlora",
+    "torchao": "torchao",
 }
 
 

@@ -8,9 +8,10 @@ from plaudit.cli.parser import Parser, answer, show
 from plaudit.errors import Refused
 
 ABOUT = """Write what a run trained for other programs: merged (a safetensors directory for transformers and vLLM,
-adapters merged), adapter (PEFT's layout), gguf:f16, gguf:q8_0, gguf:q4_0 (llama.cpp, Ollama). Each is loaded again and
-compared with the trained model: tokens, distributions, perplexity, and with --samples the rewards of the run. The
-directory has a model card, README.md, and the figures in export.json.
+adapters merged), adapter (PEFT's layout), gguf:f16, gguf:q8_0, gguf:q4_0, gguf:q4_k_m, gguf:q5_k_m, gguf:q6_k
+(llama.cpp, Ollama), int8, int4 (transformers with torchao). Each is loaded again and compared with the trained model:
+tokens, distributions, perplexity, and with --samples the rewards of the run. The directory has a model card, README.md,
+and the figures in export.json.
 
   plaudit export runs/ppo --to merged gguf:q8_0
   plaudit export runs/ppo --to gguf:q4_0 --require "gold_kept >= 0.9" """

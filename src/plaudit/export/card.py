@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from plaudit.export.integers import KINDS
 from plaudit.export.nearness import FIGURES
 from plaudit.statistics.intervals import Estimate
 
@@ -26,25 +27,29 @@ def card(
 
     Args:
         name: of the model.
-        run: ``command``, ``inputs`` (name -> hash), ``summary``, ``base``, ``licence``; what is missing is said to be.
+        run: ``command``, ``inputs`` (name -> hash), ``summary``, ``bases`` (the nearest first), ``hub`` (name of the
+            last there), ``licence`` of the last; what is missing is said to be.
         files: format -> file or directory, relative to the card.
         figures: format -> name -> figure.
         notes: what is to be known of the formats.
     """
     licence = run.get("licence") or "unknown"
-    head = f"---\nlicense: {licence}\nlibrary_name: transformers\ntags: [rlhf, plaudit]\n---\n\n# {name}\n\n"
+    hub = f"base_model: {run['hub']}\n" if run.get("hub") else ""
+    head = f"---\nlicense: {licence}\n{hub}library_name: transformers\ntags: [rlhf, plaudit]\n---\n\n# {name}\n\n"
     method = run.get("command") or "not known: exported from a model directory and not from a run"
     parts = [head, f"## Method\n\nTrained with `plaudit {method}`" if run.get("command") else f"## Method\n\n{method}"]
-    parts.append(f", from `{run['base']}`.\n\n" if run.get("base") else ".\n\n")
+    chain = ", ".join(f"from `{base}`" for base in run.get("bases", ()))
+    parts.append(f", {chain}.\n\n" if chain else ".\n\n")
     inputs = [f"| {key} | `{digest}` |\n" for key, digest in run.get("inputs", {}).items()]
     if inputs:
         parts.append("## Data and models it was made from\n\n| input | hash |\n|---|---|\n" + "".join(inputs) + "\n")
     parts += ["## Figures\n\n", _results(run.get("summary", {})), _nearness(figures)]
     parts += [f"- {note}\n" for note in notes]
+    terms = f"{licence}, as what it was made from: see there" if run.get("licence") else UNLICENSED
     parts.append(
         "\n## Limits\n\nThe figures hold for prompts like those of the run. A reward model's approval is not truth: "
         "the model can be wrong, and can be unsafe on prompts of other kinds. Measure it on your own before you rely "
-        f"on it.\n\n## Licence\n\n{licence if run.get('licence') else UNLICENSED}.\n\n"
+        f"on it.\n\n## Licence\n\n{terms}.\n\n"
     )
     return "".join(parts) + "## How to run it\n\n" + "".join(_commands(files))
 
@@ -79,6 +84,12 @@ def _commands(files: Mapping[str, str]) -> list[str]:
             parts.append(
                 "transformers:\n\n```python\nfrom transformers import pipeline\n\n"
                 f'print(pipeline("text-generation", "{file}")("..."))\n```\n\nvLLM:\n\n```\nvllm serve {file}\n```\n\n'
+            )
+        elif form in KINDS:
+            parts.append(
+                "transformers, with torchao (`pip install torchao`):\n\n```python\n"
+                "from transformers import pipeline\n\n"
+                f'print(pipeline("text-generation", "{file}")("..."))\n```\n\n'
             )
         elif form == "adapter":
             line = f"vllm serve BASE --enable-lora --lora-modules tuned={file}"

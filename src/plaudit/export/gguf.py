@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plaudit.errors import ModelError
+from plaudit.export.origin import Origin
 from plaudit.export.vocabulary import Vocabulary
 
 Floats = NDArray[np.float32]
@@ -98,8 +99,8 @@ def check(model_type: str, config: Any, tokenizer: PreTrainedTokenizerBase) -> N
 
 def write_gguf(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path, kind: str, *, ends: tuple[int, ...],
-    name: str,
-) -> dict[str, list[str]]:
+    name: str, origin: Origin | None = None,
+) -> dict[str, list[str]]:  # fmt: skip
     """Write a model with its tokenizer and chat template.
 
     Args:
@@ -109,6 +110,7 @@ def write_gguf(
         kind: of `TYPES`.
         ends: tokens that end a response, the tokenizer's end first.
         name: shown by programs that load it.
+        origin: what it was made from, and its licence.
 
     Returns:
         Type -> names of the matrices that are of it because their rows are no whole number of blocks.
@@ -117,6 +119,7 @@ def write_gguf(
     family = FAMILIES[config.model_type]
     writer = gguf.GGUFWriter(str(path), gguf.MODEL_ARCH_NAMES[family.arch])
     writer.add_name(name)
+    _add_origin(writer, origin)
     writer.add_file_type(_FILE_TYPES[kind])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     _add_config(writer, config)
@@ -133,6 +136,18 @@ def write_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return fallen
+
+
+def _add_origin(writer: gguf.GGUFWriter, origin: Origin | None) -> None:
+    if origin is None:
+        return
+    if origin.licence:
+        writer.add_license(origin.licence)
+    if origin.bases:
+        writer.add_base_model_count(1)
+        writer.add_base_model_name(0, origin.bases[-1].split("/")[-1])
+        if origin.hub:
+            writer.add_base_model_organization(0, origin.hub.split("/")[0])
 
 
 def _tensors(model: PreTrainedModel, family: Family) -> Iterator[tuple[str, Floats]]:

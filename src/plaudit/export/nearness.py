@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
 from plaudit.errors import ModelError
@@ -41,26 +43,40 @@ def probes(count: int) -> list[str]:
     return [parts[i % len(parts)].format(i * i + i // len(parts)) for i in range(count)]
 
 
+@dataclass(frozen=True)
+class Side:
+    """A language model as one program computes it."""
+
+    cut: Callable[[str], list[int]]
+    """A text as token ids, with what the tokenizer puts before it."""
+    logits: Callable[[list[int]], Tensor]
+    """Token ids ``[T]`` -> ``[T, V]``, before the softmax."""
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Side:
+        """As transformers computes it, on the CPU."""
+        return cls(
+            cut=lambda text: list(tokenizer(text)["input_ids"]),
+            logits=lambda ids: model(input_ids=torch.tensor([ids])).logits[0],
+        )
+
+
 @torch.no_grad()
-def nearness(
-    trained: tuple[PreTrainedModel, PreTrainedTokenizerBase],
-    exported: tuple[PreTrainedModel, PreTrainedTokenizerBase],
-    texts: Sequence[str],
-) -> dict[str, Estimate]:
+def nearness(trained: Side, exported: Side, texts: Sequence[str]) -> dict[str, Estimate]:
     """The `FIGURES` of an exported model, with 95 % intervals over texts.
 
     Args:
-        trained, exported: model and tokenizer, on the CPU, in fp32.
+        trained, exported: with the same tokens.
         texts: not empty.
     """
     equal, kl, alike, lower, counts, largest = [], [], [], [], [], 0.0
     for text in texts:
-        ids = trained[1](text)["input_ids"][:LONGEST]
-        equal.append(float(exported[1](text)["input_ids"][:LONGEST] == ids))
+        ids = trained.cut(text)[:LONGEST]
+        equal.append(float(exported.cut(text)[:LONGEST] == ids))
         if len(ids) < 2:
             continue
         row = torch.tensor([ids])
-        p, q = (model(input_ids=row).logits[0, :-1].float().log_softmax(-1) for model, _ in (trained, exported))
+        p, q = (side.logits(ids)[:-1].float().log_softmax(-1) for side in (trained, exported))
         # A token that one of them never gives has probability 0 there, and 0 log 0 is 0.
         kl.append(float((p.exp() * (p - q)).nan_to_num(0.0).sum()))
         alike.append(float((p.argmax(-1) == q.argmax(-1)).float().sum()))

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from plaudit.errors import ConfigError, ModelError
+from plaudit.export import integers, llamacpp
 from plaudit.export.gguf import BLOCK, TYPES, check, write_gguf
-from plaudit.export.nearness import prove_ends
+from plaudit.export.nearness import Side, prove_ends
+from plaudit.export.origin import Origin
 from plaudit.machine import check_space, writing
 from plaudit.models.files.integrity import seal
 from plaudit.models.files.layout import BASE_FILE, CONFIG_FILE, FOLDER, is_adapter
-from plaudit.models.files.load import load_causal_lm, load_tokenizer
-from plaudit.models.files.saving import save_causal_lm
+from plaudit.models.files.load import load_causal_lm, load_classifier, load_tokenizer
+from plaudit.models.files.saving import save_causal_lm, write
 from plaudit.models.files.source import resolve
 from plaudit.models.files.vocabulary import end_ids_of
 
-TARGETS = ("merged", "adapter", *(f"gguf:{kind}" for kind in TYPES))
+TARGETS = ("merged", "adapter", *(f"gguf:{kind}" for kind in (*TYPES, *llamacpp.KINDS)), *integers.KINDS)
 CARD = "README.md"
 AGAIN = "free some space, or choose another --out"
-_BYTES = {"merged": 4.0, "gguf:f16": 2.0, "gguf:q8_0": 1.1, "gguf:q4_0": 0.7}
-"""Of a weight in each format, rounded up."""
+_BYTES = {
+    "merged": 4.0, "gguf:f16": 2.0, "gguf:q8_0": 1.1, "gguf:q4_0": 0.7, "int8": 6.0, "int4": 6.0,
+    **{f"gguf:{kind}": 3.1 for kind in llamacpp.KINDS},
+}  # fmt: skip
+"""Of a weight in each format, rounded up; with what is written on the way and removed again."""
 
 
 def targets_of(words: list[str]) -> list[str]:
@@ -60,10 +72,12 @@ class Exported:
     def __init__(self, source: str, targets: list[str]) -> None:
         place = resolve(source)
         self.name = Path(source).resolve().name if Path(source).exists() else source.split("/")[-1]
-        self.source, self.base = source, place.name
+        self.source = source
         self.adapter = _adapter_of(source, place.adapter)
         config: Any = AutoConfig.from_pretrained(place.name, **place.options)
         self.is_reward = any("Classification" in kind for kind in config.architectures or ())
+        self.auto: Any = AutoModelForSequenceClassification if self.is_reward else AutoModelForCausalLM
+        self.origin = Origin.of(source)
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(source)
         if "adapter" in targets and self.adapter is None:
             raise ModelError(
@@ -77,11 +91,17 @@ class Exported:
                     where="--to gguf:...", cure="export to merged, which transformers and plaudit evaluate load",
                 )  # fmt: skip
             check(config.model_type, config, self.tokenizer)
+        if any(target.partition(":")[2] in llamacpp.KINDS for target in targets):
+            llamacpp.check_quantiser()
+        if any(target in integers.KINDS for target in targets):
+            integers.check_integers(self.auto, config)
         self.notes: list[str] = []
         self.model: PreTrainedModel | None = None
 
     def load(self) -> PreTrainedModel:
-        """The language model, with its adapter merged."""
+        """The model, with its adapter merged."""
+        if self.model is None and self.is_reward:
+            self.model = load_classifier(self.source, tokenizer=self.tokenizer)[0]
         self.model = self.model or load_causal_lm(self.source, tokenizer=self.tokenizer)
         return self.model
 
@@ -100,24 +120,73 @@ class Exported:
         """
         path = out / (target if ":" not in target else f"{self.name}-{target.partition(':')[2]}.gguf")
         out.mkdir(parents=True, exist_ok=True)
-        if self.is_reward or target == "adapter":
+        if target == "adapter" or (self.is_reward and target == "merged"):
             with writing(path, target, cure=AGAIN):
                 self._copy(target, path)
             return path
         model = self.load()
         needed = int(sum(p.numel() for p in model.parameters()) * _BYTES[target])
         check_space(path, target, needed, AGAIN)
-        with writing(path, target, needed=needed, cure=AGAIN):
+        with writing(path, target, needed=needed, cure=AGAIN), TemporaryDirectory(dir=out) as place:
             if target == "merged":
                 save_causal_lm(model, path, self.tokenizer, "merged")
+            elif target in integers.KINDS:
+                self._integers(model, target, Path(place), path)
             else:
-                kind = target.partition(":")[2]
-                fallen = write_gguf(model, self.tokenizer, path, kind, ends=self.ends, name=self.name)
-                self.notes += [
-                    f"{target}: {len(names)} matrices are {other}: rows are no multiple of {BLOCK}: {names[0]} ..."
-                    for other, names in fallen.items()
-                ]
+                self._gguf(model, target, Path(place), path)
         return path
+
+    def _integers(self, model: PreTrainedModel, kind: str, place: Path, path: Path) -> None:
+        if self.is_reward:
+            write(model, place, self.tokenizer)
+        else:
+            save_causal_lm(model, place, self.tokenizer, "merged")
+        if path.exists():
+            shutil.rmtree(path)
+        left = integers.write_integers(self.auto, place, path, kind)
+        self.tokenizer.save_pretrained(path)
+        seal(path)
+        self._note_fallen(kind, {"bf16": left}, integers.GROUP)
+
+    def _gguf(self, model: PreTrainedModel, target: str, place: Path, path: Path) -> None:
+        kind = target.partition(":")[2]
+        known = kind in TYPES
+        first = path if known else place / "f16.gguf"
+        fallen = write_gguf(
+            model, self.tokenizer, first, kind if known else "f16", ends=self.ends, name=self.name, origin=self.origin
+        )
+        if not known:
+            fallen = llamacpp.quantise(first, path, kind)
+        self._note_fallen(target, fallen, BLOCK if known else llamacpp.BLOCK)
+
+    def _note_fallen(self, target: str, fallen: dict[str, list[str]], block: int) -> None:
+        self.notes += [
+            f"{target}: {len(names)} matrices are {other}: rows are no multiple of {block}: {names[0]} ..."
+            for other, names in fallen.items()
+            if names
+        ]
+
+    def read(self, target: str, path: Path) -> Side:
+        """An exported language model as the program computes it that it was written for; its ends are proven.
+
+        Without llama-cpp-python transformers computes with the weights of a GGUF file, and a note says so.
+
+        Raises:
+            ModelError: it cannot be loaded, or does not stop.
+        """
+        if target.startswith("gguf:"):
+            if llamacpp.is_here():
+                self.notes.append(f"{target}: measured in llama.cpp")
+                return llamacpp.side_of(path)
+            self.notes.append(
+                f"{target}: measured in transformers with the weights of the file; in llama.cpp itself after"
+                f" {llamacpp.INSTALL}"
+            )
+        if target in integers.KINDS:
+            again = integers.read_integers(self.auto, path)
+            prove_ends(again, self.ends)
+            return Side.of(again, load_tokenizer(path))
+        return Side.of(*self.reload(target, path))
 
     def reload(self, target: str, path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """An exported language model and its tokenizer, from the files alone; its ends are proven.

@@ -5,8 +5,13 @@ and its LM head; `files/` loads and saves; `lora.py` adds adapters. Optimizer st
 in `backends/`.
 """
 
+import logging
 import warnings
 
 # peft asks transformers by a name that the latter has renamed; a user can do nothing about it, and in a notebook the
 # warning stands in red above the result.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+# transformers imports torchao wherever it is installed; without a GPU it then logs which kernels it cannot load, and
+# torch logs how it registers types.
+for name in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(name).setLevel(logging.ERROR)

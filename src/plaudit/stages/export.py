@@ -13,7 +13,8 @@ from typing import Any
 
 from plaudit.errors import ConfigError
 from plaudit.export.card import KEPT, as_values, card
-from plaudit.export.nearness import FIGURES, nearness, probes
+from plaudit.export.nearness import FIGURES, Side, nearness, probes
+from plaudit.export.origin import Origin
 from plaudit.export.write import Exported, targets_of
 from plaudit.machine import check_writable
 from plaudit.runs.files import EVALUATION, SAMPLES, SUMMARY, merge_json, read_json, read_lines
@@ -106,11 +107,11 @@ def run_export(
         path = exported.write(target, target_dir)
         files[target] = path.name
         if target != "adapter" and not exported.is_reward:
-            trained = exported.load(), exported.tokenizer
-            figures[target] = nearness(trained, exported.reload(target, path), texts)
-            if samples and target.startswith("gguf:"):
+            trained = Side.of(exported.load(), exported.tokenizer)
+            figures[target] = nearness(trained, exported.read(target, path), texts)
+            if samples and target != "merged":
                 figures[target] |= _kept(folder, exported, target, path, samples)
-    text = card(exported.name, _facts(folder, exported.base), files, figures, exported.notes)
+    text = card(exported.name, _facts(folder, exported.origin), files, figures, exported.notes)
     exported.describe(target_dir, text)
     merge_json(target_dir / "export.json", as_values(figures, exported.notes))
     return Export(target_dir, figures, exported.notes, _failed(gates, figures))
@@ -129,9 +130,9 @@ def _samples(folder: Path, targets: Sequence[str], gates: Sequence[Requirement],
                 f"{name} cannot be measured: the summary of {folder} has no {needed[name]}", where="command line",
                 cure="export a run that was trained with --gold, or leave the condition and --samples out",
             )  # fmt: skip
-    if not any(target.startswith("gguf:") for target in targets):
+    if not set(targets) - {"merged", "adapter"}:
         raise ConfigError(
-            f"{(asked or ['--samples'])[0]} is measured of GGUF files", where="command line, --to",
+            f"{(asked or ['--samples'])[0]} is measured of what is quantised", where="command line, --to",
             cure="--to gguf:q8_0",
         )
     return samples or 2
@@ -176,13 +177,14 @@ def _gains(directory: Path) -> dict[str, dict[str, float]]:
     return gains
 
 
-def _facts(folder: Path, base: str) -> dict[str, Any]:
-    """What a run directory says of how its model was made."""
+def _facts(folder: Path, origin: Origin) -> dict[str, Any]:
+    """What is known of how a model was made."""
+    about = {"bases": origin.bases, "hub": origin.hub, "licence": origin.licence}
     if not (folder / MANIFEST).is_file():
-        return {"base": base}
+        return about
     manifest, summary = read_json(folder / MANIFEST), read_json(folder / SUMMARY)
     inputs = {str(key): str(value) for key, value in (manifest.get("inputs") or {}).items()}
-    return {"command": summary.get("command", ""), "inputs": inputs, "summary": summary}
+    return about | {"command": summary.get("command", ""), "inputs": inputs, "summary": summary}
 
 
 def _failed(gates: Sequence[Requirement], figures: dict[str, dict[str, Estimate]]) -> list[str]:

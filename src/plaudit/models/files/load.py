@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -16,6 +18,7 @@ from transformers import (
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    modeling_gguf_pytorch_utils,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as logs
@@ -24,7 +27,7 @@ from plaudit.errors import ModelError
 from plaudit.machine import reach_cure
 from plaudit.models.files.integrity import refuse_non_finite
 from plaudit.models.files.layout import merge_into
-from plaudit.models.files.outline import outline, outlining
+from plaudit.models.files.outline import config_of, outline, outlining
 from plaudit.models.files.source import Source, resolve
 from plaudit.models.files.vocabulary import Words, ensure_pad, fit_vocabulary
 from plaudit.models.forward.trunk import is_4bit
@@ -184,9 +187,7 @@ def _load_weights(
         model, missing = _load(lambda: outline(auto, place, rows, options), source, "model")
         return model.eval(), missing
     options = (place.options or {"use_safetensors": True}) | options
-    model, report = _load(
-        lambda: auto.from_pretrained(place.name, output_loading_info=True, **options), source, "model"
-    )
+    model, report = _load(lambda: _from_pretrained(auto, place, options), source, "model")
     if model.config.is_encoder_decoder:
         raise ModelError(
             f"{source} is an encoder-decoder", cure="use a decoder, such as Llama, Qwen or GPT-2"
@@ -196,16 +197,50 @@ def _load_weights(
     return model.eval(), sorted(report["missing_keys"])
 
 
+def _from_pretrained(auto: Any, place: Source, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Model and report; of a directory in int8 or int4 by torchao the plain weights that its numbers stand for."""
+    config = None if place.gguf else config_of(place)
+    section: Any = getattr(config, "quantization_config", None) or {}
+    if section.get("quant_method") != "torchao":
+        model, report = auto.from_pretrained(place.name, output_loading_info=True, **options)
+        return model, report
+    if "quantization_config" in options:
+        raise ValueError("it is quantised by torchao already, and cannot be loaded in 4 bit")
+    # torchao computes in the type of the file and in no other; what trains or samples here asks for plain tensors.
+    model, report = auto.from_pretrained(
+        place.name, output_loading_info=True, **(options | {"dtype": "auto"})
+    )
+    return _plain(model, options["dtype"]), report
+
+
+@torch.no_grad()
+def _plain(model: Any, dtype: torch.dtype) -> Any:
+    from torchao.utils import TorchAOBaseTensor
+
+    for module in model.modules():
+        for name, tensor in list(module.named_parameters(recurse=False)):
+            if isinstance(tensor, TorchAOBaseTensor):
+                setattr(module, name, nn.Parameter(tensor.dequantize()))
+    # By these `save_pretrained` would undo what the loader made of the file's tensors, which plain ones are not.
+    model._weight_conversions = None
+    model.config.dtype = dtype
+    return model.to(dtype)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Within it transformers shows no progress bars and no load reports."""
     # What matters in a load report (missing weights, another number of labels) is checked here and raised.
     level, bar = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    own = modeling_gguf_pytorch_utils.tqdm
     logs.set_verbosity_error()
     logs.disable_progress_bar()
+    # The bar over the tensors of a GGUF file is tqdm's own and heeds none of these.
+    modeling_gguf_pytorch_utils.tqdm = lambda tensors, **options: tensors
     try:
         yield
     finally:
+        modeling_gguf_pytorch_utils.tqdm = own
         logs.set_verbosity(level)
         if bar:
             logs.enable_progress_bar()
@@ -232,6 +267,8 @@ def _cure(text: str, source: str) -> str:
         return (
             "the model needs code from its repository, which is not run; use an architecture of transformers"
         )
+    if "torchao" in text and find_spec("torchao") is None:
+        return "its weights are in int8 or int4: pip install 'plaudit[torchao]'"
     if "Unrecognized configuration class" in text:
         return "this architecture has no such head in transformers; choose another model"
     if "safetensors" in text and not Path(source).exists():
