@@ -62,7 +62,8 @@ def write_integers(auto: Any, plain: Path, path: Path, kind: str) -> list[str]:
 
     # Of torchao's layouts of int4 this is the only one that it computes on every device and that safetensors holds. It
     # keeps a weight of 4 bit in a byte.
-    way = Int8WeightOnlyConfig() if kind == "int8" else IntxWeightOnlyConfig(torch.int4, PerGroup(GROUP))
+    four = IntxWeightOnlyConfig(torch.int4, PerGroup(GROUP))  # type: ignore[attr-defined]
+    way = Int8WeightOnlyConfig() if kind == "int8" else four
     with torch.device("meta"):
         outline = auto.from_config(AutoConfig.from_pretrained(str(plain)))
     left, whole = _left(outline), _outer(outline)

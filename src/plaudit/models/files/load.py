@@ -232,15 +232,16 @@ def quiet() -> Iterator[None]:
     """Within it transformers shows no progress bars and no load reports."""
     # What matters in a load report (missing weights, another number of labels) is checked here and raised.
     level, bar = logs.get_verbosity(), logs.is_progress_bar_enabled()
-    own = modeling_gguf_pytorch_utils.tqdm
+    reader: Any = modeling_gguf_pytorch_utils
+    own = reader.tqdm
     logs.set_verbosity_error()
     logs.disable_progress_bar()
     # The bar over the tensors of a GGUF file is tqdm's own and heeds none of these.
-    modeling_gguf_pytorch_utils.tqdm = lambda tensors, **options: tensors
+    reader.tqdm = lambda tensors, **options: tensors
     try:
         yield
     finally:
-        modeling_gguf_pytorch_utils.tqdm = own
+        reader.tqdm = own
         logs.set_verbosity(level)
         if bar:
             logs.enable_progress_bar()
