@@ -161,7 +161,26 @@ def test_what_is_kept_of_the_rewards_is_measured_by_the_runs_own_prompts(saved, 
     assert main([*command.split(), "--eval-prompts", "4", "--device", "cpu", "--precision", "fp32"]) == 0
     made = run_export(str(run), ["gguf:f16"], require=["gold_kept >= -99"], samples=2)
     assert {"gold_kept", "reward_kept"} <= made.figures["gguf:f16"].keys()
+    assert made.figures["gguf:f16"]["win_rate"].value == pytest.approx(0.5, abs=0.2)
     # The same function draws the same responses: nothing is lost. Where nothing was gained, nothing can be kept.
     kept = made.figures["gguf:f16"]["gold_kept"].value
     assert math.isnan(kept) or kept == pytest.approx(1.0, abs=0.5)
     assert sorted(path.name for path in made.folder.iterdir()) == ["README.md", "export.json", "run-f16.gguf"]
+
+
+def test_an_exported_reward_model_is_measured_on_the_rows_that_its_run_held_out(byte_pairs, tmp_path):
+    save_causal_lm(tiny_lm("llama", byte_pairs, hidden=64), tmp_path / "base", byte_pairs)
+    rows = [
+        {"prompt": f"the film {i}", "chosen": "was good" + " and" * (i % 3), "rejected": "was bad" + " it" * (i % 2)}
+        for i in range(40)
+    ]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = tmp_path / "run"
+    command = f"reward --model {tmp_path / 'base'} --dataset {tmp_path / 'c.jsonl'} --out {run} --eval-fraction 0.5"
+    assert main([*command.split(), "--epochs", "1", "--lr", "1e-3", "--device", "cpu", "--precision", "fp32"]) == 0
+    made = run_export(str(run), ["merged", "int8", "int4"], require=["agreement >= 0.5"])
+    same, eight, four = (made.figures[name] for name in ("merged", "int8", "int4"))
+    assert same["agreement"].value == 1.0 and same["score_correlation"].value == pytest.approx(1.0, abs=1e-9)
+    assert same["agreement"].low < 1.0  # twenty rows do not show that all are decided alike
+    assert 0.99 < eight["score_correlation"].value < 1.0 and four["score_correlation"].value < 1.0
+    assert not made.failed and "score_correlation" in (made.folder / "README.md").read_text(encoding="utf-8")

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plaudit.export.integers import KINDS
-from plaudit.export.nearness import FIGURES
+from plaudit.export.nearness import FIGURES, SCORES
 from plaudit.statistics.intervals import Estimate
 
 KEPT = {
     "gold_kept": "gain in gold reward over the start, as a share of the trained model's",
     "reward_kept": "the same of the reward",
+    "win_rate": "share of its responses that score higher than the trained model's to the same prompt; 0.5: alike",
 }
 UNLICENSED = "Not stated by what it was made from: look it up before you pass the model on"
 RESULTS = ("reward_mean", "kl", "perplexity_ratio", "win_rate", "gold_start", "gold_model", "accuracy", "ece")
@@ -67,7 +68,7 @@ def _results(summary: Mapping[str, Any]) -> str:
 
 
 def _nearness(figures: Mapping[str, Mapping[str, Estimate]]) -> str:
-    about = FIGURES | KEPT
+    about = FIGURES | SCORES | KEPT
     text = "How near each exported format is to the trained model, loaded again from its file:\n\n"
     text += "| format | figure | value | 95 % interval | what it is |\n|---|---|---|---|---|\n"
     for form, values in figures.items():

@@ -23,6 +23,11 @@ FIGURES = {
     "perplexity_ratio": "perplexity of the exported over that of the trained model",
 }
 """Name of a figure -> what it is. All are over the same texts."""
+SCORES = {
+    "agreement": "share of held-out rows that both reward models decide alike",
+    "score_correlation": "correlation of the scores of both reward models",
+}
+"""The same of a reward model; both are over the rows that its run held out."""
 LONGEST = 256
 """Tokens of a text that are read."""
 

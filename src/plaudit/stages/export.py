@@ -13,15 +13,17 @@ from typing import Any
 
 from plaudit.errors import ConfigError
 from plaudit.export.card import KEPT, as_values, card
-from plaudit.export.nearness import FIGURES, Side, nearness, probes
+from plaudit.export.nearness import FIGURES, SCORES, Side, nearness, probes
 from plaudit.export.origin import Origin
 from plaudit.export.write import Exported, targets_of
 from plaudit.machine import check_writable
-from plaudit.runs.files import EVALUATION, SAMPLES, SUMMARY, merge_json, read_json, read_lines
+from plaudit.runs.files import EVALUATION, HELDOUT, SAMPLES, SUMMARY, Row, merge_json, read_json, read_lines
 from plaudit.runs.lock import MANIFEST
 from plaudit.stages.online.again import evaluate_again
-from plaudit.statistics.clustered import ratio_over
+from plaudit.stages.reward.evaluate import score_heldout
+from plaudit.statistics.clustered import outcomes, ratio_over, share
 from plaudit.statistics.intervals import Estimate
+from plaudit.statistics.ranking import correlation_over
 
 TEXTS = 100
 COMPARES = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
@@ -43,7 +45,7 @@ class Requirement:
             ConfigError: no condition, or a figure that is not measured.
         """
         read = re.fullmatch(r"\s*(\w+)\s*(>=|<=|>|<)\s*([-+0-9.eE]+)\s*", text)
-        known = FIGURES | KEPT
+        known = FIGURES | SCORES | KEPT
         try:
             if read is not None and read[1] in known:
                 return cls(read[1], read[2], float(read[3]))
@@ -106,6 +108,8 @@ def run_export(
     for target in targets:
         path = exported.write(target, target_dir)
         files[target] = path.name
+        if exported.is_reward and target != "adapter" and (folder / HELDOUT).is_file():
+            figures[target] = _scores_kept(folder, path)
         if target != "adapter" and not exported.is_reward:
             trained = Side.of(exported.load(), exported.tokenizer)
             figures[target] = nearness(trained, exported.read(target, path), texts)
@@ -123,7 +127,7 @@ def _samples(folder: Path, targets: Sequence[str], gates: Sequence[Requirement],
     if not samples and not asked:
         return 0
     summary = read_json(folder / SUMMARY) if (folder / SUMMARY).is_file() else {}
-    needed = {"gold_kept": "gold_start", "reward_kept": "reward_start"}
+    needed = {"gold_kept": "gold_start", "reward_kept": "reward_start", "win_rate": "reward_start"}
     for name in asked or ["reward_kept"]:
         if summary.get(needed[name]) is None:
             raise ConfigError(
@@ -152,8 +156,11 @@ def _kept(run: Path, exported: Exported, target: str, path: Path, samples: int) 
     with TemporaryDirectory(dir=path.parent) as place:
         unpacked = Path(place) / "model"
         exported.unpack(target, path, unpacked)
-        sides = [_gains(evaluate_again(run, samples=samples, model=model)) for model in (None, unpacked)]
-    made = {}
+        rows = [
+            [*read_lines(evaluate_again(run, samples=samples, model=model) / EVALUATION)] for model in (None, unpacked)
+        ]
+    sides = [_gains(each) for each in rows]
+    made = {"win_rate": _win_rate(*rows)}
     for name in ("gold", "reward"):
         whole, kept = (side.get(name, {}) for side in sides)
         prompts = sorted(whole.keys() & kept.keys())
@@ -162,10 +169,35 @@ def _kept(run: Path, exported: Exported, target: str, path: Path, samples: int) 
     return made
 
 
-def _gains(directory: Path) -> dict[str, dict[str, float]]:
+def _win_rate(trained: Sequence[Row], exported: Sequence[Row]) -> Estimate:
+    """By the gold reward, or where there is none by the reward; all pairs of responses to a prompt, a tie is a half."""
+    name = "gold" if any(row.get("gold") is not None for row in trained) else "reward"
+    old, new = (
+        [(str(row["prompt_id"]), float(row[name])) for row in rows if row["step"] > 0 and row.get(name) is not None]
+        for rows in (trained, exported)
+    )
+    pairs = [(prompt, mine - theirs) for prompt, mine in new for other, theirs in old if prompt == other]
+    return share(outcomes([gap for _, gap in pairs]), [prompt for prompt, _ in pairs])
+
+
+def _scores_kept(run: Path, path: Path) -> dict[str, Estimate]:
+    """`SCORES` of an exported reward model: its scores of the run's held-out rows against those of the run."""
+    with TemporaryDirectory() as place:
+        again = {str(row["id"]): row for row in read_lines(score_heldout(run, path, Path(place)))}
+    kept = [(row, again[str(row["id"])]) for row in read_lines(run / HELDOUT) if str(row["id"]) in again]
+    columns = ("chosen_score", "rejected_score") if kept and "chosen_score" in kept[0][0] else ("score",)
+    scores = [[[float(row[name]) for name in columns] for row in pair] for pair in kept]
+    prompts = [str(row["prompt_id"]) for row, _ in kept]
+    alike = [float((s[0] > s[-1]) == (t[0] > t[-1]) if len(s) > 1 else (s[0] > 0) == (t[0] > 0)) for s, t in scores]
+    one, other = ([value for pair in scores for value in pair[i]] for i in (0, 1))
+    clusters = [prompt for prompt in prompts for _ in columns]
+    return {"agreement": share(alike, prompts), "score_correlation": correlation_over(one, other, clusters)}
+
+
+def _gains(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     """Reward -> prompt -> mean of the trained side less that of the start."""
     found: dict[tuple[str, str, bool], list[float]] = {}
-    for row in read_lines(directory / EVALUATION):
+    for row in rows:
         for name in ("gold", "reward"):
             if row.get(name) is not None:
                 found.setdefault((name, str(row["prompt_id"]), row["step"] > 0), []).append(float(row[name]))

@@ -17,8 +17,8 @@ from plaudit.jobs.reward import RewardJob
 from plaudit.jobs.reward_tables import members_of
 from plaudit.machine import check_threads
 from plaudit.runs.directory import set_threads
-from plaudit.runs.files import BENCHMARK, SPOILED, merge_json, read_json, write_lines
-from plaudit.stages.encode import encode_rows, readable, reward_encoder, tell_of
+from plaudit.runs.files import BENCHMARK, HELDOUT, SPOILED, merge_json, read_json, write_lines
+from plaudit.stages.encode import encode_rows, readable, reward_encoder, split, tell_of
 from plaudit.stages.reward.benchmark import combine_benchmark, folder_of, score_benchmark
 from plaudit.stages.reward.data import Scale, source_of
 from plaudit.stages.reward.members import combine_heldout, moments_of
@@ -75,6 +75,30 @@ def score_dataset(run: Path, dataset: str, fields: Mapping[str, str] | None = No
     write_lines(target / SPOILED, spoiled_lines(model, rows, data.max_length))
     merge_json(target / "summary.json", {"notes": list(said.messages), "rows_left_out": rows.report.dropped})
     return target
+
+
+def score_heldout(run: Path, model: Path, target: Path) -> Path:
+    """Score the rows that a run held out with a model in place of its own, such as one that was exported of it.
+
+    Args:
+        run: of one reward model.
+        model: its directory.
+        target: where heldout.jsonl is written.
+
+    Raises:
+        ConfigError, DataError, ModelError: the model or the run's data cannot be opened.
+    """
+    job, _ = _on_this_machine(load_job(RewardJob, [run / "config.toml"], {}).job)
+    set_threads(job.compute)
+    said = Said()
+    loaded = load_records(job.dataset, limit=job.data.limit, fields=job.data.fields, max_gb=job.data.max_gb)
+    source = source_of(loaded, job.algorithm, said, min_agreement=job.min_agreement, ties=job.ties)
+    records: Any = split(source.records, job.data, job.seed, loaded.source, said)[1]
+    opened = backends.open_reward_model(model, job)
+    encoder, data = reward_encoder(opened.format, records[0]), readable(opened.format, job.data, said)
+    rows = encode_rows(records, encoder, data, source.places, opened.format.chat)
+    write_heldout(target, opened, rows, job.algorithm.attributes, _scale(run, job.algorithm))
+    return target / HELDOUT
 
 
 def _on_this_machine(job: RewardJob) -> tuple[RewardJob, list[str]]:
