@@ -51,17 +51,21 @@ class Origin:
 def _before(source: str, place: Source | None) -> str:
     """What a model was made from: a run says so in its manifest, an adapter in its config."""
     folder = Path(source)
-    for run in (folder, folder.parent):
-        try:
-            settings: dict[str, Any] = read_manifest(run).get("settings", {}) if run.is_dir() else {}
-        except DataError:
-            settings = {}
-        # Any directory has a parent: only its model is the run's.
-        if run == folder or folder.name == "model":
-            for key in ("policy", "model"):
-                if isinstance(settings.get(key), str) and settings[key]:
-                    return str(settings[key])
+    # Any directory has a parent: only its model is the run's.
+    for run in (folder, folder.parent) if folder.name == "model" else (folder,):
+        settings = _settings(run)
+        named = [settings[key] for key in ("policy", "model") if isinstance(settings.get(key), str)]
+        if any(named):
+            return next(name for name in named if name)
     return "" if place is None or place.adapter is None else place.name
+
+
+def _settings(run: Path) -> dict[str, Any]:
+    try:
+        settings: dict[str, Any] = read_manifest(run).get("settings", {}) if run.is_dir() else {}
+    except DataError:
+        return {}
+    return settings
 
 
 def _place(source: str) -> Source | None:
