@@ -54,7 +54,7 @@ def quantise(source: Path, path: Path, kind: str) -> dict[str, list[str]]:
     """
     import llama_cpp
 
-    logging.getLogger("llama-cpp-python").setLevel(logging.ERROR)  # else a line for each tensor
+    logging.getLogger("llama-cpp-python").setLevel(logging.CRITICAL)  # else lines about each tensor
     options = llama_cpp.llama_model_quantize_default_params()
     options.ftype, options.nthread = KINDS[kind], torch.get_num_threads()
     if llama_cpp.llama_model_quantize(str(source).encode(), str(path).encode(), ctypes.byref(options)):
