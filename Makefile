@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # An environment variable rather than -c: it also holds inside pip's isolated build environment.
 PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help setup dev check test test-slow test-models test-trackers test-gpu fuzz mutants bench limits intervals hacking report-cards kills corruption docs quickstart constraints memory loop rates clean test-ray test-export
+.PHONY: help setup dev check test test-slow test-models test-trackers test-gpu fuzz mutants bench limits intervals hacking report-cards kills corruption docs quickstart constraints memory loop rates clean test-ray test-export export-table
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -60,6 +60,9 @@ test-export: $(VENV)/.dev ## exported GGUF files in llama.cpp itself, K-types to
 	  "$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')"
 	build/export/bin/python -m pip install --quiet llama-cpp-python
 	OMP_NUM_THREADS=1 PYTHONPATH=src build/export/bin/python -m pytest tests/export
+
+export-table: test-export ## every export format on a tiny Llama and SmolLM2: docs/why/export.md (an hour)
+	OMP_NUM_THREADS=1 PYTHONPATH=src build/export/bin/python scripts/export_table.py tiny smollm2 --page
 
 test-gpu: $(VENV)/.dev ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
