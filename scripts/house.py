@@ -14,7 +14,7 @@ from pathlib import Path
 FLOORS = {
     "errors": 0, "machine": 0, "awaited": 0, "records": 0, "experience": 0, "statistics": 0,
     "algorithms": 1, "functional": 1, "data": 1, "preferences": 1, "config": 1,
-    "runtime": 2, "jobs": 2, "models": 2, "tracking": 2,
+    "runtime": 2, "live": 2, "jobs": 2, "models": 2, "tracking": 2,
     "generation": 3, "rewards": 3, "runs": 3,
     "rollouts": 4, "evaluation": 4, "export": 4,
     "training": 5,
@@ -27,6 +27,8 @@ NEIGHBOURS = {
     ("algorithms", "config"): "its fields are settings, with their bounds",
     ("loop", "stages"): "a round is made of the runs of other stages",
     ("cli", "annotate"): "the command `plaudit annotate` opens the web door",
+    ("cli", "serving"): "the command `plaudit serve` opens the door for programs",
+    ("serving", "annotate"): "both doors listen alike: the socket, slow clients, names of this machine",
     ("cli", "demo"): "the command `plaudit quickstart` runs the demo",
 }
 """Which part may import which neighbour on its floor, and why. The ground floor is one room."""
@@ -44,9 +46,9 @@ FENCES = {
     "pyarrow": ("data",),
     "ray": ("backends.ray",),
     "vllm": ("generation.vllm",),
-    "fastapi": ("annotate",),
-    "starlette": ("annotate",),
-    "uvicorn": ("annotate",),
+    "fastapi": ("annotate", "serving"),
+    "starlette": ("annotate", "serving"),
+    "uvicorn": ("annotate", "serving"),
     "argon2": ("annotate",),
     "nh3": ("annotate",),
     "sqlalchemy": ("preferences.store",),

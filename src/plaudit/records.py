@@ -347,3 +347,10 @@ def to_json(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: to_json(v) for k, v in value.items()}
     return value
+
+
+def content_from_json(value: Any) -> Content:
+    """Text, or the turns of a chat, as `to_json` has written them."""
+    if isinstance(value, str):
+        return value
+    return tuple(Message.of(turn) for turn in value)

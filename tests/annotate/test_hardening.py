@@ -13,8 +13,8 @@ from annotating import Unlimited, free_port
 
 from plaudit.annotate.server import connections
 from plaudit.annotate.server.app import create_app
-from plaudit.annotate.server.connections import Patience, TimedConnection
-from plaudit.annotate.server.serve import listen, server_config
+from plaudit.annotate.server.connections import Patience, TimedConnection, listen
+from plaudit.annotate.server.serve import server_config
 from plaudit.annotate.server.settings import ServeSettings
 from plaudit.preferences.store.engine import Store
 
@@ -73,7 +73,8 @@ def hasty_server(store: Store, most: int, kind: type[TimedConnection] = Hasty) -
     config = server_config(create_app(store, settings, Unlimited()), settings)
     config.http, config.limit_concurrency = kind, most
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listen(settings)]}, daemon=True)
+    opened = listen(settings.host, settings.port)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
     thread.start()
     try:
         yield settings.port

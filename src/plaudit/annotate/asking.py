@@ -15,7 +15,8 @@ import uvicorn
 from plaudit.annotate.export_data import read_answers
 from plaudit.annotate.import_data import default_guidelines
 from plaudit.annotate.server.app import create_app
-from plaudit.annotate.server.serve import listen, server_config
+from plaudit.annotate.server.connections import listen
+from plaudit.annotate.server.serve import server_config
 from plaudit.annotate.server.settings import ServeSettings
 from plaudit.preferences.annotation import Item, ItemResponse
 from plaudit.preferences.exporting import export
@@ -46,7 +47,7 @@ def ask_person(
     project = _project(store, pairs)
     settings = ServeSettings(port=port)
     server = uvicorn.Server(server_config(create_app(store, settings), settings))
-    opened = listen(settings)
+    opened = listen(settings.host, settings.port)
     # In a thread, because the calling program goes on here. A daemon thread: the program can end even if it hangs.
     thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
     thread.start()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from plaudit.jobs.preference import DPOJob
     from plaudit.jobs.reward import RewardJob
     from plaudit.jobs.sft import SFTJob
+    from plaudit.live import Engine
     from plaudit.records import Record
     from plaudit.rewards.build import Given
     from plaudit.rewards.model import Scorer as TextScorer
@@ -182,6 +183,27 @@ def open_policy(source: str) -> tuple[Generator, ChatFormat]:
     """
     policy: tuple[Generator, ChatFormat] = _local("offline:load_generator")(source)
     return policy
+
+
+def open_engine(source: str, *, rows: int, context: int = 0, queue: int = 256) -> tuple[Engine, ChatFormat]:
+    """A trained language model that answers requests as they come, and how it reads prompts.
+
+    Args:
+        source: run directory, model directory, hub name, or GGUF file.
+        rows: most responses that are drawn side by side.
+        context: most tokens of a prompt and its response; 0: what the model can read, 4096 at most.
+        queue: most requests that wait for a row.
+
+    Raises:
+        ModelError: nothing there that can be loaded, or that can be sampled from.
+        ConfigError: the model cannot read so much.
+    """
+    inside = Path(source) / "model"
+    name = str(inside if inside.is_dir() else source)
+    engine: tuple[Engine, ChatFormat] = _local("offline:load_engine")(
+        name, rows=rows, context=context, queue=queue
+    )
+    return engine
 
 
 def open_reward_model(directory: Path, job: RewardJob) -> ScoringRuntime:

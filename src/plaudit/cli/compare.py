@@ -1,13 +1,17 @@
-"""`plaudit compare`: which of two models or more people prefer, and the pairs to ask them about."""
+"""`plaudit compare`: which of two models or more people prefer, and the pairs to ask them about.
+
+`plaudit select`: which of these pairs they should be asked about first.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from plaudit.cli.generate import add_sampling_flags, write_responses
-from plaudit.cli.parser import Parser, add_field_flag, show
+from plaudit.cli.parser import Parser, add_field_flag, answer, show
 from plaudit.config.load import pairs_of
 from plaudit.errors import ConfigError, DataError
 from plaudit.records import Judgement
@@ -21,9 +25,16 @@ or the pairs to be judged, answered on the spot by the models of two runs or mor
   plaudit compare runs/sft runs/ppo --prompts prompts.jsonl --out pairs.jsonl
   plaudit annotate serve pairs.jsonl"""
 
+SELECT = """Order pairs by what a reward model can learn from their labels, for a project that asks by priority:
+
+  plaudit select pairs.jsonl --reward runs/ensemble --out priorities.jsonl
+  plaudit annotate prioritise pairs priorities.jsonl"""
+
 
 def run(command: str, argv: list[str]) -> int:
-    """Compare what was judged, or generate what is to be judged."""
+    """Compare what was judged, or generate what is to be judged; or order it."""
+    if command == "select":
+        return _select(argv)
     parser = Parser("compare", ABOUT)
     parser.add_argument(
         "sources", nargs="+", metavar="FILE | RUN RUN ...",
@@ -76,4 +87,45 @@ def _generate(given: Any) -> int:
         raise ConfigError("--prompts needs --out", where="command line", cure="add --out pairs.jsonl")
     write_responses(given.sources, given.prompts, given.out, given)
     show(f"judge them blind: plaudit annotate serve {given.out}")
+    return 0
+
+
+def _select(argv: list[str]) -> int:
+    """`plaudit select`: score pairs, order them, write the order."""
+    parser = Parser("select", SELECT)
+    parser.add_argument("source", metavar="FILE", help="the pairs: a file, a directory, or a hub name")
+    parser.add_argument(
+        "--reward", nargs="*", default=[], help="reward models; a run with members is several"
+    )
+    parser.add_argument(
+        "--by",
+        choices=("disagreement", "margin", "random"),
+        default="disagreement",
+        help="what comes first: pairs the models disagree on (default), or are unsure of, or any",
+    )
+    parser.add_argument(
+        "--batch", type=int, default=0, help="so many of the first also differ from each other (default: 0)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="breaks ties (default: 0)")
+    parser.add_argument("--out", type=Path, required=True, help="a .jsonl file of ids and priorities")
+    add_field_flag(parser)
+    given = parser.parse_args(argv)
+    if given.batch < 0:
+        raise ConfigError(f"--batch is {given.batch}", where="command line", cure="give 0 or more")
+    from plaudit.data.write import check_target, write_rows
+    from plaudit.stages.respond.ask import ask_next
+
+    check_target(given.out)
+    priorities = ask_next(
+        given.source,
+        given.reward,
+        given.by,
+        batch=given.batch,
+        seed=given.seed,
+        tell=lambda text: print(text, file=sys.stderr),
+        fields=pairs_of(given.field),
+    )
+    write_rows([{"id": key, "priority": value} for key, value in priorities.items()], given.out)
+    answer({"out": str(given.out), "pairs": len(priorities), "by": given.by})
+    show(f"{given.out}: {len(priorities)} pairs by {given.by}")
     return 0

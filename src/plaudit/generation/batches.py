@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from plaudit.errors import ModelError
 from plaudit.generation.cache import SlotCache
 from plaudit.generation.decoder import MOST_TOKENS, Decoder, Prefill
 from plaudit.generation.fixed_shapes import FixedShapes, Record
+from plaudit.generation.sampling import Distribution
+from plaudit.generation.texts import ResponseTexts
 from plaudit.records import FinishReason
 from plaudit.runtime import TokenPrompt
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How the tokens of a response are drawn, and what ends it."""
+
+    shape: Distribution
+    texts: ResponseTexts
+    """Finds stop texts."""
+    end_ids: tuple[int, ...]
+    least: int = 0
+    """Tokens below which it does not end."""
+    alternatives: int = 0
+    """How many of the likeliest tokens are noted at each place."""
+
+
+@dataclass(slots=True, eq=False)
 class Response:
     """One response while it is drawn."""
 
@@ -24,15 +42,31 @@ class Response:
     group: int
     seed: int
     most: int
+    rules: Rules
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    alternatives: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
+    """At each place the likeliest tokens with their log-probs, as many as the rules say."""
     finish: FinishReason | None = None
+    unwanted: bool = False
+    """Whoever asked for it does not wait any more: it leaves at the next token."""
+    error: ModelError | None = None
+    """Why it was aborted."""
 
 
 class Batch(Protocol):
     """The rows being decoded, and the state from which the next token of each is drawn."""
 
     rows: list[Response]
+
+    def join(self, responses: Iterable[Response]) -> None:
+        """Let more responses wait for a row, in their order behind those that wait already."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a row."""
+        ...
 
     def admit(self) -> None:
         """Give waiting responses the free rows."""
@@ -52,22 +86,23 @@ class Batch(Protocol):
 
 
 class Slots:
-    """See `Batch`: each row in a slot of a key/value cache, one new token of all rows in each forward pass."""
+    """See `Batch`: each row in a slot of a key/value cache, one new token of all rows in each forward pass.
+
+    Args:
+        decoder: reads tokens.
+        rows: how many slots there are.
+        capacity: columns that the cache begins with; it grows where a row needs more.
+        record: records steps; capacity must then suffice.
+        prompt_tokens: prompt tokens that one admission reads at most, one prompt in any case; 0: as many as there are
+            free rows. With a limit free rows are given away at once, so that nobody waits long for a first token.
+    """
 
     def __init__(
-        self,
-        decoder: Decoder,
-        responses: Sequence[Response],
-        rows: int,
-        capacity: int,
-        record: Record | None,
+        self, decoder: Decoder, rows: int, capacity: int, record: Record | None = None, prompt_tokens: int = 0
     ) -> None:
         self._decoder = decoder
-        # Longest prompts first, so that rows decoded together are of similar length, and memory is at its largest
-        # early, where a failure costs least. Sorting by ids too puts equal prompts together, which are prefilled once.
-        order = sorted(responses, key=lambda r: (len(r.prompt.ids), r.prompt.ids), reverse=True)
-        self._waiting, self._next = order, 0
-        self._size = rows
+        self._waiting: deque[Response] = deque()
+        self._size, self._most = rows, prompt_tokens
         self._cache = SlotCache(rows, capacity)
         self._fixed = record and FixedShapes(
             decoder.read, self._cache, rows, capacity, decoder.device, record
@@ -76,23 +111,49 @@ class Slots:
         self.rows: list[Response] = []
         self.state: Tensor | None = None  # [R, D]
 
+    def join(self, responses: Iterable[Response]) -> None:
+        """See `Batch.join`."""
+        self._waiting.extend(responses)
+
+    @property
+    def waiting(self) -> int:
+        """See `Batch.waiting`."""
+        return len(self._waiting)
+
     def admit(self) -> None:
-        """Give waiting responses the free rows, if these are a quarter of all; prefill prompts that are new."""
+        """Give waiting responses the free rows, and prefill prompts that are new.
+
+        Without a limit of prompt tokens only if these rows are a quarter of all.
+        """
         # Not at every free row: a prefill of one prompt costs as much time as several steps of the whole batch.
         free = self._size - len(self.rows)
-        left = len(self._waiting) - self._next
-        if not left or (self.rows and 4 * free < self._size):
+        if not self._waiting or (self.rows and not self._most and 4 * free < self._size):
             return
-        new = self._waiting[self._next : self._next + free]
-        self._next += len(new)
+        new = self._admitted(free)
+        if not new:
+            return
         self._prefill({r.prompt.ids for r in new} - self._read.keys())
-        start = 0
-        while start < len(new):
-            start += self._fill(new[start:])
+        for prefill in {id(self._read[r.prompt.ids][0]): self._read[r.prompt.ids][0] for r in new}.values():
+            self._fill(prefill, [r for r in new if self._read[r.prompt.ids][0] is prefill])
         # A group can be split between two admissions. Then its prefill is kept for the rest, and only this one: others
         # hold the caches of prompts that will not come again.
-        following = self._waiting[self._next].prompt.ids if self._next < len(self._waiting) else None
+        following = self._waiting[0].prompt.ids if self._waiting else None
         self._read = {ids: at for ids, at in self._read.items() if ids == following}
+
+    def _admitted(self, free: int) -> list[Response]:
+        """The first of those that wait, as far as rows and prompt tokens go."""
+        new: list[Response] = []
+        prompts: set[tuple[int, ...]] = set()
+        while self._waiting and len(new) < free:
+            if self._waiting[0].unwanted:
+                self._waiting.popleft()
+                continue
+            ids = self._waiting[0].prompt.ids
+            if self._most and new and sum(map(len, prompts | {ids})) > self._most:
+                break
+            prompts.add(ids)
+            new.append(self._waiting.popleft())
+        return new
 
     def _prefill(self, prompts: set[tuple[int, ...]]) -> None:
         # Longest first, so that prompts of one chunk are of similar length and little of it is padding.
@@ -103,18 +164,13 @@ class Slots:
             prefill = self._decoder.prefill(chunk)
             self._read.update({ids: (prefill, i) for i, ids in enumerate(chunk)})
 
-    def _fill(self, new: Sequence[Response]) -> int:
-        """Put the first responses of ``new`` that share one prefill into the next slots; how many they are."""
-        prefill, _ = self._read[new[0].prompt.ids]
-        places = [self._read[r.prompt.ids] for r in new]
-        source = [i for p, i in places if p is prefill]
-        assert all(p is prefill for p, _ in places[: len(source)]), "responses of one prefill are neighbours"
-        index = torch.tensor(source, device=prefill.state.device)
+    def _fill(self, prefill: Prefill, new: Sequence[Response]) -> None:
+        """Put responses whose prompts are in one prefill into the next slots."""
+        index = torch.tensor([self._read[r.prompt.ids][1] for r in new], device=prefill.state.device)
         self._cache.admit(prefill.cache, index, len(self.rows))
         state = prefill.state[index]
         self.state = state if self.state is None else torch.cat([self.state, state])
-        self.rows.extend(new[: len(source)])
-        return len(source)
+        self.rows.extend(new)
 
     def leave(self) -> list[int]:
         """Take finished rows out and move the last rows into their slots; returns the old row numbers in new order."""
@@ -159,15 +215,26 @@ class WholeRows:
     For models of which rows of different length cannot be kept in one cache.
     """
 
-    def __init__(self, decoder: Decoder, responses: Sequence[Response], rows: int) -> None:
+    def __init__(self, decoder: Decoder, rows: int) -> None:
         self._decoder, self._size = decoder, rows
-        self._waiting = list(responses)[::-1]
+        self._waiting: deque[Response] = deque()
         self.rows: list[Response] = []
         self.state: Tensor | None = None
 
+    def join(self, responses: Iterable[Response]) -> None:
+        """See `Batch.join`."""
+        self._waiting.extend(responses)
+
+    @property
+    def waiting(self) -> int:
+        """See `Batch.waiting`."""
+        return len(self._waiting)
+
     def admit(self) -> None:
         """All free rows at once: a new row costs no more than an old one."""
-        new = [self._waiting.pop() for _ in range(min(self._size - len(self.rows), len(self._waiting)))]
+        wanted = [r for r in self._waiting if not r.unwanted]
+        free = self._size - len(self.rows)
+        new, self._waiting = wanted[:free], deque(wanted[free:])
         if new:
             state = self._decoder.whole([r.prompt.ids for r in new])
             self.state = state if self.state is None else torch.cat([self.state, state])

@@ -41,6 +41,7 @@ class SlotCache(Cache):
             if i == len(self._store):
                 self._store.append((self._allocate(layer.keys), self._allocate(layer.values)))
             rows, width = slice(start, start + len(source)), layer.keys.shape[2]
+            self._reach(width, start)
             for stored, new in zip(self._store[i], (layer.keys, layer.values), strict=True):
                 stored[rows, :, :width] = new[source].to(stored.dtype)
 
@@ -62,6 +63,7 @@ class SlotCache(Cache):
         if self._slots.device != positions.device or not len(self._slots):
             self._slots = torch.arange(self._rows, device=positions.device)
         self._live, self._width, self._column, self._positions = len(positions), width, column, positions
+        self._reach(width, self._live)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -83,6 +85,19 @@ class SlotCache(Cache):
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         """Width of the mask, and its offset."""
         return self._width, 0
+
+    def _reach(self, width: int, live: int) -> None:
+        """Grow to at least ``width`` columns; the first ``live`` rows keep what they hold."""
+        # Doubled, so that a row of n tokens is copied log n times. One layer after the other, so that only one of them
+        # is there twice.
+        if width <= self._capacity:
+            return
+        old, self._capacity = self._capacity, max(width, 2 * self._capacity)
+        for i, pair in enumerate(self._store):
+            grown = tuple(self._allocate(stored) for stored in pair)
+            for new, stored in zip(grown, pair, strict=True):
+                new[:live, :, :old] = stored[:live]
+            self._store[i] = (grown[0], grown[1])
 
     def _allocate(self, like: Tensor) -> Tensor:
         """Room for keys or values [M, heads, T, head_dim] of all rows, in the type of attention."""

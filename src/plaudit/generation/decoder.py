@@ -137,9 +137,7 @@ class Decoder:
     def check_length(self, longest_prompt: int, max_new_tokens: int) -> None:
         """Refuse prompts and responses that together exceed what the model can attend to."""
         total = longest_prompt + max_new_tokens
-        limit, reason = int(getattr(self._config, "max_position_embeddings", None) or ANY), ""
-        if (row := row_limit(self._inner)) and row[0] <= limit:
-            limit, reason = row[0], f", since {row[1]}"
+        limit, reason = self._limit()
         if total > limit:
             raise ConfigError(
                 f"the longest prompt has {longest_prompt} tokens and max_new_tokens is {max_new_tokens},"
@@ -147,6 +145,23 @@ class Decoder:
                 where="sampling.max_new_tokens",
                 cure=f"lower max_new_tokens to {max(limit - longest_prompt, 1)} or shorten the prompts",
             )
+
+    @property
+    def vocabulary(self) -> int:
+        """Ids that the model can read are below it."""
+        weight: Tensor = self._inner.get_input_embeddings().weight
+        return int(weight.shape[0])
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of a row that the model can attend to."""
+        return self._limit()[0]
+
+    def _limit(self) -> tuple[int, str]:
+        """Most tokens of a row, and why, where it is not the number of positions."""
+        limit = int(getattr(self._config, "max_position_embeddings", None) or ANY)
+        row = row_limit(self._inner)
+        return (row[0], f", since {row[1]}") if row and row[0] <= limit else (limit, "")
 
     def whole(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """States [R, D] (or [R, V]) after whole rows of token ids: rows of equal length together, without a cache."""

@@ -3,29 +3,28 @@
 Each distinct prompt is prefilled once and its cache copied to all responses of its group. Finished rows leave the batch
 at once; waiting responses take their slots when a quarter of the rows is free.
 
-`NativeGenerator.generate` is the way in; `_Draws.run` is the loop; `batches.py` knows which
-responses are being drawn, and reads their tokens.
+`NativeGenerator.generate` is the way in; `steps.py` draws one token of each row; `batches.py` knows which
+responses are being drawn, and reads their tokens. `live.py` runs the same steps for requests that come one by one.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from plaudit.awaited import beat
 from plaudit.config.sections import SamplingSection
 from plaudit.data.chat import Tokens
-from plaudit.errors import DataError, ModelError
-from plaudit.generation.batches import Batch, Response, Slots, WholeRows
+from plaudit.errors import DataError
+from plaudit.generation.batches import Batch, Response, Rules, Slots, WholeRows
 from plaudit.generation.decoder import Decoder
 from plaudit.generation.fixed_shapes import CudaGraphs, Record
-from plaudit.generation.sampling import Distribution, draw, sample_seed, uniform
+from plaudit.generation.sampling import Distribution, sample_seed
+from plaudit.generation.steps import draw_one
 from plaudit.generation.texts import ResponseTexts
 from plaudit.models.files.vocabulary import Words
 from plaudit.records import Rollout
@@ -100,15 +99,15 @@ class NativeGenerator:
         most = [min(p.max_new_tokens or sampling.max_new_tokens, sampling.max_new_tokens) for p in prompts]
         longest, room = max((len(p.ids) + m, m) for p, m in zip(prompts, most, strict=True))
         self._decoder.check_length(longest - room, room)
+        texts = ResponseTexts(self._tokens, (*self._stop_texts, *sampling.stop), sampling.text)
+        rules = Rules(Distribution.of(sampling), texts, self._end_ids, sampling.min_new_tokens)
         responses = [
-            Response(p, i, sample_seed(seed, iteration, p.prompt.id, k), most[i])
+            Response(p, i, sample_seed(seed, iteration, p.prompt.id, k), most[i], rules)
             for i, p in enumerate(prompts)
             for k in range(n)
         ]
-        texts = ResponseTexts(self._tokens, (*self._stop_texts, *sampling.stop), sampling.text)
-        draws = _Draws(Distribution.of(sampling), sampling, self._end_ids, texts)
         with self._decoder.ready(min(self._rows, len(responses)), room):
-            for finished in draws.run(self._batch(responses, longest)):
+            for finished in _drawn(self._batch(responses, longest)):
                 if progress is not None:
                     progress(finished, len(responses))
         return [self._rollout(r, texts) for r in responses]
@@ -125,9 +124,14 @@ class NativeGenerator:
 
     def _batch(self, responses: Sequence[Response], longest: int) -> Batch:
         rows = min(self._rows, len(responses))
+        batch: Batch = WholeRows(self._decoder, rows)
         if self._decoder.in_slots(longest):
-            return Slots(self._decoder, responses, rows, longest, self._recorder())
-        return WholeRows(self._decoder, responses, rows)
+            batch = Slots(self._decoder, rows, longest, self._recorder())
+            # Longest prompts first, so that rows decoded together are of similar length, and memory is at its largest
+            # early, where a failure costs least. Sorting by ids puts equal prompts together, which are prefilled once.
+            responses = sorted(responses, key=lambda r: (len(r.prompt.ids), r.prompt.ids), reverse=True)
+        batch.join(responses)
+        return batch
 
     def _recorder(self) -> Record | None:
         """What records steps of this call of `generate`; None where they run as they are."""
@@ -161,72 +165,21 @@ class NativeGenerator:
         return replace(rollout, policy_version=self._version)
 
 
-class _Draws:
-    """Draws the tokens of a batch until every response is finished."""
-
-    def __init__(
-        self, shape: Distribution, sampling: SamplingSection, end_ids: tuple[int, ...], texts: ResponseTexts
-    ) -> None:
-        self._shape, self._end_ids, self._texts = shape, end_ids, texts
-        self._least = sampling.min_new_tokens
-
-    def run(self, batch: Batch) -> Iterator[int]:
-        """Draw until no response is left; yields the number of finished ones whenever it has grown."""
-        # Draw, then let finished rows leave, then one forward pass: a finished row is never computed again, and the
-        # first tokens need no pass of their own, because the prefill has given the states they are drawn from.
-        finished = 0
+def _drawn(batch: Batch) -> Iterator[int]:
+    """Draw until no response is left; yields the number of finished ones whenever it has grown."""
+    finished = 0
+    batch.admit()
+    while batch.rows:
+        beat()
+        rows = list(batch.rows)
+        draw_one(batch)
+        for row in rows:
+            if row.error is not None:
+                raise row.error
+        if len(batch.rows) < len(rows):
+            finished += len(rows) - len(batch.rows)
+            yield finished
         batch.admit()
-        while batch.rows:
-            beat()
-            tokens = self._one_token(batch)
-            before = len(batch.rows)
-            order = batch.leave()
-            if len(order) < before:
-                finished += before - len(order)
-                tokens = tokens[torch.tensor(order, dtype=torch.int64, device=tokens.device)]
-                yield finished
-            batch.forward(tokens)
-            batch.admit()
-
-    def _one_token(self, batch: Batch) -> Tensor:
-        rows = batch.rows
-        logits = batch.logits()
-        seeds = np.array([r.seed for r in rows], dtype=np.uint64)
-        counts = np.array([len(r.ids) for r in rows], dtype=np.uint64)
-        u = torch.from_numpy(uniform(seeds, counts))
-        tokens, logprobs = draw(logits, u, self._shape, self._banned(rows, logits))
-        # On a GPU each transfer waits for everything queued before it, so both go in one: the bits of an fp32 log-prob
-        # as a whole number beside the id.
-        ids, bits = torch.stack([tokens, logprobs.view(torch.int32).long()]).cpu()
-        values = bits.int().view(torch.float32)
-        for row, token, logprob in zip(rows, ids.tolist(), values.tolist(), strict=True):
-            self._append(row, token, logprob)
-        return tokens
-
-    def _append(self, row: Response, token: int, logprob: float) -> None:
-        # Checked here, where the prompt is still known: in training it would be a loss of NaN without a cause.
-        if not math.isfinite(logprob):
-            raise ModelError(
-                f"the model gave a log-prob of {logprob}",
-                where=f"prompt {row.prompt.prompt.id!r}, response token {len(row.ids)}",
-                cure="look for a diverged or damaged checkpoint; lower the learning rate",
-            )
-        row.ids.append(token)
-        row.logprobs.append(logprob)
-        stopped = len(row.ids) >= self._least and self._texts.stopped(row.prompt.ids, row.ids)
-        if stopped or token in self._end_ids:
-            row.finish = "stop"
-        elif len(row.ids) >= row.most:
-            row.finish = "length"
-
-    def _banned(self, rows: Sequence[Response], logits: Tensor) -> Tensor | None:
-        """``[R, V]`` bool, True at the end tokens of rows still too short to end; None if there is no such row."""
-        short = [i for i, r in enumerate(rows) if len(r.ids) < self._least]
-        if not short or not self._end_ids:
-            return None
-        banned = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
-        banned[torch.tensor(short)[:, None], torch.tensor(self._end_ids)] = True
-        return banned
 
 
 def _check_prompts(prompts: Sequence[TokenPrompt]) -> None:

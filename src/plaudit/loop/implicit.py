@@ -28,8 +28,7 @@ from typing import Any
 
 from plaudit.data.reading.transcripts import plain_text
 from plaudit.errors import DataError
-from plaudit.preferences.annotation import content_from_json
-from plaudit.records import Content, Preference
+from plaudit.records import Content, Preference, content_from_json
 from plaudit.runs.files import read_lines
 
 GAP = 0.5

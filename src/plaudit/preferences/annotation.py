@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, get_args
 
 from plaudit.errors import DataError
-from plaudit.records import Content, Message, to_json
+from plaudit.records import Content, to_json
 
 Task = Literal["pairwise", "ranking", "rating", "demonstration", "thumbs"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -364,10 +364,3 @@ def _fits(kind: type[Answer], name: str, value: Any) -> bool:
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def content_from_json(value: Any) -> Content:
-    """Text, or the turns of a chat."""
-    if isinstance(value, str):
-        return value
-    return tuple(Message.of(turn) for turn in value)

@@ -39,7 +39,6 @@ from plaudit.preferences.annotation import (
     Item,
     ItemResponse,
     answer_from_json,
-    content_from_json,
     unsigned,
 )
 from plaudit.preferences.store import answers, content, history, leases, people, projects
@@ -48,7 +47,7 @@ from plaudit.preferences.store.leases import Work
 from plaudit.preferences.store.people import User
 from plaudit.preferences.store.projects import Project
 from plaudit.preferences.store.transaction import Transaction
-from plaudit.records import to_json
+from plaudit.records import content_from_json, to_json
 
 FOR_ANNOTATORS = ("lease_seconds", "axes", "flags", "skips", "edit_best")
 """Settings that an answer needs. How many questions are gold or asked again is not among them."""

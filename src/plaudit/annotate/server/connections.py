@@ -9,6 +9,7 @@ A request must begin soon and then keep coming, and its response must be read.
 from __future__ import annotations
 
 import asyncio
+import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from plaudit.annotate.server.settings import is_loopback
+from plaudit.errors import ConfigError
 
 TICK = 1.0
 """Seconds between two checks of a connection."""
@@ -92,6 +94,24 @@ class TimedConnection(H11Protocol):
             self.transport.abort()
             return
         self._timer = self.loop.call_later(TICK, self._check)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The socket.
+
+    Raises:
+        ConfigError: the address is not of this machine, or in use; it says what is in the way.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        opened.bind((host, port))
+    except OSError as error:
+        opened.close()
+        what = f"cannot listen on {host} port {port}: {error.strerror}"
+        raise ConfigError(what, where="--port", cure=f"choose another one, such as --port {port + 1}") from error
+    return opened
 
 
 def _host(connection: Any) -> str:

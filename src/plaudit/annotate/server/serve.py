@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-import socket
 import sys
 import threading
 import webbrowser
@@ -15,9 +14,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from plaudit.annotate.server.app import create_app
-from plaudit.annotate.server.connections import TimedConnection
+from plaudit.annotate.server.connections import TimedConnection, listen
 from plaudit.annotate.server.settings import ServeSettings
-from plaudit.errors import ConfigError
 from plaudit.preferences.store import people
 from plaudit.preferences.store.engine import Store
 
@@ -49,7 +47,7 @@ def serve(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
     # The port is opened before the address is printed: whoever opens it at once is served as soon as the app is up.
-    opened = listen(settings)
+    opened = listen(settings.host, settings.port)
     say(f"{settings.url}{path}")
     link = first_admin(store, settings) if settings.auth else ""
     if link:
@@ -93,22 +91,6 @@ def server_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
         http=TimedConnection,
         ws="none",
     )
-
-
-def listen(settings: ServeSettings) -> socket.socket:
-    """The socket, or a ConfigError that says what is in the way."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    opened = socket.socket(family, socket.SOCK_STREAM)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        opened.bind((settings.host, settings.port))
-    except OSError as error:
-        opened.close()
-        what = f"cannot listen on {settings.host} port {settings.port}: {error.strerror}"
-        raise ConfigError(
-            what, where="--port", cure=f"choose another one, such as --port {settings.port + 1}"
-        ) from error
-    return opened
 
 
 def first_admin(store: Store, settings: ServeSettings) -> str:

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from plaudit.backends.local.learner import LocalLearner, LocalScorer
 from plaudit.backends.local.models import load_policy, load_reward_model, policy_format, reward_format
+from plaudit.backends.local.precision import resolve_device
 from plaudit.backends.local.rates import Trained, rated
 from plaudit.backends.local.rewards import RewardModelScorer
 from plaudit.config.sections import ComputeSection
 from plaudit.data.chat import ChatFormat
 from plaudit.errors import ConfigError
 from plaudit.experience import Batch
+from plaudit.generation.live import LiveGenerator
 from plaudit.generation.native import NativeGenerator
 from plaudit.jobs.preference import DPOJob
 from plaudit.jobs.reward import RewardJob
@@ -105,6 +107,20 @@ def load_generator(source: str) -> tuple[Generator, ChatFormat]:
     lm = load_causal_lm(source, tokenizer=tokenizer).eval()
     chat = policy_format(tokenizer, lm, "auto").chat
     return NativeGenerator(lm, tokenizer, chat.ends), chat
+
+
+def load_engine(source: str, *, rows: int, context: int, queue: int) -> tuple[LiveGenerator, ChatFormat]:
+    """An engine that answers requests as they come; see `plaudit.backends.open_engine`.
+
+    Raises:
+        ModelError: nothing there that can be loaded, or that can be sampled from.
+        ConfigError: the model cannot read so much context.
+    """
+    tokenizer = load_tokenizer(source)
+    lm = load_causal_lm(source, tokenizer=tokenizer).eval()
+    device = resolve_device(ComputeSection().device)
+    chat = policy_format(tokenizer, lm, "auto").chat
+    return LiveGenerator(lm.to(device), tokenizer, chat.ends, rows=rows, context=context, queue=queue), chat
 
 
 def load_text_scorer(source: str) -> tuple[TextScorer, float]:

@@ -22,12 +22,11 @@ from plaudit.preferences.annotation import (
     answer_from_json,
     answer_to_json,
     check_answer,
-    content_from_json,
 )
 from plaudit.preferences.store.projects import Project
 from plaudit.preferences.store.schema import assignments, items, responses
 from plaudit.preferences.store.transaction import NotFound
-from plaudit.records import to_json
+from plaudit.records import content_from_json, to_json
 
 ROWS_AT_ONCE = 500
 """Items of one INSERT: SQLite limits the number of parameters of a statement."""
