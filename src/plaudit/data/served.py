@@ -123,8 +123,10 @@ class Store:
 
     def _end_line(self) -> None:
         """A line that a crash has cut off is ended, so that the next one is not lost with it."""
-        size = os.fstat(self._file).st_size
-        if size and os.pread(self._file, 1, size - 1) != b"\n":
+        if not os.fstat(self._file).st_size:
+            return
+        os.lseek(self._file, -1, os.SEEK_END)
+        if os.read(self._file, 1) != b"\n":
             os.write(self._file, b"\n")
 
     def _redacted(self, row: dict[str, Any]) -> dict[str, Any]:
