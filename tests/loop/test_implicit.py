@@ -60,6 +60,26 @@ def test_a_click_is_over_what_was_shown_above_it(found):
     assert pairs(found({"prompt": "ask", "responses": ["a", "b"], "clicked": 0})) == []
 
 
+def test_edits_and_choices_of_a_served_model_are_preferences(found):
+    edit = {"id": "1", "prompt": "ask", "response": "a", "edit": "better"}
+    choice = {"id": "2", "prompt": "ask", "responses": ["c", "d"], "chosen": 0}
+    tie = {"id": "3", "prompt": "ask", "responses": ["e", "f"], "chosen": None}
+    assert sorted(pairs(found(edit, choice, tie))) == [("ask", "better", "a", 1.0), ("ask", "c", "d", 1.0)]
+
+
+def test_the_last_word_on_a_served_response_counts(found):
+    def of(number, value, user="Ann"):
+        return {**thumb("ab"[number], value), "id": str(number), "user": user}
+
+    feedback = found(of(0, "down"), of(1, "down"), of(0, "up"))
+    assert pairs(feedback) == [("ask", "a", "b", 1.0)]
+
+
+def test_served_responses_that_nobody_has_judged_are_counted(found):
+    feedback = found({"id": "1", "prompt": "ask", "response": "a", "finish_reason": "stop"}, thumb("a", 1))
+    assert feedback.unused == {"responses that nobody has judged": 1} and feedback.events["thumb"] == 1
+
+
 def test_of_two_orders_the_one_with_more_evidence_stays(found):
     over_a = {"prompt": "ask", "responses": ["a", "b"], "clicked": 1}
     over_b = {"prompt": "ask", "responses": ["b", "a"], "clicked": 1}

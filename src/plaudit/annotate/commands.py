@@ -14,6 +14,8 @@ from plaudit.annotate.export_data import Wanted, read_answers, write_export
 from plaudit.annotate.import_data import Imported, ImportLimits, import_file, load_within
 from plaudit.annotate.server.serve import serve
 from plaudit.annotate.server.settings import ServeSettings
+from plaudit.data.served import ServedWhat, load_served, read_served, records_of
+from plaudit.data.write import write_rows
 from plaudit.errors import ConfigError, DataError
 from plaudit.jobs.reward_tables import JudgeTable
 from plaudit.jobs.reward_texts import table_of
@@ -21,10 +23,14 @@ from plaudit.preferences.aggregate import Rule
 from plaudit.preferences.exporting import WHAT_OF
 from plaudit.preferences.store import content, history, people, projects
 from plaudit.preferences.store.engine import Store
+from plaudit.records import to_json
 
 
 def run(args: Namespace) -> int:
     """Run the action of a parsed command line; returns the exit status."""
+    if args.action == "export" and args.origin == "served":
+        _export_served(args)
+        return 0
     actions = {
         "serve": _serve,
         "import": _import,
@@ -81,9 +87,10 @@ def _import(store: Store, args: Namespace) -> None:
 
 def _import_rows(store: Store, args: Namespace, *, gold: bool) -> Imported:
     body = _read(args.guidelines) if args.guidelines else ""
+    served = args.action == "import" and args.origin == "served"
     done = import_file(
         store,
-        load_within(args.file, _limits(args), args.fields),
+        load_served(args.file, args.task) if served else load_within(args.file, _limits(args), args.fields),
         slug=args.project,
         task=args.task,
         gold=gold,
@@ -141,6 +148,26 @@ def _export(store: Store, args: Namespace) -> None:
             sha256=manifest["sha256"],
         )
     _say(f"{target}: {manifest['rows']} {manifest['what']} at revision {revision}{left_out}")
+
+
+def _export_served(args: Namespace) -> None:
+    """What people said of served responses as training data, each row with where it comes from."""
+    learned: dict[str, ServedWhat] = {
+        "": "preferences", "preferences": "preferences", "ratings": "ratings", "kto": "kto",
+        "demonstrations": "demonstrations",
+    }  # fmt: skip
+    if args.what not in learned:
+        cure = f"give one of {', '.join(list(learned)[1:])}"
+        raise ConfigError(f"a feedback store gives no {args.what}", where="--what", cure=cure)
+    lines = read_served([args.project])
+    made = records_of(lines, learned[args.what])
+    if not made:
+        held = ", ".join(sorted({line.verdict or "nothing" for line in lines})) or "no line"
+        cure = "preferences: choices, edits, thumbs up and down to one prompt; kto: thumbs; demonstrations: edits"
+        what = f"no {learned[args.what]} can be made of {len(lines)} lines, which say: {held}"
+        raise DataError(what, where=args.project, cure=cure)
+    write_rows([{**to_json(record), "provenance": origin} for record, origin in made], args.target)
+    _say(f"{args.target}: {len(made)} {learned[args.what]} of {len(lines)} lines of {args.project}")
 
 
 @contextlib.contextmanager

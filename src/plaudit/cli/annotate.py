@@ -79,6 +79,7 @@ def _add_incoming(actions: Any) -> None:
     bring.add_argument(
         "--gold", action="store_true", help="verdicts in the file are known answers (gold items)"
     )
+    _add_origin(bring, "FILE is of `plaudit serve` or `plaudit chat`: candidate pairs; with --task, responses")
     for each in (serve, bring):
         each.add_argument("--project", default="", help="short name [from the file's name]")
         each.add_argument("--task", choices=TASKS, help="what is asked [from the kind of data]")
@@ -104,11 +105,16 @@ def _add_incoming(actions: Any) -> None:
         add_field_flag(each)
 
 
+def _add_origin(parser: Any, about: str) -> None:
+    parser.add_argument("--from", dest="origin", choices=("app", "served"), default="app", help=f"served: {about}")
+
+
 def _add_outgoing(actions: Any) -> None:
     """What is done with a project that is there."""
     out = actions.add_parser("export", help="write answers as training data, with provenance")
     out.add_argument("project", metavar="PROJECT")
     out.add_argument("target", metavar="OUT.jsonl")
+    _add_origin(out, "PROJECT is a file that `plaudit serve` or `plaudit chat` wrote: --what of its thumbs and edits")
     out.add_argument("--what", choices=WHATS, default="", help="[what fits the task]")
     out.add_argument("--at", type=int, default=0, metavar="REVISION", help="as it stood then [now]")
     out.add_argument(

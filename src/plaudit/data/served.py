@@ -24,12 +24,14 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
+from plaudit.data.load import Loaded
 from plaudit.errors import DataError, MachineError
 from plaudit.records import (
     LARGEST,
     Comparison,
     Content,
     Demonstration,
+    Kind,
     Message,
     Preference,
     Prompt,
@@ -248,6 +250,45 @@ def records_of(lines: Sequence[Said], what: ServedWhat) -> list[tuple[Record, di
     if what == "comparisons":
         return [(record, {}) for record in _comparisons(lines)]
     return [(record, origin_of(said)) for record, said in makers[what](lines)]
+
+
+def load_served(path: str, task: str | None = None) -> Loaded:
+    """What the annotation app can ask about the lines of a file.
+
+    Args:
+        path: the file.
+        task: what is asked. pairwise and ranking: candidate pairs, see `records_of`; rating and thumbs: each
+            response; demonstration: each prompt; None: candidate pairs if there are any, else each response.
+
+    Raises:
+        DataError: no such file, a line of no known form, or nothing that can be asked.
+    """
+    lines = read_served([path])
+    records: list[Record] = []
+    if task in (None, "pairwise", "ranking"):
+        records += _comparisons(lines)
+    if task in ("rating", "thumbs") or (task is None and not records):
+        records += _alone(lines)
+    if task == "demonstration":
+        records += [record for record, _ in _prompts(lines)]
+    if not records:
+        cure = "let prompts be answered twice, or ask another --task: rating, thumbs, demonstration"
+        what = f"{len(lines)} lines, and no prompt with two different responses that nobody has compared"
+        raise DataError(what, where=path, cure=cure)
+    kind: Kind = "prompt" if task == "demonstration" else "comparison"
+    return Loaded(tuple(records), kind, f"{len(lines)} lines of a feedback store", path, len(lines))
+
+
+def _alone(lines: Sequence[Said]) -> Iterable[Comparison]:
+    """Each response once."""
+    seen: dict[tuple[Content, Content], Comparison] = {}
+    for said in lines:
+        models = said.models if len(said.models) == len(said.responses) else ("",) * len(said.responses)
+        for response, model in zip(said.responses, models, strict=True):
+            name = f"served-{_digest(said.prompt, response)}"
+            one = Comparison(name, said.prompt, (response,), (model,), (origin_of(said),))
+            seen.setdefault((said.prompt, response), one)
+    return seen.values()
 
 
 def origin_of(said: Said) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 A row of JSONL is one event: ``prompt``, ``response`` and ``thumb`` (1 or 0, true or false, "up" or "down"), or
 ``prompt``, ``response`` and ``rating`` (a number), or ``prompt``, ``responses`` as they were shown from the top, and
-``clicked`` (the index of the one that was chosen). ``user`` may say who it was. The rule:
+``clicked`` (the index of the one that was chosen). ``user`` may say who it was. Files of `plaudit serve` and
+`plaudit chat` also hold ``edit`` (a better text) and ``chosen`` (of two that were read side by side), see
+`plaudit.data.served`; of what a user says of one ``id`` in one form, the last counts. The rule:
 
 1. A thumb is a score of 1 or 0. A rating is its place between the lowest and the highest rating that this user has
    given, from 0 to 1: people use scales differently. A user whose ratings are all the same says nothing by them.
@@ -11,7 +13,8 @@ A row of JSONL is one event: ``prompt``, ``response`` and ``thumb`` (1 or 0, tru
    half of the gap: a gap of 1 is agreement 1.
 4. A click is a preference of the response that was clicked over each one that was shown above it, and over none below
    it: nobody knows whether those were read (Joachims 2002, "click > skip above"). Its agreement is `CLICKED`.
-5. Where both orders of two responses are found, the one with more evidence stays; with as much for both, neither.
+5. An edit is a preference over what it was made of, a choice over what it was shown beside; their agreement is 1.
+6. Where both orders of two responses are found, the one with more evidence stays; with as much for both, neither.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from statistics import fmean
 from typing import Any
 
 from plaudit.data.reading.transcripts import plain_text
+from plaudit.data.served import VERDICTS
 from plaudit.errors import DataError
 from plaudit.records import Content, Preference, content_from_json
 from plaudit.runs.files import read_lines
@@ -47,12 +51,14 @@ class Feedback:
     Attributes:
         scores: (prompt, response) -> the scores of its thumbs and ratings, from 0 to 1.
         clicks: (prompt, chosen, rejected) -> how many clicks say so.
+        judged: (prompt, chosen, rejected) -> how many edits and choices say so.
         events: rows that were read, by form.
         unused: rows that say nothing, by reason.
     """
 
     scores: dict[tuple[Content, Content], list[float]] = field(default_factory=lambda: defaultdict(list))
     clicks: dict[Pair, int] = field(default_factory=lambda: defaultdict(int))
+    judged: dict[Pair, int] = field(default_factory=lambda: defaultdict(int))
     events: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("thumb", "rating", "clicked"), 0))
     unused: dict[str, int] = field(default_factory=dict)
 
@@ -68,7 +74,7 @@ def read_feedback(files: Sequence[str]) -> Feedback:
     for name in files:
         if not Path(name).is_file():
             raise DataError("there is no such file", where=name, cure="name files of JSON lines, one event a line")
-        for number, row in enumerate(read_lines(Path(name)), 1):
+        for number, row in _last_words(list(enumerate(read_lines(Path(name)), 1))):
             try:
                 _take(row, found, ratings)
             except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -87,6 +93,17 @@ def read_feedback(files: Sequence[str]) -> Feedback:
     return found
 
 
+def _last_words(rows: Sequence[tuple[int, dict[str, Any]]]) -> list[tuple[int, dict[str, Any]]]:
+    """The rows without those that a later one of the same user, response and form replaces."""
+    kept: dict[Any, tuple[int, dict[str, Any]]] = {}
+    for number, row in rows:
+        form = next((name for name in VERDICTS if name in row), "")
+        own = (str(row["id"]), row.get("index", 0), str(row.get("user", "")), form) if "id" in row and form else number
+        kept.pop(own, None)
+        kept[own] = (number, row)
+    return list(kept.values())
+
+
 def _take(row: dict[str, Any], found: Feedback, ratings: dict[str, list[tuple[Content, Content, float]]]) -> None:
     prompt = content_from_json(row["prompt"])
     if "clicked" in row:
@@ -98,7 +115,20 @@ def _take(row: dict[str, Any], found: Feedback, ratings: dict[str, list[tuple[Co
             if skipped != shown[clicked]:
                 found.clicks[prompt, shown[clicked], skipped] += 1
         return
+    if "chosen" in row or "edit" in row:
+        form = "chosen" if "chosen" in row else "edit"
+        both = [content_from_json(one) for one in (row["responses"] if form == "chosen" else [row["response"]])]
+        better = row["edit"] if form == "edit" else None if row["chosen"] is None else both[row["chosen"]]
+        found.events[form] = found.events.get(form, 0) + 1
+        for other in both:
+            if better is not None and other != better:
+                found.judged[prompt, better, other] += 1
+        return
     response = content_from_json(row["response"])
+    if "finish_reason" in row and not row.keys() & {"thumb", "rating"}:
+        reason = "responses that nobody has judged"
+        found.unused[reason] = found.unused.get(reason, 0) + 1
+        return
     if "thumb" in row:
         found.scores[prompt, response].append(THUMBS[str(row["thumb"]).lower()])
         found.events["thumb"] += 1
@@ -126,6 +156,8 @@ def preferences_of(found: Feedback) -> list[Preference]:
     for pair, count in found.clicks.items():
         weight, agreement = evidence.get(pair, (0.0, CLICKED))
         evidence[pair] = (weight + count, max(agreement, CLICKED))
+    for pair, count in found.judged.items():
+        evidence[pair] = (evidence.get(pair, (0.0, 1.0))[0] + count, 1.0)
     return sorted(_settled(evidence), key=lambda one: one.id)
 
 
