@@ -221,7 +221,8 @@ def _line(line: str, where: str) -> Said:
         verdict, value = verdict_of(row) if judged else ("", None)
         if verdict == "chosen" and not (value is None or 0 <= value < len(responses)):
             raise ValueError(f"chosen is {value} of {len(responses)} responses")
-        models = tuple(row["models"]) if several and "models" in row else tuple([row["model"]] * ("model" in row))
+        model = (row["model"],) if "model" in row else ()
+        models = tuple(row["models"]) if several and "models" in row else model
         named, index = str(row.get("id", "")), int(row.get("index", 0))
         about = dict(row.get("provenance", {}))
         return Said(prompt, responses, verdict, value, named, index, str(row.get("user", "")), models, about)
