@@ -123,7 +123,8 @@ class Chat:
             "/rate": self._rate, "/edit": self._edit,
         }  # fmt: skip
         if self._several:
-            commands |= {f"/{which}": lambda rest, which=which: self._choose(which) for which in ("a", "b")}
+            commands["/a"] = lambda rest: self._choose("a")
+            commands["/b"] = lambda rest: self._choose("b")
             commands["/tie"] = lambda rest: self._choose("")
         if word not in commands:
             cure = f"there is {', '.join(commands)}; a message may begin with a space"
