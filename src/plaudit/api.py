@@ -36,7 +36,7 @@ from plaudit.rewards.build import GivenReward
 from plaudit.rollouts.environment import Environment
 from plaudit.rollouts.turns import check_environment
 from plaudit.runs.files import LOOP, METRICS, SAMPLES, read_json, read_lines
-from plaudit.stages import stage_of
+from plaudit.stages.anew import carried_through
 from plaudit.stages.online.gate import refuse_coins
 from plaudit.stages.respond.policy import TrainedPolicy
 from plaudit.stages.session import OnIteration
@@ -182,7 +182,7 @@ def train(
     anyway = issubclass(row.job, RewardedJob) and settings.pop("anyway", False)
     job, sources = _job(row.job, algorithm, settings | named)
     refuse_coins(job, anyway)
-    return _judged(partial(stage_of(row.job), job, sources, **values))
+    return _judged(partial(carried_through, job, sources, **values))
 
 
 def run_loop(

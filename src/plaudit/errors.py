@@ -97,6 +97,18 @@ class MachineError(PlauditError):
     code, exit_code = "SYSTEM", 74
 
 
+class Lost(MachineError):
+    """A machine of a run is gone, such as a worker that died. The run can go on with another from its last checkpoint.
+
+    Attributes:
+        run: the run directory; None where there is none yet.
+        stacks: of its processes, if it hung; else empty.
+    """
+
+    run: Path | None = None
+    stacks = ""
+
+
 class Refused(PlauditError):
     """A gate was not passed: something that is allowed only where it is asked for, such as --anyway."""
 

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,23 @@ from tests.models.conftest import make_batch, make_rows
 from plaudit import backends
 from plaudit.backends.local.shards import Shards, bounds, part_of, shard_name
 from plaudit.backends.ray.cluster import Cluster
-from plaudit.backends.ray.remote import shares
-from plaudit.config.sections import ComputeSection, OptimizerSection, SamplingSection
-from plaudit.errors import ConfigError, MachineError, TrainingError
+from plaudit.backends.ray.hanging import LOOKS, HangWatch, Where
+from plaudit.backends.ray.remote import RemoteLearner, shares
+from plaudit.config.sections import (
+    CheckpointSection,
+    ComputeSection,
+    DataSection,
+    LogSection,
+    OptimizerSection,
+    SamplingSection,
+)
+from plaudit.errors import ConfigError, Lost, MachineError, TrainingError
 from plaudit.experience import Experience
 from plaudit.jobs.sft import SFTJob
 from plaudit.models.tiny import tiny_lm, tiny_tokenizer
 from plaudit.records import Prompt
 from plaudit.runtime import TokenPrompt
+from plaudit.stages.anew import carried_through
 
 WORDS = "the cat sat on a mat and saw dogs run far away from big old trees near water"
 SECTION = OptimizerSection(lr=0.01, schedule="constant", warmup_fraction=0.0)
@@ -107,6 +117,47 @@ def test_a_cluster_that_does_not_answer_is_said_at_once() -> None:
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
         with pytest.raises(MachineError, match=f"no Ray cluster can be reached at {address}"):
             backends.check(COMPUTE.model_copy(update={"ray_address": address}))
+
+
+class Looks:
+    """Ranks that are at given places, look after look; and a clock that moves on by half a minute a look."""
+
+    def __init__(self, *places: dict[str, Where | None]) -> None:
+        self.places, self.time = list(places), 0.0
+
+    def __call__(self, names: Any) -> dict[str, Where | None]:
+        return self.places.pop(0)
+
+    def watched(self) -> None:
+        watch = HangWatch(self, "a step", lambda: self.time)
+        watch.look(["worker 0"])  # too early: it does not ask
+        while self.places:
+            self.time += 90
+            watch.look(["worker 0", "worker 1"])
+
+
+COUNTS, SUMS = Where(False, "linear.py:1 in forward", "..."), Where(True, "fsdp.py:7 in wait", "...")
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        [{"worker 0": SUMS, "worker 1": COUNTS}] * 9,
+        [{"worker 0": SUMS, "worker 1": None}] * (LOOKS - 1) + [{"worker 0": SUMS, "worker 1": COUNTS}] * 2,
+        [{"worker 0": SUMS, "worker 1": replace(SUMS, stack=str(i))} for i in range(9)],
+    ],
+    ids=["one computes", "one answered late", "they get on"],
+)
+def test_ranks_that_get_on_do_not_hang(places: Any) -> None:
+    Looks(*places).watched()
+
+
+def test_ranks_that_wait_for_each_other_are_named() -> None:
+    with pytest.raises(Lost, match="worker 1 does not run, worker 0 waits in fsdp.py:7 in wait"):
+        Looks(*[{"worker 0": SUMS, "worker 1": None}] * LOOKS).watched()
+    other = Where(True, "elsewhere.py:3 in wait", "...")
+    with pytest.raises(Lost, match="worker 0 waits in fsdp.py:7 in wait, worker 1 waits in elsewhere.py:3"):
+        Looks(*[{"worker 0": SUMS, "worker 1": other}] * LOOKS).watched()
 
 
 @pytest.fixture(scope="module")
@@ -198,10 +249,60 @@ def test_what_a_generator_was_asked_that_died_is_drawn_again_the_same(runtime: A
 
 
 @pytest.mark.ray
-def test_a_worker_that_dies_ends_the_run_with_the_cure(runtime: Any) -> None:
+def test_a_rank_that_does_not_run_is_named_with_the_stacks_of_the_others(
+    runtime: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in (("hanging.SILENT", 1.0), ("hanging.BETWEEN", 0.5), ("group.TO_SAY", 2.0)):
+        monkeypatch.setattr(f"plaudit.backends.ray.{name}", seconds)
     group = runtime.learner.group
+    frozen = group.cluster.ray.get(group.workers[1].ping.remote())
+    os.kill(frozen, signal.SIGSTOP)
+    with pytest.raises(Lost, match="worker 1 does not run, worker 0 waits in") as error:
+        runtime.learner.update(rows(5, 6), likelihood)
+    assert "step_on" in error.value.stacks and "worker 1\ndoes not say where it is" in error.value.stacks
+
+
+@pytest.mark.ray
+def test_a_second_run_in_one_process_finds_room_also_after_a_rank_that_hangs(job: SFTJob, runtime: Any) -> None:
+    # The first one is still referred to, and holds as many processors as there are.
+    again = backends.open(job)
+    batch = rows(5, 6)
+    assert torch.isfinite(again.learner.read(batch, "logprobs")[0]).all()
+
+
+@pytest.mark.ray
+def test_a_run_that_loses_a_worker_goes_on_and_ends_the_same(
+    job: SFTJob, runtime: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "d.jsonl"
+    texts = [f'{{"prompt": "the {one}", "response": " sat on {one}"}}\n' for one in WORDS.split()]
+    data.write_text("".join(texts))
+    changed = {"dataset": str(data), "batch_size": 4, "epochs": 2, "checkpoint": CheckpointSection(every=3)}
+    quiet = {"log": LogSection(progress=False, tensorboard=False), "data": DataSection(eval_fraction=0.0)}
+    whole = job.model_copy(update=changed | quiet)
+    plain = carried_through(whole.model_copy(update={"out": str(tmp_path / "plain")}))
+    update, kills = RemoteLearner.update, [5]
+
+    def updated(learner: RemoteLearner, *args: Any, **options: Any) -> dict[str, float]:
+        kills[0] -= 1
+        if kills[0] == 0:
+            worker = learner.group.workers[1]
+            os.kill(learner.group.cluster.ray.get(worker.ping.remote()), signal.SIGKILL)
+        return update(learner, *args, **options)
+
+    monkeypatch.setattr(RemoteLearner, "update", updated)
+    run = carried_through(whole.model_copy(update={"out": str(tmp_path / "run")}))
+    assert kills[0] < 0 and "worker 1 ended while" in capsys.readouterr().out
+    ours, theirs = ((at / "model" / "model.safetensors").read_bytes() for at in (run, plain))
+    assert ours == theirs
+
+
+@pytest.mark.ray
+def test_a_worker_that_dies_ends_what_waits_for_it_by_name(job: SFTJob, runtime: Any) -> None:
+    opened = backends.open(job)
+    group = opened.learner.group
     os.kill(group.cluster.ray.get(group.workers[1].ping.remote()), signal.SIGKILL)
-    with pytest.raises(MachineError, match="a process of the cluster has ended") as error:
+    with pytest.raises(Lost, match="worker 1 ended while the run waited for a step of the policy") as error:
         for _ in range(2):  # the call in which it dies may be the one after
-            runtime.learner.update(rows(5, 6), likelihood)
+            opened.learner.update(rows(5, 6), likelihood)
     assert "--resume" in error.value.cure

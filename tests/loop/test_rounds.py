@@ -147,7 +147,7 @@ def test_a_finished_loop_does_nothing_and_goes_on_with_more_rounds(config, tmp_p
     run_loop(read_plan([path]), anyway=True)
     state = (tmp_path / "out" / "loop.json").read_text()
     with monkeypatch.context() as patched:
-        patched.setattr(rounds, "stage_of", None)
+        patched.setattr(rounds, "carried_through", None)
         run_loop(read_plan([path]), anyway=True)
     assert (tmp_path / "out" / "loop.json").read_text() == state
     run_loop(read_plan([config(tmp_path / "out", ("rounds = 2", 'rounds = 2'))]), anyway=True)
@@ -271,7 +271,7 @@ def test_a_reward_model_that_ended_early_is_none(config, tmp_path, monkeypatch):
         error.run = tmp_path
         raise error
 
-    monkeypatch.setattr(rounds, "stage_of", lambda job_class: ends)
+    monkeypatch.setattr(rounds, "carried_through", ends)
     with pytest.raises(Ended):
         carried_out(loaded.job, loaded.sources)
 

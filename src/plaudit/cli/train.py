@@ -24,7 +24,7 @@ from plaudit.runs.checkpoint import steps
 from plaudit.runs.directory import fresh
 from plaudit.runs.files import write_text
 from plaudit.runs.watchdog import STACKS, leave
-from plaudit.stages import stage_of
+from plaudit.stages.anew import carried_through
 from plaudit.stages.online.gate import refuse_coins
 
 RESULTS = "seeds.json"
@@ -50,7 +50,7 @@ def run(command: str, argv: list[str]) -> int:
         return train_with_seeds(command, job, sources, seeds)
     own = leave.set(partial(start_again, [command, *argv], job))
     try:
-        finish(stage_of(job_class)(job, sources))
+        finish(carried_through(job, sources))
     except (Ended, Stopped) as end:
         if end.run is not None:
             finish(end.run)
@@ -119,7 +119,7 @@ def train_with_seeds(command: str, job: Job, sources: Mapping[str, str], count: 
         one = job.model_copy(update={"seed": seed, "out": str(place), "checkpoint": checkpoint})
         show(f"\nseed {seed}, {len(runs) + 1} of {count}: {place}")
         try:
-            run = stage_of(type(job))(one, {**sources, "seed": "--seeds"})
+            run = carried_through(one, {**sources, "seed": "--seeds"})
         except (Ended, Stopped) as end:
             if end.run is None or isinstance(end, Stopped):
                 raise

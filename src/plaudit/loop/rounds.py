@@ -44,7 +44,7 @@ from plaudit.runs.files import (
     write_text,
 )
 from plaudit.runs.lock import MANIFEST, only_writer, sign
-from plaudit.stages import stage_of
+from plaudit.stages.anew import carried_through
 from plaudit.stages.online.again import evaluate_against
 from plaudit.stages.online.gate import refuse_coins
 
@@ -251,7 +251,7 @@ def carried_out(job: Job, sources: dict[str, str], may_end: bool = False) -> str
             checkpoint = job.checkpoint.model_copy(update={"resume": False})
             job = job.model_copy(update={"overwrite": True, "checkpoint": checkpoint})
         try:
-            stage_of(type(job))(job, sources)
+            carried_through(job, sources)
             how = "finished"
         except Ended as end:
             if end.run is None or not may_end:

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 from plaudit import backends
 from plaudit.awaited import beat
 from plaudit.config.sections import Job
-from plaudit.errors import ConfigError, Ended, PlauditError, RewardError, Stopped
+from plaudit.errors import ConfigError, Ended, Lost, PlauditError, RewardError, Stopped
 from plaudit.jobs.registry import command_of
 from plaudit.machine import writing
 from plaudit.records import Rollout
@@ -22,7 +22,7 @@ from plaudit.runs.directory import announce, check_out, open_run, precision_of, 
 from plaudit.runs.keeper import Keeper, Kept
 from plaudit.runs.recorder import Recorder
 from plaudit.runs.resume import Inputs
-from plaudit.runs.watchdog import Watchdog
+from plaudit.runs.watchdog import STACKS, Watchdog
 from plaudit.runtime import Learner
 from plaudit.stages.moving import MovingWatch
 from plaudit.stages.said import Said
@@ -310,5 +310,13 @@ def open_session(
         if said is not None:
             said.record(recorder)
         session = Session(job, recorder, total, on_iteration)
-        with session.dog.watching():  # the evaluation of the start and of the end as well
-            yield session
+        try:
+            with session.dog.watching():  # the evaluation of the start and of the end as well
+                yield session
+        except Lost as error:
+            error.run = run
+            if error.stacks:
+                with contextlib.suppress(OSError), (run / STACKS).open("a", encoding="utf-8") as file:
+                    file.write(f"{error.what}\n{error.stacks}\n")
+            recorder.event("caution", step=session.trained, message=error.what)
+            raise

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import socket
 import time
-import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from plaudit.awaited import awaiting, beat
 from plaudit.config.sections import ComputeSection
-from plaudit.errors import ConfigError, MachineError, PlauditError
+from plaudit.errors import ConfigError, Lost, MachineError, PlauditError
 
 ANSWERS = 10.0
 """Seconds within which a cluster has to take a connection."""
@@ -20,6 +19,8 @@ GONE = 5.0
 """Seconds in which the other ranks notice that one has gone, so that it can be named."""
 EACH_SECOND = 1.0
 INSTALL = "pip install 'plaudit[ray]'"
+_OPEN: list[Cluster] = []
+"""The one whose room this process has; see `Cluster`."""
 
 
 def require_ray() -> Any:
@@ -68,6 +69,9 @@ def check(compute: ComputeSection) -> None:
 class Cluster:
     """A Ray cluster with room for the workers of one run.
 
+    A process trains one run at a time. What the run before it had is given back first: its models are no longer asked,
+    but Python may not have noticed yet, and there would be no room.
+
     Args:
         compute: how many workers, and where the cluster is.
 
@@ -78,14 +82,17 @@ class Cluster:
     def __init__(self, compute: ComputeSection) -> None:
         self.ray, self.compute = require_ray(), compute
         self._connect()
+        self._session = self.ray.get_runtime_context().get_job_id()
         self._gpus = int(compute.device.startswith("cuda"))
         self._check_room()
+        while _OPEN:
+            _OPEN.pop().close()
         from ray.util.placement_group import placement_group
 
         bundles = [{"CPU": 1.0, "GPU": float(self._gpus)} if self._gpus else {"CPU": 1.0}] * compute.workers
         self._group = placement_group(bundles, strategy="PACK")
-        # Not when the process ends: Ray frees everything then, and would be started anew to be told so.
-        weakref.finalize(self, _free, self.ray, self._group).atexit = False
+        self._helpers: list[Any] = []
+        _OPEN.append(self)
         with awaiting("room for the workers", PLACED):
             placed, _ = self.ray.wait([self._group.ready()], timeout=PLACED)
         if not placed:
@@ -94,6 +101,14 @@ class Cluster:
                 where="--workers",
                 cure="ask for fewer workers, or wait until other work on the cluster has ended",
             )
+
+    def close(self) -> None:
+        """End the processes of the run, and give their room back."""
+        if not self.ray.is_initialized() or self.ray.get_runtime_context().get_job_id() != self._session:
+            return  # that cluster has ended, and everything on it
+        for helper in self._helpers:
+            self.ray.kill(helper)
+        self.ray.util.remove_placement_group(self._group)  # the workers end with it
 
     def _connect(self) -> None:
         if self.ray.is_initialized():
@@ -108,7 +123,7 @@ class Cluster:
             options |= {"include_dashboard": False}
         try:
             self.ray.init(**options)
-        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - Ray raises a bare one where the machine is too slow to start it
             place = f"at {address}" if address else "on this machine"
             raise MachineError(
                 f"no Ray cluster can be {'reached' if address else 'started'} {place}: {_first_line(error)}",
@@ -137,14 +152,14 @@ class Cluster:
         asked = self.compute.threads
         return asked if isinstance(asked, int) else 1
 
-    def workers(self, kind: type) -> list[Any]:
-        """One process in each place."""
+    def workers(self, kind: type, *further: str) -> list[Any]:
+        """One process in each place; ``further``: names of threads beside the one that works, for some of its verbs."""
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         made = []
         for rank in range(self.compute.workers):
             place = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=rank)
-            made.append(self._actor(kind, num_cpus=1, num_gpus=self._gpus, scheduling_strategy=place))
+            made.append(self._actor(kind, num_cpus=1, num_gpus=self._gpus, scheduling_strategy=place, further=further))
         return made
 
     def helpers(self, kind: type, count: int, *, restarts: int = 0) -> list[Any]:
@@ -153,44 +168,59 @@ class Cluster:
         Args:
             restarts: how often Ray starts one anew that has died; -1: always.
         """
-        return [self._actor(kind, num_cpus=0, num_gpus=self._gpus, max_restarts=restarts) for _ in range(count)]
+        made = [self._actor(kind, num_cpus=0, num_gpus=self._gpus, max_restarts=restarts) for _ in range(count)]
+        self._helpers += made
+        return made
 
-    def _actor(self, kind: type, **options: Any) -> Any:
+    def _actor(self, kind: type, further: Sequence[str] = (), **options: Any) -> Any:
         # Not the whole environment of the driver: it may hold secrets, and others can read what a job was started with.
         env = {"OMP_NUM_THREADS": str(self.threads)}
-        return self.ray.remote(kind).options(runtime_env={"env_vars": env}, **options).remote()
+        threads = {"concurrency_groups": dict.fromkeys(further, 1)} if further else {}
+        made = self.ray.remote(**threads)(kind) if threads else self.ray.remote(kind)
+        return made.options(runtime_env={"env_vars": env}, **options).remote()
 
-    def answers(self, refs: Sequence[Any], what: str) -> list[Any]:
+    def answers(
+        self, asked: Mapping[str, Any], what: str, look: Callable[[Collection[str]], None] | None = None
+    ) -> list[Any]:
         """What some calls give back, in their order.
 
         Args:
-            refs: of calls of processes.
+            asked: who is asked -> the reference of the call.
             what: the run waits for, in words.
+            look: called each second in which nobody answers, with those who have not; what it raises ends the waiting.
 
         Raises:
             PlauditError: a process's own.
-            MachineError: a process has died, or failed in a way that is none of its own errors.
+            Lost: a process has died.
+            MachineError: a process has failed in a way that is none of its own errors.
         """
+        names = {ref: name for name, ref in asked.items()}
         with awaiting(what):
-            waiting = list(refs)
+            waiting = list(names)
             while waiting:
                 done, waiting = self.ray.wait(waiting, timeout=EACH_SECOND)
                 for ref in done:
                     beat()
-                    self._refuse(ref, waiting, what)
-            return list(self.ray.get(list(refs)))
+                    self._refuse(ref, waiting, names, what)
+                if look is not None and not done:
+                    look([names[ref] for ref in waiting])
+            return list(self.ray.get(list(names)))
 
-    def arrived(self, refs: Sequence[Any], what: str) -> None:
-        """Wait until all ranks have answered, and leave what the first gives back where it is in the cluster.
+    def arrived(self, asked: Mapping[str, Any], what: str) -> Any:
+        """Wait until all have answered, and leave what the first gives back where it is in the cluster.
+
+        Returns:
+            Its reference.
 
         Raises:
             PlauditError, MachineError: see `answers`.
         """
-        first, *others = refs
-        self.answers(others, what)
+        (_, first), *others = asked.items()
+        self.answers(dict(others), what)
         with awaiting(what):
             while not self.ray.wait([first], timeout=EACH_SECOND, fetch_local=False)[0]:
                 pass
+        return first
 
     def collect(self, refs: Mapping[int, Any], answers: dict[int, Any], what: str) -> list[int]:
         """Put what calls give back into ``answers``; gives the numbers of those whose process has died.
@@ -208,7 +238,7 @@ class Cluster:
             if isinstance(error, self.ray.exceptions.RayActorError):
                 died.append(number)
                 continue
-            self._refuse(ref, (), what)
+            self._refuse(ref, (), {ref: f"generator {number}"}, what)
             answers[number] = self.ray.get(ref)
         return died
 
@@ -231,26 +261,26 @@ class Cluster:
             cure="give the same command again with --resume: it goes on from the last checkpoint",
         )
 
-    def _refuse(self, ref: Any, others: Sequence[Any], what: str) -> None:
+    def _refuse(self, ref: Any, others: Sequence[Any], names: Mapping[Any, str], what: str) -> None:
         """Raise what a call has raised; where ranks fell one after the other, the first cause."""
         error = self._error(ref)
         if error is None:
             return
-        found = [error]
+        found = {names[ref]: error}
         late, _ = self.ray.wait(list(others), num_returns=len(others), timeout=GONE) if others else ([], [])
-        found += [other for one in late if (other := self._error(one)) is not None]
-        for one in found:
+        found |= {names[one]: other for one in late if (other := self._error(one)) is not None}
+        for one in found.values():
             cause = getattr(one, "cause", None)
             if isinstance(cause, PlauditError):
                 raise cause
-        dead = [one for one in found if isinstance(one, self.ray.exceptions.RayActorError)]
-        first = dead[0] if dead else found[0]
-        how = "a process of the cluster has ended" if dead else "a process of the cluster has failed"
-        raise MachineError(
-            f"{how} while the run waited for {what}: {_first_line(first)}",
-            where="--backend ray",
-            cure="give the same command again with --resume: it goes on from the last checkpoint",
-        )
+        dead = [name for name, one in found.items() if isinstance(one, self.ray.exceptions.RayActorError)]
+        again = "give the same command again with --resume: it goes on from the last checkpoint"
+        if dead:
+            ended = f"{' and '.join(dead)} ended while the run waited for {what}"
+            raise Lost(f"{ended}: {_first_line(found[dead[0]])}", where="--backend ray", cure=again)
+        name, first = next(iter(found.items()))
+        failed = f"{name} failed while the run waited for {what}: {_first_line(first)}"
+        raise MachineError(failed, where="--backend ray", cure=again)
 
     def _error(self, ref: Any) -> Exception | None:
         try:
@@ -258,12 +288,6 @@ class Cluster:
         except Exception as error:  # noqa: BLE001 - whatever the process raised, or Ray of one that is gone
             return error
         return None
-
-
-def _free(ray: Any, group: Any) -> None:
-    """Give back the room of a run that is over."""
-    if ray.is_initialized():
-        ray.util.remove_placement_group(group)
 
 
 def _first_line(error: BaseException) -> str:

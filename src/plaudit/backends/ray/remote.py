@@ -99,10 +99,9 @@ class RemoteWeights:
 
     def sent(self) -> Any:
         """Where they lie in the cluster: whoever is given it gets them from there, and not from the driver."""
-        learner = self.learner
-        refs = [worker.gather.remote(learner.role) for worker in learner.group.workers]
-        learner.group.cluster.arrived(refs, "the weights")
-        return refs[0]
+        group = self.learner.group
+        asked = group.calls("gather", [(self.learner.role,)] * len(group.workers))
+        return group.cluster.arrived(asked, "the weights")
 
 
 class RemoteLearner(RemoteScorer):
@@ -216,12 +215,13 @@ class RemoteGenerators:
     def __init__(self, cluster: Cluster, samplers: Sequence[Any], load: Sequence[Any]) -> None:
         self._cluster, self._samplers, self._load = cluster, samplers, load
         self._published: tuple[Any, int] | None = None
-        cluster.answers([one.load.remote(*load) for one in samplers], "the generators, which load the policy")
+        asked = {f"generator {i}": one.load.remote(*load) for i, one in enumerate(samplers)}
+        cluster.answers(asked, "the generators, which load the policy")
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a run should say of how the model is sampled."""
-        found: tuple[str, ...] = self._cluster.answers([self._samplers[0].notes.remote()], "a generator")[0]
+        found: tuple[str, ...] = self._cluster.answers({"generator 0": self._samplers[0].notes.remote()}, "notes")[0]
         return found
 
     def publish(self, weights: Weights, version: int) -> None:
@@ -278,9 +278,11 @@ class RemoteGenerators:
 
     def _revive(self, sampler: Any, *, anew: bool) -> None:
         self._cluster.alive(sampler)
-        self._cluster.answers([sampler.load.remote(*self._load)], "a generator that was started anew")
+        name = f"generator {self._samplers.index(sampler)}"
+        self._cluster.answers({name: sampler.load.remote(*self._load)}, "a generator that was started anew")
         if anew and self._published is not None:
-            self._cluster.answers([sampler.publish.remote(*self._published)], "a generator that takes weights")
+            told = {name: sampler.publish.remote(*self._published)}
+            self._cluster.answers(told, "a generator that takes weights")
 
 
 class RemoteReward:
@@ -294,9 +296,10 @@ class RemoteReward:
 
     def __init__(self, cluster: Cluster, judge: Any, load: Sequence[Any]) -> None:
         self._cluster, self._judge = cluster, judge
-        self.name: str = cluster.answers([judge.load.remote(*load)], "the reward, which is loaded")[0]
+        self.name: str = cluster.answers({"the reward": judge.load.remote(*load)}, "the reward")[0]
 
     def __call__(self, rollouts: Sequence[Rollout]) -> list[RewardResult]:
         """See `Reward.__call__`."""
-        found: list[RewardResult] = self._cluster.answers([self._judge.score.remote(list(rollouts))], "the rewards")[0]
+        asked = {"the reward": self._judge.score.remote(list(rollouts))}
+        found: list[RewardResult] = self._cluster.answers(asked, f"rewards of {len(rollouts)} responses")[0]
         return found

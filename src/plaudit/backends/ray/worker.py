@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +24,7 @@ from plaudit.backends.local.models import load_policy
 from plaudit.backends.local.offline import LocalRewardHead
 from plaudit.backends.local.precision import product_dtype, resolve_device
 from plaudit.backends.local.rewards import build_reward
+from plaudit.backends.ray.hanging import Where, place_of
 from plaudit.backends.ray.parts import Parts, build_parts
 from plaudit.config.sections import ComputeSection, Job, LoraSection, SamplingSection
 from plaudit.experience import Batch
@@ -33,9 +35,10 @@ from plaudit.models.reward_model import RewardModel
 from plaudit.records import RewardResult, Rollout
 from plaudit.runtime import LossFunction, Reward, SignalName, TextFormat, TokenPrompt
 
+WATCH = "watch"
+"""The threads of a worker beside the one that works."""
 COLLECTIVE = timedelta(minutes=30)
 """A sum over ranks that takes longer has lost one of them."""
-
 
 class _Process:
     """What all processes of a run can be asked."""
@@ -51,6 +54,13 @@ class Worker(_Process):
     _parts: Parts
     _twin: nn.Module | None = None
     _twin_is_old = True
+    _working = 0
+    """The thread that does the work."""
+
+    @ray.method(concurrency_group=WATCH)
+    def where(self) -> Where:
+        """Where this rank is in its work: answered at any time, by another thread."""
+        return place_of(self._working)
 
     def address(self) -> str:
         """Where the ranks meet, on the machine of this one; a port that is free now."""
@@ -66,6 +76,7 @@ class Worker(_Process):
             How the main model reads texts, and what to say of the models.
         """
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        self._working = threading.get_ident()
         kind = resolve_device(job.compute.device).type
         backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
         dist.init_process_group(backend, init_method=address, rank=rank, world_size=ranks, timeout=COLLECTIVE)
