@@ -400,6 +400,12 @@ def test_a_reward_that_counts_words_or_length_is_named_at_once():
         Texts(tuple(long), tuple(float(len(text)) for text in long))
     )
     assert texts.paid_by_length(Texts(tuple(reviews(160)), noise)) == ""
+    # Of a reward of forty words, the ten that fit best explain 86 % of the 120 rewards they were chosen on, and less of
+    # others.
+    rng = random.Random(3)
+    worth = {word: rng.gauss(0, 1) * (3 if k < 6 else 1) for k, word in enumerate(WORDS)}
+    forty = tuple(sum(worth[word] for word in text[:-1].split()) for text in reviews(120, 3))
+    assert texts.words_paid_for(Texts(tuple(reviews(120, 3)), forty)) == ""
     watch = HackingWatch(has_gold=False)
     rows = [replace(row, reward=value) for row, value in zip(rollouts(reviews(160)), counted, strict=True)]
     assert watch.look(rows, {}) == [], "the start"

@@ -43,6 +43,8 @@ LOOKS = 24
 of a reward that reads."""
 WINDOW = 48
 """Responses that are looked at together where an iteration has fewer."""
+TOGETHER = 3
+"""Iterations whose responses, with those of the start, say what the reward pays for."""
 COLLAPSED = 0.25
 """Share of the entropy of the start that is left."""
 SPREAD = 1.5
@@ -70,7 +72,7 @@ class HackingWatch:
     looks: int = 0
     """Iterations whose responses were compared with the start."""
     recent: list[tuple[str, float | None]] = field(default_factory=list)
-    """The newest responses and their rewards, where an iteration has too few to look at."""
+    """The newest responses and their rewards."""
     first: dict[str, list[float]] = field(default_factory=dict)
     """The first values of the metrics that are watched."""
     seen: dict[str, int] = field(default_factory=dict)
@@ -98,7 +100,7 @@ class HackingWatch:
         if len(now) >= ENOUGH_TEXTS:
             start = Texts(tuple(self.start), tuple(self.start_rewards))
             found = {kind: words for kind, detect in DETECTORS.items() if (words := detect(start, now))}
-            known = start.and_then(now)
+            known = start.and_then(_texts(self.recent))
             self.looks += 1
             paid = ((kind, detect(known)) for kind, detect in OF_REWARD.items() if self.looks <= LOOKS)
             at_once = dict(itertools.islice(((kind, words) for kind, words in paid if words), 1))
@@ -111,8 +113,8 @@ class HackingWatch:
     def _newest(self, rollouts: Sequence[Rollout]) -> Texts:
         """The responses of an iteration; of a small one with those of the iterations before it."""
         self.recent += [(rollout.response, rollout.reward) for rollout in rollouts]
-        self.recent = self.recent[-max(WINDOW, len(rollouts)) :]
-        return Texts(tuple(text for text, _ in self.recent), tuple(reward for _, reward in self.recent))
+        self.recent = self.recent[-max(WINDOW, TOGETHER * len(rollouts)) :]
+        return _texts(self.recent[-max(WINDOW, len(rollouts)) :])
 
     def evaluated(self, seen: Mapping[int, Seen]) -> list[Alarm]:
         """The alarms of an evaluation; ``seen``: all of them so far, by step."""
@@ -195,3 +197,6 @@ class HackingWatch:
         self.seen, self.words = dict(state.get("seen", {})), dict(state.get("words", {}))
         self.raised, self.early = list(state.get("raised", [])), list(state.get("early", []))
 
+
+def _texts(rows: Sequence[tuple[str, float | None]]) -> Texts:
+    return Texts(tuple(text for text, _ in rows), tuple(reward for _, reward in rows))
