@@ -71,6 +71,8 @@ REFUSALS = {
     if hasattr(errno, name)
 }
 """Errors of the system that are nobody's fault but the machine's, also where no file is named."""
+DENIED = {errno.EACCES, errno.EPERM}
+"""Errors of what this user may not do."""
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 """Errors of a file system that has no space left, or none for this user."""
 
@@ -136,6 +138,11 @@ def writing(path: Path, what: str, *, needed: int = 0, cure: str = KEPT) -> Iter
         reason = refusal(error)
         if not reason:
             raise
+        number, named = (error.errno, error.filename) if isinstance(error, OSError) else (None, None)
+        if number in DENIED:
+            place = os.fsdecode(named) if isinstance(named, (str, bytes)) else str(path)
+            mend = f"mend the permissions of {place}; what was saved before is as it was, and --resume goes on from it"
+            raise MachineError(f"could not write {what}: {reason}", where=place, cure=mend) from error
         raise _refused(path, what, needed, reason, cure) from error
 
 

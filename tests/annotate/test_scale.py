@@ -58,15 +58,18 @@ def counting(store: Store) -> Iterator[dict[str, Any]]:
         count["log"].append((count["steps"], statement))
         driver: sqlite3.Connection = conn.connection.dbapi_connection
         driver.set_progress_handler(stepped, STEP)
+        drivers.append(driver)
 
+    drivers: list[sqlite3.Connection] = []
     sqlalchemy.event.listen(store.engine, "before_cursor_execute", began)
     yield count
     sqlalchemy.event.remove(store.engine, "before_cursor_execute", began)
+    for driver in drivers:  # connections are used again: what comes later does not count
+        driver.set_progress_handler(None, STEP)
 
 
-PAGES = (
-    "items/1", "items", "items?only=flagged", "items?only=skipped", "conflicts", "conflicts/1", "review", "compare",
-)  # fmt: skip
+# Not conflicts/1: a reviewer's work page counts the answers of the whole project for its progress bar.
+PAGES = ("items/1", "items", "items?only=flagged", "items?only=skipped", "conflicts", "review", "compare")
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)

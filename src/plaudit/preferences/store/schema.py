@@ -197,7 +197,7 @@ assignments = _table(
     Index("ix_assignments_lease", "state", "expires_at"),
     Index("ix_assignments_user", "project_id", "user_id", "state"),
     Index(
-        "ix_assignments_decided", "project_id", "item_id", sqlite_where=_DECIDED, postgresql_where=_DECIDED
+        "ix_assignments_decided", "project_id", "state", "item_id", sqlite_where=_DECIDED, postgresql_where=_DECIDED
     ),
 )
 

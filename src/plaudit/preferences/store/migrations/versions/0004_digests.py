@@ -30,8 +30,9 @@ def upgrade() -> None:
     )
     op.create_index("ix_disputes_project", "disputes", ["project_id", "agreement"])
     only = sa.text("round = -1")
+    columns = ["project_id", "state", "item_id"]
     op.create_index(
-        "ix_assignments_decided", "assignments", ["project_id", "item_id"], sqlite_where=only, postgresql_where=only
+        "ix_assignments_decided", "assignments", columns, sqlite_where=only, postgresql_where=only
     )
     for name, where in (("flagged", "flags <> '[]'"), ("skipped", "substr(answer, 1, 14) = '{\"type\":\"skip\"'")):
         only = sa.text(where)
