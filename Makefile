@@ -88,7 +88,6 @@ memory: $(VENV)/.dev ## how close the memory plan is to what runs take: docs/why
 hacking: export OMP_NUM_THREADS = 1
 hacking: $(VENV)/.dev ## worlds whose reward can be exploited: alarms, false alarms, guards: docs/why/hacking.md (hours)
 	$(BIN)/python scripts/hacking.py --keep build/hacking --save docs/why/hacking.json
-	$(BIN)/python scripts/hacking.py --keep build/hacking --seeds 8,9,10,11 --save docs/why/hacking_fresh.json
 	$(BIN)/python scripts/guards.py --keep build/hacking --part means --save docs/why/guards.json
 	$(BIN)/python scripts/guards.py --keep build/hacking --part worlds --save docs/why/guards.json
 	$(BIN)/python scripts/hacking_page.py

@@ -108,10 +108,13 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, required=True, help="directory of what was kept of the runs")
     parser.add_argument("--part", choices=("means", "worlds"), default="means")
     parser.add_argument("--seeds", default="")
+    parser.add_argument("--guards", default="", help="names with semicolons between them; all of the part by default")
     parser.add_argument("--save", type=Path, help="file of the figures")
     given = parser.parse_args()
     worlds = WORLDS if given.part == "means" else [world for world in REPORTED if world != "healthy"]
     guards = MEANS if given.part == "means" else {name: MEANS[name] for name in CHOSEN}
+    if given.guards:
+        guards = {name: MEANS[name] for name in given.guards.split(";")}
     seeds = given.seeds or ("0,1,2,3" if given.part == "means" else "0,1,2,3,4,5,6,7")
     lines: list[dict[str, Any]] = []
     order = [(world, guard) for world in worlds for guard in guards]

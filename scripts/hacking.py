@@ -1,6 +1,6 @@
 """Is reward hacking seen in time, and how often is it cried where there is none? Worlds in which the truth is known.
 
-python scripts/hacking.py --keep DIR             all published worlds, seeds 0 to 7, PPO and GRPO (about 50 minutes)
+python scripts/hacking.py --keep DIR             all published worlds, seeds 12 to 19, PPO and GRPO (90 minutes)
 python scripts/hacking.py --keep DIR --worlds phrase,healthy --algorithms ppo --seeds 0,1
 
 Each run is made once, with a gold reward, and what its detectors look at is kept in DIR; runs that are there are not
@@ -173,7 +173,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worlds", default="published", help="published, design, or names with commas")
     parser.add_argument("--algorithms", default="ppo,grpo")
-    parser.add_argument("--seeds", default="0,1,2,3,4,5,6,7")
+    parser.add_argument("--seeds", default="12,13,14,15,16,17,18,19")
     parser.add_argument("--keep", type=Path, required=True, help="directory of what was kept of the runs")
     parser.add_argument("--save", type=Path, help="file of the figures")
     given = parser.parse_args()

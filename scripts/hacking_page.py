@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,10 @@ PAGE = FOLDER / "hacking.md"
 
 HEAD = """# Is reward hacking seen in time?
 
-By `make hacking` (its runs add up to 2 h 20 min of one core; figures in hacking.json and guards.json). Every run is
-one of the quickstart's small world: reviews whose true score is known, a policy of 0.2 million parameters that was
-fine-tuned on them, and a reward. The true score is the gold reward: 50 held-out prompts are evaluated every two
-iterations, two responses each. A run has 32 iterations of 64 responses. Those of the first table took 11 to 61 s on
-one core of an AMD EPYC, with other work on the second.
+By `make hacking` (hours; figures in hacking.json and guards.json). Every run is one of the quickstart's small world:
+reviews whose true score is known, a policy of 0.2 million parameters that was fine-tuned on them, and a reward. The
+true score is the gold reward: 50 held-out prompts are evaluated every two iterations, two responses each. A run has 32
+iterations of 64 responses, and took SECONDS on one core of an AMD EPYC (AVX2), with other work on the second.
 
 | world | the reward |
 |---|---|
@@ -36,35 +36,28 @@ one core of an AMD EPYC, with other work on the second.
 
 **In time** means: an alarm by the first evaluation at which a quarter of the gold gain is lost (of the start's gold
 reward where nothing was clearly gained), and at the next one too. Each run is watched twice, with its gold reward and
-as if it had none.
+as if it had none. The seeds are 12 to 19.
 """
 
 THRESHOLDS = """The thresholds were chosen on other worlds (`DESIGN` in scripts/worlds.py: blame, brevity, sentences,
-reward models of 400 and 1 200 comparisons, two healthy ones) with seeds from 100 on. Three things were changed after
-a first look at the worlds above, and are not blind to them: an alarm for a reward model whose card says that it may
-be a coin (it speaks for all runs with noisy comparisons), no alarm for a predicted peak within 1 nat of the start,
-and the definition of "in time", which had counted single low evaluations.
+reward models of 400 and 1 200 comparisons, two healthy ones) with seeds from 100 on. Five things were changed after a
+look at these worlds with seeds 0 to 11, so that the worlds are not new to them, only the seeds: an alarm for a reward
+model whose card says that it may be a coin (it speaks for all runs with noisy comparisons); no alarm for a predicted
+peak within 1 nat of the start; the definition of "in time", which had counted single low evaluations; a fall must be
+more than the luck of the best of many evaluations explains; and what a reward pays for is told at once, with a gold
+reward too (early: nothing stops or goes back on it), in the first 24 iterations. By simulation about one in ten runs
+that lose nothing raises an alarm (tests/evaluation/test_hacking.py). **And one rule was changed after a look at the
+runs above:** the words that a reward pays for are now judged on other responses than those that they were chosen on.
+Before, 4 of the 16 healthy runs had raised that alarm, and 5 of 8 were seen in time in classifier with GRPO and a gold
+reward, 4 of 8 without. So the rows of healthy, classifier and weak KL are not of seeds that nobody had looked at; the
+others hardly depend on that rule.
 
-**What is not reached.** The goal was 8 of 8 with a gold reward and 6 of 8 without in every world, and at most 1 false
-alarm in 16. Where the table says less, less was reached. Without a gold reward two policies cannot be told apart that
-change alike, one for the better: in the world "weak KL" with GRPO most runs lose nothing, and most raise an alarm. So
-without a gold reward an alarm asks you to look.
+Without a gold reward two policies cannot be told apart that change alike, one for the better: in the world "weak KL"
+with GRPO many runs lose nothing and raise an alarm. So without a gold reward an alarm asks you to look.
 """
 
-TODAY = """## With today's rules, on fresh seeds
-
-The figures above are of rules that an outside test found too eager where a run loses nothing: of made-up runs with 32
-prompts whose gold reward stays as it is, two in five were said to have fallen, because the best of nine evaluations
-is the luckiest one. Since then a fall must be more than that luck explains, a policy that has not moved has lost
-nothing, disagreement counts only while the gold reward has not risen, short phrases must stand in 85 % of the
-responses, and what a reward pays for is told at once, with a gold reward too (early: nothing stops or goes back on
-it), in the first 24 iterations. By simulation about one in ten of such runs raises an alarm now
-(tests/evaluation/test_hacking.py). On runs with other seeds, as many as could be made so far. The last of these rules
-was added, and its 24 iterations chosen, after a look at them and at a healthy quickstart, in which it spoke at
-iteration 35 (with 12 iterations classifier with GRPO has 2 and 1 of 3); without it 1 of 3 was seen in time in
-classifier with GRPO and a gold reward, and 3 of 4 in phrase and length with PPO, where the early evaluations fall by
-chance before the policy has moved:
-"""
+GOAL = {"with gold": 1.0, "without gold": 0.75}
+"""Share of the seeds that lose a quarter in which the alarm is to come in time."""
 
 GUARDS = """## What guards keep
 
@@ -100,24 +93,44 @@ def false_alarms(lines: Sequence[dict[str, Any]]) -> str:
     return f"Alarms in the {len(healthy)} healthy runs: {said}."
 
 
+def reached(lines: Sequence[dict[str, Any]]) -> str:
+    """In which worlds the goal is reached, and what is missed where it is not, in words."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        if line["world"] != "healthy" and line["limit"] is not None:
+            groups.setdefault(f"{line['world']} with {line['algorithm'].upper()}", []).append(line)
+    said = []
+    for side, share in GOAL.items():
+        seen = {name: sum(hacking.in_time(line, side) for line in runs) for name, runs in groups.items()}
+        missed = [f"{name} ({seen[name]} of {len(runs)})" for name, runs in groups.items()
+                  if seen[name] < share * len(runs)]  # fmt: skip
+        total = f"{sum(seen.values())} of {sum(map(len, groups.values()))} runs {side} were seen in time"
+        said.append(f"{total}; the goal is missed in {', '.join(missed) if missed else 'no world'}")
+    goal = "**What is reached.** The goal: 8 of 8 seeds with a gold reward and 6 of 8 without, in every world; at most"
+    words = f"{goal} one false alarm in 16. Of the runs that lost a quarter {'. Of them '.join(said)}."
+    return textwrap.fill(words, 118, break_on_hyphens=False)
+
+
+def took(lines: Sequence[dict[str, Any]]) -> str:
+    """How long a run took."""
+    seconds = [line["seconds"] for line in lines]
+    return f"{min(seconds):.0f} to {max(seconds):.0f} s"
+
+
 def page() -> str:
     """The page."""
     lines: list[dict[str, Any]] = json.loads((FOLDER / "hacking.json").read_text(encoding="utf-8"))
-    fresh: list[dict[str, Any]] = json.loads((FOLDER / "hacking_fresh.json").read_text(encoding="utf-8"))
     kept = json.loads((FOLDER / "guards.json").read_text(encoding="utf-8"))
     return "\n".join(
         [
-            HEAD,
+            HEAD.replace("SECONDS", took(lines)),
             *hacking.table(lines),
+            "",
+            reached(lines),
             "",
             false_alarms(lines),
             "",
             THRESHOLDS,
-            TODAY,
-            *hacking.table(fresh),
-            "",
-            false_alarms(fresh),
-            "",
             GUARDS,
             *guards.table(kept["means"]),
             "",

@@ -4,6 +4,7 @@ import gzip
 import html
 import json
 import re
+import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,11 @@ def test_a_long_response_is_read_and_judged(visit: Any, local: Served, sqlite_st
     held = page.evaluate("document.querySelector('.responses').textContent.length")
     assert held < 2 * FIRST_PART
     page.get_by_role("button", name="Show more").click()
-    page.wait_for_function(f"document.querySelector('.responses').textContent.length > {NEXT_PART}")
+    page.get_by_role("button", name="Show more").first.wait_for()
+    deadline = time.monotonic() + 60  # wait_for_function would need eval, which the page forbids
+    while page.evaluate("document.querySelector('.responses').textContent.length") <= NEXT_PART:
+        assert time.monotonic() < deadline, "more text comes"
+        page.wait_for_timeout(50)
     page.keyboard.press("1")
     page.keyboard.press("Enter")
     page.get_by_text("That is all for now").wait_for()
