@@ -8,7 +8,7 @@
 # TRIES    how often a run that was interrupted goes on (default 5)
 set -uo pipefail
 
-JOB=${JOB:-job.toml}
+JOB=${JOB:-job_grpo.toml}
 OUT=${OUT:-runs/cloud}
 TRIES=${TRIES:-5}
 export OUT JOB

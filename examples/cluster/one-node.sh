@@ -7,7 +7,7 @@
 # Given again, the same command goes on from the last checkpoint.
 set -euo pipefail
 
-JOB=${JOB:-job.toml}
+JOB=${JOB:-job_grpo.toml}
 OUT=${OUT:-runs/one-node}
 GPUS=${GPUS:-$(nvidia-smi --list-gpus | wc -l)}
 if ((GPUS < 3)); then

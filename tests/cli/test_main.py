@@ -40,7 +40,7 @@ def test_help_lists_every_command_and_each_has_a_module(capsys: pytest.CaptureFi
     folder = Path(front.__file__).parent
     for name, (module, about) in front.COMMANDS.items():
         assert f"{name} " in text and about in text
-        assert (folder / f"{module}.py").is_file()
+        assert (folder / f"{module.replace('.', '/')}.py").is_file()
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,4 +18,4 @@ def test_config_resolves(path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_there_are_configs() -> None:
-    assert {path.parent.name for path in CONFIGS} == {"configs", "calculator"}
+    assert {path.parent.name for path in CONFIGS} == {"configs", "calculator", "cluster"}

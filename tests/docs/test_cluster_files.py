@@ -45,10 +45,10 @@ def test_flags_of_the_command_exist(path: Any) -> None:
 
 
 def test_the_job_is_one() -> None:
-    name, job, _ = read_job("config", [str(FOLDER / "job.toml")], [])
+    name, job, _ = read_job("config", [str(FOLDER / "job_grpo.toml")], [])
     assert name == "grpo"
     assert (job.compute.backend, job.compute.device) == ("ray", "cuda")
-    assert set(tomllib.loads((FOLDER / "job.toml").read_text("utf-8"))) >= {"policy", "reward", "dataset"}
+    assert set(tomllib.loads((FOLDER / "job_grpo.toml").read_text("utf-8"))) >= {"policy", "reward", "dataset"}
 
 
 def test_numbers_of_the_pods_fit_together() -> None:
