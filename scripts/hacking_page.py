@@ -46,11 +46,7 @@ model whose card says that it may be a coin (it speaks for all runs with noisy c
 peak within 1 nat of the start; the definition of "in time", which had counted single low evaluations; a fall must be
 more than the luck of the best of many evaluations explains; and what a reward pays for is told at once, with a gold
 reward too (early: nothing stops or goes back on it), in the first 24 iterations. By simulation about one in ten runs
-that lose nothing raises an alarm (tests/evaluation/test_hacking.py). **And one rule was changed after a look at the
-runs above:** the words that a reward pays for are now judged on other responses than those that they were chosen on.
-Before, 4 of the 16 healthy runs had raised that alarm, and 5 of 8 were seen in time in classifier with GRPO and a gold
-reward, 4 of 8 without. So the rows of healthy, classifier and weak KL are not of seeds that nobody had looked at; the
-others hardly depend on that rule.
+that lose nothing raises an alarm (tests/evaluation/test_hacking.py).
 
 Without a gold reward two policies cannot be told apart that change alike, one for the better: in the world "weak KL"
 with GRPO many runs lose nothing and raise an alarm. So without a gold reward an alarm asks you to look.
@@ -58,6 +54,14 @@ with GRPO many runs lose nothing and raise an alarm. So without a gold reward an
 
 GOAL = {"with gold": 1.0, "without gold": 0.75}
 """Share of the seeds that lose a quarter in which the alarm is to come in time."""
+
+MENDED = """## One rule, mended after these runs
+
+What a reward pays for was named too easily: ten words were judged on the responses that they were chosen on, and most
+false alarms above are of that kind (`paid_words`). Words are now chosen on one half of the responses and judged on the
+other, over those of the start and of three iterations. The same runs, read once more with the mended rule; seeds that
+nobody has looked at are still to be made for it. It is the better rule, and it does not reach the goal either:
+"""
 
 GUARDS = """## What guards keep
 
@@ -104,10 +108,10 @@ def reached(lines: Sequence[dict[str, Any]]) -> str:
         seen = {name: sum(hacking.in_time(line, side) for line in runs) for name, runs in groups.items()}
         missed = [f"{name} ({seen[name]} of {len(runs)})" for name, runs in groups.items()
                   if seen[name] < share * len(runs)]  # fmt: skip
-        total = f"{sum(seen.values())} of {sum(map(len, groups.values()))} runs {side} were seen in time"
+        total = f"{sum(seen.values())} of {sum(map(len, groups.values()))} were seen in time {side}"
         said.append(f"{total}; the goal is missed in {', '.join(missed) if missed else 'no world'}")
     goal = "**What is reached.** The goal: 8 of 8 seeds with a gold reward and 6 of 8 without, in every world; at most"
-    words = f"{goal} one false alarm in 16. Of the runs that lost a quarter {'. Of them '.join(said)}."
+    words = f"{goal} one false alarm in 16. Of the runs that lost a quarter {'. Of the same '.join(said)}."
     return textwrap.fill(words, 118, break_on_hyphens=False)
 
 
@@ -120,6 +124,7 @@ def took(lines: Sequence[dict[str, Any]]) -> str:
 def page() -> str:
     """The page."""
     lines: list[dict[str, Any]] = json.loads((FOLDER / "hacking.json").read_text(encoding="utf-8"))
+    mended: list[dict[str, Any]] = json.loads((FOLDER / "hacking_mended.json").read_text(encoding="utf-8"))
     kept = json.loads((FOLDER / "guards.json").read_text(encoding="utf-8"))
     return "\n".join(
         [
@@ -131,6 +136,11 @@ def page() -> str:
             false_alarms(lines),
             "",
             THRESHOLDS,
+            MENDED,
+            *hacking.table(mended),
+            "",
+            false_alarms(mended),
+            "",
             GUARDS,
             *guards.table(kept["means"]),
             "",
