@@ -73,6 +73,7 @@ def test_a_correction_starts_from_what_is_stored(visit: Any, sqlite_store: Store
     page = visit("/p/job/work")
     page.locator("label", has_text="B much better").click()
     page.get_by_role("button", name="Send").click()
+    page.get_by_text("That is all for now").wait_for()  # whoever leaves before may have sent nothing
     page.get_by_role("link", name="Overview").first.click()
     page.get_by_role("link", name="i0").click()
     assert page.locator("input[name=choice]:checked").input_value() == "2"

@@ -314,9 +314,14 @@ def open_session(
             with session.dog.watching():  # the evaluation of the start and of the end as well
                 yield session
         except Lost as error:
-            error.run = run
-            if error.stacks:
-                with contextlib.suppress(OSError), (run / STACKS).open("a", encoding="utf-8") as file:
-                    file.write(f"{error.what}\n{error.stacks}\n")
-            recorder.event("caution", step=session.trained, message=error.what)
+            _tell_of_loss(error, session)
             raise
+
+
+def _tell_of_loss(error: Lost, session: Session) -> None:
+    """Put into the run that a machine of it is gone, with the stacks of its processes where they hung."""
+    error.run = session.run
+    if error.stacks:
+        with contextlib.suppress(OSError), (session.run / STACKS).open("a", encoding="utf-8") as file:
+            file.write(f"{error.what}\n{error.stacks}\n")
+    session.recorder.event("caution", step=session.trained, message=error.what)

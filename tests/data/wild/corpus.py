@@ -197,7 +197,7 @@ SHAPES = {
     "lfs.jsonl": Case(
         "sft", b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n", "pointer"
     ),
-    "splits.json": Case("sft", json.dumps({"train": [DEMO] * 4, "test": [DEMO]}).encode(), "train"),
+    "splits.json": Case("sft", json.dumps({"train": [DEMO] * 4, "test": [DEMO]}).encode(), "not read: the", 0),
     "train-only.json": Case("sft", json.dumps({"train": [DEMO] * 4}).encode(), "under the field", 0),
     "columns.json": Case("sft", json.dumps({"prompt": ["a", "b"], "response": ["c", "d"]}).encode(), "column"),
     "pandas.json": Case("sft", json.dumps({"prompt": {"0": "a"}, "response": {"0": "b"}}).encode(), "column"),

@@ -581,7 +581,7 @@ def test_a_finished_run_is_sampled_anew_with_other_prompts_samples_and_gold(worl
 
 def test_a_run_that_was_put_back_to_its_start_is_not_compared_with_itself(world, tmp_path):
     (tmp_path / "model").mkdir()
-    (tmp_path / "config.toml").write_text("")
+    (tmp_path / "config.toml").write_text("seed = 0\n")
     (tmp_path / "summary.json").write_text('{"command": "ppo", "model_step": 0}')
     with pytest.raises(DataError, match="put back to where it started"):
         evaluate_again(tmp_path)
