@@ -59,8 +59,9 @@ MENDED = """## One rule, mended after these runs
 
 What a reward pays for was named too easily: ten words were judged on the responses that they were chosen on, and most
 false alarms above are of that kind (`paid_words`). Words are now chosen on one half of the responses and judged on the
-other, over those of the start and of three iterations. The same runs, read once more with the mended rule; seeds that
-nobody has looked at are still to be made for it. It is the better rule, and it does not reach the goal either:
+other, over those of the start and of three iterations. The same runs, read once more with the mended rule (as
+`make hacking` reads all of them now); seeds that nobody has looked at are still to be made for it. It is the better
+rule, and it does not reach the goal either:
 """
 
 GUARDS = """## What guards keep

@@ -76,3 +76,12 @@ def test_a_command_says_nothing_of_torchaos_kernels():
     code = "import plaudit.models.files.load, torchao"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("module", ["export.card", "export.write", "generation.native", "models.policy"])
+def test_with_torchao_installed_nothing_is_logged_that_a_user_cannot_mend(module):
+    pytest.importorskip("torchao")
+    done = subprocess.run(
+        [sys.executable, "-c", f"import plaudit.{module}"], capture_output=True, text=True, check=True, timeout=600
+    )
+    assert done.stderr == ""

@@ -5,3 +5,5 @@ drawn. `steps.py` draws one token of each row. `batches.py` knows which response
 the model one token at a time, `cache.py` holds keys and values, `sampling.py` draws tokens from logits,
 `fixed_shapes.py` records steps as CUDA graphs.
 """
+
+import plaudit.models  # noqa: F401 - first of all: it silences what transformers brings in

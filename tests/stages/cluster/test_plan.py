@@ -227,3 +227,10 @@ def test_what_does_not_fit_says_what_would(model: Path, capsys: Any) -> None:
     cure = advice.removeprefix("it fits with ").split()
     flags = many if "--tokens-per-microbatch" not in cure else ()
     assert planned(*flags, *cure, *small)["layouts"]["separate"]["fits"], "what it says makes it fit"
+
+
+def test_the_plan_of_a_worker_is_near_what_was_measured():
+    """By scripts/cluster_memory.py, on ranks that run what a worker runs; the figures of the page."""
+    rows = json.loads((Path(__file__).parents[3] / "docs" / "why" / "cluster-memory.json").read_text("utf-8"))
+    ratios = {name: row["planned"]["peak"] / row["measured"]["peak"] for name, row in rows.items()}
+    assert len(ratios) >= 6 and all(1 / 1.15 <= ratio <= 1.15 for ratio in ratios.values()), ratios
